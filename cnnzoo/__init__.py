@@ -1,0 +1,43 @@
+"""Convolutional networks: every net of the story, one trainer, one command line.
+
+The public names are imported when first used, so that `import cnnzoo` itself costs next to nothing.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "cnnzoo.zoo": ("create", "info", "list_models", "load", "preprocessing"),
+    "cnnzoo.registry": ("register",),
+    "cnnzoo.weights.table": ("list_weights",),
+    "cnnzoo.summary": ("summary",),
+    "cnnzoo.run": ("train",),
+    "cnnzoo.predict": ("predict",),
+    "cnnzoo.evaluate": ("evaluate",),
+    "cnnzoo.checkpoint": ("Run",),
+    "cnnzoo.config": ("Config",),
+    "cnnzoo.errors": ("InputError", "Interrupted"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """`cnnzoo.train` and its like are functions. The rooms of the same names are reached by `from cnnzoo.train import ...`."""
+
+    def __getattr__(self, name: str):
+        if name not in _HOME:
+            raise AttributeError(f"module 'cnnzoo' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOME[name]), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):  # what importing the room would do
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*self.__dict__, *_HOME})
+
+
+sys.modules[__name__].__class__ = _Package

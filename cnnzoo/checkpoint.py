@@ -1,0 +1,223 @@
+"""The run folder, in and out. Every file is written whole or not at all, and read without running code.
+
+config.yaml         complete; reruns the run
+environment.json    versions, machine, command
+metrics.jsonl       a line an epoch
+split.json          which images were trained on and which validated on
+last.pt             everything that resuming needs (last.prev.pt: the one before)
+model.safetensors   the best weights; the header rebuilds the net, its classes and its preprocessing
+predictions.npz     logits and targets of the validation images, by the best weights
+report.html         for people
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from cnnzoo.errors import InputError
+
+
+class Run:
+    """A run folder. Opening one neither makes nor changes anything."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def new(cls, path: str | Path) -> "Run":
+        """A run to come; the folder is made by its first file. Raises InputError where there is something already: nothing is overwritten."""
+        run = cls(path)
+        if run.path.exists() and not run.path.is_dir():
+            raise InputError(f"{path} is a file, so no run folder can be made there; choose another by --run")
+        if run.path.exists() and any(run.path.iterdir()):
+            raise InputError(
+                f"{path} exists already; go on with it by --resume {path}, or choose another folder by --run"
+            )
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """A folder that holds a run. Raises InputError elsewhere."""
+        run = cls(path)
+        if not run.path.is_dir():
+            raise InputError(f"there is no run folder {path}")
+        if not run.config_file.exists():
+            raise InputError(f"{path} is no run folder: it has no config.yaml")
+        return run
+
+    config_file = property(lambda self: self.path / "config.yaml")
+    metrics_file = property(lambda self: self.path / "metrics.jsonl")
+    model_file = property(lambda self: self.path / "model.safetensors")
+    report_file = property(lambda self: self.path / "report.html")
+    predictions_file = property(lambda self: self.path / "predictions.npz")
+    state_file = property(lambda self: self.path / "last.pt")
+    state_before = property(lambda self: self.path / "last.prev.pt")
+
+    @property
+    def metrics(self) -> list[dict]:
+        """A dictionary for each finished epoch."""
+        return (
+            [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+            if self.metrics_file.exists()
+            else []
+        )
+
+    @property
+    def environment(self) -> dict:
+        return json.loads((self.path / "environment.json").read_text())
+
+    @property
+    def split(self) -> dict[str, list[str]]:
+        """The names of the images in "train" and in "val"."""
+        return json.loads((self.path / "split.json").read_text())
+
+    def write(self, name: str, content: str | bytes) -> None:
+        write(self.path / name, content.encode() if isinstance(content, str) else content)
+
+    def write_metrics(self, history: Iterable[dict]) -> None:
+        """All lines at once, so that a resumed run leaves none twice."""
+        self.write("metrics.jsonl", "".join(json.dumps(report) + "\n" for report in history))
+
+    def save_state(self, state: dict) -> None:
+        """Write last.pt with a checksum; the one before stays as last.prev.pt."""
+        buffer = io.BytesIO()
+        torch.save({**state, "sha256": digest(state)}, buffer)
+        part = _write_part(self.state_file, buffer.getbuffer())
+        if self.state_file.exists():
+            os.replace(self.state_file, self.state_before)
+        os.replace(part, self.state_file)
+
+    def load_state(self) -> tuple[dict, str | None]:
+        """The newest whole state, and what was wrong with a newer one. Raises InputError where there is none."""
+        wrong = []
+        for file in (self.state_file, self.state_before):
+            try:
+                state = read_torch(file)
+                if state.pop("sha256", None) != digest(state):
+                    raise InputError(f"{file} is damaged: its checksum does not match")
+                return state, f"{wrong[0]}; going on from {file.name}" if wrong else None
+            except FileNotFoundError:
+                pass
+            except InputError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise InputError(f"nothing to resume from: {'; '.join(wrong)}")
+        raise InputError(f"{self.path} holds no last.pt to resume from")
+
+    def save_model(self, weights: Mapping[str, Tensor], card: dict) -> None:
+        """Write model.safetensors. `card` is what rebuilds the net: JSON in the header."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        write(self.model_file, safetensors_bytes(tensors, {"format": "pt", "cnnzoo": json.dumps(card)}))
+
+    def save_predictions(self, logits: np.ndarray, targets: np.ndarray) -> None:
+        """`(N, K)` float32 and `(N,)` int64 of the validation images."""
+        buffer = io.BytesIO()
+        np.savez(buffer, logits=logits.astype(np.float32), targets=targets.astype(np.int64))
+        write(self.predictions_file, buffer.getvalue())
+
+    @property
+    def predictions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits `(N, K)` and targets `(N,)` of the validation images."""
+        if not self.predictions_file.exists():
+            raise InputError(f"{self.path} has no predictions yet; finish it by cnnzoo train --resume {self.path}")
+        with np.load(self.predictions_file, allow_pickle=False) as arrays:
+            return arrays["logits"], arrays["targets"]
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Replace a file by `content`, whole or not at all."""
+    os.replace(_write_part(path, content), path)
+
+
+def _write_part(path: Path, content: bytes | memoryview) -> Path:
+    """Write and sync a temporary file beside `path`; a failure (a full disk, say) leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return part
+
+
+def read_torch(file: Path) -> dict:
+    """A file of torch.save, read without running code. Raises InputError if it is damaged or wants to run code."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
+            raise InputError(
+                f"{file} would run code when loaded, so it was not; save its tensors alone, or as .safetensors"
+            ) from None
+        raise InputError(f"{file} is damaged or no checkpoint") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{file} is damaged or cut short ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from None
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file. Raises InputError if it is damaged."""
+    with _opened(file) as content:
+        return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
+
+
+def read_card(file: Path) -> dict | None:
+    """What `Run.save_model` put into a file's header; None in a file from elsewhere."""
+    with _opened(file) as content:
+        card = (content.metadata() or {}).get("cnnzoo")
+        return json.loads(card) if card else None
+
+
+@contextmanager
+def _opened(file: Path):
+    try:
+        with safe_open(file, framework="pt") as content:
+            yield content
+    except SafetensorError as error:
+        raise InputError(f"{file} is damaged or cut short ({error})") from None
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a state made of dictionaries, sequences, numbers, texts and tensors."""
+    sha = hashlib.sha256()
+
+    def feed(value: object) -> None:
+        if isinstance(value, Tensor):
+            sha.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
+            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        elif isinstance(value, Mapping):
+            sha.update(f"mapping {len(value)}".encode())
+            for key, item in value.items():
+                sha.update(repr(key).encode())
+                feed(item)
+        elif isinstance(value, list | tuple):
+            sha.update(f"sequence {len(value)}".encode())
+            for item in value:
+                feed(item)
+        else:
+            sha.update(repr(value).encode())
+
+    feed(value)
+    return sha.hexdigest()

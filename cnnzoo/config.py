@@ -1,0 +1,435 @@
+"""What a run is made of: frozen dataclasses, one per concern, read from YAML and overridden from the command line.
+
+Only data here. Messages name the key to change, as it is written in a file or after `--`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from cnnzoo.errors import InputError, unknown
+
+
+def _check(holds: bool, key: str, value: object, want: str) -> None:
+    if not holds:
+        raise InputError(f"{key} is {value}, but must be {want}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which net.
+
+    Args:
+        name: its name in the registry, see `cnnzoo list`.
+        pretrained: false, true (the best known weights), the tag of a row of the weights table, a file, or a run folder.
+        num_classes: classes of the head; null takes the data's.
+        in_chans: channels of an image; null takes the data's.
+        drop_rate: dropout probability; null keeps the net's own.
+        args: further arguments of the net's builder, such as {image_size: 32} for mlp.
+    """
+
+    name: str = "lenet5"
+    pretrained: bool | str = False
+    num_classes: int | None = None
+    in_chans: int | None = None
+    drop_rate: float | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _check(
+            self.drop_rate is None or 0 <= self.drop_rate < 1,
+            "model.drop_rate",
+            self.drop_rate,
+            "at least 0 and below 1",
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images.
+
+    Args:
+        source: digits, mnist, fashion_mnist, cifar10, cifar100, or a folder of class folders.
+        root: where named sets lie or are fetched to; null is $CNNZOO_DATA, else ~/.cache/cnnzoo/data.
+        size: side of the square the net sees, in pixels; null takes the net's own.
+        resize: the image's shorter side before the centre is cut out (or set in a margin); null chooses by size.
+        mean: of each channel on the scale 0 to 1; null takes the weights' or the data set's own.
+        std: of each channel on the scale 0 to 1; null takes the weights' or the data set's own.
+        interpolation: of every resizing.
+        val_fraction: share held out, class by class, where the source has no validation images of its own.
+        split_seed: chooses that share.
+        bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
+        cache: keep decoded photos in memory or a memory-mapped file (auto), or decode them anew each time (none).
+        workers: threads that decode; 0 is one per core. The result does not depend on it.
+    """
+
+    source: str = "digits"
+    root: str | None = None
+    size: int | None = None
+    resize: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    val_fraction: float = 0.2
+    split_seed: int = 0
+    bad_files: Literal["error", "skip"] = "error"
+    cache: Literal["auto", "none"] = "auto"
+    workers: int = 0
+
+    def __post_init__(self):
+        _check(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "between 0 and 1")
+        _check(self.size is None or self.size > 0, "data.size", self.size, "at least 1")
+        _check(self.resize is None or self.resize > 0, "data.resize", self.resize, "at least 1")
+        _check(self.workers >= 0, "data.workers", self.workers, "at least 0")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training images, one draw for every image. Zero or null switches a change off.
+
+    Args:
+        flip: mirror left and right, for every second image.
+        crop: padded (a margin of `padding`, then a random window) or resized (a random part of the image, blown up).
+        padding: margin in pixels for crop: padded.
+        scale: share of the area for crop: resized.
+        ratio: width over height for crop: resized.
+        rotation: up to so many degrees either way.
+        shift: up to this share of the side, in both directions.
+        shear: up to so many degrees either way.
+        zoom: scale by a factor within 1 - zoom and 1 + zoom.
+        brightness: multiply by a factor within 1 - brightness and 1 + brightness.
+        channel_shift: add up to this much, on the scale 0 to 1, to each channel by itself.
+        cutout: side in pixels of a square set to the mean.
+    """
+
+    flip: bool = False
+    crop: Literal["padded", "resized"] | None = None
+    padding: int = 4
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    rotation: float = 0.0
+    shift: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+    brightness: float = 0.0
+    channel_shift: float = 0.0
+    cutout: int = 0
+
+    def __post_init__(self):
+        for key in ("padding", "rotation", "shift", "shear", "brightness", "channel_shift", "cutout"):
+            _check(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "at least 0")
+        _check(0 <= self.zoom < 1, "augment.zoom", self.zoom, "at least 0 and below 1")
+        _check(self.shear < 90, "augment.shear", self.shear, "below 90")
+        _check(0 < self.scale[0] <= self.scale[1], "augment.scale", list(self.scale), "two rising numbers above 0")
+        _check(0 < self.ratio[0] <= self.ratio[1], "augment.ratio", list(self.ratio), "two rising numbers above 0")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised.
+
+    Args:
+        name: cross_entropy, map (equation 9 of the LeNet-5 paper), or auto, the net's own.
+        label_smoothing: share of the target spread over all classes.
+        aux_weight: weight of each auxiliary head's loss.
+        rubbish: the constant j of map: how readily everything may be called rubbish.
+    """
+
+    name: Literal["auto", "cross_entropy", "map"] = "auto"
+    label_smoothing: float = 0.0
+    aux_weight: float = 0.3
+    rubbish: float = 0.1
+
+    def __post_init__(self):
+        _check(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How weights move.
+
+    Args:
+        name: sgd, adam, adamw, rmsprop (torch's) or rmsprop_tf (timm's, as Inception's recipes need).
+        lr: the highest rate of the schedule.
+        momentum: of sgd and rmsprop.
+        nesterov: Nesterov's form of momentum.
+        betas: of adam and adamw.
+        alpha: decay of the mean square of rmsprop.
+        eps: of adam, adamw and rmsprop; null keeps the optimiser's own.
+        weight_decay: added to the gradient (adamw: to the step).
+        decay_norms_and_biases: whether biases and normalisation layers decay too.
+        clip_norm: largest norm of the whole gradient; null does not clip.
+    """
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    alpha: float = 0.9
+    eps: float | None = None
+    weight_decay: float = 0.0
+    decay_norms_and_biases: bool = True
+    clip_norm: float | None = None
+
+    def __post_init__(self):
+        _check(self.lr > 0, "optim.lr", self.lr, "above 0")
+        _check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0 and below 1")
+        _check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
+        _check(self.clip_norm is None or self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0")
+        _check(
+            not self.nesterov or self.name == "sgd",
+            "optim.nesterov",
+            self.nesterov,
+            f"false with optim.name {self.name}",
+        )
+        _check(not self.nesterov or self.momentum > 0, "optim.momentum", self.momentum, "above 0 with optim.nesterov")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the rate moves. All but plateau move at every step; each phase runs through the whole schedule.
+
+    Args:
+        name: constant, step, multi_step, cosine, polynomial, one_cycle or plateau.
+        warmup_epochs: epochs in which the rate first rises in a straight line; may be a fraction.
+        warmup_start: where it rises from, as a share of the highest rate.
+        milestones: epochs at which multi_step lowers the rate.
+        every: epochs after which step lowers the rate.
+        gamma: factor of step, multi_step and plateau.
+        power: of polynomial.
+        final: the rate at the end of cosine.
+        rise: share of the epochs in which one_cycle rises.
+        patience: epochs without a better validation loss after which plateau lowers the rate.
+    """
+
+    name: Literal["constant", "step", "multi_step", "cosine", "polynomial", "one_cycle", "plateau"] = "one_cycle"
+    warmup_epochs: float = 0.0
+    warmup_start: float = 0.01
+    milestones: list[float] = field(default_factory=list)
+    every: float = 30
+    gamma: float = 0.1
+    power: float = 1.0
+    final: float = 0.0
+    rise: float = 0.3
+    patience: int = 5
+
+    def __post_init__(self):
+        _check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
+        _check(0 < self.warmup_start <= 1, "schedule.warmup_start", self.warmup_start, "above 0 and at most 1")
+        _check(
+            self.name != "multi_step" or self.milestones, "schedule.milestones", self.milestones, "given for multi_step"
+        )
+        _check(self.every > 0, "schedule.every", self.every, "above 0")
+        _check(0 < self.rise < 1, "schedule.rise", self.rise, "between 0 and 1")
+        one_cycle_warms_up = self.name == "one_cycle" and self.warmup_epochs > 0
+        _check(
+            not one_cycle_warms_up,
+            "schedule.warmup_epochs",
+            self.warmup_epochs,
+            "0 with one_cycle, which rises by itself",
+        )
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """A stretch of training in which the same stages move.
+
+    Args:
+        epochs: its length.
+        trainable: stage names or patterns (head, stage4, stage*, *); the rest is frozen, BatchNorm statistics included.
+        rates: factor on the rate for stages that match a pattern, the first match counting, such as {head: 1, "*": 0.1}.
+    """
+
+    epochs: int
+    trainable: list[str] = field(default_factory=lambda: ["*"])
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _check(self.epochs >= 1, "train.phases.epochs", self.epochs, "at least 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how, and on what.
+
+    Args:
+        epochs: passes over the training images; with phases, their sum counts instead.
+        batch_size: images to a step.
+        accumulate: parts into which a batch is split to save memory; the step is the same.
+        seed: of initial weights, order, augmentation and dropout.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda, cuda:1 …
+        precision: auto (bfloat16 where the GPU has it, else fp32), fp32, bf16 or fp16.
+        channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer.
+        compile: run the net through torch.compile.
+        phases: null trains everything for `epochs`; a list freezes and thaws stages, see PhaseConfig.
+        checkpoint_minutes: save inside an epoch after so many minutes; every epoch ends in a save anyway.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    accumulate: int = 1
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    compile: Literal["auto"] | bool = "auto"
+    phases: list[PhaseConfig] | None = None
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self):
+        _check(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
+        _check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        _check(
+            1 <= self.accumulate <= self.batch_size,
+            "train.accumulate",
+            self.accumulate,
+            "between 1 and train.batch_size",
+        )
+        _check(self.phases is None or self.phases, "train.phases", self.phases, "null or a list of at least one phase")
+        _check(self.checkpoint_minutes >= 0, "train.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One reproducible run.
+
+    Args:
+        run: the run folder; null makes runs/<model>_<source>.
+    """
+
+    run: str | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        return Path(self.run or f"runs/{self.model.name}_{Path(self.data.source).name}")
+
+
+def dump(config: Config) -> str:
+    """The complete config as YAML, in the order of the dataclasses."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser, whose every complaint is one clear line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(self._explain(message))
+
+    def keys(self) -> list[str]:
+        """Every key that a file or the command line may set."""
+        options = [
+            option[2:] for action in self._actions for option in action.option_strings if option.startswith("--")
+        ]
+        groups = {option.rpartition(".")[0] for option in options}
+        return [option for option in options if option not in groups and not option.endswith(("help", "+"))]
+
+    def _explain(self, message: str) -> str:
+        if "\n" in message and (inner := re.search(r"^.*(?:unknown key|but must be).*$", message, re.MULTILINE)):
+            key = re.search(r"[Pp]arser key \"([\w.]+)\"", message)  # the dataclasses of a list speak first
+            return (f"in {key[1]}: " if key else "") + inner[0].strip(" -")
+        if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+            return self._unknown_key(f"{match[1]}.{match[2]}")
+        if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
+            words = match[1].split()
+            return self._unknown_key(next((word for word in words if word.startswith("-")), words[0]))
+        if match := re.search(r"(?:[Oo]ption|Key) '([\w.]+)' is not (?:accepted|expected)", message):
+            inside = re.search(r"[Pp]arser key \"([\w.]+)\"", message)
+            return self._unknown_key(f"{inside[1]}.{match[1]}" if inside else match[1])
+        if match := re.search(r"[Pp]arser key \"([\w.]+)\":\s*(.*)", message, re.DOTALL):
+            key, problem = match[1], match[2]
+            value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", problem)
+            if value:
+                return f"{key} is {value[1]}, but must be {self._wanted(key, problem)}"
+            return " ".join(problem.split())
+        return " ".join(message.replace('in "<unicode string>", ', "").split())
+
+    def _unknown_key(self, key: str) -> str:
+        key = key.lstrip("-").partition("=")[0]
+        if namesakes := [known for known in self.keys() if known.rpartition(".")[2] == key]:
+            return f"unknown key {key!r}; did you mean {' or '.join(namesakes)}?"
+        return str(unknown("key", key, self.keys()))
+
+    def _wanted(self, key: str, problem: str) -> str:
+        """The type of a key in words."""
+        action = next((action for action in self._actions if f"--{key}" in action.option_strings), None)
+        kind = str(getattr(action, "_typehint", None) or re.search(r"Expected an? (.*?)\. Got", problem)[1])
+        kind = re.sub(r"<class '([\w.]+)'>", r"\1", kind)
+        kind = re.sub(r"(typing|cnnzoo\.config)\.", "", kind)
+        kind = re.sub(r"Optional\[(.*)\]", r"\1 | None", kind)
+        kind = re.sub(r"Union\[(.*)\]", lambda m: m[1].replace(", ", " | "), kind)
+        kind = re.sub(r"Literal\[(.*?)\]", lambda m: m[1].replace("'", "").replace(", ", " | "), kind)
+        words = {
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "str": "a text",
+            "None": "null",
+            "NoneType": "null",
+        }
+        words |= {
+            "list[float]": "a list of numbers",
+            "tuple[float, float]": "two numbers [a, b]",
+            "list[PhaseConfig]": "a list of phases",
+        }
+        return " or ".join(words.get(part, part) for part in kind.split(" | "))
+
+
+def parser(prog: str = "cnnzoo train") -> Parser:
+    """The parser of a config: `--config FILE`, and `--section.key VALUE` for every key."""
+    parser = Parser(prog=prog, description="Train a net and leave a run folder.")
+    parser.add_argument(
+        "--config", action="config", help="a YAML file with any of the keys below; later options override it"
+    )
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The config in a YAML file or a mapping like it (None: the defaults), overridden by options such as `--optim.lr=1e-3`.
+
+    Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of range.
+    """
+    if isinstance(source, Mapping):
+        return _build(lambda reader: reader.parse_object(dict(source)))
+    if source is None:
+        return _build(lambda reader: reader.parse_args(list(overrides)))
+    if not Path(source).is_file():
+        raise InputError(f"there is no config file {source}")
+    in_file = ["--config", str(source)]
+    try:
+        config = _build(lambda reader: reader.parse_args(in_file))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    return _build(lambda reader: reader.parse_args([*in_file, *overrides])) if overrides else config
+
+
+def _build(parse: Callable[[Parser], Namespace]) -> Config:
+    reader = parser()
+    try:
+        values = reader.instantiate(parse(reader))
+    except InputError:
+        raise
+    except ValueError as error:  # a list of dataclasses is only checked when it is built
+        reader.error(str(error))
+    return Config(**{name.name: getattr(values, name.name) for name in dataclasses.fields(Config)})

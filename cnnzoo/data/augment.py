@@ -1,0 +1,114 @@
+"""Augmentation of whole uint8 batches, on the device, with a draw for every image.
+
+Flip and padded crop are one copy out of a strided view and never touch a pixel's value; everything that interpolates composes
+into one resampling.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnzoo.config import AugmentConfig
+from cnnzoo.data.preprocess import normalise
+
+
+class Windows:
+    """Random windows of padded images, and of their mirror images if `flip`, gathered in one indexed copy."""
+
+    def __init__(self, pixels: np.ndarray, padding: int, flip: bool):
+        self.shape = _count, height, width, channels = pixels.shape
+        self.padding, self.flip = padding, flip
+        if padding:
+            pixels = np.pad(pixels, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        if flip:
+            pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
+        image, row, pixel, _ = pixels.strides
+        corners = 2 * padding + 1
+        shape = (len(pixels), corners, corners, height, width * channels)
+        # [image, top, left] is a whole window: indexing copies its rows as they lie in memory.
+        self.windows = np.lib.stride_tricks.as_strided(pixels, shape, (image, row, pixel, row, 1), writeable=False)
+
+    def take(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """`(B, H, W, C)` uint8."""
+        many, corners = len(indices), 2 * self.padding + 1
+        if self.flip:
+            indices = indices + self.shape[0] * rng.integers(0, 2, many)
+        top, left = rng.integers(0, corners, (2, many))
+        return self.windows[indices, top, left].reshape(many, *self.shape[1:])
+
+
+class Augment:
+    """From gathered pixels to what the net sees: the resampling, colours, normalisation, cutout."""
+
+    def __init__(self, config: AugmentConfig, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
+        self.config = config
+        self.size, self.mean, self.std = size, mean, std
+        self.resamples = config.crop == "resized" or any((config.rotation, config.shift, config.shear, config.zoom))
+
+    def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+        """`(B, H, W, C)` uint8 to `(B, C, size, size)` float32."""
+        config, many = self.config, len(pixels)
+        if self.resamples:
+            pixels = self._resample(pixels, rng)
+        if config.brightness:
+            factor = _tensor(rng.uniform(1 - config.brightness, 1 + config.brightness, (many, 1, 1, 1)), pixels.device)
+            pixels = (pixels * factor).clamp_(0, 255)
+        if config.channel_shift:
+            amount = 255 * config.channel_shift
+            pixels = (
+                pixels + _tensor(rng.uniform(-amount, amount, (many, 1, 1, pixels.shape[3])), pixels.device)
+            ).clamp_(0, 255)
+        batch = normalise(pixels, self.mean, self.std)
+        if config.cutout:
+            batch = self._cut_out(batch, rng)
+        return batch
+
+    def _resample(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+        """One bilinear look-up through one affine map per image; what lies outside is black."""
+        theta = _tensor(self._affine(len(pixels), rng), pixels.device)
+        grid = torch.nn.functional.affine_grid(
+            theta, [len(pixels), pixels.shape[3], self.size, self.size], align_corners=False
+        )
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        return torch.nn.functional.grid_sample(images, grid, align_corners=False).permute(0, 2, 3, 1)
+
+    def _affine(self, many: int, rng: np.random.Generator) -> np.ndarray:
+        """`(B, 2, 3)`: where in the image, on the scale -1 to 1, each place of the result is looked up."""
+        config = self.config
+
+        def within(limit: float) -> np.ndarray:
+            return rng.uniform(-limit, limit, many) if limit else np.zeros(many)
+
+        angle, shear = np.radians(within(config.rotation)), np.tan(np.radians(within(config.shear)))
+        zoom = 1 / (1 + within(config.zoom))
+        # rotation x shear, seen from the result
+        a, b = np.cos(angle), np.cos(angle) * shear - np.sin(angle)
+        c, d = np.sin(angle), np.sin(angle) * shear + np.cos(angle)
+        linear = np.stack([np.stack([a, b], -1), np.stack([c, d], -1)], -2) * zoom[:, None, None]
+        offset = 2 * np.stack([within(config.shift), within(config.shift)], -1)
+        if config.crop == "resized":
+            part, place = self._parts(many, rng)
+            linear = part[:, :, None] * linear
+            offset = part * offset + place
+        return np.concatenate([linear, offset[:, :, None]], -1)
+
+    def _parts(self, many: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Width and height of a random part of the image as shares of it, and its centre, `(B, 2)` each (GoogLeNet paper, section 6)."""
+        area = rng.uniform(*self.config.scale, many)
+        ratio = np.exp(rng.uniform(*(math.log(limit) for limit in self.config.ratio), many))
+        part = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1).clip(max=1.0)
+        return part, (1 - part) * rng.uniform(-1, 1, (many, 2))
+
+    def _cut_out(self, batch: Tensor, rng: np.random.Generator) -> Tensor:
+        """A square around a random centre set to the mean (DeVries, Taylor 2017, arXiv 1708.04552)."""
+        half = self.config.cutout / 2
+        places = torch.arange(self.size, device=batch.device) + 0.5
+        centres = _tensor(rng.uniform(0, self.size, (2, len(batch), 1)), batch.device)
+        inside = (places - centres).abs() < half  # (2, B, size)
+        return batch.masked_fill(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0.0)
+
+
+def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)

@@ -1,0 +1,138 @@
+"""Batches for training and evaluation. Every random number is a function of (seed, epoch, step) and of nothing else."""
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnzoo.data.arrays import ArrayImages, Images
+from cnnzoo.data.augment import Augment, Windows
+from cnnzoo.data.preprocess import normalise
+
+WINDOWS_IN_MEMORY = 1 << 30  # bytes that the padded and mirrored copy of a whole set may take
+
+
+class TrainBatches:
+    """Shuffled, augmented batches of one size; a remainder waits for the next epoch's shuffle."""
+
+    def __init__(
+        self,
+        images: Images,
+        labels: np.ndarray,
+        batch_size: int,
+        augment: Augment,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ):
+        self.images, self.labels = images, labels
+        self.batch_size = min(batch_size, len(images))
+        self.augment = augment
+        self.seed = seed
+        self.device = torch.device(device)
+        config = augment.config
+        self._padding = config.padding if config.crop == "padded" else 0
+        self._flip = config.flip
+        self._windows = None
+        count, height, width, channels = images.shape
+        size = count * (height + 2 * self._padding) * (width + 2 * self._padding) * channels * (2 if self._flip else 1)
+        if isinstance(images, ArrayImages) and size <= WINDOWS_IN_MEMORY:
+            self._windows = Windows(images.pixels, self._padding, self._flip)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self.images) // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The epoch's batches from step `start` on: `(B, C, H, W)` float32 and `(B,)` int64, on the device."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        steps = (self._gather(order, epoch, step) for step in range(start, len(self)))
+        if self._windows is None:
+            steps = _ahead(steps)  # decode or read the next batch while the net works on this one
+        for pixels, labels, rng in steps:
+            pixels, labels = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in (pixels, labels))
+            yield self.augment(pixels, rng), labels
+
+    def pixels(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same batches as uint8, `(B, H, W, C)`, after flip and padded crop and before all else."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        for step in range(start, len(self)):
+            pixels, labels, _ = self._gather(order, epoch, step)
+            yield pixels, labels
+
+    def _gather(self, order: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+        indices = order[step * self.batch_size : (step + 1) * self.batch_size]
+        rng = np.random.default_rng((self.seed, epoch, step))
+        if self._windows is not None:
+            pixels = self._windows.take(indices, rng)
+        else:
+            windows = Windows(self.images.take(indices), self._padding, self._flip)
+            pixels = windows.take(np.arange(len(indices)), rng)
+        return pixels, self.labels[indices], rng
+
+
+class EvalBatches:
+    """Every image once, in order, as the weights' preprocessing wants it."""
+
+    def __init__(
+        self,
+        images: Images,
+        labels: np.ndarray,
+        batch_size: int,
+        mean: tuple,
+        std: tuple,
+        device: torch.device | str = "cpu",
+    ):
+        self.images, self.labels = images, labels
+        self.batch_size = batch_size
+        self.mean, self.std = mean, std
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """`(B, C, H, W)` float32 and `(B,)` int64, on the device."""
+        for start in range(0, len(self.images), self.batch_size):
+            indices = np.arange(start, min(start + self.batch_size, len(self.images)))
+            pixels = torch.from_numpy(self.images.take(indices)).to(self.device, non_blocking=True)
+            labels = torch.from_numpy(self.labels[indices]).to(self.device, non_blocking=True)
+            yield normalise(pixels, self.mean, self.std), labels
+
+
+def _ahead(items: Iterator, depth: int = 2) -> Iterator:
+    """The same items, made by a thread up to `depth` ahead. An error in the thread is raised here."""
+    waiting: queue.Queue = queue.Queue(depth)
+    stop = threading.Event()
+    done = object()
+
+    def put(item) -> bool:
+        while not stop.is_set():
+            try:
+                waiting.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(done)
+        except BaseException as error:  # handed to the consumer, whatever it is
+            put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (item := waiting.get()) is not done:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,321 @@
+"""A source's name, or a folder, to images, labels and class names, split into training and validation images.
+
+Named sets come through torchvision's own classes, which use the files already in place and fetch missing ones.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from cnnzoo.config import AugmentConfig, DataConfig
+from cnnzoo.data.arrays import ArrayImages, Geometry, Images, cache_folder, decode_files
+from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, as_image, centre, fit
+from cnnzoo.errors import InputError, near
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HELD_OUT = ("val", "valid", "validation", "test")  # names for the folder beside train/, the first found counting
+
+
+@dataclass(frozen=True)
+class Split:
+    images: Images
+    labels: np.ndarray  # (N,) int64
+    names: tuple[str, ...]  # each image's file, or its place in a named set
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`train` may be larger than the net's input, for the crops of the augmentation; `val` is as `preprocess` makes it."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    preprocess: Preprocess
+    notes: tuple[str, ...] = ()  # what a person should know: files left out, folders ignored
+
+    def split(self) -> dict[str, list[str]]:
+        """Which images are in which part."""
+        return {"train": list(self.train.names), "val": list(self.val.names)}
+
+
+@dataclass(frozen=True)
+class _Part:
+    images: np.ndarray | Sequence[Path]  # (N, H, W, C) uint8, or files
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    def choose(self, indices: np.ndarray) -> "_Part":
+        images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
+        return _Part(images, self.labels[indices], tuple(self.names[i] for i in indices))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a source holds, before any decoding or scaling."""
+
+    classes: tuple[str, ...]
+    train: _Part
+    val: _Part | None  # None: to be split off
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    config: DataConfig,
+    augment: AugmentConfig,
+    input_size: int,
+    channels: int | None = None,
+    preprocess: Preprocess | None = None,
+) -> Dataset:
+    """The data set of a config, ready for training.
+
+    `input_size` is the side the net takes where the config names none, `channels` what its first layer takes (None: the data's
+    own), `preprocess` what its weights were trained with, if they were.
+    """
+    found = _find(config)
+    channels = channels or (preprocess.channels if preprocess else found.channels)
+    if channels not in (1, 3):
+        raise InputError(f"images have 1 or 3 channels, but model.in_chans is {channels}")
+    if len(found.classes) < 2:
+        raise InputError(f"{config.source} holds one class only ({found.classes[0]}); a classifier needs two or more")
+    if found.val is None:
+        found = _split(found, config)
+    preprocess = _preprocess(config, found, input_size, channels, preprocess)
+    # Random parts of the image are cut from all that the resize leaves; else training sees what evaluation sees.
+    canvas = max(preprocess.resize, preprocess.size) if augment.crop == "resized" else preprocess.size
+    train, train_bad = _read(found.train, config, preprocess, canvas, "reading training images")
+    val, val_bad = _read(found.val, config, preprocess, preprocess.size, "reading validation images")
+    notes = found.notes
+    if bad := {**train_bad, **val_bad}:
+        notes += (_tell_bad(bad, config.bad_files),)
+    for part, name in ((train, "train"), (val, "validation")):
+        if not len(part):
+            raise InputError(f"{config.source} has no {name} images that can be read")
+    return Dataset(config.source, found.classes, train, val, preprocess, notes)
+
+
+def held_out(config: DataConfig, preprocess: Preprocess, split: bool) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
+    """The images to judge a trained net on, their classes, and notes.
+
+    Where the source has no validation images of its own, the share that training holds out (`split`), or every image.
+    """
+    found = _find(config)
+    if found.val is None and split:
+        found = _split(found, config)
+    part, bad = _read(found.val or found.train, config, preprocess, preprocess.size, "reading images")
+    notes = found.notes + ((_tell_bad(bad, config.bad_files),) if bad else ())
+    return part, found.classes, notes
+
+
+def _find(config: DataConfig) -> _Found:
+    if config.source in _NAMED:
+        return _NAMED[config.source](config)
+    folder = Path(config.source).expanduser()
+    if not folder.is_dir():
+        if os.sep in config.source or folder.exists():
+            raise InputError(
+                f"data.source: there is no folder {config.source}"
+                if not folder.exists()
+                else f"data.source: {folder} is not a folder"
+            )
+        hint = (
+            f"did you mean {' or '.join(near(config.source, _NAMED))}?"
+            if near(config.source, _NAMED)
+            else f"sets by name: {', '.join(_NAMED)}"
+        )
+        raise InputError(f"data.source {config.source!r} is neither a known set nor a folder; {hint}")
+    return _folder(folder)
+
+
+# ---- named sets
+
+
+def _digits(config: DataConfig) -> _Found:
+    """1,797 digits of 8x8 from 43 people (UCI, Alpaydin and Kaynak 1998), which scikit-learn carries."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (digits.images * (255 / 16)).round().astype(np.uint8)[:, :, :, None]
+    part = _Part(pixels, digits.target.astype(np.int64), _numbered("digits", len(pixels)))
+    return _Found(tuple(map(str, range(10))), part, None, 1, (0.3053,), (0.3760,))
+
+
+def _torchvision(kind: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[DataConfig], _Found]:
+    def find(config: DataConfig) -> _Found:
+        from torchvision import datasets
+
+        root = Path(config.root or os.environ.get("CNNZOO_DATA") or Path.home() / ".cache" / "cnnzoo" / "data")
+        parts = []
+        for train in (True, False):
+            try:
+                data = getattr(datasets, kind)(root, train=train, download=True)
+            except (OSError, RuntimeError) as error:
+                why = " ".join(str(error).split())
+                raise InputError(
+                    f"{config.source} is not complete under {root} and could not be fetched ({why}); "
+                    f"put torchvision's {kind} files there, or name their folder with data.root or $CNNZOO_DATA"
+                ) from None
+            pixels = np.asarray(data.data)
+            pixels = pixels[:, :, :, None] if pixels.ndim == 3 else pixels
+            name = f"{config.source}/{'train' if train else 'test'}"
+            parts.append(_Part(pixels, np.asarray(data.targets, dtype=np.int64), _numbered(name, len(pixels))))
+        classes = tuple(str(name).split(" - ")[0] for name in data.classes)  # MNIST's are "0 - zero"
+        return _Found(classes, parts[0], parts[1], len(mean), mean, std)
+
+    return find
+
+
+def _numbered(name: str, many: int) -> tuple[str, ...]:
+    return tuple(f"{name}/{i}" for i in range(many))
+
+
+_NAMED: dict[str, Callable[[DataConfig], _Found]] = {
+    "digits": _digits,
+    "mnist": _torchvision("MNIST", (0.1307,), (0.3081,)),
+    "fashion_mnist": _torchvision("FashionMNIST", (0.2860,), (0.3530,)),
+    "cifar10": _torchvision("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": _torchvision("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+# ---- folders
+
+
+def _folder(folder: Path) -> _Found:
+    """A folder of class folders, or one with train/ and val/ of them."""
+    train = folder / "train"
+    if not train.is_dir():
+        classes, part, notes = _classes(folder)
+        return _Found(classes, part, None, 3, IMAGENET_MEAN, IMAGENET_STD, notes)
+    classes, train_part, notes = _classes(train)
+    held_out = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), None)
+    if held_out is None:
+        return _Found(classes, train_part, None, 3, IMAGENET_MEAN, IMAGENET_STD, notes)
+    val_classes, val_part, val_notes = _classes(held_out)
+    if extra := sorted(set(val_classes) - set(classes)):
+        raise InputError(f"{held_out} has classes that {train} lacks: {', '.join(extra)}")
+    places = np.array([classes.index(name) for name in val_classes])
+    val_part = replace(val_part, labels=places[val_part.labels])
+    return _Found(classes, train_part, val_part, 3, IMAGENET_MEAN, IMAGENET_STD, notes + val_notes)
+
+
+def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
+    """Class names in order, files with labels, and what was passed over."""
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        loose = sum(1 for entry in folder.iterdir() if entry.suffix.lower() in EXTENSIONS)
+        what = f"{loose} images, but no sub-folder for each class" if loose else "no sub-folder for each class"
+        raise InputError(f"{folder} holds {what}; put each class's images into a folder of the class's name")
+    files, labels, strays, empty = [], [], 0, []
+    for label, class_folder in enumerate(classes):
+        inside = sorted(
+            entry for entry in class_folder.rglob("*") if entry.is_file() and not _hidden(entry, class_folder)
+        )
+        images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS]
+        strays += len(inside) - len(images)
+        if not images:
+            empty.append(class_folder)
+        files += images
+        labels += [label] * len(images)
+    if not files:
+        raise InputError(f"{folder} holds no images; known endings: {' '.join(sorted(EXTENSIONS))}")
+    if empty:
+        raise InputError(
+            f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}"
+        )
+    notes = (f"{strays} files in {folder} have no image's ending and were passed over",) if strays else ()
+    part = _Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
+    return tuple(entry.name for entry in classes), part, notes
+
+
+def _hidden(entry: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in entry.relative_to(folder).parts)
+
+
+# ---- from what was found to what is trained on
+
+
+def _split(found: _Found, config: DataConfig) -> _Found:
+    """Hold out `val_fraction` of each class."""
+    part, counts = found.train, np.bincount(found.train.labels, minlength=len(found.classes))
+    if counts.min() < 2:
+        name = found.classes[int(counts.argmin())]
+        raise InputError(
+            f"class {name!r} of {config.source} has one image only; a class needs two, one to train on and one to validate on"
+        )
+    many = max(round(config.val_fraction * len(part.labels)), len(found.classes))
+    many = min(many, len(part.labels) - len(found.classes))
+    train, val = train_test_split(
+        np.arange(len(part.labels)), test_size=many, random_state=config.split_seed, stratify=part.labels
+    )
+    return replace(found, train=part.choose(np.sort(train)), val=part.choose(np.sort(val)))
+
+
+def _preprocess(
+    config: DataConfig, found: _Found, input_size: int, channels: int, trained: Preprocess | None
+) -> Preprocess:
+    """The weights' own preprocessing where there is one, else the usual for the size; each key of the config overrides it."""
+    mean, std = (trained.mean, trained.std) if trained else (found.mean, found.std)
+    mean, std = tuple(config.mean or mean), tuple(config.std or std)
+    if len(mean) == 1 and channels == 3:
+        mean, std = mean * 3, std * 3
+    elif len(mean) == 3 and channels == 1:
+        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    if not len(mean) == len(std) == channels:
+        raise InputError(
+            f"data.mean and data.std have {len(mean)} and {len(std)} numbers for images of {channels} channels"
+        )
+    size = config.size or (trained.size if trained else input_size)
+    resize = config.resize or (round(trained.resize * size / trained.size) if trained else _usual_resize(found, size))
+    return Preprocess(size, resize, mean, std, config.interpolation)
+
+
+def _usual_resize(found: _Found, size: int) -> int:
+    """Photos: the centre 7/8. Small pictures: whole, or with a margin where they lack at most 1/8 (MNIST's 28 in LeNet's 32)."""
+    side = found.train.images.shape[1] if isinstance(found.train.images, np.ndarray) else None
+    if side and size * 7 / 8 <= side <= size:
+        return side
+    return round(size * 8 / 7) if side is None and size > 64 else size
+
+
+def _read(
+    part: _Part, config: DataConfig, preprocess: Preprocess, canvas: int, what: str
+) -> tuple[Split, dict[Path, str]]:
+    geometry = Geometry(preprocess.channels, preprocess.resize, canvas, preprocess.interpolation)
+    if isinstance(part.images, np.ndarray):
+        return Split(ArrayImages(_scale(part.images, geometry)), part.labels, part.names), {}
+    beside = Path(config.source).expanduser()
+    images, bad = decode_files(
+        part.images, geometry, cache_folder(beside), config.cache == "auto", config.workers, what
+    )
+    good = np.array([i for i, file in enumerate(part.images) if file not in bad], dtype=int)
+    return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad
+
+
+def _scale(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """`(N, H, W, C)` of one size to `(N, size, size, channels)`, pixel for pixel as a file of each image would be read."""
+    if pixels.shape[1] == pixels.shape[2] == geometry.resize and pixels.shape[3] == geometry.channels:
+        return np.ascontiguousarray(centre(pixels, geometry.size))
+    images = (as_image(image, geometry.channels) for image in pixels)
+    return np.stack([fit(image, geometry.resize, geometry.size, geometry.interpolation) for image in images])
+
+
+def _tell_bad(bad: dict[Path, str], policy: str) -> str:
+    shown = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:10])
+    more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
+    files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
+    if policy == "error":
+        raise InputError(
+            f"{files} cannot be read ({shown}{more}); mend or remove them, or go on without them by --data.bad_files skip"
+        )
+    return f"{files} left out because they cannot be read: {shown}{more}"

@@ -1,0 +1,128 @@
+"""How good a trained net is on images it has not seen."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import precision_recall_fscore_support
+from tqdm import tqdm
+
+from cnnzoo import config as config_
+from cnnzoo import zoo
+from cnnzoo.checkpoint import Run
+from cnnzoo.config import DataConfig
+from cnnzoo.data import sources
+from cnnzoo.data.batches import EvalBatches
+from cnnzoo.errors import InputError, unknown
+from cnnzoo.train.validation import logits
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over N images of K classes."""
+
+    classes: tuple[str, ...]
+    count: int
+    top1: float  # fractions
+    top5: float
+    loss: float  # mean cross-entropy
+    confusion: np.ndarray  # (K, K): row the true class, column the predicted one
+    precision: np.ndarray  # (K,)
+    recall: np.ndarray  # (K,)
+
+    def __str__(self) -> str:
+        lines = [f"top-1 {self.top1:.2%}   top-5 {self.top5:.2%}   loss {self.loss:.4f}   {self.count:,} images"]
+        width = max(len("class"), *map(len, self.classes))
+        lines.append(f"{'class':<{width}}  images  precision  recall")
+        for row in zip(self.classes, self.confusion.sum(axis=1), self.precision, self.recall, strict=True):
+            lines.append(f"{row[0]:<{width}}  {row[1]:>6}  {row[2]:>9.1%}  {row[3]:>6.1%}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        values = {
+            "top1": self.top1,
+            "top5": self.top5,
+            "loss": self.loss,
+            "images": self.count,
+            "classes": list(self.classes),
+        }
+        return values | {key: getattr(self, key).tolist() for key in ("precision", "recall", "confusion")}
+
+
+def measure(outputs: np.ndarray, targets: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
+    """Figures from logits `(N, K)` and targets `(N,)`."""
+    scores, truth = torch.from_numpy(outputs), torch.from_numpy(targets)
+    best = scores.topk(min(5, scores.shape[1])).indices
+    hits = best == truth[:, None]
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    predicted = best[:, 0].numpy()
+    known = predicted < len(classes)  # a head may have more outputs than the data has classes
+    np.add.at(confusion, (targets[known], predicted[known]), 1)
+    precision, recall, _, _ = precision_recall_fscore_support(
+        targets, predicted, labels=np.arange(len(classes)), zero_division=0.0
+    )
+    loss = torch.nn.functional.cross_entropy(scores.double(), truth).item()
+    top1, top5 = hits[:, 0].double().mean().item(), hits.any(1).double().mean().item()
+    return Evaluation(classes, len(targets), top1, top5, loss, confusion, precision, recall)
+
+
+def evaluate(
+    run_or_model: str | Path,
+    data: str | None = None,
+    *,
+    pretrained: bool | str = False,
+    root: str | None = None,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+) -> Evaluation:
+    """A run, or a net of the registry with `pretrained` weights, on images it was not trained on.
+
+    `data` is a source's name or a folder; None is what the run was validated on. Of a source without validation images of its
+    own, a run is judged on the share that it held out, and every image of any other source counts. Classes are matched by name.
+
+    Raises InputError where there is nothing to judge, or where the data has classes that the net does not know.
+    """
+    net, own = open_net(run_or_model, pretrained)
+    if data is None and own is None:
+        raise InputError("which images? name a data set or a folder by --data")
+    is_own = own is not None and data in (None, own.source)
+    chosen = own if is_own else DataConfig(source=data)
+    if root is not None:
+        chosen = replace(chosen, root=root)
+    preprocess = zoo.preprocessing(net)
+    part, classes, _ = sources.held_out(chosen, preprocess, split=is_own)
+    names, labels = _align(getattr(net, "classes", None), net.num_classes, classes, part.labels, chosen.source)
+    batches = EvalBatches(part.images, labels, batch_size, preprocess.mean, preprocess.std, device)
+    outputs, targets = logits(net.to(device), tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
+    return measure(outputs.numpy(), targets.numpy(), names)
+
+
+def open_net(run_or_model: str | Path, pretrained: bool | str) -> tuple[torch.nn.Module, DataConfig | None]:
+    """The net, and what it was trained on where that is known."""
+    path = Path(run_or_model).expanduser()
+    if path.is_dir():
+        return zoo.load(path), config_.read(Run.open(path).config_file).data
+    if path.is_file():
+        return zoo.load(path), None
+    if str(run_or_model) not in zoo.list_models():
+        known = [*zoo.list_models(), *map(str, path.parent.glob("*"))]
+        raise InputError(str(unknown("run folder or model", str(run_or_model), known)))
+    if not pretrained:
+        raise InputError(f"{run_or_model} without trained weights knows nothing; name some by --pretrained")
+    return zoo.create(str(run_or_model), pretrained).eval(), None
+
+
+def _align(
+    known: tuple[str, ...] | None, outputs: int, classes: tuple[str, ...], labels: np.ndarray, source: str
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The net's class names, and the labels as its outputs count them."""
+    if known is None:
+        if outputs != len(classes):
+            raise InputError(f"{source} has {len(classes)} classes, but the net has {outputs} outputs without names")
+        return classes, labels
+    if strangers := [name for name in classes if name not in known]:
+        raise InputError(
+            f"{source} has classes that the net does not know: {', '.join(strangers[:10])}; it knows {', '.join(known[:10])}"
+        )
+    return known, np.array([known.index(name) for name in classes])[labels]

@@ -1,0 +1,191 @@
+"""ResNet. He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385.
+
+Sizes are those of the paper's Table 1 for a 224x224 image; names are torchvision's. B = batch.
+
+    stage    output     18        34        50           101          152
+    stem     112x112    convolution 7x7/2, 64
+    stage1   56x56      max 3x3/2, then
+                        2 basic   3 basic   3 bottle     3 bottle     3 bottle      of 64
+    stage2   28x28      2         4         4            4            8             of 128
+    stage3   14x14      2         6         6            23           36            of 256
+    stage4   7x7        2         3         3            3            3             of 512 (bottlenecks widen to four times that)
+    head     1000       average pool, fully connected
+
+The CIFAR nets of section 4.2 are in resnet_cifar.py. `plain18` and `plain34` are the same nets without shortcuts (Figure 3, middle).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from cnnzoo.models._base import Net
+from cnnzoo.models._blocks import conv1x1, conv3x3, init_he
+from cnnzoo.registry import Stage, register
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (Figure 5, left). `downsample` is the shortcut where the shape changes."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, width, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
+        self.conv2 = conv3x3(width, width)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = downsample
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        return self.relu2(x + shortcut)  # equation 1
+
+
+class PlainBlock(BasicBlock):
+    """The same two convolutions without the shortcut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu1(self.bn1(self.conv1(x)))
+        return self.relu2(self.bn2(self.conv2(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 and a shortcut (Figure 5, right), with the stride on the 3x3: what people call ResNet v1.5."""
+
+    expansion = 4
+    strided = 2  # the convolution that halves the size: the second
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+        super().__init__()
+        self.conv1 = conv1x1(in_channels, width, stride if self.strided == 1 else 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
+        self.conv2 = conv3x3(width, width, stride if self.strided == 2 else 1)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = nn.ReLU()
+        self.conv3 = conv1x1(width, width * self.expansion)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.downsample = downsample
+        self.relu3 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        return self.relu3(x + shortcut)  # equation 2
+
+
+class PaperBottleneck(Bottleneck):
+    """The paper's own form, with the stride on the first 1x1."""
+
+    strided = 1
+
+
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    """Option B (section 3.3): a 1x1 convolution where the shape changes, the identity elsewhere."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+
+
+def no_shortcut(in_channels: int, out_channels: int, stride: int) -> None:
+    return None
+
+
+def stack(
+    block: type[nn.Module], shortcut: Callable, in_channels: int, width: int, depth: int, stride: int
+) -> nn.Sequential:
+    """`depth` blocks of one width, the first of which may change the shape."""
+    out_channels = width * block.expansion
+    first = block(in_channels, width, stride, shortcut(in_channels, out_channels, stride))
+    return nn.Sequential(first, *(block(out_channels, width) for _ in range(depth - 1)))
+
+
+class ResNet(Net):
+    head = "fc"
+
+    def __init__(
+        self,
+        block: type[nn.Module],
+        shortcut: Callable,
+        depths: tuple[int, ...],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+    ):
+        super().__init__()
+        self.in_chans = in_chans
+        self.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = 64
+        for number, (width, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True), start=1):
+            self.add_module(
+                f"layer{number}", stack(block, shortcut, channels, width, depth, stride=1 if number == 1 else 2)
+            )
+            channels = width * block.expansion
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(channels, num_classes)
+        init_he(self)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))  # (B, 64, 112, 112)
+        x = self.layer1(self.maxpool(x))  # (B, 64 or 256, 56, 56)
+        x = self.layer2(x)  # (B, 128 or 512, 28, 28)
+        x = self.layer3(x)  # (B, 256 or 1024, 14, 14)
+        return self.layer4(x)  # (B, 512 or 2048, 7, 7)
+
+    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.avgpool(f).flatten(1)  # (B, 512 or 2048)
+        x = self.dropout(x)
+        return x if pre_logits else self.fc(x)
+
+
+def _facts(block: type[nn.Module], params: int, macs: int, differences: tuple[str, ...] = ()) -> dict:
+    widths = [block.expansion * width for width in (64, 128, 256, 512)]
+    return {
+        "paper": "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385",
+        "year": 2015,
+        "params": params,
+        "macs": macs,
+        "stages": (
+            Stage("stem", ("conv1", "bn1", "relu"), (64, 112, 112)),
+            Stage("stage1", ("maxpool", "layer1"), (widths[0], 56, 56)),
+            Stage("stage2", ("layer2",), (widths[1], 28, 28)),
+            Stage("stage3", ("layer3",), (widths[2], 14, 14)),
+            Stage("stage4", ("layer4",), (widths[3], 7, 7)),
+        ),
+        "head": ResNet.head,
+        "first_conv": "conv1",
+        "differences": differences,
+    }
+
+
+_V15 = (
+    "the stride of a bottleneck is on its 3x3 convolution (v1.5), in the paper on its first 1x1; resnet50_2015 and its like are the paper's",
+)
+
+# name: block, shortcut, depths, parameters, multiply-adds, differences
+VARIANTS = {
+    "resnet18": (BasicBlock, projection, (2, 2, 2, 2), 11_689_512, 1_814_073_344, ()),
+    "resnet34": (BasicBlock, projection, (3, 4, 6, 3), 21_797_672, 3_663_761_408, ()),
+    "resnet50": (Bottleneck, projection, (3, 4, 6, 3), 25_557_032, 4_089_184_256, _V15),
+    "resnet101": (Bottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_801_405_440, _V15),
+    "resnet152": (Bottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_513_626_624, _V15),
+    "resnet50_2015": (PaperBottleneck, projection, (3, 4, 6, 3), 25_557_032, 3_857_973_248, ()),
+    "resnet101_2015": (PaperBottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_570_194_432, ()),
+    "resnet152_2015": (PaperBottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_282_415_616, ()),
+    "plain18": (PlainBlock, no_shortcut, (2, 2, 2, 2), 11_515_688, 1_794_805_760, ()),
+    "plain34": (PlainBlock, no_shortcut, (3, 4, 6, 3), 21_623_848, 3_644_493_824, ()),
+}
+
+for _name, (_block, _shortcut, _depths, _params, _macs, _differences) in VARIANTS.items():
+    register(_name, **_facts(_block, _params, _macs, _differences))(partial(ResNet, _block, _shortcut, _depths))

@@ -1,0 +1,104 @@
+"""ResNet for CIFAR. He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385, section 4.2.
+
+6n + 2 layers for 32x32 images; sizes are those of the table in section 4.2. B = batch.
+
+    stage    output      layers
+    stem     32x32x16    convolution 3x3
+    stage1   32x32x16    n blocks of two 3x3 convolutions
+    stage2   16x16x32    n blocks
+    stage3   8x8x64      n blocks
+    head     10          average pool, fully connected
+
+Shortcuts are of option A: where the shape changes, every second pixel, and zeros for the new channels. No parameters, so that a
+plain net (`plain20`, `plain56`) has exactly as many.
+"""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from cnnzoo.models._base import Net
+from cnnzoo.models._blocks import conv3x3, init_he
+from cnnzoo.models.resnet import BasicBlock, PlainBlock, no_shortcut, stack
+from cnnzoo.registry import Stage, register
+
+
+class ZeroPad(nn.Module):
+    """Option A (section 3.3): subsample by `stride`, append channels of zeros."""
+
+    def __init__(self, new_channels: int, stride: int):
+        super().__init__()
+        self.new_channels = new_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+
+
+def zero_pad(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return ZeroPad(out_channels - in_channels, stride)
+
+
+class CifarResNet(Net):
+    head = "fc"
+
+    def __init__(
+        self, block: type[nn.Module], n: int, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0
+    ):
+        super().__init__()
+        self.in_chans = in_chans
+        shortcut = no_shortcut if block is PlainBlock else zero_pad
+        self.conv1 = conv3x3(in_chans, 16)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU()
+        self.layer1 = stack(block, shortcut, 16, 16, n, stride=1)
+        self.layer2 = stack(block, shortcut, 16, 32, n, stride=2)
+        self.layer3 = stack(block, shortcut, 32, 64, n, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(64, num_classes)
+        init_he(self)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))  # (B, 16, 32, 32)
+        x = self.layer1(x)  # (B, 16, 32, 32)
+        x = self.layer2(x)  # (B, 32, 16, 16)
+        return self.layer3(x)  # (B, 64, 8, 8)
+
+    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.avgpool(f).flatten(1)  # (B, 64)
+        x = self.dropout(x)
+        return x if pre_logits else self.fc(x)
+
+
+# name: block, n, parameters, multiply-adds
+VARIANTS = {
+    "resnet20": (BasicBlock, 3, 269_722, 40_551_040),
+    "resnet32": (BasicBlock, 5, 464_154, 68_862_592),
+    "resnet44": (BasicBlock, 7, 658_586, 97_174_144),
+    "resnet56": (BasicBlock, 9, 853_018, 125_485_696),
+    "resnet110": (BasicBlock, 18, 1_727_962, 252_887_680),
+    "plain20": (PlainBlock, 3, 269_722, 40_551_040),
+    "plain56": (PlainBlock, 9, 853_018, 125_485_696),
+}
+
+for _name, (_block, _n, _params, _macs) in VARIANTS.items():
+    register(
+        _name,
+        paper="He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385, section 4.2",
+        year=2015,
+        input_size=(3, 32, 32),
+        num_classes=10,
+        params=_params,
+        macs=_macs,
+        stages=(
+            Stage("stem", ("conv1", "bn1", "relu"), (16, 32, 32)),
+            Stage("stage1", ("layer1",), (16, 32, 32)),
+            Stage("stage2", ("layer2",), (32, 16, 16)),
+            Stage("stage3", ("layer3",), (64, 8, 8)),
+        ),
+        head=CifarResNet.head,
+        first_conv="conv1",
+    )(partial(CifarResNet, _block, _n))

@@ -1,0 +1,123 @@
+"""VGG. Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015, arXiv 1409.1556.
+
+Sizes are those of the paper's Table 1 for a 224x224 image; names are torchvision's. B = batch.
+
+    stage   output        A (11)   B (13)   D (16)   E (19)      every convolution 3x3 with ReLU, every stage ends in max 2x2/2
+    1       112x112x64    1        2        2        2           convolutions of 64
+    2       56x56x128     1        2        2        2           … of 128
+    3       28x28x256     2        2        3        4           … of 256
+    4       14x14x512     2        2        3        4           … of 512
+    5       7x7x512       2        2        3        4           … of 512
+    6, 7    4096          two fully connected layers of 4096, ReLU, dropout
+    head    1000          fully connected
+
+Differences from the paper: see `cnnzoo info vgg16`.
+"""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from cnnzoo.models._base import Net
+from cnnzoo.registry import Stage, register
+
+WIDTHS = (64, 128, 256, 512, 512)
+# depth: convolutions in each stage, parameters without and with batch normalisation, multiply-adds
+VARIANTS = {
+    11: ((1, 1, 2, 2, 2), 132_863_336, 132_868_840, 7_609_090_048),
+    13: ((2, 2, 2, 2, 2), 133_047_848, 133_053_736, 11_308_466_176),
+    16: ((2, 2, 3, 3, 3), 138_357_544, 138_365_992, 15_470_264_320),
+    19: ((2, 2, 4, 4, 4), 143_667_240, 143_678_248, 19_632_062_464),
+}
+
+
+class VGG(Net):
+    """`depths` counts the convolutions of each stage; `batch_norm` puts a BatchNorm between each one and its ReLU."""
+
+    head = "classifier.6"
+    min_size = 32
+
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        batch_norm: bool,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.5,
+    ):
+        super().__init__()
+        self.in_chans = in_chans
+        layers: list[nn.Module] = []
+        channels = in_chans
+        for depth, width in zip(depths, WIDTHS, strict=True):
+            for _ in range(depth):
+                layers += [
+                    nn.Conv2d(channels, width, 3, padding=1),
+                    *([nn.BatchNorm2d(width)] if batch_norm else []),
+                    nn.ReLU(),
+                ]
+                channels = width
+            layers.append(nn.MaxPool2d(2, 2))
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(7)  # nothing to do at 224; lets other sizes through
+        self.classifier = nn.Sequential(
+            *(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(drop_rate)),
+            *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(drop_rate)),
+            nn.Linear(4096, num_classes),
+        )
+        self._init_weights()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.features(x)  # (B, 512, 7, 7)
+
+    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.avgpool(f).flatten(1)  # (B, 25088)
+        x = self.classifier[:-1](x)  # (B, 4096)
+        return x if pre_logits else self.classifier[-1](x)
+
+    def _init_weights(self) -> None:
+        """He initialisation, which trains every depth from scratch; the paper started from a trained net A."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+
+def _stages(depths: tuple[int, ...], batch_norm: bool) -> tuple[Stage, ...]:
+    stages, index, size = [], 0, 224
+    for number, (depth, width) in enumerate(zip(depths, WIDTHS, strict=True), start=1):
+        length = depth * (3 if batch_norm else 2) + 1
+        size //= 2
+        stages.append(
+            Stage(f"stage{number}", tuple(f"features.{i}" for i in range(index, index + length)), (width, size, size))
+        )
+        index += length
+    for number, first in ((6, 0), (7, 3)):
+        stages.append(Stage(f"stage{number}", tuple(f"classifier.{i}" for i in range(first, first + 3)), (4096,)))
+    return tuple(stages)
+
+
+_SHARED = (
+    "He initialisation instead of starting the deeper nets from a trained net A",
+    "any image of at least 32x32: the last maps are averaged to 7x7 (nothing to do at 224x224)",
+)
+
+for _depth, (_depths, _params, _params_bn, _macs) in VARIANTS.items():
+    for _batch_norm in (False, True):
+        register(
+            f"vgg{_depth}_bn" if _batch_norm else f"vgg{_depth}",
+            paper="Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015, arXiv 1409.1556",
+            year=2014,
+            params=_params_bn if _batch_norm else _params,
+            macs=_macs,
+            min_size=VGG.min_size,
+            stages=_stages(_depths, _batch_norm),
+            head=VGG.head,
+            first_conv="features.0",
+            differences=(*_SHARED, "BatchNorm after every convolution, which the paper (2014) does not have")
+            if _batch_norm
+            else _SHARED,
+        )(partial(VGG, _depths, _batch_norm))

@@ -1,0 +1,92 @@
+"""Architecture name -> builder, with the facts of the paper beside it. A leaf: it knows no net and no room."""
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cnnzoo.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of a net between input and head."""
+
+    name: str  # "stem", "stage1", …: the same words for every net
+    modules: tuple[str, ...]  # its submodules in order; the last one's output is the stage's
+    shape: tuple[
+        int, ...
+    ]  # of that output for one image of the entry's input size: (C, H, W), or (C,) past the flattening
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of an architecture. Every fact is proven by the tests, for every entry."""
+
+    name: str
+    build: Callable  # (**options) -> nn.Module
+    paper: str = ""  # authors, title, where, arXiv id
+    year: int | None = None
+    input_size: tuple[int, int, int] = (3, 224, 224)  # (C, H, W) that the figures below are for
+    num_classes: int = 1000
+    params: int | None = None  # trainable
+    macs: int | None = None  # multiply-adds of convolutions and linear layers for one image, eval path
+    stages: tuple[Stage, ...] = ()  # input to output; with the head they hold every parameter exactly once
+    head: str = ""  # the submodule that maps features to classes
+    first_conv: str = ""  # the submodule that sees the image
+    min_size: int = 1  # the least height and width that works
+    loss: str = "cross_entropy"  # the paper's own, by its name in train/losses.py
+    differences: tuple[str, ...] = ()  # from the paper, numbered by their order
+
+    def parameters(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Parameter names by stage, input to output, the head last. What no stage claims belongs to "rest", before the head."""
+        owners = [(stage.name, module) for stage in self.stages for module in stage.modules] + [("head", self.head)]
+        groups: dict[str, list[str]] = {stage.name: [] for stage in self.stages} | {"rest": [], "head": []}
+        for name in names:
+            owner = next((owner for owner, module in owners if module and name.startswith(f"{module}.")), "rest")
+            groups[owner].append(name)
+        return {owner: own for owner, own in groups.items() if own}
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(name: str, **facts) -> Callable[[Callable], Callable]:
+    """Decorator that makes `builder(**options) -> nn.Module` known as `name`; `facts` are fields of `Entry`.
+
+    Raises InputError if the name is taken, naming both modules.
+    """
+
+    def decorator(builder: Callable) -> Callable:
+        if name in _entries:
+            first, second = _home(_entries[name].build), _home(builder)
+            raise InputError(f"{name!r} is registered twice, in {first} and in {second}; give one of them another name")
+        _entries[name] = Entry(name=name, build=builder, **facts)
+        return builder
+
+    return decorator
+
+
+def unregister(name: str) -> None:
+    """Forget `name`, which must be known."""
+    del _entries[lookup(name).name]
+
+
+def lookup(name: str) -> Entry:
+    """The entry called `name`. Raises InputError that offers the near names."""
+    if name not in _entries:
+        raise unknown("model", name, _entries)
+    return _entries[name]
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Known names that match the wildcard pattern, in natural order: vgg11 before vgg16, resnet20 before resnet110."""
+    return sorted(fnmatch.filter(_entries, pattern), key=_natural)
+
+
+def _home(builder: Callable) -> str:
+    return getattr(builder, "func", builder).__module__  # a partial stands for its function
+
+
+def _natural(name: str) -> list:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

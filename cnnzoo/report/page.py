@@ -1,0 +1,147 @@
+"""report.html: one self-contained page that opens from disk with no network."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cnnzoo.checkpoint import Run
+from cnnzoo.data.arrays import Images
+from cnnzoo.evaluate import Evaluation, measure
+
+MISTAKES = 24  # shown at most
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
+h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
+.figures { display: flex; flex-wrap: wrap; gap: 2rem; margin: 1rem 0 } .figures b { display: block; font-size: 1.6rem }
+table { border-collapse: collapse } th, td { padding: .15rem .8rem .15rem 0; text-align: right } th:first-child, td:first-child { text-align: left }
+.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem }
+.mistakes figure { margin: 0 } .mistakes img { width: 100%; image-rendering: pixelated; border: 1px solid #ddd } figcaption { font-size: .85rem }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto } img.plot { max-width: 100% }
+"""
+
+
+def render(run: Run, classes: Sequence[str], images: Images) -> str:
+    """The page of a finished run; `images` are the validation images, in the order of the run's predictions."""
+    outputs, targets = run.predictions
+    result = measure(outputs, targets, tuple(classes))
+    metrics, environment = run.metrics, run.environment
+    best = max(metrics, key=lambda report: report["val_top1"])
+    seconds = sum(report["seconds"] for report in metrics)
+    command = f"cnnzoo train --config {run.config_file} --run {run.path}-again"
+    figures = {
+        "validation top-1": f"{result.top1:.2%}",
+        "top-5": f"{result.top5:.2%}",
+        "loss": f"{result.loss:.4f}",
+        "images judged": f"{result.count:,}",
+        "best epoch": f"{best['epoch']} of {len(metrics)}",
+        "training": f"{seconds:.0f} s",
+    }
+    sections = [
+        (
+            "",
+            f'<div class="figures">{"".join(f"<div><b>{value}</b>{name}</div>" for name, value in figures.items())}</div>',
+        ),
+        ("Curves", _picture(_curves(metrics))),
+        ("Confusion matrix", _picture(_confusion(result))),
+        ("Classes", _class_table(result)),
+        ("Most confident mistakes", _mistakes(outputs, targets, classes, images)),
+        ("Run it again", f"<pre>{html.escape(command)}</pre>"),
+        ("Config", f"<pre>{html.escape(run.config_file.read_text())}</pre>"),
+        ("Environment", f"<pre>{html.escape(json.dumps(environment, indent=2))}</pre>"),
+    ]
+    body = "\n".join(f"<h2>{title}</h2>\n{content}" if title else content for title, content in sections)
+    title = html.escape(str(run.path))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def _curves(metrics: list[dict]) -> Figure:
+    epochs = [report["epoch"] for report in metrics]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    marker = "o" if len(epochs) < 3 else None
+    left.plot(epochs, [report["train_loss"] for report in metrics], label="training", marker=marker)
+    left.plot(epochs, [report["val_loss"] for report in metrics], label="validation", marker=marker)
+    left.set(xlabel="epoch", ylabel="loss", yscale="log" if min(r["val_loss"] for r in metrics) > 0 else "linear")
+    left.legend()
+    right.plot(epochs, [100 * report["val_top1"] for report in metrics], marker=marker, color="tab:green")
+    right.set(xlabel="epoch", ylabel="validation top-1, %")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _confusion(result: Evaluation) -> Figure:
+    many = len(result.classes)
+    side = min(3 + 0.35 * many, 12)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    shares = result.confusion / result.confusion.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if many <= 40:
+        axes.set_xticks(range(many), result.classes, rotation=90)
+        axes.set_yticks(range(many), result.classes)
+    if many <= 20:
+        for (row, column), count in np.ndenumerate(result.confusion):
+            if count:
+                axes.text(
+                    column,
+                    row,
+                    str(count),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if shares[row, column] > 0.5 else "black",
+                )
+    return figure
+
+
+def _class_table(result: Evaluation) -> str:
+    rows = zip(result.classes, result.confusion.sum(axis=1), result.precision, result.recall, strict=True)
+    cells = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{count}</td><td>{p:.1%}</td><td>{r:.1%}</td></tr>"
+        for name, count, p, r in rows
+    )
+    return f"<table><tr><th>class</th><th>images</th><th>precision</th><th>recall</th></tr>{cells}</table>"
+
+
+def _mistakes(outputs: np.ndarray, targets: np.ndarray, classes: Sequence[str], images: Images) -> str:
+    shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != targets)
+    if not len(wrong):
+        return "<p>None: every validation image is right.</p>"
+    worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
+    names = [*classes, *(f"class {i}" for i in range(len(classes), outputs.shape[1]))]
+    figures = []
+    for place, pixels in zip(worst, images.take(worst), strict=True):
+        said, sure = names[predicted[place]], probabilities[place, predicted[place]]
+        caption = f"{html.escape(said)} ({sure:.0%}), is {html.escape(names[targets[place]])}"
+        figures.append(f'<figure><img alt="{caption}" src="{_png(pixels)}"><figcaption>{caption}</figcaption></figure>')
+    return f'<p>{len(wrong)} of {len(targets):,} are wrong.</p><div class="mistakes">{"".join(figures)}</div>'
+
+
+def _png(pixels: np.ndarray) -> str:
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image.thumbnail((160, 160))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _picture(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return f'<img class="plot" alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

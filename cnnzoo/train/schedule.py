@@ -1,0 +1,67 @@
+"""Schedules of the rate, all torch's: built for one phase, moved once a step, told the validation loss once an epoch."""
+
+import torch
+from torch.optim import lr_scheduler as torch_schedules
+
+from cnnzoo.config import ScheduleConfig
+
+
+class Schedule:
+    """A torch schedule counted in steps; `plateau` alone counts epochs, and rises by itself while it warms up."""
+
+    def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int):
+        total = epochs * steps_per_epoch
+        warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+        self._optimizer = optimizer
+        self._plateau = None
+        if config.name == "plateau":
+            self._plateau = torch_schedules.ReduceLROnPlateau(optimizer, factor=config.gamma, patience=config.patience)
+            self._main = None
+        else:
+            self._main = _main(config, optimizer, total, warmup, steps_per_epoch)
+        self._warmup = torch_schedules.LinearLR(optimizer, config.warmup_start, 1.0, warmup) if warmup else None
+        self._steps, self._warmup_steps = 0, warmup
+
+    def step(self) -> None:
+        """After every step of the optimiser."""
+        self._steps += 1
+        if self._steps <= self._warmup_steps:
+            self._warmup.step()
+        elif self._main is not None:
+            self._main.step()
+
+    def end_epoch(self, val_loss: float) -> None:
+        """After every epoch."""
+        if self._plateau is not None and self._steps >= self._warmup_steps:
+            self._plateau.step(val_loss)
+
+    def state_dict(self) -> dict:
+        parts = {"main": self._main, "warmup": self._warmup, "plateau": self._plateau}
+        return {"steps": self._steps, **{name: part.state_dict() for name, part in parts.items() if part is not None}}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._steps = state["steps"]
+        for name, part in (("main", self._main), ("warmup", self._warmup), ("plateau", self._plateau)):
+            if part is not None:
+                part.load_state_dict(state[name])
+
+
+def _main(config: ScheduleConfig, optimizer: torch.optim.Optimizer, total: int, warmup: int, steps_per_epoch: int):
+    """torch's schedule for the steps after the warm-up."""
+    left = total - warmup
+    if config.name == "constant":
+        return None
+    if config.name == "step":
+        every = max(round(config.every * steps_per_epoch), 1)
+        return torch_schedules.MultiStepLR(
+            optimizer, [at - warmup for at in range(every, total, every) if at > warmup], config.gamma
+        )
+    if config.name == "multi_step":
+        milestones = [round(epoch * steps_per_epoch) - warmup for epoch in config.milestones]
+        return torch_schedules.MultiStepLR(optimizer, [max(at, 1) for at in milestones], config.gamma)
+    if config.name == "cosine":
+        return torch_schedules.CosineAnnealingLR(optimizer, left, eta_min=config.final)
+    if config.name == "polynomial":
+        return torch_schedules.PolynomialLR(optimizer, left, config.power)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return torch_schedules.OneCycleLR(optimizer, rates, total, pct_start=config.rise, cycle_momentum=False)

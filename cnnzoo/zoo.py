@@ -1,0 +1,170 @@
+"""Names to finished nets: the zoo's front door."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+import cnnzoo.models  # noqa: F401  (registers every net)
+from cnnzoo import registry
+from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
+from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.errors import InputError, unknown
+from cnnzoo.models._base import FeatureMaps
+from cnnzoo.registry import Entry
+from cnnzoo.weights import table
+from cnnzoo.weights.load import fetch, load_into, unwrap
+
+
+def create(
+    name: str,
+    pretrained: bool | str | Path = False,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    drop_rate: float | None = None,
+    features_only: bool = False,
+    out_indices: tuple[int, ...] | None = None,
+    **arch: Any,
+) -> nn.Module:
+    """Build a net of the registry.
+
+    Args:
+        name: see `list_models`.
+        pretrained: False; True (the most accurate row of the weights table); a row's tag; a .pth, .pt or .safetensors file; a run folder.
+        num_classes: None is the net's own (1,000, or 10).
+        in_chans: channels of an image; None is the net's own (3, or 1).
+        drop_rate: dropout probability; None is the net's own.
+        features_only: a net that returns the stages' feature maps, see `FeatureMaps`.
+        out_indices: which of them, with features_only; None is all.
+        **arch: further arguments of the net's builder.
+
+    Returns:
+        The net in train mode. With trained weights it has `.preprocessing`, and `.classes` where the file or row names them.
+
+    Raises:
+        InputError: for a name, argument, tag or file that does not fit, saying which would.
+    """
+    entry = registry.lookup(name)
+    options = {
+        key: value
+        for key, value in (("num_classes", num_classes), ("in_chans", in_chans), ("drop_rate", drop_rate))
+        if value is not None
+    }
+    net = _build(entry, {**options, **arch})
+    if pretrained:
+        _load_weights(net, entry, pretrained)
+    if features_only:
+        return FeatureMaps(net, entry.stages, entry.input_size, out_indices)
+    if out_indices is not None:
+        raise InputError("out_indices goes with features_only=True")
+    return net
+
+
+def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
+    known = inspect.signature(entry.build).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        for key in options:
+            if key not in known:
+                raise unknown(f"argument of {entry.name}", key, known)
+    for key in ("num_classes", "in_chans"):
+        if key in options and (not isinstance(options[key], int) or options[key] < 1):
+            raise InputError(f"{key} is {options[key]}, but must be a whole number of at least 1")
+    net = entry.build(**options)
+    net.entry = entry
+    return net
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Weights that were found and not yet read."""
+
+    name: str  # for messages
+    read: Callable[[], dict[str, Tensor]]
+    card: dict  # what is known about them: the net's name, preprocess, classes
+
+
+def _load_weights(net: nn.Module, entry: Entry, pretrained: bool | str | Path) -> None:
+    source = _find(entry, pretrained)
+    if source.card.get("name", entry.name) != entry.name:
+        raise InputError(f"{source.name} holds weights of {source.card['name']}, not of {entry.name}")
+    net.load_report = load_into(net, entry, source.read(), source.name)
+    if "preprocess" in source.card:
+        net.preprocessing = Preprocess.from_dict(source.card["preprocess"])
+    if "classes" in source.card and not net.load_report.initialised:
+        net.classes = tuple(source.card["classes"])
+
+
+def _find(entry: Entry, pretrained: bool | str | Path) -> _Source:
+    path = Path(str(pretrained)).expanduser()
+    if pretrained is not True and path.is_dir():
+        path = _model_file(path)
+    if pretrained is not True and path.is_file():
+        if path.suffix == ".safetensors":
+            return _Source(str(path), lambda: unwrap(read_safetensors(path), path), read_card(path) or {})
+        return _Source(str(path), lambda: unwrap(read_torch(path), path), {})
+    rows = table.rows(entry.name)
+    row = rows[0] if pretrained is True and rows else next((row for row in rows if row.tag == pretrained), None)
+    if row is None:
+        known = f"its tags are {', '.join(row.tag for row in rows)}" if rows else "the weights table has none for it"
+        raise InputError(f"{entry.name} has no weights {pretrained!r}, nor is that a file or a run folder; {known}")
+    return _Source(f"{row.model} {row.tag}", lambda: fetch(row), {"preprocess": row.preprocess, "classes": row.classes})
+
+
+def _model_file(folder: Path) -> Path:
+    file = Run.open(folder).model_file
+    if not file.exists():
+        raise InputError(f"{file} is missing: the run has not finished an epoch yet")
+    return file
+
+
+def trained_preprocessing(name: str, pretrained: bool | str | Path) -> Preprocess | None:
+    """The preprocessing that belongs to weights, without loading them; None where it is not known."""
+    if not pretrained:
+        return None
+    card = _find(registry.lookup(name), pretrained).card
+    return Preprocess.from_dict(card["preprocess"]) if "preprocess" in card else None
+
+
+def load(run_or_file: str | Path | Run) -> nn.Module:
+    """The net of a run folder, or of a model.safetensors that one left, in eval mode, with `.classes` and `.preprocessing`."""
+    path = run_or_file.path if isinstance(run_or_file, Run) else Path(run_or_file).expanduser()
+    if path.is_dir():
+        path = _model_file(path)
+    if not path.exists():
+        raise InputError(f"there is no run folder or file {path}")
+    card = read_card(path) if path.suffix == ".safetensors" else None
+    if card is None:
+        raise InputError(
+            f"{path} does not say which net it is; build that by cnnzoo.create(NAME, pretrained={str(path)!r})"
+        )
+    options = {key: card[key] for key in ("num_classes", "in_chans", "drop_rate")}
+    return create(card["name"], path, **options, **card["args"]).eval()
+
+
+def preprocessing(model_or_name: nn.Module | str) -> Preprocess:
+    """What turns a picture (PIL, file, uint8) into the `(C, H, W)` float32 that a net's weights were trained on.
+
+    For a name: of its best known weights; for a net without trained weights, the usual ImageNet one at its own input size.
+    """
+    if isinstance(model_or_name, nn.Module) and hasattr(model_or_name, "preprocessing"):
+        return model_or_name.preprocessing
+    entry = registry.lookup(model_or_name) if isinstance(model_or_name, str) else model_or_name.entry
+    if isinstance(model_or_name, str) and (rows := table.rows(entry.name)):
+        return Preprocess.from_dict(rows[0].preprocess)
+    channels, size, _ = entry.input_size
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
+    return Preprocess(size, round(size * 8 / 7) if size > 64 else size, mean, std)
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names that match the wildcard pattern, in natural order; with `pretrained` those for which the world has weights."""
+    return [name for name in registry.names(pattern) if not pretrained or table.rows(name)]
+
+
+def info(name: str) -> Entry:
+    """What is known of an architecture: paper, year, parameters, multiply-adds, stages, differences from the paper."""
+    return registry.lookup(name)
