@@ -25,7 +25,10 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 class _Package(ModuleType):
-    """`cnnzoo.train` and its like are functions. The rooms of the same names are reached by `from cnnzoo.train import ...`."""
+    """`cnnzoo.train` and its like are functions.
+
+    The rooms of the same names are reached by `from cnnzoo.train import ...`.
+    """
 
     def __getattr__(self, name: str):
         if name not in _HOME:

@@ -40,7 +40,10 @@ class Run:
 
     @classmethod
     def new(cls, path: str | Path) -> "Run":
-        """A run to come; the folder is made by its first file. Raises InputError where there is something already: nothing is overwritten."""
+        """A run to come; the folder is made by its first file.
+
+        Raises InputError where there is something already: nothing is overwritten.
+        """
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{path} is a file, so no run folder can be made there; choose another by --run")

@@ -62,15 +62,15 @@ def info(name: str, *, json: bool = False) -> None:
     print(entry.name)
     print(f"  paper       {entry.paper or 'not said'}")
     print(
-        f"  input       {_times(entry.input_size)}, at least {entry.min_size}x{entry.min_size}; {entry.num_classes:,} classes"
+        f"  input       {_times(entry.input_size)}, at least {entry.min_size}x{entry.min_size}; "
+        f"{entry.num_classes:,} classes"
     )
     if entry.params is not None:
         print(f"  parameters  {entry.params:,}")
         print(f"  mult-adds   {entry.macs:,}")
     for stage in entry.stages:
-        print(
-            f"  {stage.name:<10}  {_times(stage.shape):<12}  {' … '.join(dict.fromkeys((stage.modules[0], stage.modules[-1])))}"
-        )
+        ends = dict.fromkeys((stage.modules[0], stage.modules[-1]))
+        print(f"  {stage.name:<10}  {_times(stage.shape):<12}  {' … '.join(ends)}")
     print(f"  {'head':<10}  {entry.num_classes:<12}  {entry.head}")
     print(f"  differences from the paper: {'' if entry.differences else 'none known'}")
     for number, difference in enumerate(entry.differences, start=1):

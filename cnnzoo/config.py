@@ -27,7 +27,7 @@ class ModelConfig:
 
     Args:
         name: its name in the registry, see `cnnzoo list`.
-        pretrained: false, true (the best known weights), the tag of a row of the weights table, a file, or a run folder.
+        pretrained: false, true (the best known weights), a tag of the weights table, a file, or a run folder.
         num_classes: classes of the head; null takes the data's.
         in_chans: channels of an image; null takes the data's.
         drop_rate: dropout probability; null keeps the net's own.
@@ -244,7 +244,7 @@ class PhaseConfig:
     Args:
         epochs: its length.
         trainable: stage names or patterns (head, stage4, stage*, *); the rest is frozen, BatchNorm statistics included.
-        rates: factor on the rate for stages that match a pattern, the first match counting, such as {head: 1, "*": 0.1}.
+        rates: factor on the rate of stages that match a pattern, the first match counting: {head: 1, "*": 0.1}.
     """
 
     epochs: int
@@ -406,9 +406,10 @@ def parser(prog: str = "cnnzoo train") -> Parser:
 
 
 def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config in a YAML file or a mapping like it (None: the defaults), overridden by options such as `--optim.lr=1e-3`.
+    """The config in a YAML file or a mapping like it (None: the defaults), overridden by `--optim.lr=1e-3` and such.
 
-    Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of range.
+    Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of
+    range.
     """
     if isinstance(source, Mapping):
         return _build(lambda reader: reader.parse_object(dict(source)))

@@ -5,7 +5,10 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """The user's input is wrong, and the message says what, where and what to do. The command line prints it in one line."""
+    """The user's input is wrong, and the message says what, where and what to do.
+
+    The command line prints it in one line.
+    """
 
 
 class Interrupted(Exception):

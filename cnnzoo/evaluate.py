@@ -78,8 +78,9 @@ def evaluate(
 ) -> Evaluation:
     """A run, or a net of the registry with `pretrained` weights, on images it was not trained on.
 
-    `data` is a source's name or a folder; None is what the run was validated on. Of a source without validation images of its
-    own, a run is judged on the share that it held out, and every image of any other source counts. Classes are matched by name.
+    `data` is a source's name or a folder; None is what the run was validated on. Of a source without validation images
+    of its own, a run is judged on the share that it held out, and every image of any other source counts. Classes are
+    matched by name.
 
     Raises InputError where there is nothing to judge, or where the data has classes that the net does not know.
     """
@@ -123,6 +124,7 @@ def _align(
         return classes, labels
     if strangers := [name for name in classes if name not in known]:
         raise InputError(
-            f"{source} has classes that the net does not know: {', '.join(strangers[:10])}; it knows {', '.join(known[:10])}"
+            f"{source} has classes that the net does not know: {', '.join(strangers[:10])}; "
+            f"it knows {', '.join(known[:10])}"
         )
     return known, np.array([known.index(name) for name in classes])[labels]

@@ -32,7 +32,9 @@ class Predictions:
         return len(self.files)
 
     def top(self, many: int) -> list[list[tuple[str, float]]]:
-        """For each image its most likely classes with their probabilities, most likely first; empty where there is an error."""
+        """For each image its most likely classes with their probabilities, most likely first; empty where there is an
+        error.
+        """
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :many]
         rows = zip(order, self.probabilities, self.errors, strict=True)
         return [[] if error else [(self.classes[k], float(p[k])) for k in best] for best, p, error in rows]
@@ -60,7 +62,8 @@ def predict(
 ) -> Predictions:
     """Class probabilities for files, folders of files, PIL images or uint8 arrays.
 
-    A file that cannot be read keeps its row, with the reason in `errors`. Images stream: only `batch_size` are in memory.
+    A file that cannot be read keeps its row, with the reason in `errors`. Images stream: only `batch_size` are in
+    memory.
     """
     net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.load(model_or_run)
     preprocess = zoo.preprocessing(net)
@@ -109,7 +112,9 @@ def _expand(images: Sequence) -> Iterator:
 
 
 def _batches(items: list, preprocess: Preprocess, batch_size: int) -> Iterator[tuple[int, list[np.ndarray | str]]]:
-    """The place of each batch's first item, and for each item its pixels or what is wrong with it; one batch is read ahead."""
+    """The place of each batch's first item, and for each item its pixels or what is wrong with it; one batch is read
+    ahead.
+    """
 
     def read(item) -> np.ndarray | str:
         try:

@@ -39,7 +39,10 @@ class Entry:
     differences: tuple[str, ...] = ()  # from the paper, numbered by their order
 
     def parameters(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Parameter names by stage, input to output, the head last. What no stage claims belongs to "rest", before the head."""
+        """Parameter names by stage, input to output, the head last.
+
+        What no stage claims belongs to "rest", before the head.
+        """
         owners = [(stage.name, module) for stage in self.stages for module in stage.modules] + [("head", self.head)]
         groups: dict[str, list[str]] = {stage.name: [] for stage in self.stages} | {"rest": [], "head": []}
         for name in names:

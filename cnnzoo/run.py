@@ -126,7 +126,8 @@ def finish(run: Run, data: Dataset, device: torch.device, tell: Tell) -> None:
     top1 = (outputs.argmax(1) == targets).double().mean().item()
     last = run.metrics[-1]
     tell(
-        f"best {top1:.2%} of {len(targets):,} held-out images right, last {last['val_top1']:.2%}; report: {run.report_file}"
+        f"best {top1:.2%} of {len(targets):,} held-out images right, last {last['val_top1']:.2%}; "
+        f"report: {run.report_file}"
     )
 
 
@@ -192,7 +193,7 @@ def _load_data(config: Config, entry: registry.Entry) -> Dataset:
 
 
 def _build_model(config: Config, data: Dataset) -> nn.Module:
-    """The net for the data's classes and channels, its random weights a function of the seed; tried on one empty image."""
+    """The net for the data's classes and channels, random weights by the seed, tried on one empty image."""
     model, size, channels = config.model, data.preprocess.size, data.preprocess.channels
     if model.num_classes is not None and model.num_classes < len(data.classes):
         raise InputError(f"model.num_classes is {model.num_classes}, but {data.name} has {len(data.classes)} classes")
@@ -287,13 +288,15 @@ def _header(config: Config, entry: registry.Entry, data: Dataset, device: torch.
     return [
         f"{entry.name} on {data.name}: {len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{channels}x{size}x{size}, {len(data.classes)} classes",
-        f"{device}, {precision}, {layout}; {config.optim.name}, {config.schedule.name}, batches of {config.train.batch_size}, seed {config.train.seed}",
+        f"{device}, {precision}, {layout}; {config.optim.name}, {config.schedule.name}, "
+        f"batches of {config.train.batch_size}, seed {config.train.seed}",
     ]
 
 
 def describe(report: EpochReport, epochs: int) -> str:
     """A finished epoch in a line that can be read aloud."""
     return (
-        f"epoch {report.epoch:>{len(str(epochs))}}/{epochs}  train loss {report.train_loss:.4f}  val loss {report.val_loss:.4f}  "
-        f"val top-1 {report.val_top1:.2%}  {report.images_per_second:,.0f} images/s  {report.seconds:.1f} s"
+        f"epoch {report.epoch:>{len(str(epochs))}}/{epochs}  train loss {report.train_loss:.4f}  "
+        f"val loss {report.val_loss:.4f}  val top-1 {report.val_top1:.2%}  "
+        f"{report.images_per_second:,.0f} images/s  {report.seconds:.1f} s"
     )

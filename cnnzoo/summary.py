@@ -1,4 +1,6 @@
-"""The layer table of a net: output shapes, parameters, multiply-adds, activations, found by one pass on the meta device."""
+"""The layer table of a net: output shapes, parameters, multiply-adds, activations, found by one pass on the meta
+device.
+"""
 
 import copy
 import csv
@@ -115,7 +117,9 @@ def summary(model_or_name: nn.Module | str, input_size: tuple[int, int, int] | N
 
 
 def _macs(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Every weight of a kernel or matrix is used once at each place of the output; vectors (BatchNorm and the like) do not count."""
+    """Every weight of a kernel or matrix is used once at each place of the output; vectors (BatchNorm and the like) do
+    not count.
+    """
     weight = getattr(module, "weight", None)
     if weight is None or weight.ndim < 2:
         return 0

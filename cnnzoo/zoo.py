@@ -34,7 +34,8 @@ def create(
 
     Args:
         name: see `list_models`.
-        pretrained: False; True (the most accurate row of the weights table); a row's tag; a .pth, .pt or .safetensors file; a run folder.
+        pretrained: False; True (the most accurate row of the weights table); a row's tag; a .pth, .pt or .safetensors
+            file; a run folder.
         num_classes: None is the net's own (1,000, or 10).
         in_chans: channels of an image; None is the net's own (3, or 1).
         drop_rate: dropout probability; None is the net's own.
@@ -43,7 +44,8 @@ def create(
         **arch: further arguments of the net's builder.
 
     Returns:
-        The net in train mode. With trained weights it has `.preprocessing`, and `.classes` where the file or row names them.
+        The net in train mode. With trained weights it has `.preprocessing`, and `.classes` where the file or row names
+        them.
 
     Raises:
         InputError: for a name, argument, tag or file that does not fit, saying which would.
@@ -130,7 +132,9 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path) -> Preproces
 
 
 def load(run_or_file: str | Path | Run) -> nn.Module:
-    """The net of a run folder, or of a model.safetensors that one left, in eval mode, with `.classes` and `.preprocessing`."""
+    """The net of a run folder, or of a model.safetensors that one left, in eval mode, with `.classes` and
+    `.preprocessing`.
+    """
     path = run_or_file.path if isinstance(run_or_file, Run) else Path(run_or_file).expanduser()
     if path.is_dir():
         path = _model_file(path)
@@ -148,7 +152,8 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
 def preprocessing(model_or_name: nn.Module | str) -> Preprocess:
     """What turns a picture (PIL, file, uint8) into the `(C, H, W)` float32 that a net's weights were trained on.
 
-    For a name: of its best known weights; for a net without trained weights, the usual ImageNet one at its own input size.
+    For a name: of its best known weights; for a net without trained weights, the usual ImageNet one at its own input
+    size.
     """
     if isinstance(model_or_name, nn.Module) and hasattr(model_or_name, "preprocessing"):
         return model_or_name.preprocessing
@@ -161,7 +166,7 @@ def preprocessing(model_or_name: nn.Module | str) -> Preprocess:
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names that match the wildcard pattern, in natural order; with `pretrained` those for which the world has weights."""
+    """Names that match the wildcard pattern, in natural order; with `pretrained` those that have weights in the world."""
     return [name for name in registry.names(pattern) if not pretrained or table.rows(name)]
 
 

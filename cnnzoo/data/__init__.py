@@ -1,1 +1,1 @@
-"""From names and folders to batches: sources -> arrays -> augment -> batches, and the preprocessing that travels with weights."""
+"""From names and folders to batches: sources -> arrays -> augment -> batches; and the weights' preprocessing."""

@@ -82,8 +82,8 @@ def decode_files(
 ) -> tuple[Images, dict[Path, str]]:
     """Read every file once, with a progress bar; what is found out lies in `cache`, where later runs find it.
 
-    With `keep` the pixels lie there too, as one file that runs and processes share; without, they are decoded whenever asked for.
-    Returns the images that could be read, in order, and what is wrong with each other file.
+    With `keep` the pixels lie there too, as one file that runs and processes share; without, they are decoded whenever
+    asked for. Returns the images that could be read, in order, and what is wrong with each other file.
     """
     key = _fingerprint(files, geometry)
     report, store = cache / f"{key}.json", cache / f"{key}.u8"

@@ -1,7 +1,7 @@
 """Augmentation of whole uint8 batches, on the device, with a draw for every image.
 
-Flip and padded crop are one copy out of a strided view and never touch a pixel's value; everything that interpolates composes
-into one resampling.
+Flip and padded crop are one copy out of a strided view and never touch a pixel's value; everything that interpolates
+composes into one resampling.
 """
 
 import math
@@ -95,7 +95,7 @@ class Augment:
         return np.concatenate([linear, offset[:, :, None]], -1)
 
     def _parts(self, many: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Width and height of a random part of the image as shares of it, and its centre, `(B, 2)` each (GoogLeNet paper, section 6)."""
+        """Sides of a random part of the image as shares, and its centre, `(B, 2)` each (GoogLeNet, section 6)."""
         area = rng.uniform(*self.config.scale, many)
         ratio = np.exp(rng.uniform(*(math.log(limit) for limit in self.config.ratio), many))
         part = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1).clip(max=1.0)

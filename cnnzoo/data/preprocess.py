@@ -1,6 +1,7 @@
 """From an image file to what a net sees: decoding, evaluation's resize and crop, normalisation.
 
-A `Preprocess` is bound to weights: it travels with them in the run folder, and evaluation and prediction use nothing else.
+A `Preprocess` is bound to weights: it travels with them in the run folder, and evaluation and prediction use nothing
+else.
 """
 
 import threading
@@ -27,8 +28,8 @@ _open_lock = threading.Lock()
 def decode(file: str | Path, channels: int = 3) -> Image.Image:
     """The image in a file, upright, as 8-bit RGB (channels 3) or grey (channels 1).
 
-    Palettes, CMYK, 16 bits and EXIF rotation are resolved; transparent pixels become white; an animation gives its first frame.
-    Raises InputError that says what is wrong with the file.
+    Palettes, CMYK, 16 bits and EXIF rotation are resolved; transparent pixels become white; an animation gives its
+    first frame. Raises InputError that says what is wrong with the file.
     """
     try:
         with _open(file) as image:
@@ -48,7 +49,10 @@ def decode(file: str | Path, channels: int = 3) -> Image.Image:
 
 
 def _open(file: str | Path) -> Image.Image:
-    """Reads the header only. PIL's own limit of 89 million pixels is lifted meanwhile, since it stops ordinary large photos."""
+    """Reads the header only.
+
+    PIL's own limit of 89 million pixels is lifted meanwhile, since it stops ordinary large photos.
+    """
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -75,7 +79,7 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Shorter side to `resize`, the centre `size` x `size` cut out (with a black margin where the image is smaller), 0..1, normalised."""
+    """Shorter side to `resize`, the centre `size` x `size` cut out (a black margin where there is less), normalised."""
 
     size: int
     resize: int
@@ -119,7 +123,7 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
 
 
 def fit(image: Image.Image, resize: int, size: int, interpolation: str) -> np.ndarray:
-    """`(size, size, C)` uint8: shorter side to `resize` pixels, antialiased, then the centre, or the whole in a black margin."""
+    """`(size, size, C)` uint8: shorter side to `resize`, antialiased, then the centre, or all in a black margin."""
     width, height = image.size
     if min(width, height) != resize:
         # torchvision truncates the longer side in the same way

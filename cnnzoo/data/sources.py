@@ -32,7 +32,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train` may be larger than the net's input, for the crops of the augmentation; `val` is as `preprocess` makes it."""
+    """`train` may be larger than the net's input, for random crops; `val` is as `preprocess` makes it."""
 
     name: str
     classes: tuple[str, ...]
@@ -79,8 +79,8 @@ def load(
 ) -> Dataset:
     """The data set of a config, ready for training.
 
-    `input_size` is the side the net takes where the config names none, `channels` what its first layer takes (None: the data's
-    own), `preprocess` what its weights were trained with, if they were.
+    `input_size` is the side the net takes where the config names none, `channels` what its first layer takes (None: the
+    data's own), `preprocess` what its weights were trained with, if they were.
     """
     found = _find(config)
     channels = channels or (preprocess.channels if preprocess else found.channels)
@@ -251,7 +251,7 @@ def _split(found: _Found, config: DataConfig) -> _Found:
     if counts.min() < 2:
         name = found.classes[int(counts.argmin())]
         raise InputError(
-            f"class {name!r} of {config.source} has one image only; a class needs two, one to train on and one to validate on"
+            f"class {name!r} of {config.source} has one image only; it needs two, one to train and one to validate on"
         )
     many = max(round(config.val_fraction * len(part.labels)), len(found.classes))
     many = min(many, len(part.labels) - len(found.classes))
@@ -264,7 +264,7 @@ def _split(found: _Found, config: DataConfig) -> _Found:
 def _preprocess(
     config: DataConfig, found: _Found, input_size: int, channels: int, trained: Preprocess | None
 ) -> Preprocess:
-    """The weights' own preprocessing where there is one, else the usual for the size; each key of the config overrides it."""
+    """The weights' own preprocessing where there is one, else the usual for the size; the config's keys override it."""
     mean, std = (trained.mean, trained.std) if trained else (found.mean, found.std)
     mean, std = tuple(config.mean or mean), tuple(config.std or std)
     if len(mean) == 1 and channels == 3:
@@ -281,7 +281,10 @@ def _preprocess(
 
 
 def _usual_resize(found: _Found, size: int) -> int:
-    """Photos: the centre 7/8. Small pictures: whole, or with a margin where they lack at most 1/8 (MNIST's 28 in LeNet's 32)."""
+    """Photos: the centre 7/8.
+
+    Small pictures: whole, or with a margin where they lack at most 1/8 (MNIST's 28 in LeNet's 32).
+    """
     side = found.train.images.shape[1] if isinstance(found.train.images, np.ndarray) else None
     if side and size * 7 / 8 <= side <= size:
         return side
@@ -303,7 +306,7 @@ def _read(
 
 
 def _scale(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """`(N, H, W, C)` of one size to `(N, size, size, channels)`, pixel for pixel as a file of each image would be read."""
+    """`(N, H, W, C)` of one size to `(N, size, size, channels)`, pixel for pixel as files of them would be read."""
     if pixels.shape[1] == pixels.shape[2] == geometry.resize and pixels.shape[3] == geometry.channels:
         return np.ascontiguousarray(centre(pixels, geometry.size))
     images = (as_image(image, geometry.channels) for image in pixels)
@@ -316,6 +319,7 @@ def _tell_bad(bad: dict[Path, str], policy: str) -> str:
     files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
     if policy == "error":
         raise InputError(
-            f"{files} cannot be read ({shown}{more}); mend or remove them, or go on without them by --data.bad_files skip"
+            f"{files} cannot be read ({shown}{more}); "
+            f"mend or remove them, or go on without them by --data.bad_files skip"
         )
     return f"{files} left out because they cannot be read: {shown}{more}"

@@ -21,7 +21,10 @@ class Net(nn.Module):
     in_chans: int
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `(B, in_chans, H, W)` to logits `(B, num_classes)`. Raises InputError for an image the net cannot take."""
+        """Images `(B, in_chans, H, W)` to logits `(B, num_classes)`.
+
+        Raises InputError for an image the net cannot take.
+        """
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise InputError(f"{type(self).__name__} takes images (B, {self.in_chans}, H, W), not {tuple(x.shape)}")
         if min(x.shape[-2:]) < self.min_size:
@@ -81,7 +84,8 @@ class FeatureMaps(nn.Module):
         for index in out_indices:
             if not -len(spatial) <= index < len(spatial):
                 raise InputError(
-                    f"out_indices has {index}, but there are {len(spatial)} stages: {', '.join(s.name for s in spatial)}"
+                    f"out_indices has {index}, but there are {len(spatial)} stages: "
+                    f"{', '.join(stage.name for stage in spatial)}"
                 )
         chosen = [spatial[index] for index in out_indices]
         self.net = net

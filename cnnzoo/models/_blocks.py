@@ -14,7 +14,7 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def init_he(net: nn.Module) -> None:
-    """He initialisation by fan-out for every convolution; BatchNorm starts as the identity (He et al. 2015, arXiv 1502.01852)."""
+    """Convolutions normal by fan-out (He et al. 2015, arXiv 1502.01852), BatchNorm the identity."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -26,7 +26,10 @@ from cnnzoo.registry import Stage, register
 
 
 class AlexNet2012(Net):
-    """`groups` is the number of towers. `lrn_alpha` is the alpha of the formula in section 3.3; cuda-convnet and Caffe divide it by n."""
+    """`groups` is the number of towers.
+
+    `lrn_alpha` is the alpha of the formula in section 3.3; cuda-convnet and Caffe divide it by n.
+    """
 
     head = "fc8"
     min_size = 67
@@ -78,7 +81,7 @@ class AlexNet2012(Net):
         return x if pre_logits else self.fc8(x)
 
     def _init_weights(self) -> None:
-        """Section 5: weights N(0, 0.01), biases 1 in conv2, conv4, conv5 and the hidden fully connected layers, 0 elsewhere."""
+        """Section 5: weights N(0, 0.01); biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere."""
         ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
         for name, module in self.named_children():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -87,7 +90,8 @@ class AlexNet2012(Net):
 
 
 _FACTS = {
-    "paper": "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012",
+    "paper": "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, "
+    "NIPS 2012",
     "year": 2012,
     "input_size": (3, 227, 227),
     "min_size": AlexNet2012.min_size,
@@ -103,7 +107,7 @@ _FACTS = {
     "head": AlexNet2012.head,
     "first_conv": "conv1",
 }
-_DROPOUT = "the paper halves the outputs at test time; here the kept units are doubled in training, which is the same in expectation"
+_DROPOUT = "dropout doubles what it keeps in training, where the paper halves all outputs at test time"
 
 register("alexnet_2012", **_FACTS, params=60_965_224, macs=724_406_816, differences=(_DROPOUT,))(AlexNet2012)
 

@@ -1,6 +1,8 @@
-"""LeNet-5. LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 86(11), 1998.
+"""LeNet-5. LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, Proceedings of the
+IEEE 86(11), 1998.
 
-Sizes are those of the paper's Figure 2 and section II.B for a 32x32 image (a 28x28 MNIST digit with a margin of 2). B = batch.
+Sizes are those of the paper's Figure 2 and section II.B for a 32x32 image (a 28x28 MNIST digit with a margin of 2).
+B = batch.
 
     layer                        output     lenet5   lenet5_1998
     C1  convolution 5x5          28x28x6       156           156
@@ -28,7 +30,10 @@ PAPER = (
 
 
 class LeNet5(Net):
-    """Tanh, mean-pooling, softmax. An image larger than 32x32 gives more than one C5 column; the head sees their mean."""
+    """Tanh, mean-pooling, softmax.
+
+    An image larger than 32x32 gives more than one C5 column; the head sees their mean.
+    """
 
     head = "output"
     min_size = 32
@@ -102,7 +107,7 @@ class TableConv2d(nn.Module):
         self.in_channels = in_channels
         self.weight = nn.Parameter(torch.empty(len(pairs), kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(len(table)))
-        # The row of `weight` for each (output, input) pair; the row after the last one is the zero of an absent connection.
+        # The row of `weight` for each (output, input) pair; the row after the last is the zero of no connection.
         rows = torch.full((len(table), in_channels), len(pairs))
         for row, (out, source) in enumerate(pairs):
             rows[out, source] = row
@@ -131,7 +136,7 @@ GLYPHS = (
 
 
 def _codes(num_classes: int) -> Tensor:
-    """`(num_classes, 84)` of +1 and -1: the drawings for ten digits, fixed random codes for any other number of classes."""
+    """`(num_classes, 84)` of +1 and -1: the drawings for ten classes, fixed random codes for any other number."""
     if num_classes == len(GLYPHS):
         return torch.tensor([[1.0 if dot == "#" else -1.0 for dot in glyph.replace(" ", "")] for glyph in GLYPHS])
     return torch.tensor(np.random.default_rng(1998).choice([-1.0, 1.0], size=(num_classes, 84)).tolist())
@@ -251,7 +256,8 @@ register(
     stages=_stages("tanh2", "tanh4", "tanh5", "tanh6"),
     loss="map",
     differences=(
-        "the ten 7x12 bitmaps are our own drawings (the paper's exist only as a figure); other numbers of classes get fixed random codes",
+        "the ten 7x12 bitmaps are our own drawings, since the paper's exist only as a figure; "
+        "other numbers of classes get fixed random codes",
         "the constant j of equation 9 is not published; 0.1 here",
         "trained by stochastic gradient descent in batches, not by the stochastic diagonal Levenberg-Marquardt method",
     ),

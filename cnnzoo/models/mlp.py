@@ -1,7 +1,7 @@
 """The fully connected baseline that lectures contrast with convolutional nets.
 
-Layer sizes are those of the 300-100-10 net in LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document
-Recognition, Proceedings of the IEEE 86(11), 1998, section III.C. B = batch.
+Layer sizes are those of the 300-100-10 net in LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to
+Document Recognition, Proceedings of the IEEE 86(11), 1998, section III.C. B = batch.
 
     layer   output   parameters
     input   28x28
@@ -43,7 +43,8 @@ class MLP(Net):
     def forward_features(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (self.image_size, self.image_size):
             raise InputError(
-                f"this mlp takes images of {self.image_size}x{self.image_size}, not {x.shape[-2]}x{x.shape[-1]}; build it with image_size=…"
+                f"this mlp takes images of {self.image_size}x{self.image_size}, not {x.shape[-2]}x{x.shape[-1]}; "
+                f"build it with image_size=…"
             )
         x = self.relu1(self.fc1(x.flatten(1)))  # (B, 300)
         x = self.relu2(self.fc2(x))  # (B, 100)
@@ -56,7 +57,8 @@ class MLP(Net):
 
 register(
     "mlp",
-    paper="LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 86(11), 1998, section III.C",
+    paper="LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, "
+    "Proc. IEEE 86(11), 1998, section III.C",
     year=1998,
     input_size=(1, 28, 28),
     num_classes=10,

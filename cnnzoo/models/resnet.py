@@ -8,10 +8,12 @@ Sizes are those of the paper's Table 1 for a 224x224 image; names are torchvisio
                         2 basic   3 basic   3 bottle     3 bottle     3 bottle      of 64
     stage2   28x28      2         4         4            4            8             of 128
     stage3   14x14      2         6         6            23           36            of 256
-    stage4   7x7        2         3         3            3            3             of 512 (bottlenecks widen to four times that)
+    stage4   7x7        2         3         3            3            3             of 512
     head     1000       average pool, fully connected
 
-The CIFAR nets of section 4.2 are in resnet_cifar.py. `plain18` and `plain34` are the same nets without shortcuts (Figure 3, middle).
+A bottleneck's output is four times as wide as its stage's number says.
+The CIFAR nets of section 4.2 are in resnet_cifar.py. `plain18` and `plain34` are the same nets without shortcuts
+(Figure 3, middle).
 """
 
 from collections.abc import Callable
@@ -170,7 +172,8 @@ def _facts(block: type[nn.Module], params: int, macs: int, differences: tuple[st
 
 
 _V15 = (
-    "the stride of a bottleneck is on its 3x3 convolution (v1.5), in the paper on its first 1x1; resnet50_2015 and its like are the paper's",
+    "the stride of a bottleneck is on its 3x3 convolution (v1.5), in the paper on its first 1x1; "
+    "resnet50_2015 and its like are the paper's",
 )
 
 # name: block, shortcut, depths, parameters, multiply-adds, differences

@@ -1,4 +1,5 @@
-"""ResNet for CIFAR. He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385, section 4.2.
+"""ResNet for CIFAR. He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385,
+section 4.2.
 
 6n + 2 layers for 32x32 images; sizes are those of the table in section 4.2. B = batch.
 
@@ -9,8 +10,8 @@
     stage3   8x8x64      n blocks
     head     10          average pool, fully connected
 
-Shortcuts are of option A: where the shape changes, every second pixel, and zeros for the new channels. No parameters, so that a
-plain net (`plain20`, `plain56`) has exactly as many.
+Shortcuts are of option A: where the shape changes, every second pixel, and zeros for the new channels. No parameters,
+so that a plain net (`plain20`, `plain56`) has exactly as many.
 """
 
 from functools import partial
@@ -87,7 +88,7 @@ VARIANTS = {
 for _name, (_block, _n, _params, _macs) in VARIANTS.items():
     register(
         _name,
-        paper="He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385, section 4.2",
+        paper="He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385",
         year=2015,
         input_size=(3, 32, 32),
         num_classes=10,

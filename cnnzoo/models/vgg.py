@@ -1,8 +1,9 @@
-"""VGG. Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015, arXiv 1409.1556.
+"""VGG. Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015, arXiv
+1409.1556.
 
 Sizes are those of the paper's Table 1 for a 224x224 image; names are torchvision's. B = batch.
 
-    stage   output        A (11)   B (13)   D (16)   E (19)      every convolution 3x3 with ReLU, every stage ends in max 2x2/2
+    stage   output        A (11)   B (13)   D (16)   E (19)
     1       112x112x64    1        2        2        2           convolutions of 64
     2       56x56x128     1        2        2        2           … of 128
     3       28x28x256     2        2        3        4           … of 256
@@ -10,6 +11,8 @@ Sizes are those of the paper's Table 1 for a 224x224 image; names are torchvisio
     5       7x7x512       2        2        3        4           … of 512
     6, 7    4096          two fully connected layers of 4096, ReLU, dropout
     head    1000          fully connected
+
+Every convolution is 3x3 with ReLU, and every stage of them ends in a maximum over 2x2 windows.
 
 Differences from the paper: see `cnnzoo info vgg16`.
 """
@@ -109,7 +112,8 @@ for _depth, (_depths, _params, _params_bn, _macs) in VARIANTS.items():
     for _batch_norm in (False, True):
         register(
             f"vgg{_depth}_bn" if _batch_norm else f"vgg{_depth}",
-            paper="Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015, arXiv 1409.1556",
+            paper="Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, "
+            "ICLR 2015, arXiv 1409.1556",
             year=2014,
             params=_params_bn if _batch_norm else _params,
             macs=_macs,

@@ -17,12 +17,15 @@ from cnnzoo.evaluate import Evaluation, measure
 MISTAKES = 24  # shown at most
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { color: #222; background: #fff }
 h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
 .figures { display: flex; flex-wrap: wrap; gap: 2rem; margin: 1rem 0 } .figures b { display: block; font-size: 1.6rem }
-table { border-collapse: collapse } th, td { padding: .15rem .8rem .15rem 0; text-align: right } th:first-child, td:first-child { text-align: left }
+table { border-collapse: collapse } th, td { padding: .15rem .8rem .15rem 0; text-align: right }
+th:first-child, td:first-child { text-align: left }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem }
-.mistakes figure { margin: 0 } .mistakes img { width: 100%; image-rendering: pixelated; border: 1px solid #ddd } figcaption { font-size: .85rem }
+.mistakes figure { margin: 0 } .mistakes img { width: 100%; image-rendering: pixelated; border: 1px solid #ddd }
+figcaption { font-size: .85rem }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto } img.plot { max-width: 100% }
 """
 
@@ -44,10 +47,7 @@ def render(run: Run, classes: Sequence[str], images: Images) -> str:
         "training": f"{seconds:.0f} s",
     }
     sections = [
-        (
-            "",
-            f'<div class="figures">{"".join(f"<div><b>{value}</b>{name}</div>" for name, value in figures.items())}</div>',
-        ),
+        ("", f'<div class="figures">{"".join(f"<div><b>{v}</b>{name}</div>" for name, v in figures.items())}</div>'),
         ("Curves", _picture(_curves(metrics))),
         ("Confusion matrix", _picture(_confusion(result))),
         ("Classes", _class_table(result)),
@@ -59,7 +59,8 @@ def render(run: Run, classes: Sequence[str], images: Images) -> str:
     body = "\n".join(f"<h2>{title}</h2>\n{content}" if title else content for title, content in sections)
     title = html.escape(str(run.path))
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n"
     )
 

@@ -1,1 +1,4 @@
-"""The trainer and what it is handed: losses, optimisers, schedules, phases. It knows no architecture, data set or file format."""
+"""The trainer and what it is handed: losses, optimisers, schedules, phases.
+
+It knows no architecture, data set or file format.
+"""

@@ -7,7 +7,9 @@ from cnnzoo.config import LossConfig
 
 
 class Loss(nn.Module):
-    """Mean loss of a batch: of the logits, plus `aux_weight` times that of each auxiliary head (GoogLeNet paper, section 5)."""
+    """Mean loss of a batch: of the logits, plus `aux_weight` times that of each auxiliary head (GoogLeNet paper,
+    section 5).
+    """
 
     def __init__(self, criterion: nn.Module, aux_weight: float):
         super().__init__()

@@ -1,4 +1,7 @@
-"""Which stages move, when, and at which rate. A phase's number follows from the epoch, so resuming is no special case."""
+"""Which stages move, when, and at which rate.
+
+A phase's number follows from the epoch, so resuming is no special case.
+"""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -12,7 +15,9 @@ from cnnzoo.errors import unknown
 
 @dataclass(frozen=True)
 class Phase:
-    """`epochs` in which the stages that match a pattern of `trainable` move, at the base rate times their factor in `rates`."""
+    """`epochs` in which the stages that match a pattern of `trainable` move, at the base rate times their factor in
+    `rates`.
+    """
 
     epochs: int
     trainable: tuple[str, ...] = ("*",)
@@ -46,9 +51,11 @@ def at(phases: Sequence[Phase], epoch: int) -> tuple[Phase, int]:
 def enter(
     phase: Phase, model: nn.Module, stages: Mapping[str, Sequence[str]], optimizer: torch.optim.Optimizer, lr: float
 ) -> list[nn.Module]:
-    """Freeze and thaw parameters, set each group's rate, and return the frozen modules, which stay in eval mode meanwhile.
+    """Freeze and thaw parameters, set each group's rate, and return the frozen modules, which stay in eval mode
+    meanwhile.
 
-    `stages` maps each stage's name to its parameters' names; modules that hold only frozen parameters keep their statistics.
+    `stages` maps each stage's name to its parameters' names; modules that hold only frozen parameters keep their
+    statistics.
     """
     parameters = dict(model.named_parameters())
     for stage, names in stages.items():

@@ -1,4 +1,4 @@
-"""Schedules of the rate, all torch's: built for one phase, moved once a step, told the validation loss once an epoch."""
+"""Schedules of the rate, all torch's: built for a phase, moved every step, told the validation loss every epoch."""
 
 import torch
 from torch.optim import lr_scheduler as torch_schedules

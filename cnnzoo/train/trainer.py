@@ -221,8 +221,9 @@ class Trainer:
             step = first + int((~torch.isfinite(losses)).nonzero()[0])
             rate = max(group["lr"] for group in self.optimizer.param_groups)
             raise InputError(
-                f"the loss is {losses[step - first].item()} at epoch {self.progress.epoch + 1}, step {step + 1}, rate {rate:.3g}; "
-                f"the last good state is kept; try a lower optim.lr (a quarter, say), schedule.warmup_epochs or optim.clip_norm"
+                f"the loss is {losses[step - first].item()} at epoch {self.progress.epoch + 1}, step {step + 1}, "
+                f"rate {rate:.3g}; the last good state is kept; "
+                f"try a lower optim.lr (a quarter, say), schedule.warmup_epochs or optim.clip_norm"
             )
         return total
 

@@ -40,7 +40,8 @@ def fetch(row: Weights) -> dict[str, Tensor]:
         return torch.hub.load_state_dict_from_url(row.url, map_location="cpu", check_hash=True, weights_only=True)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise InputError(
-            f"{row.model} {row.tag}: {row.file} is not in {folder} and could not be fetched ({error}); fetch {row.url} elsewhere and put it there"
+            f"{row.model} {row.tag}: {row.file} is not in {folder} and could not be fetched ({error}); "
+            f"fetch {row.url} elsewhere and put it there"
         ) from None
 
 
@@ -62,7 +63,8 @@ def unwrap(content: object, source: object) -> dict[str, Tensor]:
 
 
 def load_into(net: nn.Module, entry: Entry, state: Mapping[str, Tensor], source: object) -> LoadReport:
-    """Fit a state dict to a net. The head may be of other classes, the first convolution of other channels; all else must match.
+    """Fit a state dict to a net. The head may be of other classes, the first convolution of other channels; all else
+    must match.
 
     Raises InputError that shows both sides, sorted, where it does not.
     """
@@ -99,7 +101,9 @@ def load_into(net: nn.Module, entry: Entry, state: Mapping[str, Tensor], source:
 
 
 def adapt_channels(kernel: Tensor, channels: int) -> Tensor:
-    """`(O, C, k, k)` to `(O, channels, k, k)`: summed for one channel, else repeated and scaled to the same overall strength."""
+    """`(O, C, k, k)` to `(O, channels, k, k)`: summed for one channel, else repeated and scaled to the same overall
+    strength.
+    """
     if channels == 1:
         return kernel.sum(dim=1, keepdim=True)
     given = kernel.shape[1]
