@@ -15,6 +15,7 @@ import io
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
@@ -165,7 +166,9 @@ def _write_part(path: Path, content: bytes | memoryview) -> Path:
 def read_torch(file: Path) -> dict:
     """A file of torch.save, read without running code. Raises InputError if it is damaged or wants to run code."""
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a strange pickle's protocol, just before it is refused
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except pickle.UnpicklingError as error:

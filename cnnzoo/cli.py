@@ -281,7 +281,7 @@ def _parser(name: str, function: Callable) -> Parser:
                 parser.add_argument(option, action="store_true", **about)
             elif kind == bool | str:
                 parser.add_argument(
-                    option, nargs="?", const=True, default=default, type=str, metavar="WEIGHTS", **about
+                    option, nargs="?", const=True, default=default, type=kind, metavar="WEIGHTS", **about
                 )
             else:
                 parser.add_argument(option, type=kind, default=default, **about)

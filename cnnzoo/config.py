@@ -55,7 +55,7 @@ class DataConfig:
     """Which images.
 
     Args:
-        source: digits, mnist, fashion_mnist, cifar10, cifar100, or a folder of class folders.
+        source: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet, or a folder of class folders.
         root: where named sets lie or are fetched to; null is $CNNZOO_DATA, else ~/.cache/cnnzoo/data.
         size: side of the square the net sees, in pixels; null takes the net's own.
         resize: the image's shorter side before the centre is cut out (or set in a margin); null chooses by size.

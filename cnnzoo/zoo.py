@@ -166,7 +166,7 @@ def preprocessing(model_or_name: nn.Module | str) -> Preprocess:
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names that match the wildcard pattern, in natural order; with `pretrained` those that have weights in the world."""
+    """Names that match the wildcard pattern, in natural order; with `pretrained` those that weights exist for."""
     return [name for name in registry.names(pattern) if not pretrained or table.rows(name)]
 
 

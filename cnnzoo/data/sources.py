@@ -68,6 +68,7 @@ class _Found:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    home: Path = Path()  # of the files, if it is files
 
 
 def load(
@@ -93,8 +94,8 @@ def load(
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
     # Random parts of the image are cut from all that the resize leaves; else training sees what evaluation sees.
     canvas = max(preprocess.resize, preprocess.size) if augment.crop == "resized" else preprocess.size
-    train, train_bad = _read(found.train, config, preprocess, canvas, "reading training images")
-    val, val_bad = _read(found.val, config, preprocess, preprocess.size, "reading validation images")
+    train, train_bad = _read(found.train, found.home, config, preprocess, canvas, "reading training images")
+    val, val_bad = _read(found.val, found.home, config, preprocess, preprocess.size, "reading validation images")
     notes = found.notes
     if bad := {**train_bad, **val_bad}:
         notes += (_tell_bad(bad, config.bad_files),)
@@ -112,14 +113,14 @@ def held_out(config: DataConfig, preprocess: Preprocess, split: bool) -> tuple[S
     found = _find(config)
     if found.val is None and split:
         found = _split(found, config)
-    part, bad = _read(found.val or found.train, config, preprocess, preprocess.size, "reading images")
+    part, bad = _read(found.val or found.train, found.home, config, preprocess, preprocess.size, "reading images")
     notes = found.notes + ((_tell_bad(bad, config.bad_files),) if bad else ())
     return part, found.classes, notes
 
 
 def _find(config: DataConfig) -> _Found:
-    if config.source in _NAMED:
-        return _NAMED[config.source](config)
+    if config.source in NAMED:
+        return NAMED[config.source](config)
     folder = Path(config.source).expanduser()
     if not folder.is_dir():
         if os.sep in config.source or folder.exists():
@@ -129,9 +130,9 @@ def _find(config: DataConfig) -> _Found:
                 else f"data.source: {folder} is not a folder"
             )
         hint = (
-            f"did you mean {' or '.join(near(config.source, _NAMED))}?"
-            if near(config.source, _NAMED)
-            else f"sets by name: {', '.join(_NAMED)}"
+            f"did you mean {' or '.join(near(config.source, NAMED))}?"
+            if near(config.source, NAMED)
+            else f"sets by name: {', '.join(NAMED)}"
         )
         raise InputError(f"data.source {config.source!r} is neither a known set nor a folder; {hint}")
     return _folder(folder)
@@ -154,7 +155,7 @@ def _torchvision(kind: str, mean: tuple[float, ...], std: tuple[float, ...]) -> 
     def find(config: DataConfig) -> _Found:
         from torchvision import datasets
 
-        root = Path(config.root or os.environ.get("CNNZOO_DATA") or Path.home() / ".cache" / "cnnzoo" / "data")
+        root = _root(config)
         parts = []
         for train in (True, False):
             try:
@@ -175,16 +176,32 @@ def _torchvision(kind: str, mean: tuple[float, ...], std: tuple[float, ...]) -> 
     return find
 
 
+def _imagenet(config: DataConfig) -> _Found:
+    """ILSVRC-2012 as folders train/ and val/ of 1,000 class folders each, which everyone has to fetch by themselves."""
+    folder = _root(config) / "imagenet"
+    if not (folder / "train").is_dir():
+        raise InputError(
+            f"imagenet is not at {folder}; put its train/ and val/ folders of class folders there, "
+            f"or name the folder that holds them by data.source"
+        )
+    return _folder(folder)
+
+
+def _root(config: DataConfig) -> Path:
+    return Path(config.root or os.environ.get("CNNZOO_DATA") or Path.home() / ".cache" / "cnnzoo" / "data")
+
+
 def _numbered(name: str, many: int) -> tuple[str, ...]:
     return tuple(f"{name}/{i}" for i in range(many))
 
 
-_NAMED: dict[str, Callable[[DataConfig], _Found]] = {
+NAMED: dict[str, Callable[[DataConfig], _Found]] = {
     "digits": _digits,
     "mnist": _torchvision("MNIST", (0.1307,), (0.3081,)),
     "fashion_mnist": _torchvision("FashionMNIST", (0.2860,), (0.3530,)),
     "cifar10": _torchvision("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": _torchvision("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": _imagenet,
 }
 
 
@@ -193,20 +210,18 @@ _NAMED: dict[str, Callable[[DataConfig], _Found]] = {
 
 def _folder(folder: Path) -> _Found:
     """A folder of class folders, or one with train/ and val/ of them."""
+    photos = {"channels": 3, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "home": folder}
     train = folder / "train"
-    if not train.is_dir():
-        classes, part, notes = _classes(folder)
-        return _Found(classes, part, None, 3, IMAGENET_MEAN, IMAGENET_STD, notes)
-    classes, train_part, notes = _classes(train)
-    held_out = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), None)
+    classes, part, notes = _classes(train if train.is_dir() else folder)
+    held_out = next((folder / name for name in HELD_OUT if train.is_dir() and (folder / name).is_dir()), None)
     if held_out is None:
-        return _Found(classes, train_part, None, 3, IMAGENET_MEAN, IMAGENET_STD, notes)
+        return _Found(classes, part, None, notes=notes, **photos)
     val_classes, val_part, val_notes = _classes(held_out)
     if extra := sorted(set(val_classes) - set(classes)):
         raise InputError(f"{held_out} has classes that {train} lacks: {', '.join(extra)}")
     places = np.array([classes.index(name) for name in val_classes])
     val_part = replace(val_part, labels=places[val_part.labels])
-    return _Found(classes, train_part, val_part, 3, IMAGENET_MEAN, IMAGENET_STD, notes + val_notes)
+    return _Found(classes, part, val_part, notes=notes + val_notes, **photos)
 
 
 def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
@@ -292,15 +307,13 @@ def _usual_resize(found: _Found, size: int) -> int:
 
 
 def _read(
-    part: _Part, config: DataConfig, preprocess: Preprocess, canvas: int, what: str
+    part: _Part, home: Path, config: DataConfig, preprocess: Preprocess, canvas: int, what: str
 ) -> tuple[Split, dict[Path, str]]:
     geometry = Geometry(preprocess.channels, preprocess.resize, canvas, preprocess.interpolation)
     if isinstance(part.images, np.ndarray):
         return Split(ArrayImages(_scale(part.images, geometry)), part.labels, part.names), {}
-    beside = Path(config.source).expanduser()
-    images, bad = decode_files(
-        part.images, geometry, cache_folder(beside), config.cache == "auto", config.workers, what
-    )
+    keep = config.cache == "auto"
+    images, bad = decode_files(part.images, geometry, cache_folder(home), keep, config.workers, what)
     good = np.array([i for i, file in enumerate(part.images) if file not in bad], dtype=int)
     return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad
 

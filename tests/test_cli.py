@@ -1,0 +1,286 @@
+"""The command line: what it prints, and one clear line with exit code 2 for wrong input."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cnnzoo.cli import main
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder; returns exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / ".cache"))
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def fails(cli):
+    """Run a command that must fail; returns the one line that says why."""
+
+    def run(*arguments: object) -> str:
+        code, _, err = cli(*arguments)
+        assert code == 2
+        assert err.startswith("cnnzoo: error: ")
+        assert len(err.splitlines()) == 1
+        return err.removeprefix("cnnzoo: error: ").strip()
+
+    return run
+
+
+def photos(folder, classes=("cat", "dog"), each=4, size=(40, 40)):
+    """Class folders of plain colours."""
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            Image.new("RGB", size, (200 * label, 20 * i, 90)).save(folder / name / f"{i}.png")
+    return folder
+
+
+# ---- what it prints
+
+
+def test_list_names_nets_in_natural_order(cli):
+    code, out, _ = cli("list", "vgg1*")
+    assert code == 0
+    assert out.split() == ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
+
+
+def test_list_prints_json(cli):
+    assert json.loads(cli("list", "lenet*", "--json")[1]) == ["lenet5", "lenet5_1998"]
+
+
+def test_list_pretrained_leaves_out_nets_without_weights(cli):
+    names = cli("list", "--pretrained")[1].split()
+    assert "resnet50" in names
+    assert "lenet5" not in names
+
+
+def test_info_tells_the_paper_and_the_differences(cli):
+    out = cli("info", "resnet50")[1]
+    for part in ("Deep Residual Learning", "25,557,032", "4,089,184,256", "stage4", "1. the stride of a bottleneck"):
+        assert part in out
+    facts = json.loads(cli("info", "resnet50", "--json")[1])
+    assert facts["params"] == 25_557_032
+    assert facts["stages"][0]["shape"] == [64, 112, 112]
+
+
+def test_summary_is_the_layer_table(cli):
+    out = cli("summary", "alexnet_2012")[1]
+    conv1 = next(line.split() for line in out.splitlines() if line.startswith("conv1"))
+    assert conv1[1:4] == ["Conv2d", "96x55x55", "34,944"]
+    assert "60,965,224" in out.splitlines()[-1]
+    assert cli("summary", "lenet5", "--csv")[1].splitlines()[0] == "layer,kind,output,params,macs,activations"
+    assert cli("summary", "resnet18", "--input", "1,64,64")[0] == 2
+    assert "512x2x2" in cli("summary", "resnet18", "--input", "3,64,64")[1]
+
+
+def test_help_tells_every_command_and_key(cli, capsys):
+    out = cli("--help")[1]
+    for name in ("list", "info", "summary", "train", "evaluate", "predict", "report"):
+        assert name in out
+    with pytest.raises(SystemExit) as done:
+        main(["train", "--help"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert "--optim.lr" in text
+    assert "--resume" in text
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m cnnzoo list | head -1", shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout == "alexnet\n"
+    assert done.stderr == ""
+
+
+def test_import_is_lazy():
+    check = "import sys, cnnzoo; assert not {'torch', 'numpy'} & set(sys.modules); cnnzoo.list_models(); assert not {'torchvision', 'timm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_names_of_functions_stay_functions_when_their_rooms_are_imported():
+    import cnnzoo
+    import cnnzoo.predict
+    import cnnzoo.train.trainer
+
+    assert all(callable(getattr(cnnzoo, name)) for name in ("train", "predict", "evaluate", "summary"))
+
+
+# ---- wrong input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lst"], ["unknown command 'lst'", "list"]),
+        (["list", "zzz*"], ["no model matches 'zzz*'"]),
+        (["list", "--pretraind"], ["unknown key 'pretraind'", "pretrained"]),
+        (["info", "resent50"], ["unknown model 'resent50'", "resnet50"]),
+        (["info"], ["name"]),
+        (["summary", "lenet5", "--input", "3,a"], ["--input is 3,a"]),
+        (["summary", "lenet5", "--input", "1,16,16"], ["at least 32x32, not 16x16"]),
+        (["train", "--model.name", "lenet6"], ["unknown model 'lenet6'", "lenet5"]),
+        (["train", "--optim.lrr", "0.1"], ["unknown key 'optim.lrr'", "optim.lr"]),
+        (["train", "--epochs", "3"], ["unknown key 'epochs'", "train.epochs"]),
+        (["train", "--optim.lr", "fast"], ["optim.lr is fast, but must be a number"]),
+        (["train", "--train.epochs", "2.5"], ["train.epochs is 2.5, but must be a whole number"]),
+        (["train", "--train.epochs", "0"], ["train.epochs is 0, but must be at least 1"]),
+        (["train", "--optim.name", "sgdd"], ["optim.name is sgdd, but must be sgd or adam"]),
+        (["train", "--optim.nesterov", "true", "--optim.momentum", "0"], ["optim.momentum is 0.0"]),
+        (["train", "--schedule.name", "multi_step"], ["schedule.milestones"]),
+        (["train", "--config", "nope.yaml"], ["there is no config file nope.yaml"]),
+        (["train", "--resume", "nope"], ["there is no run folder nope"]),
+        (["train", "--data.source", "mnits"], ["'mnits' is neither a known set nor a folder", "mnist"]),
+        (["train", "--data.source", "./photos"], ["there is no folder ./photos"]),
+        (["train", "--data.source", "imagenet", "--data.root", "."], ["imagenet is not at imagenet", "train/ and val/"]),
+        (["train", "--train.device", "cuda:99"], ["train.device is cuda:99, which cannot be used here"]),
+        (["train", "--model.name", "alexnet", "--data.size", "40"], ["at least 63x63, not 40x40"]),
+        (["train", "--model.name", "mlp", "--data.size", "20"], ["at least 28x28, not 20x20"]),
+        (["train", "--model.num_classes", "3"], ["model.num_classes is 3, but digits has 10 classes"]),
+        (["train", "--model.in_chans", "4"], ["model.in_chans is 4"]),
+        (["train", "--model.args", "{depth: 3}"], ["unknown argument of lenet5 'depth'"]),
+        (["train", "--model.pretrained", "best"], ["lenet5 has no weights 'best'"]),
+        (["train", '--train.phases=[{"epochs": 1, "trainable": ["stge1"]}]'], ["'stge1'", "stage1"]),
+        (["train", '--train.phases=[{"epochs": 1, "trainble": ["head"]}]'], ["'trainble'", "trainable"]),
+        (["evaluate", "nope"], ["unknown run folder or model 'nope'"]),
+        (["evaluate", "resnet18"], ["without trained weights knows nothing"]),
+        (["predict", "resnet18", "a.jpg", "--pretrained", "tv3"], ["resnet18 has no weights 'tv3'", "tv_in1k"]),
+        (["predict", "nope", "a.jpg"], ["unknown run folder or model 'nope'"]),
+        (["predict", "lenet5"], ["images"]),
+        (["predict", "lenet5", "a.jpg", "--top", "0"], ["--top is 0"]),
+        (["report", "nope"], ["there is no run folder nope"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value and not value[0].startswith("'") else "",
+)
+def test_wrong_input_is_told_in_one_line_and_leaves_nothing(fails, tmp_path, arguments, words):
+    line = fails(*arguments)
+    for word in words:
+        assert word in line
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optim: {lrr: 0.1}", ["c.yaml", "unknown key 'optim.lrr'", "optim.lr"]),
+        ("optm: {lr: 0.1}", ["c.yaml", "unknown key 'optm", "optim.lr"]),
+        ("optim: {lr: high}", ["c.yaml", "optim.lr is high, but must be a number"]),
+        ("optim: {lr: -1}", ["c.yaml", "optim.lr is -1.0, but must be above 0"]),
+        ("optim: {lr: [", ["c.yaml"]),
+        ("train: {phases: [{epochs: 0}]}", ["c.yaml", "train.phases.epochs is 0"]),
+        ("just words", ["c.yaml"]),
+    ],
+)
+def test_a_wrong_config_file_is_named_with_its_key(fails, tmp_path, text, words):
+    (tmp_path / "c.yaml").write_text(text)
+    line = fails("train", "--config", "c.yaml")
+    for word in words:
+        assert word in line
+
+
+def test_a_number_may_be_written_1e_4(cli, tmp_path):
+    from cnnzoo import config
+
+    (tmp_path / "c.yaml").write_text("optim: {lr: 1e-4}")
+    assert config.read(tmp_path / "c.yaml").optim.lr == config.read(overrides=["--optim.lr=1e-4"]).optim.lr == 0.0001
+
+
+def test_a_run_folder_that_exists_is_not_touched(fails, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert "mine exists already" in fails("train", "--run", "mine")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("policy", ["error", "skip"])
+def test_files_that_cannot_be_read_are_named_all_at_once_before_training(cli, tmp_path, policy):
+    folder = photos(tmp_path / "photos")
+    (folder / "cat" / "text.jpg").write_text("no image")
+    (folder / "dog" / "empty.png").touch()
+    whole = (folder / "dog" / "0.png").read_bytes()
+    (folder / "dog" / "half.png").write_bytes(whole[: len(whole) // 2])
+    options = ["--model.name", "resnet20", "--train.epochs", 1, "--train.batch_size", 2, "--data.bad_files", policy]
+    code, out, err = cli("train", "--data.source", folder, "--run", "r", *options)
+    told = err if policy == "error" else out
+    assert code == (2 if policy == "error" else 0)
+    assert "3 files" in told
+    for part in ("text.jpg: it is not an image", "empty.png: the file is empty", "half.png: it is cut short"):
+        assert part in told
+    assert (tmp_path / "r").exists() == (policy == "skip")
+
+
+def test_odd_images_are_handled(cli, tmp_path):
+    folder = photos(tmp_path / "photos")
+    Image.new("CMYK", (50, 30)).save(folder / "cat" / "cmyk.jpg")
+    Image.new("P", (30, 50)).save(folder / "cat" / "palette.png")
+    Image.fromarray(np.full((20, 20), 40_000, np.uint16)).save(folder / "cat" / "deep.png")
+    Image.new("RGBA", (20, 20), (1, 2, 3, 0)).save(folder / "dog" / "alpha.png")
+    Image.new("L", (20, 20)).save(folder / "dog" / "grey.jpg")
+    Image.new("RGB", (1, 1)).save(folder / "dog" / "dot.png")
+    Image.new("RGB", (12_000, 9_000)).save(folder / "dog" / "huge.jpg", quality=10)
+    rotated = Image.Exif()
+    rotated[274] = 6
+    Image.new("RGB", (40, 20)).save(folder / "dog" / "rotated.jpg", exif=rotated)
+    options = ["--model.name", "resnet20", "--train.epochs", 1, "--train.batch_size", 4]
+    code, _, err = cli("train", "--data.source", folder, "--run", "r", *options)
+    assert (code, err) == (0, "")
+    code, out, _ = cli("predict", "r", folder / "cat", folder / "dog")
+    assert code == 0
+    assert len(out.splitlines()) == 16
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: (photos(folder), (folder / "empty").mkdir()), "there is no image in"),
+        (lambda folder: folder.mkdir(), "no sub-folder for each class"),
+        (lambda folder: photos(folder, ("cat",)), "one class only"),
+        (lambda folder: photos(folder, each=1), "one image only"),
+        (lambda folder: (folder / "cat").mkdir(parents=True), "holds no images"),
+    ],
+    ids=["empty class", "no classes", "one class", "one image a class", "no images"],
+)
+def test_a_folder_unfit_to_learn_from(fails, tmp_path, make, words):
+    make(tmp_path / "photos")
+    assert words in fails("train", "--model.name", "resnet20", "--data.source", tmp_path / "photos")
+
+
+def test_a_checkpoint_cut_in_half_of_another_net_or_with_code(fails, tmp_path):
+    import os
+    import pickle
+
+    import cnnzoo
+
+    class Trap:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'sprung'}",)
+
+    torch.save(cnnzoo.create("resnet20").state_dict(), tmp_path / "w.pth")
+    whole = (tmp_path / "w.pth").read_bytes()
+    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap()))
+    assert "half.pth is damaged" in fails("train", "--model.name", "resnet20", "--model.pretrained", "half.pth")
+    line = fails("train", "--model.name", "resnet32", "--model.pretrained", "w.pth")
+    assert "does not hold weights of resnet32" in line
+    assert "- layer1.3.bn1.bias (16,)" in line
+    assert "trap.pth would run code" in fails("train", "--model.name", "resnet20", "--model.pretrained", "trap.pth")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(cli, tmp_path):
+    code, _, err = cli("train", "--model.name", "mlp", "--optim.lr", "1e20", "--train.epochs", 2, "--run", "r")
+    assert code == 2
+    assert "at epoch 1, step" in err
+    assert "try a lower optim.lr" in err

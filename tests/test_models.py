@@ -1,0 +1,550 @@
+"""The contract every net keeps, and the facts of its entry: for the whole registry on the meta device, then for the
+smallest nets with real weights, then what single papers ask for.
+"""
+
+import math
+from collections import Counter
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import cnnzoo
+from cnnzoo.config import LossConfig
+from cnnzoo.train import losses
+
+ALL = cnnzoo.list_models()
+SPATIAL = [name for name in ALL if any(len(stage.shape) == 3 for stage in cnnzoo.info(name).stages)]
+SMALL = [
+    *("mlp", "lenet5", "lenet5_1998", "alexnet", "alexnet_2012", "vgg11", "vgg11_bn"),
+    *("resnet18", "plain18", "resnet50", "resnet50_2015", "resnet20", "plain20"),
+]
+
+# Parameters and multiply-adds, from the papers' tables and the published implementations.
+PUBLISHED = {
+    "mlp": (266_610, 266_200),
+    "lenet5": (61_706, 416_520),
+    "lenet5_1998": (60_000, 326_520),
+    "alexnet": (61_100_840, 714_188_480),
+    "alexnet_2012": (60_965_224, 724_406_816),
+    "alexnet_2012_single": (62_378_344, 1_135_256_096),
+    "vgg11": (132_863_336, 7_609_090_048),
+    "vgg11_bn": (132_868_840, 7_609_090_048),
+    "vgg13": (133_047_848, 11_308_466_176),
+    "vgg13_bn": (133_053_736, 11_308_466_176),
+    "vgg16": (138_357_544, 15_470_264_320),
+    "vgg16_bn": (138_365_992, 15_470_264_320),
+    "vgg19": (143_667_240, 19_632_062_464),
+    "vgg19_bn": (143_678_248, 19_632_062_464),
+    "resnet18": (11_689_512, 1_814_073_344),
+    "resnet34": (21_797_672, 3_663_761_408),
+    "resnet50": (25_557_032, 4_089_184_256),
+    "resnet50_2015": (25_557_032, 3_857_973_248),
+    "resnet101": (44_549_160, 7_801_405_440),
+    "resnet101_2015": (44_549_160, 7_570_194_432),
+    "resnet152": (60_192_808, 11_513_626_624),
+    "resnet152_2015": (60_192_808, 11_282_415_616),
+    "plain18": (11_515_688, 1_794_805_760),
+    "resnet20": (269_722, 40_551_040),
+    "resnet32": (464_154, 68_862_592),
+    "resnet44": (658_586, 97_174_144),
+    "resnet56": (853_018, 125_485_696),
+    "resnet110": (1_727_962, 252_887_680),
+    "plain20": (269_722, 40_551_040),
+    "plain56": (853_018, 125_485_696),
+}
+
+# Parameters of single layers or stages.
+PARTS = {
+    "lenet5": {"c1": 156, "c3": 2_416, "c5": 48_120, "f6": 10_164, "output": 850},
+    "lenet5_1998": {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164, "output": 0},
+    "alexnet": {"features.0": 23_296, "features.3": 307_392, "classifier.1": 37_752_832},
+    "alexnet_2012": {"conv1": 34_944, "conv2": 307_456, "conv3": 885_120, "conv4": 663_936, "conv5": 442_624},
+    "alexnet_2012_single": {"conv1": 34_944, "conv2": 614_656, "conv4": 1_327_488, "conv5": 884_992},
+    "vgg16": {"classifier.0": 102_764_544, "classifier.3": 16_781_312, "classifier.6": 4_097_000},
+    "resnet18": {"layer1": 147_968, "layer2": 525_568, "layer3": 2_099_712, "layer4": 8_393_728, "fc": 513_000},
+    "resnet34": {"layer1": 221_952, "layer2": 1_116_416, "layer3": 6_822_400, "layer4": 13_114_368},
+    "resnet50": {"layer1": 215_808, "layer2": 1_219_584, "layer3": 7_098_368, "layer4": 14_964_736},
+    "resnet101": {"layer2": 1_219_584, "layer3": 26_090_496, "layer4": 14_964_736, "fc": 2_049_000},
+    "resnet152": {"layer2": 2_339_840, "layer3": 40_613_888, "layer4": 14_964_736, "fc": 2_049_000},
+}
+
+
+def on_meta(name, **options):
+    with torch.device("meta"):
+        return cnnzoo.create(name, **options).eval()
+
+
+def image(channels, height, width):
+    return torch.empty(2, channels, height, width, device="meta")
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+@cache
+def observed(name):
+    """Two images through the net: its modules' calls in order, with the shapes they saw and gave."""
+    net = on_meta(name)
+    calls = []
+    for path, module in net.named_modules():
+        module.register_forward_hook(
+            lambda module, args, output, path=path: calls.append(
+                SimpleNamespace(path=path, module=module, input=tuple(args[0].shape), output=tuple(output.shape))
+            )
+        )
+    net(image(*net.entry.input_size))
+    leaves = [call for call in calls if not any(call.module.children())]
+    return SimpleNamespace(net=net, calls={call.path: call for call in calls}, leaves=leaves)
+
+
+@cache
+def features(name):
+    return observed(name).net.forward_features(image(*cnnzoo.info(name).input_size))
+
+
+# --- facts of the registry
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_parameters_are_as_registered(name):
+    assert count(observed(name).net) == cnnzoo.info(name).params
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_multiply_adds_are_as_registered(name):
+    total = cnnzoo.summary(name).total
+    assert (total.params, total.macs) == (cnnzoo.info(name).params, cnnzoo.info(name).macs)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_multiply_adds_are_the_published_ones(name):
+    assert (cnnzoo.info(name).params, cnnzoo.info(name).macs) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(("name", "part"), [(name, part) for name, parts in PARTS.items() for part in parts])
+def test_parameters_of_a_part_are_the_published_ones(name, part):
+    assert count(observed(name).net.get_submodule(part)) == PARTS[name][part]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_stages_have_the_registered_shapes(name):
+    calls = observed(name).calls
+    shapes = {stage.name: calls[stage.modules[-1]].output for stage in cnnzoo.info(name).stages}
+    assert shapes == {stage.name: (2, *stage.shape) for stage in cnnzoo.info(name).stages}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_stages_and_head_hold_every_parameter_once(name):
+    net, entry = observed(name).net, cnnzoo.info(name)
+    modules = [module for stage in entry.stages for module in stage.modules] + [entry.head]
+    held = Counter(f"{module}.{own}" for module in modules for own, _ in net.get_submodule(module).named_parameters())
+    assert held == Counter(own for own, _ in net.named_parameters())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_stages_run_from_input_to_output_and_then_the_head(name):
+    entry = cnnzoo.info(name)
+    place = {module: i for i, stage in enumerate(entry.stages) for module in stage.modules}
+    place[entry.head] = len(entry.stages)
+    ran = [
+        next(place[module] for module in place if f"{call.path}.".startswith(f"{module}."))
+        for call in observed(name).leaves
+        if any(True for _ in call.module.parameters()) or call.path == entry.head
+    ]
+    assert ran == sorted(ran)
+    assert set(ran) == set(place.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_parameters_by_stage_leave_nothing_over(name):
+    entry = cnnzoo.info(name)
+    names = [own for own, _ in observed(name).net.named_parameters()]
+    groups = entry.parameters(names)
+    assert set(groups) <= {*(stage.name for stage in entry.stages), "head"}
+    assert Counter(own for group in groups.values() for own in group) == Counter(names)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_head_gives_the_logits(name):
+    seen, entry = observed(name), cnnzoo.info(name)
+    assert seen.net.get_classifier() is seen.net.get_submodule(entry.head)
+    assert seen.calls[entry.head].output == (2, entry.num_classes) == seen.calls[""].output
+    assert seen.net.num_classes == entry.num_classes
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_first_conv_sees_the_image(name):
+    entry = cnnzoo.info(name)
+    first = next(call for call in observed(name).leaves if any(True for _ in call.module.parameters()))
+    assert first.path == entry.first_conv
+    assert first.input[1] in (entry.input_size[0], math.prod(entry.input_size))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_module_is_called_twice(name):
+    calls = Counter(call.module for call in observed(name).leaves)
+    assert set(calls.values()) == {1}
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_min_size_works(name):
+    entry = cnnzoo.info(name)
+    net = observed(name).net
+    assert net(image(entry.input_size[0], entry.min_size, entry.min_size)).shape == (2, entry.num_classes)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_smaller_image_names_the_least_size(name):
+    entry = cnnzoo.info(name)
+    least = entry.min_size
+    for size in ((least - 1, least), (least, least - 1)):
+        with pytest.raises(cnnzoo.InputError, match=rf"at least {least}x{least}, not {size[0]}x{size[1]}"):
+            observed(name).net(image(entry.input_size[0], *size))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if cnnzoo.info(name).min_size > 1])
+def test_min_size_is_the_least_that_the_arithmetic_allows(name):
+    entry, net = cnnzoo.info(name), observed(name).net
+    too_small = image(entry.input_size[0], entry.min_size - 1, entry.min_size - 1)
+    with pytest.raises((RuntimeError, cnnzoo.InputError)):
+        net.forward_head(net.forward_features(too_small))
+
+
+@pytest.mark.parametrize("name", SPATIAL)
+def test_other_sizes_work(name):
+    channels, height, width = cnnzoo.info(name).input_size
+    assert observed(name).net(image(channels, height + 5, width + 40)).shape == (2, cnnzoo.info(name).num_classes)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("more", [1, -1])
+def test_wrong_channels_are_refused(name, more):
+    channels, height, width = cnnzoo.info(name).input_size
+    with pytest.raises(cnnzoo.InputError, match=rf"takes images \(B, {channels}, H, W\), not"):
+        observed(name).net(image(channels + more, height, width))
+
+
+def test_image_without_batch_is_refused():
+    with pytest.raises(cnnzoo.InputError, match=r"\(3, 32, 32\)"):
+        on_meta("resnet20")(torch.empty(3, 32, 32, device="meta"))
+
+
+# --- arguments of create
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_classes_and_channels_are_free(name, in_chans):
+    _, height, width = cnnzoo.info(name).input_size
+    net = on_meta(name, num_classes=7, in_chans=in_chans)
+    assert net.num_classes == 7
+    assert net(image(in_chans, height, width)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_reset_classifier_changes_the_classes(name):
+    net = on_meta(name)
+    net.reset_classifier(5)
+    assert net.num_classes == 5
+    assert net.forward_head(features(name)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_pre_logits_is_what_the_head_sees(name):
+    net = observed(name).net
+    assert features(name).ndim == 4
+    assert net.forward_head(features(name), pre_logits=True).shape == (2, net.num_features)
+    assert observed(name).calls[net.entry.head].input == (2, net.num_features)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5_1998", "alexnet", "vgg11", "resnet18", "resnet20"])
+@pytest.mark.parametrize("options", [{"num_classes": 0}, {"num_classes": -1}, {"in_chans": 0}])
+def test_impossible_numbers_are_refused(name, options):
+    ((key, value),) = options.items()
+    with pytest.raises(cnnzoo.InputError, match=rf"{key} is {value}, but must be a whole number of at least 1"):
+        cnnzoo.create(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "meant"),
+    [
+        ("resnet18", "num_clases", "num_classes"),
+        ("vgg16", "in_chan", "in_chans"),
+        ("alexnet_2012", "group", "groups"),
+        ("mlp", "img_size", "image_size"),
+    ],
+)
+def test_unknown_argument_is_answered_by_the_nearest(name, typed, meant):
+    with pytest.raises(cnnzoo.InputError, match=rf"unknown argument of {name} '{typed}'; did you mean {meant}\?"):
+        cnnzoo.create(name, **{typed: 2})
+
+
+# --- feature maps
+
+
+@pytest.mark.parametrize("name", SPATIAL)
+def test_features_only_gives_the_stages_maps(name):
+    entry = cnnzoo.info(name)
+    stages = [stage for stage in entry.stages if len(stage.shape) == 3]
+    net = on_meta(name, features_only=True)
+    assert net.names == [stage.name for stage in stages]
+    assert net.channels == [stage.shape[0] for stage in stages]
+    maps = net(image(*entry.input_size))
+    assert [f.shape for f in maps] == [(2, *stage.shape) for stage in stages]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "reductions"),
+    [
+        ("vgg16", [64, 128, 256, 512, 512], [2, 4, 8, 16, 32]),
+        ("resnet18", [64, 64, 128, 256, 512], [2, 4, 8, 16, 32]),
+        ("resnet50", [64, 256, 512, 1024, 2048], [2, 4, 8, 16, 32]),
+        ("resnet20", [16, 16, 32, 64], [1, 1, 2, 4]),
+    ],
+)
+def test_feature_maps_know_their_channels_and_reductions(name, channels, reductions):
+    net = on_meta(name, features_only=True)
+    assert (net.channels, net.reductions) == (channels, reductions)
+
+
+@pytest.mark.parametrize(
+    ("out_indices", "names"),
+    [
+        ((-1,), ["stage4"]),
+        ((0, 2), ["stem", "stage2"]),
+        ((1, -1), ["stage1", "stage4"]),
+        ((-5, 4), ["stem", "stage4"]),
+    ],
+)
+def test_out_indices_choose_maps(out_indices, names):
+    net = on_meta("resnet18", features_only=True, out_indices=out_indices)
+    assert net.names == names
+    assert [f.shape[1] for f in net(image(3, 64, 64))] == net.channels
+
+
+@pytest.mark.parametrize("index", [5, -6])
+def test_out_index_out_of_range_names_the_stages(index):
+    with pytest.raises(
+        cnnzoo.InputError, match=f"out_indices has {index}, but there are 5 stages: stem, stage1, .*, stage4"
+    ):
+        on_meta("resnet18", features_only=True, out_indices=(index,))
+
+
+def test_out_indices_need_features_only():
+    with pytest.raises(cnnzoo.InputError, match="features_only=True"):
+        on_meta("resnet18", out_indices=(1,))
+
+
+# --- real weights
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def net(request):
+    torch.manual_seed(0)
+    return cnnzoo.create(request.param, drop_rate=0.0)
+
+
+@pytest.fixture
+def images(net):
+    channels, height, _ = net.entry.input_size
+    side = height if height <= 32 else max(net.entry.min_size, 32)
+    return torch.randn(4, channels, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def with_drop_rate(net, drop_rate):
+    """The same net on the same weights."""
+    other = on_meta(net.entry.name, drop_rate=drop_rate)
+    other.load_state_dict(net.state_dict(), assign=True)
+    return other
+
+
+@torch.no_grad()
+def test_eval_is_deterministic_and_gives_one_tensor(net, images):
+    net.eval()
+    logits = net(images)
+    assert type(logits) is torch.Tensor
+    assert logits.shape == (4, net.num_classes)
+    assert logits.isfinite().all()
+    assert torch.equal(logits, net(images))
+
+
+@torch.no_grad()
+def test_forward_is_head_of_features(net, images):
+    net.eval()
+    maps = net.forward_features(images)
+    assert torch.equal(net(images), net.forward_head(maps))
+    assert torch.equal(net(images), net.get_classifier()(net.forward_head(maps, pre_logits=True)))
+
+
+@torch.no_grad()
+def test_drop_rate_acts_in_train_mode_only(net, images):
+    dropping, outputs = with_drop_rate(net, 0.5), []
+    assert torch.equal(dropping.eval()(images), net.eval()(images))
+    for each in (dropping, dropping, net):
+        torch.manual_seed(2)
+        outputs.append(each.train()(images))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+
+
+def test_step_of_sgd_lowers_the_nets_own_loss(net, images):
+    net.train()
+    loss = losses.build(LossConfig(), own=net.entry.loss)
+    targets = torch.arange(4)
+    before = loss(net(images), targets)
+    before.backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+    torch.optim.SGD(net.parameters(), lr=1e-3).step()
+    with torch.no_grad():
+        after = loss(net(images), targets)
+    net.zero_grad()
+    assert after < before
+
+
+# --- LeNet-5 of 1998
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    torch.manual_seed(0)
+    return cnnzoo.create("lenet5_1998")
+
+
+TABLE_I = [
+    *({0, 1, 2}, {1, 2, 3}, {2, 3, 4}, {3, 4, 5}, {0, 4, 5}, {0, 1, 5}),
+    *({0, 1, 2, 3}, {1, 2, 3, 4}, {2, 3, 4, 5}, {0, 3, 4, 5}, {0, 1, 4, 5}, {0, 1, 2, 5}),
+    *({0, 1, 3, 4}, {1, 2, 4, 5}, {0, 2, 3, 5}),
+    {0, 1, 2, 3, 4, 5},
+]
+
+
+@torch.no_grad()
+def test_c3_is_connected_as_in_table_i(lenet):
+    single = torch.eye(6)[:, :, None, None] * torch.ones(5, 5)
+    change = lenet.c3(single) - lenet.c3(torch.zeros(1, 6, 5, 5))
+    connected = change[:, :, 0, 0] != 0
+    assert [set(connected[:, map_].nonzero().flatten().tolist()) for map_ in range(16)] == TABLE_I
+
+
+@torch.no_grad()
+def test_c3_has_60_connections_of_25_weights(lenet):
+    assert sum(map(len, TABLE_I)) == 60
+    assert lenet.c3.weight.shape == (60, 5, 5)
+
+
+def test_c3_passes_every_weight_its_own_gradient(lenet):
+    weight = lenet.c3.weight.detach().clone().requires_grad_()
+    x = torch.randn(2, 6, 14, 14)
+    torch.func.functional_call(lenet.c3, {"weight": weight}, x)[:, 15].sum().backward()
+    assert weight.grad[:54].count_nonzero() == 0
+    assert weight.grad[54:].count_nonzero() == 6 * 25
+
+
+def test_squashing_maps_1_to_1(lenet):
+    x = torch.tensor([-1.0, 0.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    by_hand = torch.tensor([1.7159 * math.tanh(2 * a / 3) for a in x.tolist()], dtype=torch.float64)
+    assert lenet.tanh1(x).tolist() == pytest.approx(by_hand.tolist(), rel=1e-9)
+    assert lenet.tanh1(x)[[0, 3]].tolist() == pytest.approx([-1, 1], abs=1e-4)
+
+
+@torch.no_grad()
+def test_subsampling_scales_the_sum_of_four(lenet):
+    x = torch.randn(2, 6, 28, 28)
+    total = x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]
+    by_hand = total * lenet.s2.weight.view(6, 1, 1) + lenet.s2.bias.view(6, 1, 1)
+    assert torch.allclose(lenet.s2(x), by_hand, atol=1e-6)
+
+
+@torch.no_grad()
+def test_logits_are_negated_squared_distances_to_the_drawings(lenet):
+    f = lenet.eval().forward_features(torch.randn(3, 1, 32, 32))
+    x, drawings = lenet.forward_head(f, pre_logits=True), lenet.output.weight
+    by_hand = [[-sum((x[b, j] - drawings[i, j]) ** 2 for j in range(84)) for i in range(10)] for b in range(3)]
+    assert torch.allclose(lenet.forward_head(f), torch.tensor(by_hand), rtol=1e-5)
+
+
+def test_drawings_are_fixed_signs_and_all_differ(lenet):
+    assert lenet.output.weight.shape == (10, 84)
+    assert set(lenet.output.weight.flatten().tolist()) == {-1.0, 1.0}
+    assert len(lenet.output.weight.unique(dim=0)) == 10
+    assert list(lenet.output.parameters()) == []
+
+
+def test_own_loss_is_equation_9():
+    y = torch.tensor([[1.0, 4.0, 2.5], [3.0, 0.5, 7.0]])
+    by_hand = [
+        1.0 + math.log(math.exp(-0.1) + math.exp(-1.0) + math.exp(-4.0) + math.exp(-2.5)),
+        7.0 + math.log(math.exp(-0.1) + math.exp(-3.0) + math.exp(-0.5) + math.exp(-7.0)),
+    ]
+    loss = losses.build(LossConfig(), own=cnnzoo.info("lenet5_1998").loss)
+    assert loss(-y, torch.tensor([0, 2])).item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
+
+
+# --- AlexNet of 2012
+
+
+@torch.no_grad()
+def test_lrn_is_the_papers_formula():
+    norm = cnnzoo.info("alexnet_2012").build(num_classes=1).norm1
+    a = 50 * torch.rand(1, 96, 2, 2, generator=torch.Generator().manual_seed(0))
+    by_hand = torch.stack(
+        [
+            a[:, i] / (2 + 1e-4 * sum(a[:, j] ** 2 for j in range(max(0, i - 2), min(95, i + 2) + 1))) ** 0.75
+            for i in range(96)
+        ],
+        dim=1,
+    )
+    assert torch.allclose(norm(a), by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["conv2", "conv4", "conv5"])
+def test_towers_are_two_groups(layer):
+    assert observed("alexnet_2012").net.get_submodule(layer).groups == 2
+    assert observed("alexnet_2012_single").net.get_submodule(layer).groups == 1
+
+
+# --- ResNet
+
+
+@pytest.mark.parametrize(("layer", "channels"), [("layer2", 16), ("layer3", 32)])
+def test_option_a_subsamples_and_appends_zeros(layer, channels):
+    shortcut = cnnzoo.create("resnet20").get_submodule(layer)[0].downsample
+    x = torch.randn(2, channels, 8, 8)
+    y = shortcut(x)
+    assert y.shape == (2, 2 * channels, 4, 4)
+    assert torch.equal(y[:, :channels], x[:, :, ::2, ::2])
+    assert torch.equal(y[:, channels:], torch.zeros(2, channels, 4, 4))
+    assert list(shortcut.parameters()) == []
+
+
+@pytest.mark.parametrize("layer", ["layer2", "layer3", "layer4"])
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("resnet50", [(1, 1), (2, 2), (1, 1)]),
+        ("resnet50_2015", [(2, 2), (1, 1), (1, 1)]),
+        ("resnet101_2015", [(2, 2), (1, 1), (1, 1)]),
+        ("resnet152_2015", [(2, 2), (1, 1), (1, 1)]),
+    ],
+)
+def test_bottleneck_halves_the_size_where_its_paper_does(name, strides, layer):
+    block = observed(name).net.get_submodule(layer)[0]
+    assert [block.conv1.stride, block.conv2.stride, block.conv3.stride] == strides
+
+
+@torch.no_grad()
+def test_block_adds_its_input_and_plain_block_does_not():
+    x = torch.rand(2, 16, 8, 8)
+    residual = cnnzoo.create("resnet20").eval().layer1[0]
+    plain = cnnzoo.create("plain20").eval().layer1[0]
+    for block in (residual, plain):
+        nn.init.zeros_(block.bn2.weight)
+    assert torch.equal(residual(x), x)
+    assert torch.equal(plain(x), torch.zeros_like(x))

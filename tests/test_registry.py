@@ -1,0 +1,166 @@
+"""Names: listing, finding, and registering nets, ours and a user's."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import cnnzoo
+from cnnzoo.registry import Stage, unregister
+
+
+class Tiny(nn.Module):
+    """A user's net: nothing of cnnzoo in it."""
+
+    def __init__(self, num_classes: int = 3, in_chans: int = 2, width: int = 4):
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, width, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward_features(self, x):
+        return self.pool(self.conv(x))
+
+    def forward(self, x):
+        return self.fc(self.forward_features(x).mean((2, 3)))
+
+
+@pytest.fixture
+def tiny():
+    cnnzoo.register(
+        "tiny",
+        input_size=(2, 16, 16),
+        num_classes=3,
+        stages=(Stage("stage1", ("conv", "pool"), (4, 8, 8)),),
+        head="fc",
+        first_conv="conv",
+    )(Tiny)
+    yield "tiny"
+    unregister("tiny")
+
+
+def test_no_pattern_lists_every_net():
+    assert {"mlp", "lenet5", "alexnet", "vgg16", "resnet50", "resnet20"} <= set(cnnzoo.list_models())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("vgg??", ["vgg11", "vgg13", "vgg16", "vgg19"]),
+        ("vgg*_bn", ["vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"]),
+        ("resnet*_2015", ["resnet50_2015", "resnet101_2015", "resnet152_2015"]),
+        ("vgg1[16]", ["vgg11", "vgg16"]),
+        ("resnet50", ["resnet50"]),
+        ("nothing*", []),
+    ],
+)
+def test_wildcards_choose_names(pattern, expected):
+    assert cnnzoo.list_models(pattern) == expected
+
+
+@pytest.mark.parametrize(
+    "names", [("vgg11", "vgg16", "vgg19"), ("resnet18", "resnet20", "resnet101", "resnet110"), ("plain18", "plain20")]
+)
+def test_numbers_in_names_are_in_natural_order(names):
+    assert [name for name in cnnzoo.list_models() if name in names] == list(names)
+
+
+def test_pretrained_lists_only_nets_with_weights():
+    names = cnnzoo.list_models(pretrained=True)
+    assert {"alexnet", "vgg16_bn", "resnet50"} <= set(names)
+    assert not {"mlp", "lenet5_1998", "alexnet_2012", "plain18", "resnet20", "resnet50_2015"} & set(names)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("resent50", "resnet50"), ("ResNet50", "resnet50"), ("vgg_16", "vgg16"), ("lenet", "lenet5")]
+)
+@pytest.mark.parametrize("ask", [cnnzoo.create, cnnzoo.info])
+def test_near_miss_is_answered_by_the_nearest_name(ask, typed, meant):
+    with pytest.raises(cnnzoo.InputError, match=rf"unknown model '{typed}'; did you mean .*\b{meant}\b"):
+        ask(typed)
+
+
+def test_far_miss_says_so():
+    with pytest.raises(cnnzoo.InputError, match=r"unknown model 'qqq'; there are \d+, none like it"):
+        cnnzoo.create("qqq")
+
+
+def test_second_registration_names_both_modules():
+    with pytest.raises(cnnzoo.InputError, match="'resnet18' is registered twice") as refusal:
+        cnnzoo.register("resnet18")(Tiny)
+    assert "cnnzoo.models.resnet" in str(refusal.value)
+    assert __name__ in str(refusal.value)
+    assert cnnzoo.info("resnet18").params == 11_689_512
+
+
+def test_register_gives_the_builder_back(tiny):
+    assert cnnzoo.info(tiny).build is Tiny
+
+
+def test_unknown_fact_is_refused():
+    with pytest.raises(TypeError, match="parameters"):
+        cnnzoo.register("tiny", parameters=1)(Tiny)
+    assert cnnzoo.list_models("tiny") == []
+
+
+def test_users_net_is_listed(tiny):
+    assert cnnzoo.list_models("tin*") == ["tiny"]
+
+
+def test_users_net_is_built_with_the_common_arguments(tiny):
+    net = cnnzoo.create(tiny, num_classes=7, in_chans=1)
+    assert net(torch.rand(2, 1, 16, 16)).shape == (2, 7)
+
+
+def test_users_net_takes_its_own_arguments(tiny):
+    assert cnnzoo.create(tiny, width=6).conv.out_channels == 6
+
+
+def test_users_net_without_an_argument_says_so(tiny):
+    with pytest.raises(cnnzoo.InputError, match="unknown argument of tiny 'drop_rate'; known: num_classes, in_chans"):
+        cnnzoo.create(tiny, drop_rate=0.5)
+
+
+def test_users_net_has_a_summary(tiny):
+    total = cnnzoo.summary(tiny).total
+    assert (total.output, total.params, total.macs) == ((3,), 91, 18_444)
+
+
+def test_users_net_gives_feature_maps(tiny):
+    net = cnnzoo.create(tiny, features_only=True)
+    assert [f.shape for f in net(torch.rand(1, 2, 16, 16))] == [(1, 4, 8, 8)]
+
+
+def test_users_net_loads_weights_of_other_classes_and_channels(tiny, tmp_path):
+    torch.save(Tiny().state_dict(), tmp_path / "tiny.pth")
+    report = cnnzoo.create(tiny, tmp_path / "tiny.pth", num_classes=5, in_chans=1).load_report
+    assert (report.loaded, report.adapted) == (("conv.bias",), ("conv.weight",))
+    assert report.initialised == ("fc.weight", "fc.bias")
+
+
+def test_net_without_facts_is_built():
+    cnnzoo.register("bare")(Tiny)
+    try:
+        assert cnnzoo.create("bare")(torch.rand(2, 2, 8, 8)).shape == (2, 3)
+    finally:
+        unregister("bare")
+
+
+def test_unregistered_name_is_unknown(tiny):
+    unregister(tiny)
+    with pytest.raises(cnnzoo.InputError, match="unknown model 'tiny'"):
+        cnnzoo.create(tiny)
+    cnnzoo.register("tiny")(Tiny)
+
+
+@pytest.mark.parametrize("name", cnnzoo.list_models())
+def test_every_net_states_its_facts(name):
+    entry = cnnzoo.info(name)
+    assert entry.name == name
+    assert all([entry.paper, entry.year, entry.params, entry.macs, entry.stages, entry.head, entry.first_conv])
+
+
+@pytest.mark.parametrize("name", [name for name in cnnzoo.list_models() if re.search(r"_\d{4}(_|$)", name)])
+def test_year_in_a_name_is_the_papers(name):
+    assert f"_{cnnzoo.info(name).year}" in name

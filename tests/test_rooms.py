@@ -1,0 +1,68 @@
+"""Who may import whom (the house's table). A room's inside is its own affair."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "cnnzoo"
+
+EVERYBODY = {"errors"}
+MAY_IMPORT = {
+    "errors": set(),
+    "registry": set(),
+    "config": set(),
+    "models": {"registry"},
+    "weights": {"registry", "models"},
+    "data": {"config"},
+    "train": {"config"},
+    "checkpoint": set(),
+    "zoo": {"registry", "models", "weights", "data", "checkpoint"},
+    "summary": {"registry", "config", "data", "checkpoint", "zoo"},
+    "predict": {"registry", "config", "data", "checkpoint", "zoo"},
+    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation"},
+    "report": {"registry", "config", "data", "checkpoint", "evaluate"},
+    "run": {"registry", "config", "models", "weights", "data", "train", "checkpoint", "zoo", "evaluate", "report"},
+    "cli": {"config", "run", "checkpoint", "zoo", "evaluate", "predict", "summary"},
+}
+
+
+def imports(file: Path) -> set[str]:
+    """The modules of cnnzoo that a file imports, as dotted names within it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cnnzoo":
+            inside = node.module.split(".")[1:]
+            found |= {".".join([*inside, name.name]) for name in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {name.name.removeprefix("cnnzoo.") for name in node.names if name.name.startswith("cnnzoo.")}
+    return found
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+FILES = [file for file in PACKAGE.rglob("*.py") if room_of(file) not in ("__init__", "__main__")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_it_may(file):
+    room = room_of(file)
+    allowed = MAY_IMPORT[room] | EVERYBODY | {room}
+    strangers = {
+        name
+        for name in imports(file)
+        if name != "__version__" and not any(f"{name}.".startswith(f"{a}.") for a in allowed)
+    }
+    assert not strangers
+
+
+def test_every_room_is_in_the_table():
+    assert {room_of(file) for file in FILES} == set(MAY_IMPORT)
+
+
+def test_the_contract_sees_a_forbidden_import(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("def f():\n    from cnnzoo.train.trainer import Trainer\n    import cnnzoo.data.sources\n")
+    assert imports(file) == {"train.trainer.Trainer", "data.sources"}

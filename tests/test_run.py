@@ -1,0 +1,439 @@
+"""From the command line to a prediction: the run folder, resuming, and what happens when things go wrong."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+import cnnzoo
+from cnnzoo import config
+from cnnzoo.checkpoint import Run, read_torch
+from cnnzoo.errors import InputError, Interrupted
+
+SHORT = {"model": {"name": "lenet5"}, "train": {"epochs": 2, "batch_size": 128}}
+
+
+def short(folder, **sections) -> dict:
+    return {"run": str(folder), **SHORT, **sections}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Run:
+    """lenet5 after three epochs on digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    return cnnzoo.train(short(folder, train={"epochs": 3, "batch_size": 32}))
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return read_torch(Run(folder).state_file)["model"]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---- the run folder
+
+
+def test_a_run_folder_holds_what_the_house_names(finished):
+    assert sorted(file.name for file in finished.path.iterdir()) == [
+        "config.yaml",
+        "environment.json",
+        "last.prev.pt",
+        "last.pt",
+        "metrics.jsonl",
+        "model.safetensors",
+        "predictions.npz",
+        "report.html",
+        "split.json",
+    ]
+
+
+def test_metrics_have_a_line_an_epoch(finished):
+    lines = [json.loads(line) for line in finished.metrics_file.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert all({"train_loss", "val_loss", "val_top1"} <= line.keys() and 0 <= line["val_top1"] <= 1 for line in lines)
+
+
+def test_the_stored_config_is_complete_and_reruns_the_run(finished, tmp_path):
+    again = config.read(finished.config_file, [f"--run={tmp_path / 'again'}"])
+    assert set(vars(again)) == {"run", "model", "data", "augment", "loss", "optim", "schedule", "train"}
+    cnnzoo.train(again)
+    assert equal(weights(finished.path), weights(tmp_path / "again"))
+
+
+def test_predictions_are_the_best_weights_on_the_validation_images(finished):
+    logits, targets = finished.predictions
+    assert (logits.dtype, logits.shape, targets.dtype, targets.shape) == (np.float32, (359, 10), np.int64, (359,))
+    best = max(line["val_top1"] for line in finished.metrics)
+    assert (logits.argmax(1) == targets).mean() == pytest.approx(best)
+    assert cnnzoo.evaluate(finished.path).top1 == pytest.approx(best)
+
+
+def test_the_weights_file_alone_rebuilds_the_net(finished, tmp_path):
+    alone = tmp_path / "taken.safetensors"
+    shutil.copy(finished.model_file, alone)
+    net = cnnzoo.load(alone)
+    assert not net.training
+    assert net.classes == tuple("0123456789")
+    assert net.preprocessing == cnnzoo.load(finished.path).preprocessing
+    with safe_open(alone, "pt") as file:
+        card = json.loads(file.metadata()["cnnzoo"])
+    assert card["name"] == "lenet5"
+
+
+def test_create_takes_a_run_folder_as_pretrained(finished):
+    net = cnnzoo.create("lenet5", pretrained=finished.path, num_classes=3)
+    assert net.num_classes == 3
+    assert torch.equal(net.c1.weight, cnnzoo.load(finished.path).c1.weight)
+
+
+def test_the_split_is_stored_and_holds_every_image_once(finished):
+    split = finished.split
+    assert len(split["train"]) == 1438
+    assert len(set(split["train"]) | set(split["val"])) == 1797
+
+
+def test_the_report_is_one_page_without_the_network(finished):
+    page = finished.report_file.read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page
+    for part in (
+        "Curves",
+        "Confusion matrix",
+        "Most confident mistakes",
+        "Config",
+        "Environment",
+        "cnnzoo train --config",
+    ):
+        assert part in page
+    assert f"{cnnzoo.evaluate(finished.path).top1:.2%}" in page
+
+
+def test_report_is_made_anew(finished, command):
+    before = finished.report_file.read_text()
+    finished.report_file.unlink()
+    done = command("report", finished.path)
+    assert done.returncode == 0
+    assert finished.report_file.read_text() == before
+
+
+def test_pretrained_weights_bring_their_preprocessing_along(finished, tmp_path):
+    run = cnnzoo.train(
+        short(tmp_path / "b", model={"name": "lenet5", "pretrained": str(finished.path)}, train={"epochs": 1})
+    )
+    assert cnnzoo.load(run).preprocessing == cnnzoo.load(finished).preprocessing
+    assert run.metrics[0]["val_top1"] > 0.9
+
+
+def test_phases_from_a_config(finished, tmp_path):
+    phases = [{"epochs": 1, "trainable": ["head"]}, {"epochs": 1, "rates": {"head": 1, "*": 0.1}}]
+    sections = {"model": {"name": "lenet5", "pretrained": str(finished.path)}, "train": {"phases": phases}}
+    run = cnnzoo.train(short(tmp_path / "c", **sections))
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+
+
+def test_the_paper_net_trains_with_its_own_loss(tmp_path):
+    data = {"source": "digits", "mean": [0.0784], "std": [0.7843]}
+    optim = {"lr": 0.02, "clip_norm": 5.0}
+    run = cnnzoo.train(
+        short(
+            tmp_path / "d", model={"name": "lenet5_1998"}, data=data, optim=optim, train={"epochs": 6, "batch_size": 32}
+        )
+    )
+    assert run.metrics[-1]["val_top1"] > 0.85
+
+
+def test_mnist_from_the_real_files(data_root, tmp_path):
+    run = cnnzoo.train(short(tmp_path / "m", data={"source": "mnist", "root": str(data_root)}, train={"epochs": 1}))
+    assert run.metrics[0]["val_top1"] > 0.95
+    assert len(run.predictions[1]) == 10_000
+
+
+def test_photos_in_folders(data_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "cache"))
+    data = {"source": str(data_root / "hymenoptera"), "size": 64}
+    run = cnnzoo.train(
+        short(
+            tmp_path / "p",
+            model={"name": "resnet18"},
+            data=data,
+            train={"epochs": 1, "batch_size": 32},
+            augment={"flip": True, "crop": "resized"},
+        )
+    )
+    assert cnnzoo.load(run).classes == ("ants", "bees")
+    assert len(run.predictions[1]) == 153
+
+
+# ---- resuming
+
+
+def stopped(folder, after: int, **sections) -> Run:
+    """A run interrupted after so many steps."""
+    steps = iter(range(1, 10_000))
+    with pytest.raises(Interrupted):
+        cnnzoo.train(short(folder, **sections), should_stop=lambda: next(steps) >= after)
+    return Run(folder)
+
+
+@pytest.mark.parametrize("after", [3, 11, 14])
+def test_a_stopped_run_resumes_to_the_weights_it_would_have_had(tmp_path, after):
+    augment = {"augment": {"rotation": 10, "shift": 0.1, "cutout": 4}, "model": {"name": "lenet5", "drop_rate": 0.3}}
+    whole = cnnzoo.train(short(tmp_path / "whole", **augment))
+    run = stopped(tmp_path / "parts", after, **augment)
+    cnnzoo.train(resume=run.path)
+    assert equal(weights(whole.path), weights(run.path))
+    assert [{**line, "seconds": 0, "images_per_second": 0} for line in whole.metrics] == [
+        {**line, "seconds": 0, "images_per_second": 0} for line in run.metrics
+    ]
+
+
+def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path):
+    """SIGKILL, with a save at every step, mid-epoch or mid-write as it happens."""
+    options = [
+        "--model.name",
+        "lenet5",
+        "--train.epochs",
+        "8",
+        "--train.checkpoint_minutes",
+        "0",
+        "--augment.shift",
+        "0.1",
+    ]
+
+    def line(*more):
+        return [sys.executable, "-m", "cnnzoo", "train", *more]
+
+    subprocess.run(line("--run", str(tmp_path / "whole"), *options), check=True, capture_output=True)
+    rng = random.Random(0)
+    for trial in range(3):
+        folder = tmp_path / f"killed{trial}"
+        process = subprocess.Popen(
+            line("--run", str(folder), *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not (folder / "last.pt").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 2))
+        process.kill()
+        process.wait()
+        subprocess.run(line("--resume", str(folder)), check=True, capture_output=True)
+        assert equal(weights(tmp_path / "whole"), weights(folder))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(tmp_path, number, code):
+    folder = tmp_path / "run"
+    line = [
+        sys.executable,
+        "-m",
+        "cnnzoo",
+        "train",
+        "--run",
+        str(folder),
+        "--train.epochs",
+        "500",
+        "--train.batch_size",
+        "32",
+    ]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for text in process.stdout:
+        if text.startswith("epoch"):
+            break
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"cnnzoo train --resume {folder}" in out
+    assert "Traceback" not in err
+    assert Run(folder).load_state()[1] is None
+
+
+def test_two_worker_counts_give_the_same_weights(data_root, tmp_path):
+    results = []
+    for workers in (1, 4):
+        data = {"source": str(data_root / "hymenoptera"), "size": 32, "cache": "none", "workers": workers}
+        run = cnnzoo.train(
+            short(tmp_path / str(workers), model={"name": "resnet20"}, data=data, train={"epochs": 1, "batch_size": 64})
+        )
+        results.append(weights(run.path))
+    assert equal(*results)
+
+
+def test_resume_auto_starts_or_goes_on(tmp_path):
+    cnnzoo.train(short(tmp_path / "r"), resume="auto")
+    before = weights(tmp_path / "r")
+    cnnzoo.train(short(tmp_path / "r"), resume="auto")
+    assert equal(before, weights(tmp_path / "r"))
+
+
+def test_resuming_with_another_config_names_the_difference(tmp_path):
+    run = stopped(tmp_path / "r", 3)
+    with pytest.raises(InputError, match=r"optim\.lr is 0\.1 there and 0\.2 here"):
+        cnnzoo.train(short(run.path, optim={"lr": 0.2}), resume=run.path)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
+    whole = cnnzoo.train(short(tmp_path / "whole"))
+    run = stopped(tmp_path / "r", 13)
+    run.save_state(run.load_state()[0])  # two generations
+    content = run.state_file.read_bytes()
+    run.state_file.write_bytes(content[: len(content) // 2])
+    told = []
+    cnnzoo.train(resume=run.path, tell=told.append)
+    assert any("last.pt is damaged" in line and "going on from last.prev.pt" in line for line in told)
+    assert equal(weights(whole.path), weights(run.path))
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    run = stopped(tmp_path / "r", 3)
+    content = bytearray(run.state_file.read_bytes())
+    place = content.find(run.load_state()[0]["model"]["f6.weight"].numpy().tobytes()[:64])
+    assert place > 0
+    content[place] ^= 1
+    run.state_file.write_bytes(content)
+    run.state_before.unlink(missing_ok=True)
+    with pytest.raises(InputError, match="damaged"):
+        run.load_state()
+
+
+def test_a_disk_that_fills_leaves_the_last_good_checkpoint(tmp_path):
+    run = stopped(tmp_path / "r", 3)
+    good = run.state_file.read_bytes()
+    # Nothing larger than 100 kB can be written, as on a full disk.
+    limited = subprocess.run(
+        [sys.executable, "-m", "cnnzoo", "train", "--resume", str(run.path)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert limited.returncode == 2
+    assert limited.stderr.startswith("cnnzoo: error: ")
+    assert len(limited.stderr.splitlines()) == 1
+    assert run.state_file.read_bytes() == good
+    assert not [file for file in run.path.iterdir() if file.name.endswith(".part")]
+    cnnzoo.train(resume=run.path)
+
+
+def test_a_checkpoint_that_would_run_code_does_not(tmp_path):
+    import pickle
+
+    class Trap:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'sprung'}",)
+
+    run = stopped(tmp_path / "r", 3)
+    run.state_file.write_bytes(pickle.dumps(Trap()))
+    run.state_before.unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"last\.pt"):
+        cnnzoo.train(resume=run.path)
+    assert not (tmp_path / "sprung").exists()
+
+
+# ---- prediction and evaluation by the public commands
+
+
+@pytest.fixture
+def pictures(finished, tmp_path):
+    """Three held-out digits as files, a text that calls itself a picture, and half a picture."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in finished.split["val"][:3]:
+        place = int(name.rpartition("/")[2])
+        pixels = (digits.images[place] * (255 / 16)).round().astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{place}_is_{digits.target[place]}.png")
+    (folder / "text.png").write_text("not a picture")
+    whole = next(folder.glob("*_is_*.png")).read_bytes()
+    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_predict_writes_a_row_for_every_file(finished, pictures, command, tmp_path):
+    import csv
+
+    done = command("predict", finished.path, pictures, "--out", "out.csv", "--top", 2)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert list(rows[0]) == ["file", "top1", "top2", "prob1", "prob2", "error"]
+    assert len(rows) == 5
+    for row in rows:
+        name = row["file"].rpartition("/")[2]
+        if "_is_" in name:
+            assert row["top1"] == name[-5]
+            assert float(row["prob1"]) >= float(row["prob2"])
+            assert row["error"] == ""
+        else:
+            assert row["top1"] == row["prob1"] == ""
+            assert row["error"] in ("it is not an image", "it is cut short")
+
+
+def test_predicting_equals_validating(finished):
+    """The path of files and the path of arrays agree."""
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images * (255 / 16)).round().astype(np.uint8)
+    places = [int(name.rpartition("/")[2]) for name in finished.split["val"]]
+    result = cnnzoo.predict(finished, [images[place] for place in places])
+    logits, _ = finished.predictions
+    expected = torch.from_numpy(logits).softmax(1).numpy()
+    assert np.allclose(result.probabilities, expected, atol=1e-5)
+
+
+def test_predict_of_nothing_readable_is_an_error(finished, pictures, command):
+    done = command("predict", finished.path, pictures / "text.png")
+    assert done.returncode == 2
+    assert "text.png: it is not an image" in done.stderr
+
+
+def test_evaluate_prints_every_class(finished, command):
+    done = command("evaluate", finished.path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("top-1 ")
+    assert len(done.stdout.splitlines()) == 12
+    figures = json.loads(command("evaluate", finished.path, "--json").stdout)
+    assert figures["images"] == 359
+
+
+def test_evaluate_on_a_folder_matches_classes_by_name(finished, tmp_path):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for place in range(60):
+        folder = tmp_path / "data" / str(digits.target[place])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[place] * (255 / 16)).round().astype(np.uint8)).save(folder / f"{place}.png")
+    shutil.rmtree(tmp_path / "data" / "0")  # so that places and names differ
+    result = cnnzoo.evaluate(finished.path, str(tmp_path / "data"))
+    assert result.top1 > 0.85
+    (tmp_path / "data" / "1").rename(tmp_path / "data" / "one")
+    with pytest.raises(InputError, match="does not know: one"):
+        cnnzoo.evaluate(finished.path, str(tmp_path / "data"))
+
+
+def test_scripts_train_does_what_the_command_does(finished, tmp_path):
+    from conftest import ROOT
+
+    line = [
+        sys.executable,
+        ROOT / "scripts" / "train.py",
+        "--config",
+        finished.config_file,
+        "--run",
+        tmp_path / "again",
+    ]
+    subprocess.run(list(map(str, line)), check=True, capture_output=True)
+    assert equal(weights(finished.path), weights(tmp_path / "again"))

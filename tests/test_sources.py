@@ -1,0 +1,841 @@
+"""From a name or a folder to images, labels and class names, split and decoded once."""
+
+import os
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnzoo.config import AugmentConfig, DataConfig
+from cnnzoo.data import arrays, sources
+from cnnzoo.data.augment import Augment
+from cnnzoo.data.batches import TrainBatches
+from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.data.sources import Dataset
+from cnnzoo.errors import InputError
+
+COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}  # a class is a colour
+PLAIN = AugmentConfig()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch) -> Path:
+    """An empty home, and no cache chosen."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("CNNZOO_CACHE", raising=False)
+    return home
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """The files that are decoded from here on."""
+    names, decode = [], arrays.decode
+
+    def noted(file, channels):
+        names.append(Path(file).name)
+        return decode(file, channels)
+
+    monkeypatch.setattr(arrays, "decode", noted)
+    return names
+
+
+@pytest.fixture
+def no_network(monkeypatch) -> None:
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def paint(folder: Path, counts: dict[str, int]) -> Path:
+    """`counts` images of various sizes in each class folder, in the colour that the class is named after."""
+    for name, many in counts.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(many):
+            size = (10 + i % 3, 12 - i % 4)
+            Image.new("RGB", size, COLOURS[Path(name).name]).save(folder / name / f"{i:03}.png")
+    return folder
+
+
+def load(source, input_size=8, augment=PLAIN, channels=None, preprocess=None, **config) -> Dataset:
+    return sources.load(DataConfig(str(source), **config), augment, input_size, channels, preprocess)
+
+
+def everything(split: sources.Split) -> np.ndarray:
+    return split.images.take(np.arange(len(split)))
+
+
+def file_names(split: sources.Split) -> list[str]:
+    return ["/".join(Path(name).parts[-2:]) for name in split.names]
+
+
+def assert_aligned(data: Dataset) -> None:
+    """Each image has its class's colour, its label, and a name in its class's folder."""
+    for split in (data.train, data.val):
+        colours = np.array([COLOURS[data.classes[label]] for label in split.labels])
+        np.testing.assert_array_equal(everything(split)[:, 4, 4], colours)
+        assert [Path(name).parent.name for name in split.names] == [data.classes[label] for label in split.labels]
+        assert len(split) == len(split.images) == len(split.labels) == len(split.names)
+        assert split.labels.dtype == np.int64
+
+
+# ---- digits
+
+
+def test_digits_are_1797_in_10_classes():
+    data = load("digits")
+    assert data.name == "digits"
+    assert data.classes == tuple("0123456789")
+    assert len(data.train) + len(data.val) == 1_797
+    assert (len(data.train), len(data.val)) == (1_438, 359)
+    assert data.notes == ()
+
+
+def test_no_digit_is_in_both_parts():
+    split = load("digits").split()
+    assert set(split) == {"train", "val"}
+    assert sorted(split["train"] + split["val"]) == sorted(f"digits/{i}" for i in range(1_797))
+
+
+def test_each_digit_is_held_out_in_the_same_share():
+    data = load("digits")
+    train, val = (np.bincount(split.labels, minlength=10) for split in (data.train, data.val))
+    assert (np.abs(val - 0.2 * (train + val)) <= 1).all()
+
+
+def test_split_is_a_function_of_its_seed():
+    assert load("digits").split() == load("digits").split()
+    assert load("digits", split_seed=0).split() == load("digits").split()
+    assert load("digits", split_seed=1).split() != load("digits").split()
+
+
+def test_split_does_not_depend_on_the_global_generators():
+    first = load("digits").split()
+    np.random.seed(7)  # noqa: NPY002
+    assert load("digits").split() == first
+
+
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.2, 359), (0.5, 898), (0.001, 10), (0.999, 1_787)])
+def test_fraction_held_out(fraction, held_out):
+    data = load("digits", val_fraction=fraction)
+    assert len(data.val) == held_out
+    assert set(data.val.labels) == set(data.train.labels) == set(range(10))
+
+
+def test_digits_are_scikit_learns_pixels_on_the_scale_of_255():
+    from sklearn.datasets import load_digits
+
+    digits, data = load_digits(), load("digits", size=8)
+    numbers = [int(name.removeprefix("digits/")) for name in data.train.names]
+    expected = (digits.images[numbers] * 255 / 16).round()
+    np.testing.assert_array_equal(everything(data.train)[:, :, :, 0], expected)
+    np.testing.assert_array_equal(data.train.labels, digits.target[numbers])
+
+
+@pytest.mark.parametrize("size", [8, 9, 16, 32])
+def test_digits_take_any_size(size):
+    data = load("digits", input_size=size)
+    assert data.train.images.shape == (1_438, size, size, 1)
+    assert data.val.images.shape == (359, size, size, 1)
+    assert data.preprocess.size == size
+
+
+def test_named_set_in_3_channels_is_grey_three_times():
+    grey, colour = load("digits"), load("digits", channels=3)
+    assert colour.train.images.shape == (1_438, 8, 8, 3)
+    np.testing.assert_array_equal(everything(colour.train), everything(grey.train).repeat(3, axis=3))
+    assert colour.preprocess.mean == grey.preprocess.mean * 3
+    assert colour.preprocess.std == grey.preprocess.std * 3
+
+
+def test_size_of_the_config_wins_over_the_nets():
+    assert load("digits", input_size=32, size=16).train.images.shape == (1_438, 16, 16, 1)
+
+
+def test_images_have_1_or_3_channels():
+    with pytest.raises(InputError, match=r"images have 1 or 3 channels, but model\.in_chans is 4"):
+        load("digits", channels=4)
+
+
+# ---- MNIST and Fashion-MNIST, from the real files
+
+real = pytest.mark.skipif(
+    not os.environ.get("CNNZOO_DATA"), reason="CNNZOO_DATA does not say where the files of MNIST lie"
+)
+CLASSES = {
+    "mnist": tuple("0123456789"),
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+}
+FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+
+
+def raw(name: str, file: str, header: int) -> np.ndarray:
+    return np.fromfile(Path(os.environ["CNNZOO_DATA"], FOLDERS[name], "raw", file), np.uint8, offset=header)
+
+
+@real
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_mnist_is_60000_and_10000_with_a_margin_of_2(name):
+    data = load(name, size=32)
+
+    assert data.classes == CLASSES[name]
+    assert data.train.images.shape == (60_000, 32, 32, 1)
+    assert data.val.images.shape == (10_000, 32, 32, 1)
+    for split, prefix in ((data.train, "train"), (data.val, "t10k")):
+        labels = raw(name, f"{prefix}-labels-idx1-ubyte", 8)
+        images = raw(name, f"{prefix}-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+        np.testing.assert_array_equal(split.labels, labels)
+        pixels = everything(split)[:, :, :, 0]
+        np.testing.assert_array_equal(pixels[:, 2:30, 2:30], images)
+        assert pixels.sum(dtype=np.int64) == images.sum(dtype=np.int64)  # so the margin is black
+
+
+@real
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_mnists_mean_and_std_are_its_training_pixels(name):
+    preprocess = load(name, size=28).preprocess
+    pixels = raw(name, "train-images-idx3-ubyte", 16) / 255
+    assert preprocess.mean == pytest.approx((pixels.mean(),), abs=1e-4)
+    assert preprocess.std == pytest.approx((pixels.std(),), abs=1e-4)
+
+
+@real
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(("size", "margin"), [(28, 0), (29, 0), (32, 2)])
+def test_mnist_keeps_its_pixels_up_to_size_32(size, margin):
+    data = load("mnist", size=size)
+    first = raw("mnist", "t10k-images-idx3-ubyte", 16)[:784].reshape(28, 28)
+    seen = data.val.images.take(np.array([0]))[0, margin : margin + 28, margin : margin + 28, 0]
+    np.testing.assert_array_equal(seen, first)
+
+
+@real
+def test_root_wins_over_the_environment(monkeypatch, no_network):
+    there = os.environ["CNNZOO_DATA"]
+    monkeypatch.setenv("CNNZOO_DATA", "/nowhere")
+    assert len(load("mnist", input_size=28, root=there).val) == 10_000
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_missing_set_without_a_network_is_one_line_with_root_and_remedy(name, tmp_path):
+    with pytest.raises(InputError) as caught:
+        load(name, root=str(tmp_path / "sets"))
+    message = str(caught.value)
+    assert message.startswith(f"{name} is not complete under {tmp_path / 'sets'} and could not be fetched")
+    assert "no network" in message
+    assert "data.root or $CNNZOO_DATA" in message
+    assert "\n" not in message
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("content", [b"", b"\x00\x00", b"no idx file, but long enough for a header"])
+def test_damaged_set_is_one_line_with_root_and_remedy(content, tmp_path):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{part}-ubyte").write_bytes(content)
+    with pytest.raises(InputError, match=f"^mnist .*{tmp_path}.*CNNZOO_DATA"):
+        load("mnist", root=str(tmp_path))
+
+
+# ---- folders
+
+
+def test_class_folders_are_split_class_by_class(tmp_path):
+    data = load(paint(tmp_path, {"red": 40, "blue": 20, "green": 8}), val_fraction=0.25)
+    assert data.classes == ("blue", "green", "red")
+    assert Counter(data.train.labels.tolist()) == {0: 15, 1: 6, 2: 30}
+    assert Counter(data.val.labels.tolist()) == {0: 5, 1: 2, 2: 10}
+    assert not set(data.train.names) & set(data.val.names)
+    assert_aligned(data)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5, 0.95])
+def test_a_rare_class_is_in_both_parts(fraction, tmp_path):
+    data = load(paint(tmp_path, {"red": 50, "blue": 2}), val_fraction=fraction)
+    assert set(data.train.labels.tolist()) == {0, 1}
+    assert set(data.val.labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
+def test_train_and_a_held_out_folder_are_kept_apart(held_out, tmp_path):
+    paint(tmp_path, {"train/red": 4, "train/blue": 3, f"{held_out}/red": 2, f"{held_out}/blue": 1})
+    data = load(tmp_path)
+    assert data.classes == ("blue", "red")
+    assert file_names(data.train) == [f"blue/{i:03}.png" for i in range(3)] + [f"red/{i:03}.png" for i in range(4)]
+    assert file_names(data.val) == ["blue/000.png", "red/000.png", "red/001.png"]
+    assert all(f"/{held_out}/" in name for name in data.val.names)
+    assert_aligned(data)
+
+
+def test_val_comes_before_test(tmp_path):
+    paint(tmp_path, {f"{part}/{name}": 2 for part in ("train", "val", "test") for name in ("red", "blue")})
+    assert all("/val/" in name for name in load(tmp_path).val.names)
+
+
+def test_train_alone_is_split(tmp_path):
+    data = load(paint(tmp_path, {"train/red": 10, "train/blue": 10}))
+    assert (len(data.train), len(data.val)) == (16, 4)
+    assert_aligned(data)
+
+
+def test_val_may_lack_a_class(tmp_path):
+    paint(tmp_path, {"train/red": 3, "train/green": 3, "train/blue": 3, "val/red": 2})
+    data = load(tmp_path)
+    assert data.classes == ("blue", "green", "red")
+    assert data.val.labels.tolist() == [2, 2]
+    assert_aligned(data)
+
+
+def test_images_in_folders_within_a_class_belong_to_it(tmp_path):
+    paint(tmp_path, {"red": 3, "blue": 3})
+    shutil.copytree(tmp_path / "red", tmp_path / "red" / "2019" / "May")
+    assert Counter(np.concatenate([split.labels for split in (load(tmp_path).train, load(tmp_path).val)])) == {
+        0: 3,
+        1: 6,
+    }
+
+
+def test_order_of_files_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
+    paint(tmp_path, {"red": 6, "blue": 6})
+    expected = load(tmp_path).split()
+    listed, walked = Path.iterdir, Path.rglob
+    monkeypatch.setattr(Path, "iterdir", lambda folder: reversed(list(listed(folder))))
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: reversed(list(walked(folder, pattern))))
+    assert load(tmp_path).split() == expected
+
+
+def test_photos_are_rgb_scaled_and_cropped_as_preprocess_says(tmp_path):
+    folder = paint(tmp_path / "set", {"red": 2, "blue": 2})
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    for file in folder.rglob("*.png"):
+        Image.fromarray(noise).save(file)
+    data = load(folder, size=64, resize=70)
+    assert data.preprocess == Preprocess(64, 70, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for image in everything(data.val):
+        np.testing.assert_array_equal(image, data.preprocess.pixels(noise))
+
+
+@pytest.mark.parametrize(("size", "resize"), [(224, 256), (299, 342), (96, 110), (64, 64), (32, 32)])
+def test_photos_are_resized_to_8_7ths_but_small_pictures_kept_whole(size, resize, tmp_path):
+    assert load(paint(tmp_path, {"red": 2, "blue": 2}), size=size).preprocess.resize == resize
+
+
+def test_grey_net_gets_grey_photos(tmp_path):
+    data = load(paint(tmp_path, {"red": 4, "blue": 4}), channels=1)
+    assert data.train.images.shape[3] == 1
+    assert data.preprocess.mean == pytest.approx((0.449,))
+
+
+# ---- folders that do not fit
+
+
+def test_val_class_missing_in_train_is_named(tmp_path):
+    paint(tmp_path, {"train/red": 2, "train/blue": 2, "val/red": 1, "val/green": 1})
+    with pytest.raises(InputError, match=rf"{tmp_path}/val has classes that {tmp_path}/train lacks: green"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["", "train/", "val/"])
+def test_empty_class_folder_is_named(part, tmp_path):
+    inside = ["train/", "val/"] if part else [""]
+    paint(tmp_path, {f"{folder}{name}": 2 for folder in inside for name in ("red", "blue")})
+    (tmp_path / part / "green").mkdir()
+    with pytest.raises(InputError, match=f"there is no image in {tmp_path / part / 'green'}; fill or remove it"):
+        load(tmp_path)
+
+
+def test_all_empty_class_folders_are_named(tmp_path):
+    paint(tmp_path, {"red": 2})
+    (tmp_path / "blue").mkdir()
+    (tmp_path / "green").mkdir()
+    with pytest.raises(InputError, match=f"{tmp_path / 'blue'}, {tmp_path / 'green'}; fill or remove them"):
+        load(tmp_path)
+
+
+def test_folder_without_images_names_the_endings(tmp_path):
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("")
+    with pytest.raises(InputError, match=rf"{tmp_path} holds no images; known endings: .*\.jpg.*\.png"):
+        load(tmp_path)
+
+
+def test_empty_folder_lacks_class_folders(tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path} holds no sub-folder for each class; put each class's images"):
+        load(tmp_path)
+
+
+def test_loose_images_need_class_folders(tmp_path):
+    paint(tmp_path, {"red": 3})
+    for file in (tmp_path / "red").iterdir():
+        file.rename(tmp_path / file.name)
+    (tmp_path / "red").rmdir()
+    with pytest.raises(InputError, match=f"{tmp_path} holds 3 images, but no sub-folder for each class"):
+        load(tmp_path)
+
+
+def test_one_class_is_not_enough(tmp_path):
+    with pytest.raises(InputError, match=rf"{tmp_path} holds one class only \(red\); a classifier needs two"):
+        load(paint(tmp_path, {"red": 5}))
+
+
+def test_class_of_one_image_cannot_be_split(tmp_path):
+    with pytest.raises(InputError, match=r"class 'red' .* has one image only; it needs two"):
+        load(paint(tmp_path, {"blue": 5, "red": 1}))
+
+
+def test_class_of_one_image_is_enough_beside_val(tmp_path):
+    data = load(paint(tmp_path, {"train/blue": 2, "train/red": 1, "val/blue": 1, "val/red": 1}))
+    assert data.train.labels.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [("mnsit", "mnist"), ("MNIST", "mnist"), ("digit", "digits"), ("fashion-mnist", "fashion_mnist")],
+)
+def test_misspelt_set_offers_the_near_one(source, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"{source!r} is neither a known set nor a folder; did you mean {meant}"):
+        load(source)
+
+
+def test_name_like_none_lists_the_sets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="sets by name: digits, mnist, fashion_mnist, cifar10, cifar100"):
+        load("holiday")
+
+
+def test_missing_folder_is_missing(tmp_path):
+    with pytest.raises(InputError, match=rf"data\.source: there is no folder {tmp_path}/photos"):
+        load(tmp_path / "photos")
+
+
+def test_file_is_no_folder(tmp_path):
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(InputError, match=rf"data\.source: {tmp_path}/photos\.zip is not a folder"):
+        load(tmp_path / "photos.zip")
+
+
+# ---- what is passed over
+
+
+def test_hidden_folders_are_ignored(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    shutil.copytree(tmp_path / "red", tmp_path / ".ipynb_checkpoints")
+    shutil.copytree(tmp_path / "blue", tmp_path / "red" / ".ipynb_checkpoints")
+    data = load(tmp_path)
+    assert data.classes == ("blue", "red")
+    assert len(data.train) + len(data.val) == 8
+    assert data.notes == ()
+    assert_aligned(data)
+
+
+def test_stray_files_are_told(tmp_path):
+    paint(tmp_path, {"train/red": 4, "train/blue": 4, "val/red": 1, "val/blue": 1})
+    (tmp_path / "train" / "red" / "Thumbs.db").touch()
+    (tmp_path / "train" / "blue" / "notes.txt").touch()
+    (tmp_path / "train" / "blue" / ".DS_Store").touch()
+    (tmp_path / "val" / "blue" / "scores.csv").touch()
+    data = load(tmp_path)
+    assert len(data.notes) == 2
+    assert data.notes[0].startswith(f"2 files in {tmp_path / 'train'} ")
+    assert data.notes[1].startswith("1 file")
+    assert f"{tmp_path / 'val'} " in data.notes[1]
+    assert_aligned(data)
+
+
+@pytest.mark.parametrize("ending", ["JPG", "jpeg", "Png", "webp", "tiff", "gif", "bmp"])
+def test_endings_of_images_in_any_case(ending, tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    Image.new("RGB", (12, 12), COLOURS["red"]).save(tmp_path / "red" / f"more.{ending}")
+    data = load(tmp_path)
+    assert len(data.train) + len(data.val) == 9
+    assert data.notes == ()
+
+
+# ---- files that cannot be read
+
+
+@pytest.fixture
+def spoilt(tmp_path) -> Path:
+    """12 images of which three cannot be read: no image, empty, cut short."""
+    paint(tmp_path, {"train/red": 4, "train/green": 2, "train/blue": 3, "val/red": 1, "val/blue": 2})
+    (tmp_path / "train" / "blue" / "001.png").write_text("no image")
+    (tmp_path / "train" / "red" / "000.png").write_bytes(b"")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "noise.png")
+    whole = (tmp_path / "noise.png").read_bytes()
+    (tmp_path / "val" / "blue" / "000.png").write_bytes(whole[: len(whole) // 2])
+    return tmp_path
+
+
+@pytest.mark.parametrize("cache", ["auto", "none"])
+def test_bad_training_files_stop_and_are_all_named_in_one_line(cache, spoilt):
+    with pytest.raises(InputError) as caught:
+        load(spoilt, cache=cache)
+    message = str(caught.value)
+    assert f"{spoilt}/train/blue/001.png: it is not an image" in message
+    assert f"{spoilt}/train/red/000.png: the file is empty" in message
+    assert f"{spoilt}/val/blue/000.png: it is cut short" in message
+    assert message.startswith("3 files cannot be read")
+    assert "data.bad_files skip" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("cache", ["auto", "none"])
+def test_bad_files_are_left_out_and_told(cache, spoilt):
+    data = load(spoilt, bad_files="skip", cache=cache)
+    assert file_names(data.train) == [
+        "blue/000.png",
+        "blue/002.png",
+        "green/000.png",
+        "green/001.png",
+        "red/001.png",
+        "red/002.png",
+        "red/003.png",
+    ]
+    assert file_names(data.val) == ["blue/001.png", "red/000.png"]
+    assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert_aligned(data)
+    assert len(data.notes) == 1
+    assert data.notes[0].startswith("3 files left out because they cannot be read: ")
+    assert f"{spoilt}/val/blue/000.png: it is cut short" in data.notes[0]
+
+
+def test_bad_files_are_told_every_time(spoilt):
+    first, second = (load(spoilt, bad_files="skip") for _ in range(2))
+    assert first.notes == second.notes
+    with pytest.raises(InputError, match="3 files cannot be read"):
+        load(spoilt)
+
+
+@pytest.mark.parametrize("cache", ["auto", "none"])
+def test_bad_files_are_known_by_any_path_to_the_folder(cache, spoilt, monkeypatch):
+    monkeypatch.chdir(spoilt.parent)
+    by_name = load(f"./{spoilt.name}", bad_files="skip", cache=cache)
+    by_path = load(spoilt, bad_files="skip", cache=cache)
+    assert len(by_name.train) == len(by_path.train) == 7
+    assert_aligned(by_path)
+
+
+def test_a_single_bad_file_is_one_file(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    (tmp_path / "red" / "000.png").write_text("no image")
+    with pytest.raises(InputError, match=r"^1 file cannot be read"):
+        load(tmp_path)
+
+
+def test_many_bad_files_are_counted_beyond_ten(tmp_path):
+    paint(tmp_path, {"red": 40, "blue": 40})
+    for i in range(14):
+        (tmp_path / "red" / f"{i:03}.png").write_text("no image")
+    with pytest.raises(InputError, match=r"^14 files cannot be read .*; and 4 more\)"):
+        load(tmp_path)
+
+
+def test_nothing_readable_leaves_no_images(tmp_path):
+    paint(tmp_path, {"train/red": 1, "train/blue": 1, "val/red": 1})
+    for name in ("red", "blue"):
+        (tmp_path / "train" / name / "000.png").write_text("no image")
+    with pytest.raises(InputError, match=f"{tmp_path} has no train images that can be read"):
+        load(tmp_path, bad_files="skip")
+
+
+def test_file_mended_is_read_again(spoilt):
+    load(spoilt, bad_files="skip")
+    Image.new("RGB", (12, 12), COLOURS["blue"]).save(spoilt / "train" / "blue" / "001.png")
+    data = load(spoilt, bad_files="skip")
+    assert "blue/001.png" in file_names(data.train)
+    assert_aligned(data)
+
+
+def test_file_allowed_to_be_read_is_read_again(tmp_path, monkeypatch):
+    paint(tmp_path, {"red": 4, "blue": 4})
+
+    def forbid(file, channels):
+        raise InputError("no permission to read it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "decode", forbid)
+        with pytest.raises(InputError, match="no permission"):
+            load(tmp_path)
+    assert_aligned(load(tmp_path))  # chmod changes neither a file's size nor its time
+
+
+def test_file_that_goes_bad_later_is_named(tmp_path):
+    data = load(paint(tmp_path, {"red": 4, "blue": 4}), cache="none")
+    gone = Path(data.train.names[0])
+    gone.unlink()
+    with pytest.raises(InputError, match=f"{gone}.*no such file"):
+        data.train.images.take(np.array([0]))
+
+
+# ---- decoded once
+
+
+def test_second_load_decodes_nothing(tmp_path, decoded):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    first = load(tmp_path)
+    assert len(decoded) == 20
+    second = load(tmp_path)
+    assert len(decoded) == 20
+    np.testing.assert_array_equal(everything(first.train), everything(second.train))
+    np.testing.assert_array_equal(everything(first.val), everything(second.val))
+
+
+def test_changed_file_is_noticed(tmp_path):
+    paint(tmp_path, {"train/red": 5, "train/blue": 5, "val/red": 5})
+    load(tmp_path)
+    Image.new("RGB", (30, 30), (1, 2, 3)).save(tmp_path / "val" / "red" / "003.png")
+    colours = everything(load(tmp_path).val)[:, 4, 4].tolist()
+    assert colours == [[255, 0, 0]] * 3 + [[1, 2, 3]] + [[255, 0, 0]]
+
+
+def test_touched_file_is_noticed(tmp_path, decoded):
+    paint(tmp_path, {"train/red": 5, "train/blue": 5, "val/red": 5})
+    load(tmp_path)
+    decoded.clear()
+    os.utime(tmp_path / "val" / "red" / "000.png", ns=(1, 1))
+    load(tmp_path)
+    assert sorted(decoded) == [f"{i:03}.png" for i in range(5)]  # of val, not of train
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": 9}, {"resize": 10}, {"interpolation": "bicubic"}, {"channels": 1}], ids=lambda c: next(iter(c))
+)
+def test_another_geometry_is_decoded_anew(change, tmp_path, decoded):
+    paint(tmp_path, {"train/red": 5, "train/blue": 5, "val/red": 5})
+    load(tmp_path)
+    load(tmp_path, **change)
+    assert len(decoded) == 30
+
+
+@pytest.mark.parametrize("change", [{"mean": [0.5, 0.5, 0.5]}, {"workers": 3}, {"bad_files": "skip"}])
+def test_what_leaves_the_pixels_alone_decodes_nothing(change, tmp_path, decoded):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    load(tmp_path)
+    load(tmp_path, **change)
+    assert len(decoded) == 20
+
+
+def test_training_for_random_parts_keeps_all_that_the_resize_leaves(tmp_path):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    data = load(tmp_path, augment=AugmentConfig(crop="resized"), size=8, resize=10)
+    assert data.train.images.shape == (16, 10, 10, 3)
+    assert data.val.images.shape == (4, 8, 8, 3)
+
+
+def test_memory_map_gives_the_same(tmp_path, monkeypatch):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    in_memory = load(tmp_path)
+    monkeypatch.setattr(arrays, "IN_MEMORY", 0)
+    mapped = load(tmp_path)
+    assert isinstance(mapped.train.images.pixels, np.memmap)
+    np.testing.assert_array_equal(everything(mapped.train), everything(in_memory.train))
+    assert_aligned(mapped)
+
+
+@pytest.mark.parametrize("augment", [PLAIN, AugmentConfig(flip=True, crop="padded", rotation=20, cutout=3)])
+def test_without_a_cache_batches_are_the_same(augment, tmp_path):
+    paint(tmp_path, {"red": 12, "blue": 12})
+    for i, file in enumerate(sorted(tmp_path.rglob("*.png"))):
+        noise = np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)
+        Image.fromarray(noise).save(file)
+    epochs = []
+    for cache in ("auto", "none"):
+        data = load(tmp_path, augment=augment, cache=cache)
+        change = Augment(augment, 8, data.preprocess.mean, data.preprocess.std)
+        batches = TrainBatches(data.train.images, data.train.labels, 5, change, seed=0)
+        epochs.append([(images.numpy(), labels.numpy()) for images, labels in batches.epoch(0)])
+    assert len(epochs[0]) == 3
+    for (images, labels), (other_images, other_labels) in zip(*epochs, strict=True):
+        np.testing.assert_array_equal(images, other_images)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
+def test_without_a_cache_no_pixels_are_stored(tmp_path):
+    paint(tmp_path, {"red": 40, "blue": 40})
+    load(tmp_path, size=64, cache="none")
+    stored = [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".png"]
+    assert sum(file.stat().st_size for file in stored) < 64 * 64 * 3
+
+
+def test_without_a_cache_pixels_are_stored_when_asked_for_later(tmp_path, decoded):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    load(tmp_path, cache="none")
+    load(tmp_path, cache="auto")
+    decoded.clear()
+    assert_aligned(load(tmp_path, cache="auto"))
+    assert decoded == []
+
+
+@pytest.mark.parametrize("cache", ["auto", "none"])
+def test_workers_do_not_change_the_pixels(cache, tmp_path, monkeypatch):
+    paint(tmp_path / "set", {"red": 30, "blue": 30})
+    splits = []
+    for workers in (1, 4):
+        monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / f"cache{workers}"))
+        data = load(tmp_path / "set", cache=cache, workers=workers)
+        assert_aligned(data)
+        splits.append(data)
+    for part in ("train", "val"):
+        one, four = (getattr(data, part) for data in splits)
+        assert one.names == four.names
+        np.testing.assert_array_equal(everything(one), everything(four))
+
+
+def test_more_files_than_wait_in_memory_stay_in_order(tmp_path):
+    paint(tmp_path, {"red": 300, "blue": 300})
+    data = load(tmp_path, workers=4)
+    assert len(data.train) == 480
+    assert_aligned(data)
+
+
+# ---- where the cache lies
+
+
+def test_cache_lies_hidden_in_the_set(tmp_path, home):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    load(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".cnnzoo", "blue", "red"]
+    assert sorted(file.suffix for file in (tmp_path / ".cnnzoo").iterdir()) == [".json", ".json", ".u8", ".u8"]
+    assert list(home.iterdir()) == []
+
+
+def test_chosen_cache_leaves_the_set_alone(tmp_path, monkeypatch, decoded):
+    paint(tmp_path / "set", {"red": 10, "blue": 10})
+    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "cache"))
+    load(tmp_path / "set")
+    load(tmp_path / "set")
+    assert len(decoded) == 20
+    assert sorted(entry.name for entry in (tmp_path / "set").iterdir()) == ["blue", "red"]
+    assert (tmp_path / "cache").is_dir()
+
+
+def test_read_only_set_is_cached_at_home(tmp_path, monkeypatch, home, decoded):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    tmp_path.chmod(0o555)
+    if os.access(tmp_path, os.W_OK):  # root may write anywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(tmp_path))
+    try:
+        load(tmp_path)
+        assert_aligned(load(tmp_path))
+    finally:
+        tmp_path.chmod(0o755)
+    assert len(decoded) == 20
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["blue", "red"]
+    assert (home / ".cache" / "cnnzoo").is_dir()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_interrupted_reading_leaves_nothing_half_written(stop, tmp_path, monkeypatch):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    decode, seen = arrays.decode, []
+
+    def interrupted(file, channels):
+        seen.append(file)
+        if len(seen) == 8:
+            raise stop
+        return decode(file, channels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "decode", interrupted)
+        with pytest.raises(stop):
+            load(tmp_path, workers=1)
+    assert list((tmp_path / ".cnnzoo").iterdir()) == []
+    assert_aligned(load(tmp_path))
+
+
+# ---- preprocessing: the weights' own, overridden by the config
+
+
+TRAINED = Preprocess(224, 256, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bicubic")
+
+
+def test_weights_bring_their_own_preprocessing(tmp_path):
+    data = load(paint(tmp_path, {"red": 2, "blue": 2}), input_size=32, preprocess=TRAINED)
+    assert data.preprocess == TRAINED
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "changed"),
+    [
+        ("size", 112, {"size": 112, "resize": 128}),
+        ("resize", 232, {"resize": 232}),
+        ("mean", [0.1, 0.1, 0.1], {"mean": (0.1, 0.1, 0.1)}),
+        ("std", [0.1, 0.1, 0.1], {"std": (0.1, 0.1, 0.1)}),
+    ],
+)
+def test_config_overrides_the_weights(key, value, changed, tmp_path):
+    trained = replace(TRAINED, interpolation="bilinear")
+    data = load(paint(tmp_path, {"red": 2, "blue": 2}), preprocess=trained, **{key: value})
+    assert data.preprocess == replace(trained, **changed)
+
+
+def test_weights_decide_the_channels():
+    assert load("digits", preprocess=replace(TRAINED, size=8, resize=8)).train.images.shape[3] == 3
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.5], [0.1, 0.2, 0.3]), ([0.5, 0.5], [0.1, 0.1])])
+def test_mean_and_std_have_one_number_for_each_channel(mean, std):
+    with pytest.raises(InputError, match=rf"data\.mean and data\.std have {len(mean)} and {len(std)} numbers"):
+        load("digits", channels=3, mean=mean, std=std)
+
+
+# ---- the images to judge a trained net on
+
+
+def judge(source: str | Path, split: bool, **config):
+    return sources.held_out(DataConfig(str(source), **config), Preprocess(8, 8, (0.5,) * 3, (0.5,) * 3), split)
+
+
+def test_held_out_is_the_share_that_training_held_out(tmp_path):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    part, classes, notes = judge(tmp_path, split=True)
+    trained_on = load(tmp_path)
+    assert part.names == trained_on.val.names
+    assert part.labels.tolist() == trained_on.val.labels.tolist()
+    assert classes == ("blue", "red")
+    assert notes == ()
+
+
+def test_held_out_is_everything_where_nothing_is_to_be_split(tmp_path):
+    part, _, _ = judge(paint(tmp_path, {"red": 10, "blue": 10}), split=False)
+    assert len(part) == 20
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_held_out_is_val_where_there_is_one(split, tmp_path):
+    part, _, _ = judge(paint(tmp_path, {"train/red": 3, "train/blue": 3, "val/red": 2}), split=split)
+    assert file_names(part) == ["red/000.png", "red/001.png"]
+
+
+def test_held_out_tells_of_bad_files(spoilt):
+    part, _, notes = judge(spoilt, split=True, bad_files="skip")
+    assert len(part) == 2
+    assert notes == (f"1 file left out because they cannot be read: {spoilt}/val/blue/000.png: it is cut short",)
+    with pytest.raises(InputError, match=r"^1 file cannot be read"):
+        judge(spoilt, split=True)

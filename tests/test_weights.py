@@ -1,0 +1,278 @@
+"""Files of weights, whatever wrapped them, and the table of published ones."""
+
+import os
+import pickle
+import urllib.error
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+import cnnzoo
+
+# Published by torchvision: top-1 and top-5 accuracy in percent, resize before the crop of 224.
+PUBLISHED = {
+    ("alexnet", "tv_in1k"): ("alexnet-owt-7be5be79.pth", 56.522, 79.066, 256),
+    ("vgg11", "tv_in1k"): ("vgg11-8a719046.pth", 69.020, 88.628, 256),
+    ("vgg11_bn", "tv_in1k"): ("vgg11_bn-6002323d.pth", 70.370, 89.810, 256),
+    ("vgg13", "tv_in1k"): ("vgg13-19584684.pth", 69.928, 89.246, 256),
+    ("vgg13_bn", "tv_in1k"): ("vgg13_bn-abd245e5.pth", 71.586, 90.374, 256),
+    ("vgg16", "tv_in1k"): ("vgg16-397923af.pth", 71.592, 90.382, 256),
+    ("vgg16_bn", "tv_in1k"): ("vgg16_bn-6c64b313.pth", 73.360, 91.516, 256),
+    ("vgg19", "tv_in1k"): ("vgg19-dcbb9e9d.pth", 72.376, 90.876, 256),
+    ("vgg19_bn", "tv_in1k"): ("vgg19_bn-c79401a0.pth", 74.218, 91.842, 256),
+    ("resnet18", "tv_in1k"): ("resnet18-f37072fd.pth", 69.758, 89.078, 256),
+    ("resnet34", "tv_in1k"): ("resnet34-b627a593.pth", 73.314, 91.420, 256),
+    ("resnet50", "tv_in1k"): ("resnet50-0676ba61.pth", 76.130, 92.862, 256),
+    ("resnet50", "tv2_in1k"): ("resnet50-11ad3fa6.pth", 80.858, 95.434, 232),
+    ("resnet101", "tv_in1k"): ("resnet101-63fe2227.pth", 77.374, 93.546, 256),
+    ("resnet101", "tv2_in1k"): ("resnet101-cd907fc2.pth", 81.886, 95.780, 232),
+    ("resnet152", "tv_in1k"): ("resnet152-394f9c45.pth", 78.312, 94.046, 256),
+    ("resnet152", "tv2_in1k"): ("resnet152-f82ba261.pth", 82.284, 96.002, 232),
+}
+
+
+@pytest.fixture(scope="module")
+def resnet20():
+    torch.manual_seed(0)
+    net = cnnzoo.create("resnet20").eval()
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+    return net
+
+
+@pytest.fixture
+def file(resnet20, tmp_path):
+    torch.save(resnet20.state_dict(), tmp_path / "resnet20.pth")
+    return tmp_path / "resnet20.pth"
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def same_weights(net, other):
+    state = other.state_dict()
+    return all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+
+
+# --- files
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".tar"])
+def test_torch_file_loads(resnet20, tmp_path, images, suffix):
+    torch.save(resnet20.state_dict(), tmp_path / f"weights{suffix}")
+    net = cnnzoo.create("resnet20", pretrained=tmp_path / f"weights{suffix}").eval()
+    assert torch.equal(net(images), resnet20(images))
+
+
+def test_safetensors_file_loads(resnet20, tmp_path, images):
+    save_file(resnet20.state_dict(), tmp_path / "weights.safetensors")
+    net = cnnzoo.create("resnet20", pretrained=tmp_path / "weights.safetensors").eval()
+    assert torch.equal(net(images), resnet20(images))
+
+
+def test_path_may_be_text(resnet20, file):
+    assert same_weights(cnnzoo.create("resnet20", str(file)), resnet20)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_wrappers_and_prefixes_are_taken_off(resnet20, tmp_path, wrapper, prefix):
+    state = {prefix + name: tensor for name, tensor in resnet20.state_dict().items()}
+    torch.save({wrapper: state, "epoch": 90} if wrapper else state, tmp_path / "weights.pth")
+    assert same_weights(cnnzoo.create("resnet20", tmp_path / "weights.pth"), resnet20)
+
+
+def test_file_from_before_num_batches_tracked_loads(resnet20, tmp_path):
+    state = {name: t for name, t in resnet20.state_dict().items() if not name.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "old.pth")
+    assert same_weights(cnnzoo.create("resnet20", tmp_path / "old.pth"), resnet20)
+
+
+def test_torchvision_file_loads(tmp_path):
+    theirs = torchvision.models.resnet18()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    assert same_weights(cnnzoo.create("resnet18", tmp_path / "theirs.pth"), theirs)
+
+
+def test_report_counts_what_was_loaded(file):
+    report = cnnzoo.create("resnet20", file).load_report
+    assert (len(report.loaded), report.adapted, report.initialised) == (116, (), ())
+    assert str(report) == "116 tensors loaded"
+
+
+def test_features_only_carries_the_weights(resnet20, file, images):
+    maps = cnnzoo.create("resnet20", file, features_only=True, out_indices=(-1,)).eval()(images)
+    assert torch.equal(maps[0], resnet20.forward_features(images))
+
+
+# --- another head, other channels
+
+
+def test_other_classes_leave_a_new_head_and_say_so(resnet20, file, images):
+    net = cnnzoo.create("resnet20", file, num_classes=7).eval()
+    assert net(images).shape == (2, 7)
+    assert torch.equal(net.forward_features(images), resnet20.forward_features(images))
+    assert net.load_report.initialised == ("fc.weight", "fc.bias")
+    assert str(net.load_report) == "114 tensors loaded, fc.weight, fc.bias left at random for the new classes"
+
+
+def test_colour_weights_see_a_grey_image_alike(resnet20, file, images):
+    net = cnnzoo.create("resnet20", file, in_chans=1).eval()
+    grey = images[:, :1]
+    torch.testing.assert_close(net(grey), resnet20(grey.expand(-1, 3, -1, -1)), atol=1e-4, rtol=0)
+    assert net.load_report.adapted == ("conv1.weight",)
+    assert str(net.load_report) == "115 tensors loaded, conv1.weight adapted to the number of channels"
+
+
+@pytest.mark.parametrize("in_chans", [3, 4, 5])
+def test_grey_weights_see_a_grey_image_in_many_channels_alike(tmp_path, in_chans):
+    grey_net = cnnzoo.create("lenet5").eval()
+    torch.save(grey_net.state_dict(), tmp_path / "lenet5.pth")
+    net = cnnzoo.create("lenet5", tmp_path / "lenet5.pth", in_chans=in_chans).eval()
+    grey = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(net(grey.expand(-1, in_chans, -1, -1)), grey_net(grey), atol=1e-4, rtol=0)
+
+
+def test_channels_beyond_three_repeat_the_first(resnet20, file):
+    kernel = cnnzoo.create("resnet20", file, in_chans=4).conv1.weight
+    torch.testing.assert_close(kernel, resnet20.conv1.weight[:, [0, 1, 2, 0]] * 3 / 4)
+
+
+# --- files that do not fit
+
+
+def test_weights_of_another_net_show_both_sides(file):
+    with pytest.raises(cnnzoo.InputError) as refusal:
+        cnnzoo.create("resnet18", file)
+    assert f"{file} does not hold weights of resnet18 (- wanted, + in the file)" in str(refusal.value)
+    assert "- bn1.bias (64,)" in str(refusal.value)
+    assert "+ bn1.bias (16,)" in str(refusal.value)
+
+
+def test_missing_tensors_are_named_and_counted(file):
+    with pytest.raises(cnnzoo.InputError, match=r": - layer1\.3\.bn1\.bias \(16,\), .* and \d+ more$"):
+        cnnzoo.create("resnet32", file)
+
+
+def test_superfluous_tensor_is_refused_by_name(resnet20, tmp_path):
+    torch.save({**resnet20.state_dict(), "extra.weight": torch.zeros(2)}, tmp_path / "more.pth")
+    with pytest.raises(cnnzoo.InputError, match=r"\+ extra\.weight \(2,\)"):
+        cnnzoo.create("resnet20", tmp_path / "more.pth")
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), {}, {"epoch": 3}, {"state_dict": {}}, [torch.zeros(3)]])
+def test_file_without_a_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "strange.pth")
+    with pytest.raises(cnnzoo.InputError, match=r"strange\.pth holds no state dict"):
+        cnnzoo.create("resnet20", tmp_path / "strange.pth")
+
+
+class Bomb:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, 2))])
+def test_file_that_would_run_code_is_refused_and_does_not(tmp_path, save):
+    save({"state_dict": Bomb(tmp_path / "code_ran")}, tmp_path / "bomb.pth")
+    with pytest.raises(cnnzoo.InputError, match=r"bomb\.pth would run code when loaded, so it was not"):
+        cnnzoo.create("resnet20", tmp_path / "bomb.pth")
+    assert not (tmp_path / "code_ran").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("kept", [0, 0.01, 0.5, 0.99])
+def test_cut_file_is_refused(resnet20, tmp_path, suffix, kept):
+    path = tmp_path / f"cut{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(resnet20.state_dict(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(cnnzoo.InputError, match=f"{path} is damaged or cut short"):
+        cnnzoo.create("resnet20", path)
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(cnnzoo.InputError, match="is no run folder"):
+        cnnzoo.create("resnet20", tmp_path)
+
+
+# --- the table
+
+
+def test_unknown_tag_lists_the_tags():
+    with pytest.raises(cnnzoo.InputError, match=r"resnet50 has no weights 'timm'.*its tags are tv2_in1k, tv_in1k"):
+        cnnzoo.create("resnet50", "timm")
+
+
+def test_net_without_published_weights_says_so():
+    with pytest.raises(cnnzoo.InputError, match="the weights table has none for it"):
+        cnnzoo.create("resnet20", pretrained=True)
+
+
+@pytest.mark.parametrize(("model", "tag"), PUBLISHED)
+def test_rows_are_as_published(model, tag):
+    (row,) = [row for row in cnnzoo.list_weights(model) if row.tag == tag]
+    assert (row.file, row.top1, row.top5, row.preprocess["resize"]) == PUBLISHED[model, tag]
+    assert (row.model, row.size, row.preprocess["size"], len(row.classes)) == (model, 224, 224, 1000)
+    assert row.preprocess["mean"] == (0.485, 0.456, 0.406)
+    assert row.preprocess["std"] == (0.229, 0.224, 0.225)
+
+
+def test_rows_of_a_net_are_the_most_accurate_first():
+    assert [(row.tag, row.top1) for row in cnnzoo.list_weights("resnet50")] == [
+        ("tv2_in1k", 80.858),
+        ("tv_in1k", 76.130),
+    ]
+
+
+def test_list_weights_takes_wildcards():
+    assert {row.model for row in cnnzoo.list_weights("vgg*_bn")} == {"vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"}
+    assert cnnzoo.list_weights("plain*") == []
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """torch hub's cache, and no network."""
+
+    def unreachable(url, *args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("pretrained", [True, "tv_in1k"])
+def test_published_weights_bring_classes_and_preprocessing(hub, pretrained):
+    theirs = torchvision.models.resnet18()
+    torch.save(theirs.state_dict(), hub / "resnet18-f37072fd.pth")
+    net = cnnzoo.create("resnet18", pretrained)
+    assert same_weights(net, theirs)
+    assert net.classes[:2] == ("tench", "goldfish")
+    assert (net.preprocessing.resize, net.preprocessing.size) == (256, 224)
+
+
+def test_new_classes_are_not_called_by_the_old_names(hub):
+    torch.save(torchvision.models.resnet18().state_dict(), hub / "resnet18-f37072fd.pth")
+    assert not hasattr(cnnzoo.create("resnet18", True, num_classes=7), "classes")
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "file"), [(True, "resnet50-11ad3fa6.pth"), ("tv_in1k", "resnet50-0676ba61.pth")]
+)
+def test_weights_out_of_reach_say_where_to_put_which_file(hub, pretrained, file):
+    with pytest.raises(cnnzoo.InputError) as refusal:
+        cnnzoo.create("resnet50", pretrained)
+    assert f"https://download.pytorch.org/models/{file}" in str(refusal.value)
+    assert f"{file} is not in {hub}" in str(refusal.value)
