@@ -134,6 +134,7 @@ def evaluate(
     data: str | None = None,
     pretrained: bool | str = False,
     root: str | None = None,
+    device: str = "auto",
     json: bool = False,
 ) -> None:
     """Judge a trained net on images it was not trained on: top-1, top-5, loss, and each class's precision and recall.
@@ -143,11 +144,12 @@ def evaluate(
         data: a data set's name or a folder; by default what the run was validated on.
         pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         root: where named data sets lie.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         json: print JSON.
     """
     import cnnzoo
 
-    result = cnnzoo.evaluate(run_or_model, data, pretrained=pretrained, root=root)
+    result = cnnzoo.evaluate(run_or_model, data, pretrained=pretrained, root=root, device=device)
     print(dumps(result.to_dict()) if json else result)
 
 
@@ -159,6 +161,7 @@ def predict(
     out: str | None = None,
     top: int = 5,
     batch_size: int = 64,
+    device: str = "auto",
 ) -> None:
     """Name what is in images. A file that cannot be read keeps its row and says why.
 
@@ -168,7 +171,8 @@ def predict(
         pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         out: write a CSV with the columns file, top1 …, prob1 …, error instead of printing a table.
         top: how many classes to name.
-        batch_size: images that are in memory together.
+        batch_size: images to a forward pass.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
     """
     import cnnzoo
     from cnnzoo import checkpoint
@@ -178,7 +182,7 @@ def predict(
         if value < 1:
             raise InputError(f"{option} is {value}, but must be at least 1")
     net, _ = open_net(run_or_model, pretrained)
-    result = cnnzoo.predict(net, images, batch_size=batch_size)
+    result = cnnzoo.predict(net, images, batch_size=batch_size, device=device)
     if out:
         checkpoint.write(Path(out), result.to_csv(top).encode())
         print(f"{len(result):,} rows in {out}")

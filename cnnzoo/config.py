@@ -267,7 +267,7 @@ class TrainConfig:
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda, cuda:1 …
         precision: auto (bfloat16 where the GPU has it, else fp32), fp32, bf16 or fp16.
         channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer.
-        compile: run the net through torch.compile.
+        compile: run the net through torch.compile; auto does not.
         phases: null trains everything for `epochs`; a list freezes and thaws stages, see PhaseConfig.
         checkpoint_minutes: save inside an epoch after so many minutes; every epoch ends in a save anyway.
     """

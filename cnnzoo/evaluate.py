@@ -14,6 +14,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
+from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.train.validation import logits
 
@@ -74,7 +75,7 @@ def evaluate(
     pretrained: bool | str = False,
     root: str | None = None,
     batch_size: int = 256,
-    device: str | torch.device = "cpu",
+    device: str = "auto",
 ) -> Evaluation:
     """A run, or a net of the registry with `pretrained` weights, on images it was not trained on.
 
@@ -94,8 +95,9 @@ def evaluate(
     preprocess = zoo.preprocessing(net)
     part, classes, _ = sources.held_out(chosen, preprocess, split=is_own)
     names, labels = _align(getattr(net, "classes", None), net.num_classes, classes, part.labels, chosen.source)
-    batches = EvalBatches(part.images, labels, batch_size, preprocess.mean, preprocess.std, device)
-    outputs, targets = logits(net.to(device), tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
+    where = pick_device(device)
+    batches = EvalBatches(part.images, labels, batch_size, preprocess.mean, preprocess.std, where)
+    outputs, targets = logits(net.to(where), tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
     return measure(outputs.numpy(), targets.numpy(), names)
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, normalise
+from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
 
 
@@ -58,12 +59,12 @@ def predict(
     images: Sequence[str | Path | np.ndarray],
     *,
     batch_size: int = 64,
-    device: str | torch.device = "cpu",
+    device: str | None = None,
 ) -> Predictions:
     """Class probabilities for files, folders of files, PIL images or uint8 arrays.
 
-    A file that cannot be read keeps its row, with the reason in `errors`. Images stream: only `batch_size` are in
-    memory.
+    A file that cannot be read keeps its row, with the reason in `errors`. Images stream, so thousands fit. A module
+    stays on its device unless `device` names another; a run goes to the best one there is.
     """
     net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.load(model_or_run)
     preprocess = zoo.preprocessing(net)
@@ -71,8 +72,11 @@ def predict(
     items = list(_expand(images))
     probabilities = np.full((len(items), len(classes)), np.nan, np.float32)
     errors = [""] * len(items)
+    if net is not model_or_run or device is not None:
+        net = net.to(pick_device(device or "auto"))
+    where = next(net.parameters()).device
     training = net.training
-    net = net.to(device).eval()
+    net.eval()
     try:
         with (
             torch.inference_mode(),
@@ -86,7 +90,7 @@ def predict(
                     else:
                         good.append(place)
                 if good:
-                    batch = torch.from_numpy(np.stack([pixels[place - start] for place in good])).to(device)
+                    batch = torch.from_numpy(np.stack([pixels[place - start] for place in good])).to(where)
                     probabilities[good] = (
                         net(normalise(batch, preprocess.mean, preprocess.std)).float().softmax(1).cpu().numpy()
                     )

@@ -21,6 +21,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
 from cnnzoo.data.sources import Dataset
+from cnnzoo.device import pick_device, pick_precision
 from cnnzoo.errors import InputError
 from cnnzoo.report import page
 from cnnzoo.train import losses, optim, phases
@@ -106,6 +107,8 @@ def train(
     if state is None:
         run.write("config.yaml", config_.dump(config))
         run.write("split.json", json.dumps(data.split()))
+    elif data.split() != run.split:
+        raise InputError(f"{config.data.source} no longer holds the images that {run.path} was begun with")
     run.write("environment.json", json.dumps(environment(device, precision), indent=2))
     for line in (*_header(config, entry, data, device, precision), *data.notes):
         tell(line)
@@ -230,26 +233,6 @@ def _phases(config: TrainConfig) -> list[phases.Phase]:
     if config.phases is None:
         return [phases.Phase(config.epochs)]
     return [phases.Phase(phase.epochs, tuple(phase.trainable), phase.rates) for phase in config.phases]
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, else MPS, else the CPU. Raises InputError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = " ".join(str(error).splitlines()[0].split())
-        raise InputError(f"train.device is {name}, which cannot be used here ({why}); take cpu or auto") from None
-    return device
-
-
-def pick_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on GPUs that compute in it, else fp32."""
-    if name != "auto":
-        return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def environment(device: torch.device, precision: str) -> dict:

@@ -1,11 +1,11 @@
-"""Training speed beside the loop that everyone starts with, both in one run, in turn, with the same net, batch and threads.
+"""Training speed beside the loop everyone starts with: in one run, in turn, the same net, batch and threads.
 
     python scripts/benchmark_train.py                 # all of it, about ten minutes on two cores
     python scripts/benchmark_train.py speed feed      # some of it
 
-    speed      images a second, lenet5 on MNIST: DataLoader, torchvision's MNIST, ToTensor, Normalize, SGD against our trainer
+    speed      images a second, lenet5 on MNIST: our trainer against DataLoader, ToTensor, Normalize, SGD
     accuracy   seconds of training until 99 % of the test images are right, the same two
-    feed       32x32 images a second with padded crop and flip: DataLoader with PIL against ours, uint8 and normalised float out
+    feed       32x32 images a second with padded crop and flip, uint8 and float out, against DataLoader with PIL
     overhead   our trainer against a hand-written loop over the very same batches, at a step of about 5 ms
     import     import cnnzoo against import torch; what cnnzoo list imports
 
@@ -175,7 +175,7 @@ class Head:
 
 
 def accuracy(target: float = 0.99, most: int = 40) -> list[dict]:
-    """Seconds of training only; neither side's validation counts. The plain loop has its best simple rate: SGD 0.05, momentum 0.9."""
+    """Seconds of training only; neither side's validation counts. The plain loop: SGD 0.05, momentum 0.9, constant."""
     config = config_.read(CONFIGS / "lenet5_mnist_99.yaml")
     batches, val = mnist(config)
     reports = []

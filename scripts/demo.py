@@ -1,6 +1,6 @@
 """The main job, start to end: train lenet5 on digits, then predict some held-out ones by the public command.
 
-    make demo
+make demo
 """
 
 import os

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cnnzoo import config, zoo
 from cnnzoo.data.sources import NAMED
@@ -41,7 +42,6 @@ def test_its_header_says_what_it_reproduces(file):
 
 
 def test_what_is_dumped_is_read_back():
-    made = config.Config(model=config.ModelConfig(name="vgg16"), train=config.TrainConfig(phases=[config.PhaseConfig(2, ["head"])]))
-    import yaml
-
+    phases = [config.PhaseConfig(2, ["head"])]
+    made = config.Config(model=config.ModelConfig(name="vgg16"), train=config.TrainConfig(phases=phases))
     assert config.read(yaml.safe_load(config.dump(made))) == made

@@ -7,9 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors"}
+EVERYBODY = {"errors", "device"}
 MAY_IMPORT = {
     "errors": set(),
+    "device": set(),
     "registry": set(),
     "config": set(),
     "models": {"registry"},

@@ -46,7 +46,10 @@ STAGES = {
 }
 
 
-def make(phases=(Phase(3),), schedule=None, optimizer=None, **options) -> Trainer:
+THREE_EPOCHS = (Phase(3),)
+
+
+def make(phases=THREE_EPOCHS, schedule=None, optimizer=None, **options) -> Trainer:
     torch.manual_seed(0)
     net = Net()
     optim_config = optimizer or OptimConfig(lr=0.1, momentum=0.9)

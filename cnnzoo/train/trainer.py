@@ -5,6 +5,7 @@
 What changes the arithmetic of a step is a visible line in `_step`; the one extension point is `on_epoch`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -149,7 +150,7 @@ class Trainer:
         self.model.train()
         for module in self.frozen:
             module.eval()
-        losses = torch.zeros(steps, dtype=torch.float64, device=self.device)
+        losses = torch.zeros(steps, device=self.device)
         read = progress.step  # losses before this one have been read
         every = 1 if self.device.type == "cpu" else 50  # reading waits for the device
         loss_sum, seconds, started = progress.loss_sum, progress.seconds, time.perf_counter()
@@ -216,8 +217,9 @@ class Trainer:
 
     def _read(self, losses: Tensor, first: int) -> float:
         """The sum of the losses, or InputError at the first that is not finite."""
-        total = losses.sum().item()
-        if total - total != 0:  # infinite or not a number
+        losses = losses.cpu()
+        total = losses.double().sum().item()
+        if not math.isfinite(total):
             step = first + int((~torch.isfinite(losses)).nonzero()[0])
             rate = max(group["lr"] for group in self.optimizer.param_groups)
             raise InputError(
