@@ -571,6 +571,13 @@ def test_resized_crop_and_rotation_compose():
     np.testing.assert_allclose(highest(config, pixels, size=8), np.rot90(corner, axes=(1, 2)), atol=0.02)
 
 
+def test_resized_crop_and_shift_compose():
+    config = AugmentConfig(crop="resized", scale=(0.25, 0.25), ratio=(1.0, 1.0), shift=0.25)
+    pixels = noise(4, 16)
+    window = np.pad(pixels, ((0, 0), (0, 2), (0, 2), (0, 0)))[:, 10:, 10:]  # a quarter of the part's 8 further on
+    np.testing.assert_allclose(highest(config, pixels, size=8), window, atol=0.02)
+
+
 # ---- colours
 
 

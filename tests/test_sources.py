@@ -261,6 +261,27 @@ def test_damaged_set_is_one_line_with_root_and_remedy(content, tmp_path):
         load("mnist", root=str(tmp_path))
 
 
+# ---- ImageNet, which everyone fetches by themselves
+
+
+def test_imagenet_is_train_and_val_under_root(tmp_path, monkeypatch):
+    paint(tmp_path / "imagenet", {"train/red": 3, "train/blue": 2, "val/red": 1, "val/blue": 1})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    data = load("imagenet", root=str(tmp_path))
+    assert data.name == "imagenet"
+    assert (len(data.train), len(data.val)) == (5, 2)
+    assert_aligned(data)
+    assert (tmp_path / "imagenet" / ".cnnzoo").is_dir()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_missing_imagenet_says_where_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNZOO_DATA", str(tmp_path))
+    with pytest.raises(InputError, match=rf"imagenet is not at {tmp_path}/imagenet; put its train/ and val/ folders"):
+        load("imagenet")
+
+
 # ---- folders
 
 
@@ -425,7 +446,7 @@ def test_misspelt_set_offers_the_near_one(source, meant, tmp_path, monkeypatch):
 
 def test_name_like_none_lists_the_sets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="sets by name: digits, mnist, fashion_mnist, cifar10, cifar100"):
+    with pytest.raises(InputError, match="sets by name: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet"):
         load("holiday")
 
 

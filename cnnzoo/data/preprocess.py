@@ -4,6 +4,7 @@ A `Preprocess` is bound to weights: it travels with them in the run folder, and 
 else.
 """
 
+import math
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,6 +126,11 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
 def fit(image: Image.Image, resize: int, size: int, interpolation: str) -> np.ndarray:
     """`(size, size, C)` uint8: shorter side to `resize`, antialiased, then the centre, or all in a black margin."""
     width, height = image.size
+    reach = math.ceil(4 * min(width, height) * max(size / resize, 1))
+    if max(width, height) > reach:  # blown up, a long strip would fill the memory, and its ends are cut off anyway
+        left, top = max(width - reach, 0) // 2, max(height - reach, 0) // 2
+        image = image.crop((left, top, left + min(width, reach), top + min(height, reach)))
+        width, height = image.size
     if min(width, height) != resize:
         # torchvision truncates the longer side in the same way
         scaled = (resize, resize * height // width) if width <= height else (resize * width // height, resize)
