@@ -169,7 +169,7 @@ def read_torch(file: Path) -> dict:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a strange pickle's protocol, just before it is refused
             return torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
@@ -177,7 +177,7 @@ def read_torch(file: Path) -> dict:
                 f"{file} would run code when loaded, so it was not; save its tensors alone, or as .safetensors"
             ) from None
         raise InputError(f"{file} is damaged or no checkpoint") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{file} is damaged or cut short ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None

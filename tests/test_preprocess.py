@@ -384,6 +384,20 @@ def test_pils_own_limit_is_as_before(tmp_path):
     assert before == Image.MAX_IMAGE_PIXELS
 
 
+@pytest.mark.parametrize("size", [(1, 3_000), (3_000, 1)], ids=["high", "wide"])
+def test_long_strip_does_not_fill_the_memory(size, monkeypatch):
+    scaled, resize = [], Image.Image.resize
+
+    def noted(image, size, *args, **kwargs):
+        scaled.append(size[0] * size[1])
+        return resize(image, size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    pixels = IMAGENET.pixels(Image.new("RGB", size, RED))  # 256 times as wide, it would be 786 MB
+    assert (pixels == RED).all()
+    assert max(scaled) < 100_000_000
+
+
 def test_image_too_large_to_decode_is_refused_with_its_size(tmp_path):
     (tmp_path / "map.ppm").write_bytes(b"P6 30000 20000 255\n")
     with pytest.raises(InputError, match="its 30000x20000 pixels are more than the 500,000,000 that are decoded"):

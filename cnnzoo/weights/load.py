@@ -81,19 +81,17 @@ def load_into(net: nn.Module, entry: Entry, state: Mapping[str, Tensor], source:
     for name in own:
         if name.endswith("num_batches_tracked") and name not in state:  # files from before PyTorch 0.4.1 lack them
             state[name] = own[name]
-    wrong = sorted(
-        f"- {name} {tuple(own[name].shape)}"
-        for name in own
-        if name not in state or state[name].shape != own[name].shape
-    )
-    wrong += sorted(
-        f"+ {name} {tuple(state[name].shape)}"
-        for name in state
-        if name not in own or state[name].shape != own[name].shape
-    )
+    wrong = {name for name in own.keys() | state.keys() if name not in own or name not in state}
+    wrong |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
     if wrong:
-        shown = ", ".join(wrong[:6]) + (f" and {len(wrong) - 6} more" if len(wrong) > 6 else "")
-        raise InputError(f"{source} does not hold weights of {entry.name} (- wanted, + in the file): {shown}")
+        wanted = [f"- {name} {tuple(own[name].shape)}" for name in sorted(wrong) if name in own]
+        given = [f"+ {name} {tuple(state[name].shape)}" for name in sorted(wrong) if name in state]
+        shown = wanted[:4] + given[:4]
+        more = len(wanted) + len(given) - len(shown)
+        raise InputError(
+            f"{source} does not hold weights of {entry.name} (- wanted, + in the file): "
+            f"{', '.join(shown)}{f' and {more} more' if more else ''}"
+        )
     net.load_state_dict(state)
     return LoadReport(
         tuple(name for name in own if name not in {*adapted, *initialised}), tuple(adapted), tuple(initialised)
