@@ -10,8 +10,7 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cnnzoo.zoo": ("create", "info", "list_models", "load", "preprocessing"),
-    "cnnzoo.registry": ("register",),
+    "cnnzoo.zoo": ("create", "info", "list_models", "load", "preprocessing", "register", "unregister"),
     "cnnzoo.weights.table": ("list_weights",),
     "cnnzoo.summary": ("summary",),
     "cnnzoo.run": ("train",),

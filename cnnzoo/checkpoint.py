@@ -15,6 +15,7 @@ import io
 import json
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -172,9 +173,13 @@ def read_torch(file: Path) -> dict:
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        with open(file, "rb") as content:
+            is_pickle = content.read(1) == pickle.PROTO
+        if code or is_pickle:
             raise InputError(
-                f"{file} would run code when loaded, so it was not; save its tensors alone, or as .safetensors"
+                f"{file} would run code when loaded{f' ({code[1]})' if code else ''}, so it was not; "
+                f"save its tensors alone, or as .safetensors"
             ) from None
         raise InputError(f"{file} is damaged or no checkpoint") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:

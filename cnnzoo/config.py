@@ -61,7 +61,7 @@ class DataConfig:
         resize: the image's shorter side before the centre is cut out (or set in a margin); null chooses by size.
         mean: of each channel on the scale 0 to 1; null takes the weights' or the data set's own.
         std: of each channel on the scale 0 to 1; null takes the weights' or the data set's own.
-        interpolation: of every resizing.
+        interpolation: of every resizing; null takes the weights' own, else bilinear.
         val_fraction: share held out, class by class, where the source has no validation images of its own.
         split_seed: chooses that share.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
@@ -75,7 +75,7 @@ class DataConfig:
     resize: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     val_fraction: float = 0.2
     split_seed: int = 0
     bad_files: Literal["error", "skip"] = "error"

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.models._base import FeatureMaps
-from cnnzoo.registry import Entry
+from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import table
 from cnnzoo.weights.load import fetch, load_into, unwrap
 
@@ -60,7 +61,11 @@ def create(
     if pretrained:
         _load_weights(net, entry, pretrained)
     if features_only:
-        return FeatureMaps(net, entry.stages, entry.input_size, out_indices)
+        if isinstance(out_indices, int):
+            raise InputError(f"out_indices is {out_indices}, but must be a sequence such as ({out_indices},)")
+        maps = FeatureMaps(net, entry.stages, out_indices)
+        maps.preprocessing = preprocessing(net)
+        return maps
     if out_indices is not None:
         raise InputError("out_indices goes with features_only=True")
     return net
@@ -73,8 +78,11 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
             if key not in known:
                 raise unknown(f"argument of {entry.name}", key, known)
     for key in ("num_classes", "in_chans"):
-        if key in options and (not isinstance(options[key], int) or options[key] < 1):
-            raise InputError(f"{key} is {options[key]}, but must be a whole number of at least 1")
+        value = options.get(key, 1)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{key} is {value}, but must be a whole number of at least 1")
+    if not 0 <= options.get("drop_rate", 0) < 1:
+        raise InputError(f"drop_rate is {options['drop_rate']}, but must be at least 0 and below 1")
     net = entry.build(**options)
     net.entry = entry
     return net
@@ -95,7 +103,7 @@ def _load_weights(net: nn.Module, entry: Entry, pretrained: bool | str | Path) -
         raise InputError(f"{source.name} holds weights of {source.card['name']}, not of {entry.name}")
     net.load_report = load_into(net, entry, source.read(), source.name)
     if "preprocess" in source.card:
-        net.preprocessing = Preprocess.from_dict(source.card["preprocess"])
+        net.preprocessing = Preprocess.from_dict(source.card["preprocess"]).with_channels(net.in_chans)
     if "classes" in source.card and not net.load_report.initialised:
         net.classes = tuple(source.card["classes"])
 
@@ -157,12 +165,17 @@ def preprocessing(model_or_name: nn.Module | str) -> Preprocess:
     """
     if isinstance(model_or_name, nn.Module) and hasattr(model_or_name, "preprocessing"):
         return model_or_name.preprocessing
-    entry = registry.lookup(model_or_name) if isinstance(model_or_name, str) else model_or_name.entry
-    if isinstance(model_or_name, str) and (rows := table.rows(entry.name)):
-        return Preprocess.from_dict(rows[0].preprocess)
-    channels, size, _ = entry.input_size
-    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
-    return Preprocess(size, round(size * 8 / 7) if size > 64 else size, mean, std)
+    if isinstance(model_or_name, str):
+        entry = registry.lookup(model_or_name)
+        if rows := table.rows(entry.name):
+            return Preprocess.from_dict(rows[0].preprocess)
+        channels, size, _ = entry.input_size
+    else:
+        channels, size, _ = model_or_name.entry.input_size
+        channels = getattr(model_or_name, "in_chans", channels)
+        size = getattr(model_or_name, "image_size", size)
+    resize = round(size * 8 / 7) if size > 64 else size
+    return Preprocess(size, resize, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).with_channels(channels)
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:

@@ -301,17 +301,17 @@ def test_features_only_gives_the_stages_maps(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "reductions"),
+    ("name", "channels", "sides"),
     [
-        ("vgg16", [64, 128, 256, 512, 512], [2, 4, 8, 16, 32]),
-        ("resnet18", [64, 64, 128, 256, 512], [2, 4, 8, 16, 32]),
-        ("resnet50", [64, 256, 512, 1024, 2048], [2, 4, 8, 16, 32]),
-        ("resnet20", [16, 16, 32, 64], [1, 1, 2, 4]),
+        ("vgg16", [64, 128, 256, 512, 512], [112, 56, 28, 14, 7]),
+        ("resnet18", [64, 64, 128, 256, 512], [112, 56, 28, 14, 7]),
+        ("resnet50", [64, 256, 512, 1024, 2048], [112, 56, 28, 14, 7]),
+        ("resnet20", [16, 16, 32, 64], [32, 32, 16, 8]),
     ],
 )
-def test_feature_maps_know_their_channels_and_reductions(name, channels, reductions):
+def test_feature_maps_know_their_channels_and_shapes(name, channels, sides):
     net = on_meta(name, features_only=True)
-    assert (net.channels, net.reductions) == (channels, reductions)
+    assert (net.channels, [shape[1] for shape in net.shapes]) == (channels, sides)
 
 
 @pytest.mark.parametrize(

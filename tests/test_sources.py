@@ -691,7 +691,7 @@ def test_without_a_cache_batches_are_the_same(augment, tmp_path):
         change = Augment(augment, 8, data.preprocess.mean, data.preprocess.std)
         batches = TrainBatches(data.train.images, data.train.labels, 5, change, seed=0)
         epochs.append([(images.numpy(), labels.numpy()) for images, labels in batches.epoch(0)])
-    assert len(epochs[0]) == 3
+    assert len(epochs[0]) == 4
     for (images, labels), (other_images, other_labels) in zip(*epochs, strict=True):
         np.testing.assert_array_equal(images, other_images)
         np.testing.assert_array_equal(labels, other_labels)

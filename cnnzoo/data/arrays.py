@@ -74,7 +74,13 @@ class FileImages:
         return len(self.files)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack(list(self._pool.map(self.geometry.read, (self.files[index] for index in indices))))
+        return np.stack(list(self._pool.map(self._read, (self.files[index] for index in indices))))
+
+    def _read(self, file: Path) -> np.ndarray:
+        try:
+            return self.geometry.read(file)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
 
 
 def decode_files(
@@ -87,9 +93,11 @@ def decode_files(
     """
     key = _fingerprint(files, geometry)
     report, store = cache / f"{key}.json", cache / f"{key}.u8"
-    if not report.exists() or (keep and not store.exists()):
-        _read_once(files, geometry, report, store if keep else None, workers, what)
-    bad = {Path(name): reason for name, reason in json.loads(report.read_text()).items()}
+    if report.exists() and (store.exists() or not keep):
+        found = {int(place): reason for place, reason in json.loads(report.read_text()).items()}
+    else:
+        found = _read_once(files, geometry, report, store if keep else None, workers, what)
+    bad = {files[place]: reason for place, reason in found.items()}
     good = [file for file in files if file not in bad]
     if not keep:
         return FileImages(good, geometry, workers), bad
@@ -98,31 +106,36 @@ def decode_files(
     return ArrayImages(np.array(pixels) if pixels.nbytes <= IN_MEMORY else pixels), bad
 
 
+_MAY_PASS = {"no permission to read it", "there is no such file"}  # not remembered: no fault of the file's content
+
+
 def _read_once(
     files: Sequence[Path], geometry: Geometry, report: Path, store: Path | None, workers: int, what: str
-) -> None:
-    """Write the report and, unless None, the store, each whole or not at all."""
+) -> dict[int, str]:
+    """What is wrong with which file, by place. Writes it down and, unless None, the store, each whole or not at all."""
     report.parent.mkdir(parents=True, exist_ok=True)
-    bad: dict[str, str] = {}
+    bad: dict[int, str] = {}
     part = report.with_name(f".{report.stem}.{os.getpid()}.part")
     try:
         with open(part, "wb") as out, tqdm(total=len(files), desc=what, unit="image", leave=False, disable=None) as bar:
-            for file, pixels in _read_all(files, geometry, workers):
+            for place, pixels in enumerate(_read_all(files, geometry, workers)):
                 bar.update()
                 if isinstance(pixels, str):
-                    bad[str(file)] = pixels
+                    bad[place] = pixels
                 elif store:
                     out.write(pixels)
         if store:
             os.replace(part, store)
-        part.write_text(json.dumps(bad))
-        os.replace(part, report)
+        if not _MAY_PASS & set(bad.values()):
+            part.write_text(json.dumps(bad))
+            os.replace(part, report)
     finally:
         part.unlink(missing_ok=True)
+    return bad
 
 
-def _read_all(files: Sequence[Path], geometry: Geometry, workers: int) -> Iterator[tuple[Path, np.ndarray | str]]:
-    """Each file in order with its pixels, or with what is wrong with it."""
+def _read_all(files: Sequence[Path], geometry: Geometry, workers: int) -> Iterator[np.ndarray | str]:
+    """For each file in order its pixels, or what is wrong with it."""
 
     def read(file: Path) -> np.ndarray | str:
         try:
@@ -132,16 +145,15 @@ def _read_all(files: Sequence[Path], geometry: Geometry, workers: int) -> Iterat
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for start in range(0, len(files), 256):  # no more than these wait in memory
-            chunk = files[start : start + 256]
-            yield from zip(chunk, pool.map(read, chunk), strict=True)
+            yield from pool.map(read, files[start : start + 256])
 
 
 def _fingerprint(files: Sequence[Path], geometry: Geometry) -> str:
-    """Changes with the geometry and with every file's name, size and time of change."""
+    """Changes with the geometry and with every file's name, size, permissions and time of change."""
     digest = hashlib.sha256(repr(geometry).encode())
     for file in files:
         stat = file.stat()
-        digest.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mode}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
 
 

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.preprocess import normalise
@@ -45,7 +45,8 @@ class Augment:
     def __init__(self, config: AugmentConfig, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
         self.config = config
         self.size, self.mean, self.std = size, mean, std
-        self.resamples = config.crop == "resized" or any((config.rotation, config.shift, config.shear, config.zoom))
+        self.moves = any((config.rotation, config.shift, config.shear, config.zoom))
+        self.resamples = config.crop == "resized" or self.moves
 
     def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
         """`(B, H, W, C)` uint8 to `(B, C, size, size)` float32."""
@@ -66,13 +67,17 @@ class Augment:
         return batch
 
     def _resample(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
-        """One bilinear look-up through one affine map per image; what lies outside is black."""
+        """One bilinear look-up through one affine map per image; what lies outside is black.
+
+        A crop alone never reaches outside, so there the outermost half pixel is spared the black.
+        """
         theta = _tensor(self._affine(len(pixels), rng), pixels.device)
-        grid = torch.nn.functional.affine_grid(
+        grid = nn.functional.affine_grid(
             theta, [len(pixels), pixels.shape[3], self.size, self.size], align_corners=False
         )
         images = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        return torch.nn.functional.grid_sample(images, grid, align_corners=False).permute(0, 2, 3, 1)
+        outside = "zeros" if self.moves else "border"
+        return nn.functional.grid_sample(images, grid, padding_mode=outside, align_corners=False).permute(0, 2, 3, 1)
 
     def _affine(self, many: int, rng: np.random.Generator) -> np.ndarray:
         """`(B, 2, 3)`: where in the image, on the scale -1 to 1, each place of the result is looked up."""
@@ -107,7 +112,7 @@ class Augment:
         places = torch.arange(self.size, device=batch.device) + 0.5
         centres = _tensor(rng.uniform(0, self.size, (2, len(batch), 1)), batch.device)
         inside = (places - centres).abs() < half  # (2, B, size)
-        return batch.masked_fill(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0.0)
+        return batch.masked_fill_(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0.0)
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:

@@ -47,7 +47,7 @@ class TrainBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's batches from step `start` on: `(B, C, H, W)` float32 and `(B,)` int64, on the device."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        order = np.random.default_rng((0, self.seed, epoch)).permutation(len(self.images))
         steps = (self._gather(order, epoch, step) for step in range(start, len(self)))
         if self._windows is None:
             steps = _ahead(steps)  # decode or read the next batch while the net works on this one
@@ -57,14 +57,14 @@ class TrainBatches:
 
     def pixels(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same batches as uint8, `(B, H, W, C)`, after flip and padded crop and before all else."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        order = np.random.default_rng((0, self.seed, epoch)).permutation(len(self.images))
         for step in range(start, len(self)):
             pixels, labels, _ = self._gather(order, epoch, step)
             yield pixels, labels
 
     def _gather(self, order: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
         indices = order[step * self.batch_size : (step + 1) * self.batch_size]
-        rng = np.random.default_rng((self.seed, epoch, step))
+        rng = np.random.default_rng((1, self.seed, epoch, step))
         if self._windows is not None:
             pixels = self._windows.take(indices, rng)
         else:

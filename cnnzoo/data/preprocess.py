@@ -6,12 +6,13 @@ else.
 
 import math
 import threading
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from cnnzoo.errors import InputError
@@ -23,7 +24,17 @@ EXTENSIONS = frozenset(
 
 LARGEST = 500_000_000  # pixels; a decoded image of that size takes 1.5 GB
 
-_open_lock = threading.Lock()
+_HUGE = 50_000_000  # pixels of an intermediate image that is not worth making, only for its ends to be cut off
+
+_UPRIGHT = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT,),
+    3: (Image.Transpose.ROTATE_180,),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM,),
+    5: (Image.Transpose.TRANSPOSE,),
+    6: (Image.Transpose.ROTATE_270,),
+    7: (Image.Transpose.TRANSVERSE,),
+    8: (Image.Transpose.ROTATE_90,),
+}  # by the EXIF tag Orientation; PIL's own exif_transpose fails on tags it need not read
 
 
 def decode(file: str | Path, channels: int = 3) -> Image.Image:
@@ -33,8 +44,15 @@ def decode(file: str | Path, channels: int = 3) -> Image.Image:
     first frame. Raises InputError that says what is wrong with the file.
     """
     try:
-        with _open(file) as image:
-            return _to_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
+        with _pil_limit.lifted(), Image.open(file) as image:
+            if image.width * image.height > LARGEST:
+                size = f"{image.width}x{image.height}"
+                raise InputError(f"its {size} pixels are more than the {LARGEST:,} that are decoded")
+            image.load()
+            upright = image
+            for turn in _UPRIGHT.get(image.getexif().get(0x112), ()):
+                upright = upright.transpose(turn)
+            return _to_mode(upright, "L" if channels == 1 else "RGB")
     except InputError:
         raise
     except FileNotFoundError:
@@ -45,26 +63,33 @@ def decode(file: str | Path, channels: int = 3) -> Image.Image:
         empty = Path(file).stat().st_size == 0
         raise InputError("the file is empty" if empty else "it is not an image") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        cut = "truncated" in str(error) or "unexpected end" in str(error).lower()
-        raise InputError("it is cut short" if cut else f"it is damaged ({' '.join(str(error).split())})") from None
+        why = " ".join(str(error).split())
+        cut = "truncated" in why.lower() or "unexpected end" in why.lower()
+        raise InputError("it is cut short" if cut else f"it is damaged ({why})") from None
 
 
-def _open(file: str | Path) -> Image.Image:
-    """Reads the header only.
+class _PilLimit:
+    """PIL's own limit of 89 million pixels stops ordinary large photos; it is lifted while any thread decodes."""
 
-    PIL's own limit of 89 million pixels is lifted meanwhile, since it stops ordinary large photos.
-    """
-    with _open_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    def __init__(self):
+        self._lock, self._users, self._limit = threading.Lock(), 0, None
+
+    @contextmanager
+    def lifted(self):
+        with self._lock:
+            if self._users == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._users += 1
         try:
-            image = Image.open(file)
+            yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    if image.width * image.height > LARGEST:
-        size = f"{image.width}x{image.height}"
-        image.close()
-        raise InputError(f"its {size} pixels are more than the {LARGEST:,} that are decoded")
-    return image
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_pil_limit = _PilLimit()
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -94,11 +119,18 @@ class Preprocess:
 
     def __call__(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> Tensor:
         """A PIL image, a file, or a uint8 array (H, W), (H, W, C) or tensor (C, H, W), to `(C, size, size)` float32."""
-        return normalise(torch.from_numpy(self.pixels(image))[None], self.mean, self.std)[0]
+        return normalise(torch.tensor(self.pixels(image))[None], self.mean, self.std)[0]
 
     def pixels(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> np.ndarray:
         """The same without the normalisation: `(size, size, C)` uint8."""
         return fit(as_image(image, self.channels), self.resize, self.size, self.interpolation)
+
+    def with_channels(self, channels: int) -> "Preprocess":
+        """The same for images of so many channels: grey ones get the mean of the colours' figures."""
+        if channels == self.channels:
+            return self
+        mean, std = (sum(values) / self.channels for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -126,8 +158,8 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
 def fit(image: Image.Image, resize: int, size: int, interpolation: str) -> np.ndarray:
     """`(size, size, C)` uint8: shorter side to `resize`, antialiased, then the centre, or all in a black margin."""
     width, height = image.size
-    reach = math.ceil(4 * min(width, height) * max(size / resize, 1))
-    if max(width, height) > reach:  # blown up, a long strip would fill the memory, and its ends are cut off anyway
+    if resize * resize * max(width, height) / min(width, height) > _HUGE:  # a long strip, of which the middle is wanted
+        reach = math.ceil(4 * min(width, height) * max(size / resize, 1))
         left, top = max(width - reach, 0) // 2, max(height - reach, 0) // 2
         image = image.crop((left, top, left + min(width, reach), top + min(height, reach)))
         width, height = image.size

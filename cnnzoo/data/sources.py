@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data.arrays import ArrayImages, Geometry, Images, cache_folder, decode_files
@@ -160,7 +159,7 @@ def _torchvision(kind: str, mean: tuple[float, ...], std: tuple[float, ...]) -> 
         for train in (True, False):
             try:
                 data = getattr(datasets, kind)(root, train=train, download=True)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:  # what it says of damage
                 why = " ".join(str(error).split())
                 raise InputError(
                     f"{config.source} is not complete under {root} and could not be fetched ({why}); "
@@ -212,8 +211,9 @@ def _folder(folder: Path) -> _Found:
     """A folder of class folders, or one with train/ and val/ of them."""
     photos = {"channels": 3, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "home": folder}
     train = folder / "train"
-    classes, part, notes = _classes(train if train.is_dir() else folder)
-    held_out = next((folder / name for name in HELD_OUT if train.is_dir() and (folder / name).is_dir()), None)
+    split = train.is_dir() and any(entry.is_dir() for entry in train.iterdir())  # else a class of that name
+    classes, part, notes = _classes(train if split else folder)
+    held_out = next((folder / name for name in HELD_OUT if split and (folder / name).is_dir()), None)
     if held_out is None:
         return _Found(classes, part, None, notes=notes, **photos)
     val_classes, val_part, val_notes = _classes(held_out)
@@ -248,7 +248,7 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
         raise InputError(
             f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}"
         )
-    notes = (f"{strays} files in {folder} have no image's ending and were passed over",) if strays else ()
+    notes = (f"{_files(strays)} in {folder} passed over for want of an image's ending",) if strays else ()
     part = _Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
     return tuple(entry.name for entry in classes), part, notes
 
@@ -262,37 +262,36 @@ def _hidden(entry: Path, folder: Path) -> bool:
 
 def _split(found: _Found, config: DataConfig) -> _Found:
     """Hold out `val_fraction` of each class."""
-    part, counts = found.train, np.bincount(found.train.labels, minlength=len(found.classes))
-    if counts.min() < 2:
-        name = found.classes[int(counts.argmin())]
-        raise InputError(
-            f"class {name!r} of {config.source} has one image only; it needs two, one to train and one to validate on"
-        )
-    many = max(round(config.val_fraction * len(part.labels)), len(found.classes))
-    many = min(many, len(part.labels) - len(found.classes))
-    train, val = train_test_split(
-        np.arange(len(part.labels)), test_size=many, random_state=config.split_seed, stratify=part.labels
-    )
-    return replace(found, train=part.choose(np.sort(train)), val=part.choose(np.sort(val)))
+    part, rng = found.train, np.random.default_rng(config.split_seed)
+    val: list[int] = []
+    for label, name in enumerate(found.classes):
+        own = np.flatnonzero(part.labels == label)
+        if len(own) < 2:
+            raise InputError(
+                f"class {name!r} of {config.source} has one image only; "
+                f"it needs two, one to train and one to validate on"
+            )
+        many = min(max(round(config.val_fraction * len(own)), 1), len(own) - 1)
+        val += rng.permutation(own)[:many].tolist()
+    held_out = np.zeros(len(part.labels), dtype=bool)
+    held_out[val] = True
+    return replace(found, train=part.choose(np.flatnonzero(~held_out)), val=part.choose(np.flatnonzero(held_out)))
 
 
 def _preprocess(
     config: DataConfig, found: _Found, input_size: int, channels: int, trained: Preprocess | None
 ) -> Preprocess:
     """The weights' own preprocessing where there is one, else the usual for the size; the config's keys override it."""
-    mean, std = (trained.mean, trained.std) if trained else (found.mean, found.std)
-    mean, std = tuple(config.mean or mean), tuple(config.std or std)
-    if len(mean) == 1 and channels == 3:
-        mean, std = mean * 3, std * 3
-    elif len(mean) == 3 and channels == 1:
-        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    size = config.size or (trained.size if trained else input_size)
+    usual = trained or Preprocess(size, _usual_resize(found, size), found.mean, found.std)
+    usual = usual.with_channels(channels)
+    mean, std = tuple(config.mean or usual.mean), tuple(config.std or usual.std)
     if not len(mean) == len(std) == channels:
         raise InputError(
             f"data.mean and data.std have {len(mean)} and {len(std)} numbers for images of {channels} channels"
         )
-    size = config.size or (trained.size if trained else input_size)
-    resize = config.resize or (round(trained.resize * size / trained.size) if trained else _usual_resize(found, size))
-    return Preprocess(size, resize, mean, std, config.interpolation)
+    resize = config.resize or round(usual.resize * size / usual.size)
+    return Preprocess(size, resize, mean, std, config.interpolation or usual.interpolation)
 
 
 def _usual_resize(found: _Found, size: int) -> int:
@@ -329,10 +328,14 @@ def _scale(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
 def _tell_bad(bad: dict[Path, str], policy: str) -> str:
     shown = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:10])
     more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
-    files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
+    files = _files(len(bad))
     if policy == "error":
         raise InputError(
             f"{files} cannot be read ({shown}{more}); "
             f"mend or remove them, or go on without them by --data.bad_files skip"
         )
     return f"{files} left out because they cannot be read: {shown}{more}"
+
+
+def _files(many: int) -> str:
+    return "1 file" if many == 1 else f"{many} files"

@@ -25,14 +25,17 @@ class Net(nn.Module):
 
         Raises InputError for an image the net cannot take.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise InputError(f"{type(self).__name__} takes images (B, {self.in_chans}, H, W), not {tuple(x.shape)}")
-        if min(x.shape[-2:]) < self.min_size:
-            height, width = x.shape[-2:]
-            raise InputError(
-                f"{type(self).__name__} needs images of at least {self.min_size}x{self.min_size}, not {height}x{width}"
-            )
+        self.check_images(x)
         return self.forward_head(self.forward_features(x))
+
+    def check_images(self, x: Tensor) -> None:
+        """Raises InputError for images of another number of channels, or too small."""
+        name = type(self).__name__
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            raise InputError(f"{name} takes images (B, {self.in_chans}, H, W), not {tuple(x.shape)}")
+        height, width = x.shape[-2:]
+        if min(height, width) < self.min_size:
+            raise InputError(f"{name} needs images of at least {self.min_size}x{self.min_size}, not {height}x{width}")
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images `(B, in_chans, H, W)` to the last feature maps `(B, C, h, w)`."""
@@ -56,58 +59,57 @@ class Net(nn.Module):
         return self.get_classifier().in_features
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a new, randomly initialised head for `num_classes` in place, on the old one's device and in its dtype."""
+        """Put a new, random head in place, on the old one's device and in its dtype; none at all for 0."""
         old = self.get_classifier()
-        new = nn.Linear(
-            old.in_features, num_classes, bias=old.bias is not None, device=old.weight.device, dtype=old.weight.dtype
-        )
-        self.set_submodule(self.head, new)
+        if num_classes == 0:
+            self.set_submodule(self.head, nn.Identity())
+            return
+        if num_classes < 0:
+            raise InputError(f"num_classes is {num_classes}, but must be at least 0")
+        options = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
+        self.set_submodule(self.head, nn.Linear(old.in_features, num_classes, **options))
 
 
 class FeatureMaps(nn.Module):
     """A net cut off before its head: `forward` returns the chosen stages' maps, each `(B, C, H, W)`, input to output.
 
-    `channels`, `reductions` (how many times smaller than the image) and `names` describe them.
+    `names`, `channels` and `shapes` (for one image of the net's own input size) describe them.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        stages: Sequence[Stage],
-        input_size: tuple[int, int, int],
-        out_indices: Sequence[int] | None,
-    ):
+    def __init__(self, net: nn.Module, stages: Sequence[Stage], out_indices: Sequence[int] | None):
         super().__init__()
         spatial = [stage for stage in stages if len(stage.shape) == 3]
-        if out_indices is None:
-            out_indices = range(len(spatial))
-        for index in out_indices:
+        if not spatial:
+            raise InputError("this net has no stages with feature maps")
+        chosen = []
+        for index in range(len(spatial)) if out_indices is None else out_indices:
             if not -len(spatial) <= index < len(spatial):
                 raise InputError(
                     f"out_indices has {index}, but there are {len(spatial)} stages: "
                     f"{', '.join(stage.name for stage in spatial)}"
                 )
-        chosen = [spatial[index] for index in out_indices]
+            chosen.append(spatial[index])
         self.net = net
         self.names = [stage.name for stage in chosen]
         self.channels = [stage.shape[0] for stage in chosen]
-        self.reductions = [round(input_size[1] / stage.shape[1]) for stage in chosen]
-        self._maps: dict[str, Tensor] = {}
-        for stage in chosen:
-            net.get_submodule(stage.modules[-1]).register_forward_hook(self._keeper(stage.name))
-
-    def _keeper(self, name: str):
-        def keep(module, args, output):
-            self._maps[name] = output
-
-        return keep
+        self.shapes = [stage.shape for stage in chosen]
+        self._ends = [stage.modules[-1] for stage in chosen]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        self._maps.clear()
-        self.net.forward_features(x)
-        maps = [self._maps[name] for name in self.names]
-        self._maps.clear()  # the caller alone decides how long they live
-        return maps
+        if isinstance(self.net, Net):
+            self.net.check_images(x)
+        maps: dict[str, Tensor] = {}
+
+        def keep(end: str):
+            return lambda module, args, output: maps.__setitem__(end, output)
+
+        handles = [self.net.get_submodule(end).register_forward_hook(keep(end)) for end in self._ends]
+        try:
+            self.net.forward_features(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [maps[end] for end in self._ends]
 
 
 def pool_and_flatten(f: Tensor) -> Tensor:

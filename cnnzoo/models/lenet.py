@@ -192,6 +192,9 @@ class LeNet5Paper(Net):
         return x if pre_logits else self.output(x)
 
     def reset_classifier(self, num_classes: int) -> None:
+        if num_classes < 1:
+            super().reset_classifier(num_classes)
+            return
         self.output = RBF(num_classes).to(self.f6.weight.device, self.f6.weight.dtype)
 
     def _init_weights(self) -> None:

@@ -38,6 +38,9 @@ def fetch(row: Weights) -> dict[str, Tensor]:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         return torch.hub.load_state_dict_from_url(row.url, map_location="cpu", check_hash=True, weights_only=True)
+    except RuntimeError as error:  # torch's word for a hash that does not match, and for a file cut short
+        why = " ".join(str(error).split())
+        raise InputError(f"{row.model} {row.tag}: {row.file} in {folder} is damaged ({why}); remove it") from None
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise InputError(
             f"{row.model} {row.tag}: {row.file} is not in {folder} and could not be fetched ({error}); "
