@@ -184,7 +184,7 @@ class Bomb:
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, 2))])
 def test_file_that_would_run_code_is_refused_and_does_not(tmp_path, save):
     save({"state_dict": Bomb(tmp_path / "code_ran")}, tmp_path / "bomb.pth")
-    with pytest.raises(cnnzoo.InputError, match=r"bomb\.pth would run code when loaded, so it was not"):
+    with pytest.raises(cnnzoo.InputError, match=r"bomb\.pth would run code when loaded \(posix\.mkdir\)"):
         cnnzoo.create("resnet20", tmp_path / "bomb.pth")
     assert not (tmp_path / "code_ran").exists()
 
