@@ -243,9 +243,9 @@ def feed(rounds: int = 5) -> list[dict]:
     ]
 
 
-def overhead(rounds: int = 9, steps: int = 100) -> list[dict]:
+def overhead(rounds: int = 15, steps: int = 150) -> list[dict]:
     """The same batches, net, optimiser and loss; what our trainer adds."""
-    channels, batch = 16, 48
+    channels, batch = 16, 16
     images = torch.randn(steps, batch, channels, 16, 16).to(memory_format=torch.contiguous_format)
     targets = torch.randint(0, 10, (steps, batch))
 

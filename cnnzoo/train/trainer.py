@@ -150,34 +150,28 @@ class Trainer:
         self.model.train()
         for module in self.frozen:
             module.eval()
-        losses = torch.zeros(steps, device=self.device)
-        read = progress.step  # losses before this one have been read
-        every = 1 if self.device.type == "cpu" else 50  # reading waits for the device
+        unread: list[Tensor] = []  # losses still on the device, where reading one waits for its step
         loss_sum, seconds, started = progress.loss_sum, progress.seconds, time.perf_counter()
-        saved = time.monotonic()
+        saved = shown = time.monotonic()
         total = sum(phase.epochs for phase in self.phases)
-        bar = tqdm(
-            total=steps,
-            initial=progress.step,
-            desc=f"epoch {progress.epoch + 1}/{total}",
-            leave=False,
-            disable=None if self.show_progress else True,
-        )
-        with bar:
+        title = f"epoch {progress.epoch + 1}/{total}"
+        hide = None if self.show_progress else True  # None: unless it is a terminal
+        with tqdm(total=steps, initial=progress.step, desc=title, leave=False, disable=hide) as bar:
             for images, targets in self.batches.epoch(progress.epoch, progress.step):
-                losses[progress.step] = self._step(images, targets)
+                unread.append(self._step(images, targets))
                 progress.step += 1
-                stop = self.should_stop()
-                save = time.monotonic() - saved >= 60 * self.save_minutes
-                if progress.step - read >= every or progress.step == steps or stop or save:
-                    loss_sum += self._read(losses[read : progress.step], read)
-                    bar.update(progress.step - read)
+                now, stop = time.monotonic(), self.should_stop()
+                save = now - saved >= 60 * self.save_minutes
+                if now - shown >= 0.25 or stop or save or progress.step == steps:
+                    loss_sum += self._read(unread)
+                    bar.update(len(unread))
                     bar.set_postfix(loss=f"{loss_sum / progress.step:.4f}", refresh=False)
-                    read = progress.step
+                    unread.clear()
+                    shown = now
                 if (stop or save) and progress.step < steps:
                     progress.loss_sum, progress.seconds = loss_sum, seconds + time.perf_counter() - started
                     self.save(self.state())
-                    saved = time.monotonic()
+                    saved = now
                     if stop:
                         raise Interrupted
         seconds += time.perf_counter() - started
@@ -194,18 +188,18 @@ class Trainer:
 
     def _step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One step of the optimiser; returns the batch's mean loss, on the device."""
-        torch.manual_seed(
-            hash((self.seed, self.progress.epoch, self.progress.step)) % 2**63
-        )  # dropout, for this step alone
+        self._seed_dropout(hash((self.seed, self.progress.epoch, self.progress.step)) % 2**63)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        total = torch.zeros((), device=self.device)
+        total = 0.0
         for part, part_targets in zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
             with autocast(self.device, self.precision):
                 outputs = self.forward(part)
-            loss = self.loss(outputs, part_targets) * (len(part) / len(images))
+            loss = self.loss(outputs, part_targets)
+            if self.accumulate > 1:
+                loss = loss * (len(part) / len(images))
             self.scaler.scale(loss).backward()
-            total += loss.detach()
+            total = total + loss.detach()
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
@@ -215,16 +209,25 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return total
 
-    def _read(self, losses: Tensor, first: int) -> float:
-        """The sum of the losses, or InputError at the first that is not finite."""
-        losses = losses.cpu()
+    def _seed_dropout(self, seed: int) -> None:
+        """For this step alone. torch.manual_seed would do, but formats three stack traces where there is no GPU."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def _read(self, unread: list[Tensor]) -> float:
+        """The sum of the latest steps' losses, or InputError at the first that is not finite."""
+        losses = torch.stack(unread).cpu()
         total = losses.double().sum().item()
         if not math.isfinite(total):
-            step = first + int((~torch.isfinite(losses)).nonzero()[0])
+            first = int((~torch.isfinite(losses)).nonzero()[0])
+            step = self.progress.step - len(unread) + first + 1
             rate = max(group["lr"] for group in self.optimizer.param_groups)
             raise InputError(
-                f"the loss is {losses[step - first].item()} at epoch {self.progress.epoch + 1}, step {step + 1}, "
-                f"rate {rate:.3g}; the last good state is kept; "
+                f"the loss is {losses[first].item()} at epoch {self.progress.epoch + 1}, step {step}, rate {rate:.3g}; "
+                f"the last good state is kept; "
                 f"try a lower optim.lr (a quarter, say), schedule.warmup_epochs or optim.clip_norm"
             )
         return total
