@@ -1,15 +1,17 @@
 """The command line: what it prints, and one clear line with exit code 2 for wrong input."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cnnzoo.cli import main
+from cnnzoo.cli import COMMANDS, main
 
 
 @pytest.fixture
@@ -123,6 +125,14 @@ def test_names_of_functions_stay_functions_when_their_rooms_are_imported():
     import cnnzoo.train.trainer
 
     assert all(callable(getattr(cnnzoo, name)) for name in ("train", "predict", "evaluate", "summary"))
+
+
+def test_the_readme_names_only_commands_and_configs_that_exist():
+    root = Path(__file__).parent.parent
+    readme = (root / "README.md").read_text()
+    assert set(re.findall(r"^\$ cnnzoo (\w+)", readme, re.MULTILINE)) == set(COMMANDS)
+    for name in re.findall(r"configs/\w+\.yaml", readme):
+        assert (root / name).exists()
 
 
 # ---- wrong input
