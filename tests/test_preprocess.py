@@ -185,7 +185,8 @@ def test_array_that_is_no_picture_is_refused(picture):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
 def test_every_mode_becomes_8_bit_rgb_or_grey(mode, channels, tmp_path):
-    file = tmp_path / ("image.tif" if mode in ("CMYK", "YCbCr", "I", "F") else "image.png")
+    ending = {"CMYK": "tif", "I": "tif", "F": "tif", "YCbCr": "jpg"}.get(mode, "png")
+    file = tmp_path / f"image.{ending}"
     Image.new(mode, (6, 4)).save(file)
     image = decode(file, channels)
     assert image.mode == {1: "L", 3: "RGB"}[channels]
