@@ -62,7 +62,7 @@ def register(name: str, **facts) -> Callable[[Callable], Callable]:
 
     def decorator(builder: Callable) -> Callable:
         if name in _entries:
-            first, second = _home(_entries[name].build), _home(builder)
+            first, second = home(_entries[name].build), home(builder)
             raise InputError(f"{name!r} is registered twice, in {first} and in {second}; give one of them another name")
         _entries[name] = Entry(name=name, build=builder, **facts)
         return builder
@@ -87,7 +87,8 @@ def names(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_entries, pattern), key=_natural)
 
 
-def _home(builder: Callable) -> str:
+def home(builder: Callable) -> str:
+    """The module that a builder stands in."""
     return getattr(builder, "func", builder).__module__  # a partial stands for its function
 
 

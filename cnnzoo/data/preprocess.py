@@ -147,11 +147,13 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)):
             raise InputError(
                 f"a picture is uint8 of shape (H, W) or (H, W, C), not {image.dtype} of shape {image.shape}"
             )
         image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+    if not isinstance(image, Image.Image) or 0 in image.size:
+        raise InputError(f"not a picture: {image!r}")
     return _to_mode(image, "L" if channels == 1 else "RGB")
 
 

@@ -227,10 +227,12 @@ def _folder(folder: Path) -> _Found:
 def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
     """Class names in order, files with labels, and what was passed over."""
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    loose = sum(1 for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in EXTENSIONS)
     if not classes:
-        loose = sum(1 for entry in folder.iterdir() if entry.suffix.lower() in EXTENSIONS)
         what = f"{loose} images, but no sub-folder for each class" if loose else "no sub-folder for each class"
         raise InputError(f"{folder} holds {what}; put each class's images into a folder of the class's name")
+    if {entry.name for entry in classes} <= set(HELD_OUT):
+        raise InputError(f"{folder} holds {' and '.join(entry.name for entry in classes)}/ but no train/")
     files, labels, strays, empty = [], [], 0, []
     for label, class_folder in enumerate(classes):
         inside = sorted(
@@ -249,6 +251,8 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
             f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}"
         )
     notes = (f"{_files(strays)} in {folder} passed over for want of an image's ending",) if strays else ()
+    if loose:
+        notes += (f"{_files(loose)} in {folder} passed over for lying outside the class folders",)
     part = _Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
     return tuple(entry.name for entry in classes), part, notes
 

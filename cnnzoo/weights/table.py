@@ -28,9 +28,14 @@ class Weights:
 _TAGS = {"IMAGENET1K_V1": "tv_in1k", "IMAGENET1K_V2": "tv2_in1k"}
 
 
-@lru_cache
 def rows(model: str) -> tuple[Weights, ...]:
-    """All weights for a net, the most accurate first."""
+    """All weights for a net, the most accurate first. A user's own net has none, whatever its name."""
+    ours = registry.home(registry.lookup(model).build).startswith("cnnzoo.models.")
+    return _torchvision_rows(model) if ours else ()
+
+
+@lru_cache
+def _torchvision_rows(model: str) -> tuple[Weights, ...]:
     from torchvision import models as torchvision_models
 
     if model not in torchvision_models.list_models(module=torchvision_models):
