@@ -19,6 +19,14 @@ def data_root() -> Path:
     return Path(root)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def decoded_elsewhere(tmp_path_factory):
+    """Nothing is written into anybody's data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNZOO_CACHE", str(tmp_path_factory.mktemp("decoded")))
+        yield
+
+
 @pytest.fixture
 def command(tmp_path):
     """Run the installed command line in a process of its own, in an empty folder."""

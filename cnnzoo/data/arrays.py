@@ -162,6 +162,7 @@ def cache_folder(beside: Path) -> Path:
     if chosen := os.environ.get("CNNZOO_CACHE"):
         return Path(chosen)
     inside = beside / ".cnnzoo"
-    if os.access(inside if inside.exists() else beside, os.W_OK):
+    place = inside if inside.exists() else beside
+    if os.access(place, os.W_OK) and place.stat().st_mode & 0o222:  # root may write anywhere, but was not asked to
         return inside
     return Path.home() / ".cache" / "cnnzoo" / "decoded"
