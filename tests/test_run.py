@@ -364,9 +364,8 @@ def pictures(finished, tmp_path):
 
 
 def test_predict_writes_a_row_for_every_file(finished, pictures, command, tmp_path):
-    said = {
-        name.rpartition("/")[2]: str(k) for name, k in zip(finished.split["val"], finished.predictions[0].argmax(1))
-    }
+    places = [name.rpartition("/")[2] for name in finished.split["val"]]
+    said = dict(zip(places, map(str, finished.predictions[0].argmax(1)), strict=True))
     done = command("predict", finished.path, pictures, "--out", "out.csv", "--top", 2)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
