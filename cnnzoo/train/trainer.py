@@ -164,8 +164,8 @@ class Trainer:
                 save = now - saved >= 60 * self.save_minutes
                 if now - shown >= 0.25 or stop or save or progress.step == steps:
                     loss_sum += self._read(unread)
-                    bar.update(len(unread))
                     bar.set_postfix(loss=f"{loss_sum / progress.step:.4f}", refresh=False)
+                    bar.update(len(unread))
                     unread.clear()
                     shown = now
                 if (stop or save) and progress.step < steps:
