@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -243,75 +242,59 @@ def feed(rounds: int = 5) -> list[dict]:
     ]
 
 
-def overhead(rounds: int = 80, steps: int = 40, batch: int = 8) -> list[dict]:
-    """The same batches, net, optimiser and loss; what our trainer adds. In random order, and the plain loop twice:
-    the difference between its two figures says how much of ours is noise.
+def overhead(steps: int = 3000, batch: int = 9) -> list[dict]:
+    """What the trainer does with a batch until it asks for the next, beside a plain step on that batch, step by step
+    in turn; the plain step twice, since the difference between its two figures says how much of ours is noise.
     """
-    images = torch.randn(steps, batch, 16, 16, 16)
-    targets = torch.randint(0, 10, (steps, batch))
+    images, targets = torch.randn(batch, 16, 16, 16), torch.randint(0, 10, (batch,))
 
     def net() -> nn.Module:
         torch.manual_seed(0)
         body = [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
-        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).train()
 
-    class Ready:
+    model, peers = net(), {"plain": net(), "plain again": net()}
+    optimizers = {name: torch.optim.SGD(peer.parameters(), lr=0.01, momentum=0.9) for name, peer in peers.items()}
+    seconds: dict[str, list[float]] = {"ours": [], "plain": [], "plain again": []}
+
+    class InTurn:
         batch_size = batch
 
         def __len__(self) -> int:
             return steps
 
         def epoch(self, epoch: int, start: int = 0):
-            return ((images[i], targets[i]) for i in range(start, steps))
+            for _ in range(start, steps):
+                started = time.perf_counter()
+                yield images, targets
+                seconds["ours"].append(time.perf_counter() - started)
+                for name, peer in peers.items():
+                    started = time.perf_counter()
+                    loss = nn.functional.cross_entropy(peer(images), targets)
+                    loss.backward()
+                    optimizers[name].step()
+                    optimizers[name].zero_grad(set_to_none=True)
+                    seconds[name].append(time.perf_counter() - started)
 
-    def ours() -> float:
-        model, reports = net(), []
-        stages = {"all": [name for name, _ in model.named_parameters()]}
-        trainer = Trainer(
-            model,
-            losses.build(LossConfig()),
-            optim.build(OptimConfig(lr=0.01), model, stages),
-            Ready(),
-            [(images[0], targets[0])],
-            phases=[Phase(1)],
-            stages=stages,
-            make_schedule=lambda *sizes: Schedule(ScheduleConfig(name="constant"), *sizes),
-            lr=0.01,
-            on_epoch=lambda report, is_best: reports.append(report),
-            show_progress=False,
-        )
-        trainer.fit()
-        return steps / reports[0].seconds
-
-    def plain() -> float:
-        model = net().train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        started = time.perf_counter()
-        for i in range(steps):
-            loss = nn.functional.cross_entropy(model(images[i]), targets[i])
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return steps / (time.perf_counter() - started)
-
-    columns: dict[str, list[float]] = {"ours": [], "plain": [], "plain again": []}
-    functions = {"ours": ours, "plain": plain, "plain again": plain}
-    rng = random.Random(0)
-    for round_ in range(rounds + 1):
-        for name in rng.sample(list(functions), len(functions)):
-            figure = functions[name]()
-            if round_:
-                columns[name].append(figure)
-    row = ratios(
-        f"trainer, step of {1000 / statistics.median(columns['plain']):.1f} ms",
-        columns["ours"],
-        columns["plain"],
-        "steps/s",
-    )
-    first, mine, second = (statistics.median(columns[name]) for name in ("plain", "ours", "plain again"))
-    added, noise = (first + second) / 2 / mine - 1, second / first - 1
-    print(f"overhead by medians {added:+.1%}; the plain loop against itself {noise:+.1%}")
-    return [row]
+    stages = {"all": [name for name, _ in model.named_parameters()]}
+    Trainer(
+        model,
+        losses.build(LossConfig()),
+        optim.build(OptimConfig(lr=0.01), model, stages),
+        InTurn(),
+        [(images, targets)],
+        phases=[Phase(1)],
+        stages=stages,
+        make_schedule=lambda *sizes: Schedule(ScheduleConfig(name="constant"), *sizes),
+        lr=0.01,
+        show_progress=False,
+    ).fit()
+    warm = {name: [1 / second for second in column[steps // 10 :]] for name, column in seconds.items()}
+    step = 1000 / statistics.median(warm["plain"])
+    return [
+        ratios(f"trainer over plain loop, step of {step:.1f} ms", warm["ours"], warm["plain"], "steps/s"),
+        ratios("the plain loop over itself", warm["plain again"], warm["plain"], "steps/s"),
+    ]
 
 
 def imports(rounds: int = 5) -> list[dict]:
