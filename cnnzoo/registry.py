@@ -20,6 +20,14 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A figure that the paper states, as it states it."""
+
+    what: str  # "parameters", "top-5 error, 10 crops", …
+    figure: str  # "60 million", "18.2 %", …
+
+
+@dataclass(frozen=True)
 class Entry:
     """What is known of an architecture. Every fact is proven by the tests, for every entry."""
 
@@ -29,22 +37,26 @@ class Entry:
     year: int | None = None
     input_size: tuple[int, int, int] = (3, 224, 224)  # (C, H, W) that the figures below are for
     num_classes: int = 1000
-    params: int | None = None  # trainable
+    params: int | None = None  # trainable, without those of auxiliary heads
     macs: int | None = None  # multiply-adds of convolutions and linear layers for one image, eval path
     stages: tuple[Stage, ...] = ()  # input to output; with the head they hold every parameter exactly once
     head: str = ""  # the submodule that maps features to classes
+    aux: tuple[str, ...] = ()  # the auxiliary heads, where the net is built with them
+    aux_params: int = 0  # trainable, of all auxiliary heads
     first_conv: str = ""  # the submodule that sees the image
     min_size: int = 1  # the least height and width that works
     loss: str = "cross_entropy"  # the paper's own, by its name in train/losses.py
+    claims: tuple[Claim, ...] = ()  # what the paper states of this net
     differences: tuple[str, ...] = ()  # from the paper, numbered by their order
 
     def parameters(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Parameter names by stage, input to output, the head last.
 
-        What no stage claims belongs to "rest", before the head.
+        Auxiliary heads are "aux", and what nothing claims is "rest", both before the head.
         """
-        owners = [(stage.name, module) for stage in self.stages for module in stage.modules] + [("head", self.head)]
-        groups: dict[str, list[str]] = {stage.name: [] for stage in self.stages} | {"rest": [], "head": []}
+        owners = [(stage.name, module) for stage in self.stages for module in stage.modules]
+        owners += [*(("aux", module) for module in self.aux), ("head", self.head)]
+        groups: dict[str, list[str]] = {stage.name: [] for stage in self.stages} | {"rest": [], "aux": [], "head": []}
         for name in names:
             owner = next((owner for owner, module in owners if module and name.startswith(f"{module}.")), "rest")
             groups[owner].append(name)

@@ -7,6 +7,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import cnnzoo.models  # noqa: F401  (registers every net)
@@ -37,7 +38,7 @@ def create(
         name: see `list_models`.
         pretrained: False; True (the most accurate row of the weights table); a row's tag; a .pth, .pt or .safetensors
             file; a run folder.
-        num_classes: None is the net's own (1,000, or 10).
+        num_classes: None is the net's own (1,000, or 10); 0 takes the head off.
         in_chans: channels of an image; None is the net's own (3, or 1).
         drop_rate: dropout probability; None is the net's own.
         features_only: a net that returns the stages' feature maps, see `FeatureMaps`.
@@ -57,9 +58,15 @@ def create(
         for key, value in (("num_classes", num_classes), ("in_chans", in_chans), ("drop_rate", drop_rate))
         if value is not None
     }
+    headless = options.get("num_classes") == 0
+    if headless:
+        del options["num_classes"]
     net = _build(entry, {**options, **arch})
     if pretrained:
         _load_weights(net, entry, pretrained)
+    _materialise(net)
+    if headless:
+        net.reset_classifier(0)
     if features_only:
         if isinstance(out_indices, int):
             raise InputError(f"out_indices is {out_indices}, but must be a sequence such as ({out_indices},)")
@@ -77,15 +84,39 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
         for key in options:
             if key not in known:
                 raise unknown(f"argument of {entry.name}", key, known)
-    for key in ("num_classes", "in_chans"):
+    for key, least in (("num_classes", 0), ("in_chans", 1)):
         value = options.get(key, 1)
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{key} is {value}, but must be a whole number of at least 1")
-    if not 0 <= options.get("drop_rate", 0) < 1:
-        raise InputError(f"drop_rate is {options['drop_rate']}, but must be at least 0 and below 1")
-    net = entry.build(**options)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise InputError(f"{key} is {value}, but must be a whole number of at least {least}")
+    for key in ("drop_rate", "drop_path_rate"):
+        if not 0 <= options.get(key, 0) < 1:
+            raise InputError(f"{key} is {options[key]}, but must be at least 0 and below 1")
+    net = _on_meta(entry, options)
+    if not hasattr(net, "init_layer"):  # a user's net, which initialises itself
+        net = entry.build(**options)
     net.entry = entry
     return net
+
+
+def _on_meta(entry: Entry, options: dict[str, Any]) -> nn.Module | None:
+    """The net without values, which cost time that trained weights would make waste; None where that cannot be."""
+    try:
+        with torch.device("meta"):
+            return entry.build(**options)
+    except (RuntimeError, NotImplementedError):  # its constructor looks at values
+        return None
+
+
+def _materialise(net: nn.Module) -> None:
+    """Give a first value to whatever no file gave one, on the default device."""
+    device = torch.get_default_device()
+    if device.type == "meta":
+        return
+    for name, module in net.named_modules():
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(tensor.is_meta for tensor in own):
+            module.to_empty(device=device, recurse=False)
+            net.init_layer(name, module)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ PUBLISHED = {
     "alexnet": (61_100_840, 714_188_480),
     "alexnet_2012": (60_965_224, 724_406_816),
     "alexnet_2012_single": (62_378_344, 1_135_256_096),
+    "nin": (7_595_176, 1_100_188_800),
+    "nin_cifar10": (966_986, 222_486_528),
     "vgg11": (132_863_336, 7_609_090_048),
     "vgg11_bn": (132_868_840, 7_609_090_048),
     "vgg13": (133_047_848, 11_308_466_176),
@@ -38,6 +40,16 @@ PUBLISHED = {
     "vgg16_bn": (138_365_992, 15_470_264_320),
     "vgg19": (143_667_240, 19_632_062_464),
     "vgg19_bn": (143_678_248, 19_632_062_464),
+    "squeezenet1_0": (1_248_424, 818_924_576),
+    "squeezenet1_1": (1_235_496, 349_151_936),
+    "googlenet": (6_624_904, 1_498_376_192),
+    "googlenet_2014": (6_998_552, 1_582_671_872),
+    "inception_v2": (11_194_984, 2_018_851_840),
+    "inception_v3": (23_834_568, 5_713_216_096),
+    "inception_v4": (42_679_816, 12_253_974_624),
+    "inception_resnet_v1": (22_756_328, 6_206_361_696),
+    "inception_resnet_v2": (55_843_464, 13_155_794_016),
+    "xception": (22_855_952, 8_357_403_496),
     "resnet18": (11_689_512, 1_814_073_344),
     "resnet34": (21_797_672, 3_663_761_408),
     "resnet50": (25_557_032, 4_089_184_256),
@@ -47,6 +59,19 @@ PUBLISHED = {
     "resnet152": (60_192_808, 11_513_626_624),
     "resnet152_2015": (60_192_808, 11_282_415_616),
     "plain18": (11_515_688, 1_794_805_760),
+    "resnetv2_50": (25_549_352, 4_089_184_256),
+    "resnetv2_101": (44_541_480, 7_801_405_440),
+    "resnetv2_152": (60_185_128, 11_513_626_624),
+    "resnext50_32x4d": (25_028_904, 4_230_479_872),
+    "resnext101_32x8d": (88_791_336, 16_414_015_488),
+    "resnext101_64x4d": (83_455_272, 15_460_270_080),
+    "wide_resnet50_2": (68_883_240, 11_398_021_120),
+    "wide_resnet101_2": (126_886_696, 22_753_050_624),
+    "densenet121": (7_978_856, 2_834_161_664),
+    "densenet161": (28_681_000, 7_727_907_072),
+    "densenet169": (14_149_480, 3_359_843_328),
+    "densenet201": (20_013_928, 4_291_365_888),
+    "densenet264": (33_337_704, 5_751_653_376),
     "resnet20": (269_722, 40_551_040),
     "resnet32": (464_154, 68_862_592),
     "resnet44": (658_586, 97_174_144),
@@ -54,6 +79,45 @@ PUBLISHED = {
     "resnet110": (1_727_962, 252_887_680),
     "plain20": (269_722, 40_551_040),
     "plain56": (853_018, 125_485_696),
+    "preresnet110": (1_727_962, 252_887_680),
+    "preresnet164": (1_703_258, 244_500_992),
+    "wrn_16_4": (2_748_890, 392_612_352),
+    "wrn_40_4": (8_949_210, 1_298_582_016),
+    "wrn_28_10": (36_479_194, 5_243_328_768),
+    "pyramidnet110_a48": (1_772_706, 403_813_504),
+    "pyramidnet110_a84": (3_904_446, 772_168_168),
+    "pyramidnet110_a270": (28_485_477, 4_717_983_724),
+    "fractalnet20": (33_714_314, 845_222_912),
+    "fractalnet40": (76_084_554, 2_036_077_568),
+    "highway_cifar": (2_256_838, 330_826_728),
+    "highway_mnist": (151_690, 31_650_624),
+    "densenet40": (1_019_722, 264_812_928),
+    "densenet100": (6_979_642, 1_769_516_448),
+    "densenet100_bc": (769_162, 287_929_692),
+    "densenet190_bc": (25_624_430, 9_301_945_740),
+    "densenet250_bc": (15_324_406, 5_418_785_724),
+}
+
+# Parameters of the auxiliary heads, and of nets with 100 classes.
+PUBLISHED_AUX = {
+    "googlenet": 13_004_888 - 6_624_904,
+    "googlenet_2014": 13_378_280 - 6_998_552,
+    "inception_v3": 27_161_264 - 23_834_568,
+}
+PUBLISHED_100 = {
+    "nin_cifar10": 984_356,
+    "preresnet164": 1_726_388,
+    "wrn_28_10": 36_536_884,
+    "wrn_40_4": 8_972_340,
+    "pyramidnet110_a48": 1_778_556,
+    "pyramidnet110_a84": 3_913_536,
+    "pyramidnet110_a270": 28_511_307,
+    "highway_cifar": 2_265_928,
+    "densenet40": 1_060_132,
+    "densenet100": 7_084_852,
+    "densenet100_bc": 800_032,
+    "densenet190_bc": 25_821_620,
+    "densenet250_bc": 15_480_556,
 }
 
 # Parameters of single layers or stages.
@@ -111,7 +175,9 @@ def features(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_parameters_are_as_registered(name):
-    assert count(observed(name).net) == cnnzoo.info(name).params
+    net, entry = observed(name).net, cnnzoo.info(name)
+    aux = sum(count(net.get_submodule(head)) for head in entry.aux)
+    assert (count(net) - aux, aux) == (entry.params, entry.aux_params)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -123,6 +189,16 @@ def test_multiply_adds_are_as_registered(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_multiply_adds_are_the_published_ones(name):
     assert (cnnzoo.info(name).params, cnnzoo.info(name).macs) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_AUX)
+def test_parameters_of_auxiliary_heads_are_the_published_ones(name):
+    assert cnnzoo.info(name).aux_params == PUBLISHED_AUX[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_100)
+def test_parameters_for_100_classes_are_the_published_ones(name):
+    assert count(on_meta(name, num_classes=100)) == PUBLISHED_100[name]
 
 
 @pytest.mark.parametrize(("name", "part"), [(name, part) for name, parts in PARTS.items() for part in parts])
@@ -140,7 +216,7 @@ def test_stages_have_the_registered_shapes(name):
 @pytest.mark.parametrize("name", ALL)
 def test_stages_and_head_hold_every_parameter_once(name):
     net, entry = observed(name).net, cnnzoo.info(name)
-    modules = [module for stage in entry.stages for module in stage.modules] + [entry.head]
+    modules = [module for stage in entry.stages for module in stage.modules] + [*entry.aux, entry.head]
     held = Counter(f"{module}.{own}" for module in modules for own, _ in net.get_submodule(module).named_parameters())
     assert held == Counter(own for own, _ in net.named_parameters())
 
@@ -164,7 +240,7 @@ def test_parameters_by_stage_leave_nothing_over(name):
     entry = cnnzoo.info(name)
     names = [own for own, _ in observed(name).net.named_parameters()]
     groups = entry.parameters(names)
-    assert set(groups) <= {*(stage.name for stage in entry.stages), "head"}
+    assert set(groups) <= {*(stage.name for stage in entry.stages), "aux", "head"}
     assert Counter(own for group in groups.values() for own in group) == Counter(names)
 
 
@@ -172,7 +248,7 @@ def test_parameters_by_stage_leave_nothing_over(name):
 def test_head_gives_the_logits(name):
     seen, entry = observed(name), cnnzoo.info(name)
     assert seen.net.get_classifier() is seen.net.get_submodule(entry.head)
-    assert seen.calls[entry.head].output == (2, entry.num_classes) == seen.calls[""].output
+    assert seen.calls[entry.head].output[:2] == (2, entry.num_classes) == seen.calls[""].output
     assert seen.net.num_classes == entry.num_classes
 
 
@@ -261,15 +337,21 @@ def test_pre_logits_is_what_the_head_sees(name):
     net = observed(name).net
     assert features(name).ndim == 4
     assert net.forward_head(features(name), pre_logits=True).shape == (2, net.num_features)
-    assert observed(name).calls[net.entry.head].input == (2, net.num_features)
+    assert observed(name).calls[net.entry.head].input[:2] == (2, net.num_features)
 
 
 @pytest.mark.parametrize("name", ["mlp", "lenet5_1998", "alexnet", "vgg11", "resnet18", "resnet20"])
-@pytest.mark.parametrize("options", [{"num_classes": 0}, {"num_classes": -1}, {"in_chans": 0}])
-def test_impossible_numbers_are_refused(name, options):
-    ((key, value),) = options.items()
-    with pytest.raises(cnnzoo.InputError, match=rf"{key} is {value}, but must be a whole number of at least 1"):
-        cnnzoo.create(name, **options)
+@pytest.mark.parametrize(("key", "value", "least"), [("num_classes", -1, 0), ("in_chans", 0, 1), ("in_chans", 2.5, 1)])
+def test_impossible_numbers_are_refused(name, key, value, least):
+    with pytest.raises(cnnzoo.InputError, match=rf"{key} is {value}, but must be a whole number of at least {least}"):
+        cnnzoo.create(name, **{key: value})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_classes_take_the_head_off(name):
+    net = on_meta(name, num_classes=0)
+    assert net(image(*cnnzoo.info(name).input_size)).shape == (2, observed(name).net.num_features)
+    assert net.num_classes == 0
 
 
 @pytest.mark.parametrize(
@@ -380,7 +462,8 @@ def test_forward_is_head_of_features(net, images):
     net.eval()
     maps, logits = net.forward_features(images), net(images)
     assert torch.equal(logits, net.forward_head(maps))
-    assert torch.equal(logits, net.get_classifier()(net.forward_head(maps, pre_logits=True)))
+    if isinstance(net.get_classifier(), nn.Linear):  # a convolution as a head stands before the pooling
+        assert torch.equal(logits, net.get_classifier()(net.forward_head(maps, pre_logits=True)))
 
 
 @torch.no_grad()

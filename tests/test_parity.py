@@ -1,9 +1,12 @@
-"""torchvision's nets and ours are the same: state dicts travel both ways, and numbers agree to the last bit."""
+"""torchvision's and timm's nets and ours are the same: state dicts travel both ways, and numbers agree to the last bit,
+those of auxiliary heads too.
+"""
 
 import copy
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -12,12 +15,43 @@ import cnnzoo
 
 ALEXNET_VGG = ["alexnet", *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))]
 RESNET = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+RESNET_LIKE = [
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+]
+DENSENET = [f"densenet{depth}" for depth in (121, 161, 169, 201)]
+
+# ours: how theirs is made, and an image's side
+TORCHVISION = {
+    **dict.fromkeys([*ALEXNET_VGG, *RESNET, *RESNET_LIKE, *DENSENET, "squeezenet1_0", "squeezenet1_1"], 64),
+    "googlenet": 64,
+    "inception_v3": 96,
+}
+TIMM = {
+    "inception_v4": ("inception_v4", 96),
+    "inception_resnet_v2": ("inception_resnet_v2", 96),
+    "xception": ("legacy_xception", 96),
+    **{f"resnetv2_{depth}": (f"resnetv2_{depth}", 64) for depth in (50, 101, 152)},
+}
+# The smallest of each paper: what takes a backward pass.
+SMALL = [
+    *("alexnet", "vgg11", "vgg11_bn", "squeezenet1_1", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"),
+    *("densenet121", "googlenet", "inception_v3", "inception_v4", "inception_resnet_v2", "xception", "resnetv2_50"),
+]
+
+
+def theirs_called(name):
+    """The other library's net, on random weights of its own."""
+    if name in TIMM:
+        return timm.create_model(TIMM[name][0])
+    # The slow or warning initialisations are skipped: `disturbed` gives values that keep the signal alive.
+    options = {"init_weights": False} if name.startswith(("vgg", "googlenet", "inception")) else {}
+    return torchvision.models.get_model(name, **options)
 
 
 def disturbed(name):
-    """A torchvision net with random weights that keep the signal alive, and BatchNorms that are not the identity."""
+    """Theirs, with random weights that keep the signal alive, and BatchNorms that are not the identity."""
     torch.manual_seed(0)
-    net = torchvision.models.get_model(name, **({"init_weights": False} if name.startswith("vgg") else {}))
+    net = theirs_called(name)
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -39,51 +73,70 @@ def on_weights_of(other, build):
     return net.train(other.training)
 
 
-@pytest.fixture(scope="module")
-def images():
-    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+def images_for(name):
+    side = TIMM[name][1] if name in TIMM else TORCHVISION[name]
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module", params=ALEXNET_VGG + RESNET)
-def pair(request, images):
-    theirs = disturbed(request.param)
-    ours = on_weights_of(theirs, lambda: cnnzoo.create(request.param))
+def outputs(net, images):
+    """Logits and auxiliary outputs, nearest the image first, in ours and theirs alike."""
+    given = net(images)
+    if isinstance(given, torch.Tensor):
+        return [given]
+    logits, *aux = given
+    return [logits, *(aux if type(given) is tuple else aux[::-1])]  # torchvision's GoogLeNet tells them backwards
+
+
+def difference(one, other):
+    return max((a - b).abs().max().item() for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture(scope="module", params=[*TORCHVISION, *TIMM])
+def pair(request):
+    name = request.param
+    theirs, images = disturbed(name), images_for(name)
+    ours = on_weights_of(theirs, lambda: cnnzoo.create(name))
     with torch.no_grad():
-        return SimpleNamespace(name=request.param, ours=ours, theirs=theirs, logits=theirs(images))
+        return SimpleNamespace(name=name, ours=ours, theirs=theirs, images=images, logits=theirs(images))
 
 
 @torch.no_grad()
-def test_their_weights_give_their_logits(pair, images):
+def test_their_weights_give_their_logits(pair):
     assert pair.logits.isfinite().all()
     assert not torch.equal(pair.logits[0], pair.logits[1])
-    assert (pair.ours(images) - pair.logits).abs().max().item() == 0.0
+    assert (pair.ours(pair.images) - pair.logits).abs().max().item() == 0.0
 
 
 @torch.no_grad()
-def test_our_weights_give_the_same_logits_there(pair, images):
-    theirs = on_weights_of(pair.ours, lambda: torchvision.models.get_model(pair.name))
-    assert (theirs(images) - pair.logits).abs().max().item() == 0.0
+def test_our_weights_give_the_same_logits_there(pair):
+    theirs = on_weights_of(pair.ours, lambda: theirs_called(pair.name))
+    assert (theirs(pair.images) - pair.logits).abs().max().item() == 0.0
 
 
 def gradients(net, images):
+    """Of the loss of all outputs, and the outputs themselves."""
     torch.manual_seed(3)
-    loss = nn.functional.cross_entropy(net(images), torch.tensor([1, 2]))
-    return dict(zip(dict(net.named_parameters()), torch.autograd.grad(loss, list(net.parameters())), strict=True))
+    given = outputs(net, images)
+    loss = sum(nn.functional.cross_entropy(logits, torch.tensor([1, 2])) for logits in given)
+    used = {name: p for name, p in net.named_parameters() if net.training or not name.lower().startswith("aux")}
+    return dict(zip(used, torch.autograd.grad(loss, list(used.values())), strict=True)), given
 
 
-@pytest.mark.parametrize("pair", ["alexnet", "vgg11", "vgg11_bn", "resnet18", "resnet50"], indirect=True)
-def test_gradients_agree_exactly(pair, images):
-    expected, got = gradients(pair.theirs, images), gradients(pair.ours, images)
+@pytest.mark.parametrize("pair", SMALL, indirect=True)
+def test_gradients_agree_exactly(pair):
+    (expected, _), (got, _) = gradients(pair.theirs, pair.images), gradients(pair.ours, pair.images)
     assert list(got) == list(expected)
     assert [name for name in got if not expected[name].any()] == []
     assert {name: (got[name] - expected[name]).abs().max().item() for name in got} == dict.fromkeys(got, 0.0)
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn", "resnet18"])
-def test_training_agrees_exactly(name, images):
+@pytest.mark.parametrize("name", SMALL)
+def test_training_agrees_exactly(name):
+    images = images_for(name)
     theirs = disturbed(name).train()
     ours = on_weights_of(copy.deepcopy(theirs), lambda: cnnzoo.create(name))
-    expected, got = gradients(theirs, images), gradients(ours, images)
+    (expected, their_outputs), (got, our_outputs) = gradients(theirs, images), gradients(ours, images)
+    assert difference(our_outputs, their_outputs) == 0.0
     assert {own: (got[own] - expected[own]).abs().max().item() for own in got} == dict.fromkeys(got, 0.0)
     statistics = dict(theirs.named_buffers())
     assert all(torch.equal(buffer, statistics[own]) for own, buffer in ours.named_buffers())

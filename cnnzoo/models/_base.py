@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, unknown
 from cnnzoo.registry import Stage
 
 
 class Net(nn.Module):
     """A classifier: `forward` is `forward_head(forward_features(x))`.
 
-    A net sets `in_chans`, defines `forward_features` and `forward_head`, and names its head; the rest follows.
+    A net sets `in_chans`, defines `forward_features`, names its head, and ends its constructor by `init_weights`. With
+    `avgpool`, `dropout` and the head under its name, `forward_head` is there too. A net with auxiliary heads names their
+    last layers and has its own `forward`, which in train mode returns `(logits, *aux)`, each `(B, num_classes)`. A head
+    that is a 1x1 convolution is pooled after it; the net then has its own `forward_head`.
     """
 
     head = "fc"  # the submodule that maps features to classes
+    aux: tuple[str, ...] = ()  # the same of each auxiliary head, as "aux1.fc2"
     min_size = 1  # the least height and width of an image
 
     in_chans: int
@@ -43,7 +46,18 @@ class Net(nn.Module):
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature maps to logits, or with `pre_logits` to the `(B, num_features)` vector that the head sees."""
-        raise NotImplementedError
+        x = self.dropout(self.avgpool(f))
+        return x if pre_logits else self.get_classifier()(x)
+
+    def init_weights(self) -> None:
+        """Give every parameter and buffer its first value, layer by layer."""
+        for name, module in self.named_modules():
+            if module._parameters or module._buffers:
+                self.init_layer(name, module)
+
+    def init_layer(self, name: str, module: nn.Module) -> None:
+        """How one layer starts: as PyTorch has it, where the paper says nothing else."""
+        module.reset_parameters()
 
     def get_classifier(self) -> nn.Module:
         """The head."""
@@ -51,23 +65,89 @@ class Net(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        return getattr(self.get_classifier(), "out_features", 0)
+        head = self.get_classifier()
+        return head.out_channels if isinstance(head, nn.Conv2d) else getattr(head, "out_features", 0)
 
     @property
     def num_features(self) -> int:
         """Length of the vector the head sees."""
-        return self.get_classifier().in_features
+        head = self.get_classifier()
+        return head.in_channels if isinstance(head, nn.Conv2d) else head.in_features
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a new, random head in place, on the old one's device and in its dtype; none at all for 0."""
+        """Put a new, random head in place, on the old one's device and in its dtype; none at all for 0.
+
+        Auxiliary heads follow; with 0 classes they go.
+        """
+        if num_classes < 0:
+            raise InputError(f"num_classes is {num_classes}, but must be at least 0")
         old = self.get_classifier()
         if num_classes == 0:
             self.set_submodule(self.head, nn.Identity())
-            return
-        if num_classes < 0:
-            raise InputError(f"num_classes is {num_classes}, but must be at least 0")
+        elif isinstance(old, nn.Identity):
+            raise InputError("the head was taken off; build the net anew to give it another")
+        else:
+            self._replace(self.head, num_classes)
+        for name in self.aux:
+            module = name.partition(".")[0]
+            if getattr(self, module) is not None:
+                if num_classes == 0:
+                    setattr(self, module, None)
+                else:
+                    self._replace(name, num_classes)
+
+    def _replace(self, name: str, num_classes: int) -> None:
+        old = self.get_submodule(name)
         options = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
-        self.set_submodule(self.head, nn.Linear(old.in_features, num_classes, **options))
+        if isinstance(old, nn.Conv2d):
+            new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size, **options)
+        else:
+            new = type(old)(old.in_features, num_classes, **options)
+        self.set_submodule(name, new)
+        self.init_layer(name, new)
+
+
+class HeNet(Net):
+    """A net whose convolutions start normal with the variance of their fan-out (He, Zhang, Ren, Sun: Delving Deep into
+    Rectifiers, 2015, arXiv 1502.01852), their biases at 0.
+    """
+
+    def init_layer(self, name: str, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        else:
+            super().init_layer(name, module)
+
+
+class GlobalPool(nn.Module):
+    """`(B, C, H, W)` to `(B, C)`: each map's mean ("avg"), its maximum ("max"), or the mean of both ("avgmax").
+
+    With `grid`, each map is so reduced to `grid` x `grid` places, and the output is `(B, C * grid * grid)`.
+    """
+
+    KINDS = ("avg", "max", "avgmax")
+
+    def __init__(self, kind: str = "avg", grid: int = 1):
+        super().__init__()
+        if kind not in self.KINDS:
+            raise unknown("global_pool", kind, self.KINDS)
+        self.kind = kind
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "avg":
+            x = nn.functional.adaptive_avg_pool2d(x, self.grid)
+        elif self.kind == "max":
+            x = nn.functional.adaptive_max_pool2d(x, self.grid)
+        else:
+            mean, top = nn.functional.adaptive_avg_pool2d(x, self.grid), nn.functional.adaptive_max_pool2d(x, self.grid)
+            x = (mean + top) / 2
+        return x.flatten(1)
+
+    def extra_repr(self) -> str:
+        return f"{self.kind}, grid={self.grid}"
 
 
 class FeatureMaps(nn.Module):
@@ -110,8 +190,3 @@ class FeatureMaps(nn.Module):
             for handle in handles:
                 handle.remove()
         return [maps[end] for end in self._ends]
-
-
-def pool_and_flatten(f: Tensor) -> Tensor:
-    """Global average pooling: `(B, C, H, W)` -> `(B, C)`."""
-    return torch.flatten(nn.functional.adaptive_avg_pool2d(f, 1), 1)

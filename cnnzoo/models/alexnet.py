@@ -16,7 +16,7 @@ The net of the 2012 paper is in alexnet_2012.py.
 
 from torch import Tensor, nn
 
-from cnnzoo.models._base import Net
+from cnnzoo.models._base import GlobalPool, Net
 from cnnzoo.registry import Stage, register
 
 
@@ -24,7 +24,7 @@ class AlexNet(Net):
     head = "classifier.6"
     min_size = 63
 
-    def __init__(self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5):
+    def __init__(self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "avg"):
         super().__init__()
         self.in_chans = in_chans
         self.features = nn.Sequential(
@@ -34,18 +34,19 @@ class AlexNet(Net):
             *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
             *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
         )
-        self.avgpool = nn.AdaptiveAvgPool2d(6)
+        self.avgpool = GlobalPool(global_pool, 6)
         self.classifier = nn.Sequential(
             *(nn.Dropout(drop_rate), nn.Linear(256 * 6 * 6, 4096), nn.ReLU()),
             *(nn.Dropout(drop_rate), nn.Linear(4096, 4096), nn.ReLU()),
             nn.Linear(4096, num_classes),
         )
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.features(x)  # (B, 256, 6, 6)
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f).flatten(1)  # (B, 9216)
+        x = self.avgpool(f)  # (B, 9216)
         x = self.classifier[:-1](x)  # (B, 4096)
         return x if pre_logits else self.classifier[-1](x)
 

@@ -21,7 +21,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from cnnzoo.models._base import Net
+from cnnzoo.models._base import GlobalPool, Net
 from cnnzoo.registry import Stage, register
 
 
@@ -39,6 +39,7 @@ class AlexNet2012(Net):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_rate: float = 0.5,
+        global_pool: str = "avg",
         groups: int = 2,
         lrn_alpha: float = 1e-4,
         lrn_k: float = 2.0,
@@ -59,13 +60,13 @@ class AlexNet2012(Net):
         self.relu4 = nn.ReLU()
         self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=groups)
         self.relu5, self.pool5 = nn.ReLU(), nn.MaxPool2d(3, 2)
-        self.avgpool = nn.AdaptiveAvgPool2d(6)  # nothing to do at 227; lets larger images through
+        self.avgpool = GlobalPool(global_pool, 6)  # nothing to do at 227; lets larger images through
         self.fc6 = nn.Linear(256 * 6 * 6, 4096)
         self.relu6, self.drop6 = nn.ReLU(), nn.Dropout(drop_rate)
         self.fc7 = nn.Linear(4096, 4096)
         self.relu7, self.drop7 = nn.ReLU(), nn.Dropout(drop_rate)
         self.fc8 = nn.Linear(4096, num_classes)
-        self._init_weights()
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         x = self.pool1(self.norm1(self.relu1(self.conv1(x))))  # (B, 96, 27, 27)
@@ -75,18 +76,15 @@ class AlexNet2012(Net):
         return self.pool5(self.relu5(self.conv5(x)))  # (B, 256, 6, 6)
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f).flatten(1)  # (B, 9216)
+        x = self.avgpool(f)  # (B, 9216)
         x = self.drop6(self.relu6(self.fc6(x)))  # (B, 4096)
         x = self.drop7(self.relu7(self.fc7(x)))  # (B, 4096)
         return x if pre_logits else self.fc8(x)
 
-    def _init_weights(self) -> None:
+    def init_layer(self, name: str, module: nn.Module) -> None:
         """Section 5: weights N(0, 0.01); biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere."""
-        ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
-        for name, module in self.named_children():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.constant_(module.bias, 1.0 if name in ones else 0.0)
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.constant_(module.bias, 1.0 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0)
 
 
 _FACTS = {

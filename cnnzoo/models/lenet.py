@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.models._base import Net, pool_and_flatten
+from cnnzoo.models._base import GlobalPool, Net
 from cnnzoo.registry import Stage, register
 
 PAPER = (
@@ -38,7 +38,7 @@ class LeNet5(Net):
     head = "output"
     min_size = 32
 
-    def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0):
+    def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0, global_pool: str = "avg"):
         super().__init__()
         self.in_chans = in_chans
         self.c1 = nn.Conv2d(in_chans, 6, 5)
@@ -49,10 +49,12 @@ class LeNet5(Net):
         self.s4 = nn.AvgPool2d(2)
         self.c5 = nn.Conv2d(16, 120, 5)
         self.tanh5 = nn.Tanh()
+        self.avgpool = GlobalPool(global_pool)
         self.f6 = nn.Linear(120, 84)
         self.tanh6 = nn.Tanh()
         self.dropout = nn.Dropout(drop_rate)
         self.output = nn.Linear(84, num_classes)
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         x = self.s2(self.tanh1(self.c1(x)))  # (B, 6, 14, 14)
@@ -60,7 +62,7 @@ class LeNet5(Net):
         return self.tanh5(self.c5(x))  # (B, 120, 1, 1)
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.tanh6(self.f6(pool_and_flatten(f)))  # (B, 84)
+        x = self.tanh6(self.f6(self.avgpool(f)))  # (B, 84)
         x = self.dropout(x)
         return x if pre_logits else self.output(x)
 
@@ -78,7 +80,12 @@ class Subsampling(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.uniform_(self.weight, -2.4 / 4, 2.4 / 4)
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         total = 4 * nn.functional.avg_pool2d(x, 2)
@@ -102,16 +109,25 @@ class TableConv2d(nn.Module):
 
     def __init__(self, table: tuple[tuple[int, ...], ...], in_channels: int, kernel_size: int):
         super().__init__()
-        pairs = [(out, source) for out, sources in enumerate(table) for source in sorted(sources)]
         self.table = table
         self.in_channels = in_channels
-        self.weight = nn.Parameter(torch.empty(len(pairs), kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(len(table)))
+        self.weight = nn.Parameter(torch.empty(sum(map(len, table)), kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.empty(len(table)))
         # The row of `weight` for each (output, input) pair; the row after the last is the zero of no connection.
-        rows = torch.full((len(table), in_channels), len(pairs))
+        self.register_buffer("rows", torch.empty(len(table) * in_channels, dtype=torch.int64))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        pairs = [(out, source) for out, sources in enumerate(self.table) for source in sorted(sources)]
+        rows = torch.full((len(self.table), self.in_channels), len(pairs), device="cpu")
         for row, (out, source) in enumerate(pairs):
             rows[out, source] = row
-        self.register_buffer("rows", rows.flatten())
+        self.rows.copy_(rows.flatten())
+        with torch.no_grad():
+            for row, (out, _) in enumerate(pairs):
+                bound = 2.4 / (self.weight[row].numel() * len(self.table[out]))
+                self.weight[row].uniform_(-bound, bound)
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.weight.shape[-1]
@@ -138,8 +154,10 @@ GLYPHS = (
 def _codes(num_classes: int) -> Tensor:
     """`(num_classes, 84)` of +1 and -1: the drawings for ten classes, fixed random codes for any other number."""
     if num_classes == len(GLYPHS):
-        return torch.tensor([[1.0 if dot == "#" else -1.0 for dot in glyph.replace(" ", "")] for glyph in GLYPHS])
-    return torch.tensor(np.random.default_rng(1998).choice([-1.0, 1.0], size=(num_classes, 84)).tolist())
+        codes = [[1.0 if dot == "#" else -1.0 for dot in glyph.replace(" ", "")] for glyph in GLYPHS]
+    else:
+        codes = np.random.default_rng(1998).choice([-1.0, 1.0], size=(num_classes, 84)).tolist()
+    return torch.tensor(codes, device="cpu")  # whatever the default: there is nothing to copy on the meta device
 
 
 class RBF(nn.Module):
@@ -148,7 +166,11 @@ class RBF(nn.Module):
     def __init__(self, num_classes: int):
         super().__init__()
         self.in_features, self.out_features = 84, num_classes
-        self.register_buffer("weight", _codes(num_classes))
+        self.register_buffer("weight", torch.empty(num_classes, 84))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.weight.copy_(_codes(self.out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         return -(x[:, None, :] - self.weight).square().sum(dim=2)
@@ -160,7 +182,7 @@ class LeNet5Paper(Net):
     head = "output"
     min_size = 32
 
-    def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0):
+    def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0, global_pool: str = "avg"):
         super().__init__()
         self.in_chans = in_chans
         self.c1 = nn.Conv2d(in_chans, 6, 5)
@@ -173,11 +195,12 @@ class LeNet5Paper(Net):
         self.tanh4 = ScaledTanh()
         self.c5 = nn.Conv2d(16, 120, 5)
         self.tanh5 = ScaledTanh()
+        self.avgpool = GlobalPool(global_pool)
         self.f6 = nn.Linear(120, 84)
         self.tanh6 = ScaledTanh()
         self.dropout = nn.Dropout(drop_rate)
         self.output = RBF(num_classes)
-        self._init_weights()
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         x = self.tanh1(self.c1(x))  # (B, 6, 28, 28)
@@ -187,7 +210,7 @@ class LeNet5Paper(Net):
         return self.tanh5(self.c5(x))  # (B, 120, 1, 1)
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.tanh6(self.f6(pool_and_flatten(f)))  # (B, 84)
+        x = self.tanh6(self.f6(self.avgpool(f)))  # (B, 84)
         x = self.dropout(x)
         return x if pre_logits else self.output(x)
 
@@ -197,24 +220,14 @@ class LeNet5Paper(Net):
             return
         self.output = RBF(num_classes).to(self.f6.weight.device, self.f6.weight.dtype)
 
-    def _init_weights(self) -> None:
-        """Uniform within 2.4 / fan-in (appendix A); units that share a weight count their own inputs."""
-        inputs = {
-            name: module.weight[0].numel()
-            for name, module in self.named_children()
-            if isinstance(module, nn.Conv2d | nn.Linear)
-        }
-        inputs |= {"s2": 4, "s4": 4}
-        for name, fan_in in inputs.items():
-            module = self.get_submodule(name)
-            nn.init.uniform_(module.weight, -2.4 / fan_in, 2.4 / fan_in)
+    def init_layer(self, name: str, module: nn.Module) -> None:
+        """Uniform within 2.4 / fan-in (appendix A), each unit of S2, C3 and S4 counting its own inputs."""
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 2.4 / module.weight[0].numel()
+            nn.init.uniform_(module.weight, -bound, bound)
             nn.init.zeros_(module.bias)
-        with torch.no_grad():
-            row = 0
-            for sources in C3_TABLE:
-                bound = 2.4 / (25 * len(sources))
-                self.c3.weight[row : row + len(sources)].uniform_(-bound, bound)
-                row += len(sources)
+        else:
+            super().init_layer(name, module)
 
 
 def _stages(*activations: str) -> tuple[Stage, ...]:

@@ -39,6 +39,7 @@ class MLP(Net):
         self.relu2 = nn.ReLU()
         self.dropout = nn.Dropout(drop_rate)
         self.fc3 = nn.Linear(hidden[1], num_classes)
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (self.image_size, self.image_size):

@@ -16,14 +16,14 @@ The CIFAR nets of section 4.2 are in resnet_cifar.py. `plain18` and `plain34` ar
 (Figure 3, middle).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
-from cnnzoo.models._base import Net
-from cnnzoo.models._blocks import conv1x1, conv3x3, init_he
-from cnnzoo.registry import Stage, register
+from cnnzoo.models._base import GlobalPool, HeNet
+from cnnzoo.models._blocks import DropPath, conv1x1, conv3x3, deepening
+from cnnzoo.registry import Claim, Stage, register
 
 
 class BasicBlock(nn.Module):
@@ -31,20 +31,28 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        drop_path: float = 0.0,
+    ):
         super().__init__()
         self.conv1 = conv3x3(in_channels, width, stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu1 = nn.ReLU()
         self.conv2 = conv3x3(width, width)
         self.bn2 = nn.BatchNorm2d(width)
+        self.drop_path = DropPath(drop_path)
         self.downsample = downsample
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu1(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
+        x = self.drop_path(self.bn2(self.conv2(x)))
         return self.relu2(x + shortcut)  # equation 1
 
 
@@ -61,17 +69,28 @@ class Bottleneck(nn.Module):
 
     expansion = 4
     strided = 2  # the convolution that halves the size: the second
+    widen = 1  # the 3x3 has so many times `width` channels,
+    groups = 1  # in so many groups
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        drop_path: float = 0.0,
+    ):
         super().__init__()
-        self.conv1 = conv1x1(in_channels, width, stride if self.strided == 1 else 1)
-        self.bn1 = nn.BatchNorm2d(width)
+        inner = width * self.widen
+        self.conv1 = conv1x1(in_channels, inner, stride if self.strided == 1 else 1)
+        self.bn1 = nn.BatchNorm2d(inner)
         self.relu1 = nn.ReLU()
-        self.conv2 = conv3x3(width, width, stride if self.strided == 2 else 1)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = conv3x3(inner, inner, stride if self.strided == 2 else 1, self.groups)
+        self.bn2 = nn.BatchNorm2d(inner)
         self.relu2 = nn.ReLU()
-        self.conv3 = conv1x1(width, width * self.expansion)
+        self.conv3 = conv1x1(inner, width * self.expansion)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.drop_path = DropPath(drop_path)
         self.downsample = downsample
         self.relu3 = nn.ReLU()
 
@@ -79,7 +98,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.relu2(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
+        x = self.drop_path(self.bn3(self.conv3(x)))
         return self.relu3(x + shortcut)  # equation 2
 
 
@@ -101,17 +120,21 @@ def no_shortcut(in_channels: int, out_channels: int, stride: int) -> None:
 
 
 def stack(
-    block: type[nn.Module], shortcut: Callable, in_channels: int, width: int, depth: int, stride: int
+    block: type[nn.Module],
+    shortcut: Callable[[int, int, int], nn.Module | None],
+    in_channels: int,
+    width: int,
+    stride: int,
+    drop_paths: Sequence[float],
 ) -> nn.Sequential:
-    """`depth` blocks of one width, the first of which may change the shape."""
+    """A block for each of `drop_paths`, all of one width; the first may change the shape."""
     out_channels = width * block.expansion
-    first = block(in_channels, width, stride, shortcut(in_channels, out_channels, stride))
-    return nn.Sequential(first, *(block(out_channels, width) for _ in range(depth - 1)))
+    first = block(in_channels, width, stride, shortcut(in_channels, out_channels, stride), drop_paths[0])
+    others = (block(out_channels, width, drop_path=rate) for rate in drop_paths[1:])
+    return nn.Sequential(first, *others)
 
 
-class ResNet(Net):
-    head = "fc"
-
+class ResNet(HeNet):
     def __init__(
         self,
         block: type[nn.Module],
@@ -120,6 +143,8 @@ class ResNet(Net):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
     ):
         super().__init__()
         self.in_chans = in_chans
@@ -127,16 +152,15 @@ class ResNet(Net):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = 64
+        channels, drop_paths = 64, iter(deepening(drop_path_rate, sum(depths)))
         for number, (width, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True), start=1):
-            self.add_module(
-                f"layer{number}", stack(block, shortcut, channels, width, depth, stride=1 if number == 1 else 2)
-            )
+            stride, rates = (1 if number == 1 else 2), [next(drop_paths) for _ in range(depth)]
+            self.add_module(f"layer{number}", stack(block, shortcut, channels, width, stride, rates))
             channels = width * block.expansion
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.avgpool = GlobalPool(global_pool)
         self.dropout = nn.Dropout(drop_rate)
         self.fc = nn.Linear(channels, num_classes)
-        init_he(self)
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))  # (B, 64, 112, 112)
@@ -145,17 +169,16 @@ class ResNet(Net):
         x = self.layer3(x)  # (B, 256 or 1024, 14, 14)
         return self.layer4(x)  # (B, 512 or 2048, 7, 7)
 
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f).flatten(1)  # (B, 512 or 2048)
-        x = self.dropout(x)
-        return x if pre_logits else self.fc(x)
+
+PAPER = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385"
 
 
-def _facts(block: type[nn.Module], params: int, macs: int, differences: tuple[str, ...] = ()) -> dict:
+def facts(block: type[nn.Module], params: int, macs: int, paper: str = PAPER, year: int = 2015, **more) -> dict:
+    """What the registry is told of a net of these stages."""
     widths = [block.expansion * width for width in (64, 128, 256, 512)]
     return {
-        "paper": "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385",
-        "year": 2015,
+        "paper": paper,
+        "year": year,
         "params": params,
         "macs": macs,
         "stages": (
@@ -167,7 +190,7 @@ def _facts(block: type[nn.Module], params: int, macs: int, differences: tuple[st
         ),
         "head": ResNet.head,
         "first_conv": "conv1",
-        "differences": differences,
+        **more,
     }
 
 
@@ -176,19 +199,46 @@ _V15 = (
     "resnet50_2015 and its like are the paper's",
 )
 
-# name: block, shortcut, depths, parameters, multiply-adds, differences
+_10_CROPS = ("top-1 error, ILSVRC 2012 validation, 10 crops", "top-5 error, ILSVRC 2012 validation, 10 crops")
+_COST = "multiply-adds"
+
+# name: block, shortcut, depths, parameters, multiply-adds, claims of Tables 1, 2 and 3, differences
 VARIANTS = {
-    "resnet18": (BasicBlock, projection, (2, 2, 2, 2), 11_689_512, 1_814_073_344, ()),
-    "resnet34": (BasicBlock, projection, (3, 4, 6, 3), 21_797_672, 3_663_761_408, ()),
-    "resnet50": (Bottleneck, projection, (3, 4, 6, 3), 25_557_032, 4_089_184_256, _V15),
-    "resnet101": (Bottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_801_405_440, _V15),
-    "resnet152": (Bottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_513_626_624, _V15),
-    "resnet50_2015": (PaperBottleneck, projection, (3, 4, 6, 3), 25_557_032, 3_857_973_248, ()),
-    "resnet101_2015": (PaperBottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_570_194_432, ()),
-    "resnet152_2015": (PaperBottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_282_415_616, ()),
-    "plain18": (PlainBlock, no_shortcut, (2, 2, 2, 2), 11_515_688, 1_794_805_760, ()),
-    "plain34": (PlainBlock, no_shortcut, (3, 4, 6, 3), 21_623_848, 3_644_493_824, ()),
+    "resnet18": (BasicBlock, projection, (2, 2, 2, 2), 11_689_512, 1_814_073_344, ("1.8 billion", "27.88 %"), ()),
+    "resnet34": (
+        *(BasicBlock, projection, (3, 4, 6, 3), 21_797_672, 3_663_761_408),
+        *(("3.6 billion", "24.52 %", "7.46 %"), ()),
+    ),
+    "resnet50": (
+        *(Bottleneck, projection, (3, 4, 6, 3), 25_557_032, 4_089_184_256),
+        *(("3.8 billion", "22.85 %", "6.71 %"), _V15),
+    ),
+    "resnet101": (
+        *(Bottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_801_405_440),
+        *(("7.6 billion", "21.75 %", "6.05 %"), _V15),
+    ),
+    "resnet152": (
+        *(Bottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_513_626_624),
+        *(("11.3 billion", "21.43 %", "5.71 %"), _V15),
+    ),
+    "resnet50_2015": (
+        *(PaperBottleneck, projection, (3, 4, 6, 3), 25_557_032, 3_857_973_248),
+        *(("3.8 billion", "22.85 %", "6.71 %"), ()),
+    ),
+    "resnet101_2015": (
+        *(PaperBottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_570_194_432),
+        *(("7.6 billion", "21.75 %", "6.05 %"), ()),
+    ),
+    "resnet152_2015": (
+        *(PaperBottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_282_415_616),
+        *(("11.3 billion", "21.43 %", "5.71 %"), ()),
+    ),
+    "plain18": (PlainBlock, no_shortcut, (2, 2, 2, 2), 11_515_688, 1_794_805_760, ("1.8 billion", "27.94 %"), ()),
+    "plain34": (PlainBlock, no_shortcut, (3, 4, 6, 3), 21_623_848, 3_644_493_824, ("3.6 billion", "28.54 %"), ()),
 }
 
-for _name, (_block, _shortcut, _depths, _params, _macs, _differences) in VARIANTS.items():
-    register(_name, **_facts(_block, _params, _macs, _differences))(partial(ResNet, _block, _shortcut, _depths))
+for _name, (_block, _shortcut, _depths, _params, _macs, _claims, _differences) in VARIANTS.items():
+    _told = tuple(Claim(what, figure) for what, figure in zip((_COST, *_10_CROPS), _claims, strict=False))
+    register(_name, **facts(_block, _params, _macs, claims=_told, differences=_differences))(
+        partial(ResNet, _block, _shortcut, _depths)
+    )

@@ -18,8 +18,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from cnnzoo.models._base import Net
-from cnnzoo.models._blocks import conv3x3, init_he
+from cnnzoo.models._base import GlobalPool, HeNet
+from cnnzoo.models._blocks import conv3x3, deepening
 from cnnzoo.models.resnet import BasicBlock, PlainBlock, no_shortcut, stack
 from cnnzoo.registry import Stage, register
 
@@ -42,36 +42,37 @@ def zero_pad(in_channels: int, out_channels: int, stride: int) -> nn.Module | No
     return ZeroPad(out_channels - in_channels, stride)
 
 
-class CifarResNet(Net):
-    head = "fc"
-
+class CifarResNet(HeNet):
     def __init__(
-        self, block: type[nn.Module], n: int, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0
+        self,
+        block: type[nn.Module],
+        n: int,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
     ):
         super().__init__()
         self.in_chans = in_chans
         shortcut = no_shortcut if block is PlainBlock else zero_pad
+        rates = deepening(drop_path_rate, 3 * n)
         self.conv1 = conv3x3(in_chans, 16)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU()
-        self.layer1 = stack(block, shortcut, 16, 16, n, stride=1)
-        self.layer2 = stack(block, shortcut, 16, 32, n, stride=2)
-        self.layer3 = stack(block, shortcut, 32, 64, n, stride=2)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.layer1 = stack(block, shortcut, 16, 16, 1, rates[:n])
+        self.layer2 = stack(block, shortcut, 16, 32, 2, rates[n : 2 * n])
+        self.layer3 = stack(block, shortcut, 32, 64, 2, rates[2 * n :])
+        self.avgpool = GlobalPool(global_pool)
         self.dropout = nn.Dropout(drop_rate)
         self.fc = nn.Linear(64, num_classes)
-        init_he(self)
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))  # (B, 16, 32, 32)
         x = self.layer1(x)  # (B, 16, 32, 32)
         x = self.layer2(x)  # (B, 32, 16, 16)
         return self.layer3(x)  # (B, 64, 8, 8)
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f).flatten(1)  # (B, 64)
-        x = self.dropout(x)
-        return x if pre_logits else self.fc(x)
 
 
 # name: block, n, parameters, multiply-adds

@@ -21,7 +21,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from cnnzoo.models._base import Net
+from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.registry import Stage, register
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -34,7 +34,7 @@ VARIANTS = {
 }
 
 
-class VGG(Net):
+class VGG(HeNet):
     """`depths` counts the convolutions of each stage; `batch_norm` puts a BatchNorm between each one and its ReLU."""
 
     head = "classifier.6"
@@ -47,6 +47,7 @@ class VGG(Net):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_rate: float = 0.5,
+        global_pool: str = "avg",
     ):
         super().__init__()
         self.in_chans = in_chans
@@ -62,31 +63,29 @@ class VGG(Net):
                 channels = width
             layers.append(nn.MaxPool2d(2, 2))
         self.features = nn.Sequential(*layers)
-        self.avgpool = nn.AdaptiveAvgPool2d(7)  # nothing to do at 224; lets other sizes through
+        self.avgpool = GlobalPool(global_pool, 7)  # nothing to do at 224; lets other sizes through
         self.classifier = nn.Sequential(
             *(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(drop_rate)),
             *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(drop_rate)),
             nn.Linear(4096, num_classes),
         )
-        self._init_weights()
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.features(x)  # (B, 512, 7, 7)
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f).flatten(1)  # (B, 25088)
+        x = self.avgpool(f)  # (B, 25088)
         x = self.classifier[:-1](x)  # (B, 4096)
         return x if pre_logits else self.classifier[-1](x)
 
-    def _init_weights(self) -> None:
+    def init_layer(self, name: str, module: nn.Module) -> None:
         """He initialisation, which trains every depth from scratch; the paper started from a trained net A."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+        else:
+            super().init_layer(name, module)
 
 
 def _stages(depths: tuple[int, ...], batch_norm: bool) -> tuple[Stage, ...]:

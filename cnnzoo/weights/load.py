@@ -77,14 +77,14 @@ def load_into(net: nn.Module, entry: Entry, state: Mapping[str, Tensor], source:
     for name in [name for name in state if name in own and state[name].shape != own[name].shape]:
         if name.startswith(f"{entry.head}."):
             initialised.append(name)
-            state[name] = own[name]
+            del state[name]
         elif name == first and state[name].ndim == 4 and state[name].shape[2:] == own[name].shape[2:]:
             adapted.append(name)
             state[name] = adapt_channels(state[name], own[name].shape[1])
     for name in own:
         if name.endswith("num_batches_tracked") and name not in state:  # files from before PyTorch 0.4.1 lack them
-            state[name] = own[name]
-    wrong = {name for name in own.keys() | state.keys() if name not in own or name not in state}
+            state[name] = torch.zeros_like(own[name], device="cpu")
+    wrong = (own.keys() ^ state.keys()) - {*initialised}
     wrong |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
     if wrong:
         wanted = [f"- {name} {tuple(own[name].shape)}" for name in sorted(wrong) if name in own]
@@ -95,7 +95,9 @@ def load_into(net: nn.Module, entry: Entry, state: Mapping[str, Tensor], source:
             f"{source} does not hold weights of {entry.name} (- wanted, + in the file): "
             f"{', '.join(shown)}{f' and {more} more' if more else ''}"
         )
-    net.load_state_dict(state)
+    device = torch.get_default_device()
+    state = {name: tensor.to(device, own[name].dtype) for name, tensor in state.items()}
+    net.load_state_dict(state, strict=False, assign=True)
     return LoadReport(
         tuple(name for name in own if name not in {*adapted, *initialised}), tuple(adapted), tuple(initialised)
     )
