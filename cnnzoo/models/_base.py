@@ -11,10 +11,10 @@ from cnnzoo.registry import Stage
 class Net(nn.Module):
     """A classifier: `forward` is `forward_head(forward_features(x))`.
 
-    A net sets `in_chans`, defines `forward_features`, names its head, and ends its constructor by `init_weights`. With
-    `avgpool`, `dropout` and the head under its name, `forward_head` is there too. A net with auxiliary heads names their
-    last layers and has its own `forward`, which in train mode returns `(logits, *aux)`, each `(B, num_classes)`. A head
-    that is a 1x1 convolution is pooled after it; the net then has its own `forward_head`.
+    A net sets `in_chans`, defines `forward_features`, names its head, and ends its constructor by `init_weights`.
+    With `avgpool`, `dropout` and the head under its name, `forward_head` is there too. A net with auxiliary heads names
+    their last layers and has its own `forward`, which in train mode returns `(logits, *aux)`, each `(B, num_classes)`.
+    A head that is a 1x1 convolution is pooled after it; the net then has its own `forward_head`.
     """
 
     head = "fc"  # the submodule that maps features to classes

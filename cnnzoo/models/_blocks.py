@@ -17,8 +17,8 @@ class DropPath(nn.Module):
     """Stochastic depth: in training each image loses its whole residual branch `(B, C, H, W)` with probability `rate`,
     and the branches that stay are scaled by 1 / (1 - rate), so that nothing changes in eval mode.
 
-    Huang, Sun, Liu, Sedra, Weinberger: Deep Networks with Stochastic Depth, ECCV 2016, arXiv 1603.09382. (They draw once
-    for a whole batch, and scale in eval mode instead: equal in expectation.)
+    Huang, Sun, Liu, Sedra, Weinberger: Deep Networks with Stochastic Depth, ECCV 2016, arXiv 1603.09382. (They draw
+    once for a whole batch, and scale in eval mode instead: equal in expectation.)
     """
 
     def __init__(self, rate: float = 0.0):
