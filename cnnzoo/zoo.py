@@ -17,8 +17,8 @@ from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.models._base import FeatureMaps
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
-from cnnzoo.weights import table
-from cnnzoo.weights.load import fetch, load_into, unwrap
+from cnnzoo.weights import fetch, table
+from cnnzoo.weights.load import load_into, sizes, to_our_names, unwrap
 
 
 def create(
@@ -38,16 +38,16 @@ def create(
         name: see `list_models`.
         pretrained: False; True (the most accurate row of the weights table); a row's tag; a .pth, .pt or .safetensors
             file; a run folder.
-        num_classes: None is the net's own (1,000, or 10); 0 takes the head off.
-        in_chans: channels of an image; None is the net's own (3, or 1).
+        num_classes: None is the weights' own, or without weights the net's (1,000, or 10); 0 takes the head off.
+        in_chans: channels of an image; None likewise.
         drop_rate: dropout probability; None is the net's own.
         features_only: a net that returns the stages' feature maps, see `FeatureMaps`.
         out_indices: which of them, with features_only; None is all.
         **arch: further arguments of the net's builder.
 
     Returns:
-        The net in train mode. With trained weights it has `.preprocessing`, and `.classes` where the file or row names
-        them.
+        The net in train mode. With trained weights it has `.load_report`, which tells what became of the file's
+        tensors, and where the file or row says so `.preprocessing` and `.classes`.
 
     Raises:
         InputError: for a name, argument, tag or file that does not fit, saying which would.
@@ -58,15 +58,9 @@ def create(
         for key, value in (("num_classes", num_classes), ("in_chans", in_chans), ("drop_rate", drop_rate))
         if value is not None
     }
-    headless = options.get("num_classes") == 0
-    if headless:
-        del options["num_classes"]
-    net = _build(entry, {**options, **arch})
-    if pretrained:
-        _load_weights(net, entry, pretrained)
+    source = _find(entry, pretrained) if pretrained else None
+    net = _with_weights(entry, {**options, **arch}, source) if source else _build(entry, {**options, **arch})
     _materialise(net)
-    if headless:
-        net.reset_classifier(0)
     if features_only:
         if isinstance(out_indices, int):
             raise InputError(f"out_indices is {out_indices}, but must be a sequence such as ({out_indices},)")
@@ -79,6 +73,7 @@ def create(
 
 
 def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
+    """The net, its parameters still on the meta device where it can be so built."""
     known = inspect.signature(entry.build).parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
         for key in options:
@@ -91,10 +86,15 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     for key in ("drop_rate", "drop_path_rate"):
         if not 0 <= options.get(key, 0) < 1:
             raise InputError(f"{key} is {options[key]}, but must be at least 0 and below 1")
+    headless = options.get("num_classes") == 0
+    if headless:
+        options = {key: value for key, value in options.items() if key != "num_classes"}
     net = _on_meta(entry, options)
     if not hasattr(net, "init_layer"):  # a user's net, which initialises itself
         net = entry.build(**options)
     net.entry = entry
+    if headless:
+        net.reset_classifier(0)
     return net
 
 
@@ -126,17 +126,28 @@ class _Source:
     name: str  # for messages
     read: Callable[[], dict[str, Tensor]]
     card: dict  # what is known about them: the net's name, preprocess, classes
+    row: table.Weights | None = None
 
 
-def _load_weights(net: nn.Module, entry: Entry, pretrained: bool | str | Path) -> None:
-    source = _find(entry, pretrained)
+def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.Module:
+    """The net with a file's values; classes and channels are the file's where `options` do not say."""
     if source.card.get("name", entry.name) != entry.name:
         raise InputError(f"{source.name} holds weights of {source.card['name']}, not of {entry.name}")
-    net.load_report = load_into(net, entry, source.read(), source.name)
+    content = unwrap(source.read(), source.name)
+    net = _build(entry, options)
+    state = to_our_names(content, entry, list(net.state_dict()))
+    taken = inspect.signature(entry.build).parameters
+    implied = {key: size for key, size in sizes(state, entry).items() if key not in options and key in taken}
+    if any(getattr(net, key, size) != size for key, size in implied.items()):
+        net = _build(entry, {**options, **implied})
+    bgr, lacks = (source.row.bgr, source.row.lacks) if source.row else (False, "")
+    net.load_report = load_into(net, entry, state, source.name, bgr, lacks)
     if "preprocess" in source.card:
-        net.preprocessing = Preprocess.from_dict(source.card["preprocess"]).with_channels(net.in_chans)
-    if "classes" in source.card and not net.load_report.initialised:
+        preprocess = Preprocess.from_dict(source.card["preprocess"])
+        net.preprocessing = preprocess.with_channels(getattr(net, "in_chans", preprocess.channels))
+    if "classes" in source.card and not net.load_report.initialised and net.num_classes == len(source.card["classes"]):
         net.classes = tuple(source.card["classes"])
+    return net
 
 
 def _find(entry: Entry, pretrained: bool | str | Path) -> _Source:
@@ -144,15 +155,20 @@ def _find(entry: Entry, pretrained: bool | str | Path) -> _Source:
     if pretrained is not True and path.is_dir():
         path = _model_file(path)
     if pretrained is not True and path.is_file():
-        if path.suffix == ".safetensors":
-            return _Source(str(path), lambda: unwrap(read_safetensors(path), path), read_card(path) or {})
-        return _Source(str(path), lambda: unwrap(read_torch(path), path), {})
-    rows = table.rows(entry.name)
-    row = rows[0] if pretrained is True and rows else next((row for row in rows if row.tag == pretrained), None)
-    if row is None:
-        known = f"its tags are {', '.join(row.tag for row in rows)}" if rows else "the weights table has none for it"
-        raise InputError(f"{entry.name} has no weights {pretrained!r}, nor is that a file or a run folder; {known}")
-    return _Source(f"{row.model} {row.tag}", lambda: fetch(row), {"preprocess": row.preprocess, "classes": row.classes})
+        card = read_card(path) if path.suffix == ".safetensors" else None
+        row = fetch.recognise(path, table.rows(entry.name)) if card is None else None
+        return _Source(str(path), lambda: _read(path), card or (_card(row) if row else {}), row)
+    row = table.row(entry.name, None if pretrained is True else str(pretrained))
+    return _Source(f"{row.model} {row.tag}", lambda: _read(fetch.fetch(row)), _card(row), row)
+
+
+def _read(file: Path) -> dict:
+    is_safe = file.suffix == ".safetensors" or file.name.endswith(".safetensors")
+    return read_safetensors(file) if is_safe else read_torch(file)
+
+
+def _card(row: table.Weights) -> dict:
+    return {"preprocess": row.preprocess} | ({"classes": row.classes} if row.classes else {})
 
 
 def _model_file(folder: Path) -> Path:

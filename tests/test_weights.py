@@ -2,14 +2,15 @@
 
 import os
 import pickle
-import urllib.error
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 
 import cnnzoo
+from cnnzoo.weights import table
 
 # Published by torchvision: top-1 and top-5 accuracy in percent, resize before the crop of 224.
 PUBLISHED = {
@@ -80,12 +81,59 @@ def test_path_may_be_text(resnet20, file):
     assert same_weights(cnnzoo.create("resnet20", str(file)), resnet20)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.", "model.", "model.backbone."],
+)
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_ema"])
 def test_wrappers_and_prefixes_are_taken_off(resnet20, tmp_path, wrapper, prefix):
     state = {prefix + name: tensor for name, tensor in resnet20.state_dict().items()}
     torch.save({wrapper: state, "epoch": 90} if wrapper else state, tmp_path / "weights.pth")
     assert same_weights(cnnzoo.create("resnet20", tmp_path / "weights.pth"), resnet20)
+
+
+def test_averaged_weights_are_taken_before_plain_ones(resnet20, tmp_path):
+    averaged = {f"module.{name}": tensor for name, tensor in resnet20.state_dict().items()}
+    content = {
+        "state_dict": cnnzoo.create("resnet20").state_dict(),
+        "model_ema": {"n_averaged": torch.tensor(7), **averaged},
+    }
+    torch.save(content, tmp_path / "weights.pth")
+    assert same_weights(cnnzoo.create("resnet20", tmp_path / "weights.pth"), resnet20)
+
+
+def test_half_precision_is_made_single(resnet20, tmp_path):
+    half = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in resnet20.state_dict().items()
+    }
+    torch.save(half, tmp_path / "half.pth")
+    net = cnnzoo.create("resnet20", tmp_path / "half.pth")
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert torch.equal(net.fc.weight, half["fc.weight"].float())
+
+
+@pytest.mark.parametrize("head", ["last_linear", "classifier", "head.fc"])
+def test_a_head_of_another_name_is_found(resnet20, tmp_path, head):
+    state = {name.replace("fc.", f"{head}."): tensor for name, tensor in resnet20.state_dict().items()}
+    torch.save(state, tmp_path / "weights.pth")
+    net = cnnzoo.create("resnet20", tmp_path / "weights.pth")
+    assert same_weights(net, resnet20)
+    assert net.load_report.renamed == ((f"{head}.weight", "fc.weight"), (f"{head}.bias", "fc.bias"))
+
+
+def test_a_backbone_alone_leaves_a_new_head_and_says_so(resnet20, tmp_path):
+    state = {f"backbone.{name}": t for name, t in resnet20.state_dict().items() if not name.startswith("fc.")}
+    torch.save(state, tmp_path / "backbone.pth")
+    assert (
+        str(cnnzoo.create("resnet20", tmp_path / "backbone.pth").load_report) == "114 tensors loaded, fc left at random"
+    )
+
+
+def test_the_weights_classes_and_channels_are_the_nets_where_nothing_else_is_asked(tmp_path):
+    torch.save(cnnzoo.create("resnet20", num_classes=4, in_chans=1).state_dict(), tmp_path / "mine.pth")
+    net = cnnzoo.create("resnet20", tmp_path / "mine.pth")
+    assert (net.num_classes, net.in_chans) == (4, 1)
+    assert (net.load_report.initialised, net.load_report.adapted) == ((), ())
 
 
 def test_file_from_before_num_batches_tracked_loads(resnet20, tmp_path):
@@ -119,7 +167,7 @@ def test_other_classes_leave_a_new_head_and_say_so(resnet20, file, images):
     assert net(images).shape == (2, 7)
     assert torch.equal(net.forward_features(images), resnet20.forward_features(images))
     assert net.load_report.initialised == ("fc.weight", "fc.bias")
-    assert str(net.load_report) == "114 tensors loaded, fc.weight, fc.bias left at random for the new classes"
+    assert str(net.load_report) == "114 tensors loaded, fc left at random"
 
 
 def test_colour_weights_see_a_grey_image_alike(resnet20, file, images):
@@ -209,13 +257,13 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
 
 
 def test_unknown_tag_lists_the_tags():
-    with pytest.raises(cnnzoo.InputError, match=r"resnet50 has no weights 'timm'.*its tags are tv2_in1k, tv_in1k"):
-        cnnzoo.create("resnet50", "timm")
+    with pytest.raises(cnnzoo.InputError, match=r"resnet101 has no weights 'timm'.*its tags are a1h_in1k, tv2_in1k, .*tv_in1k"):
+        cnnzoo.create("resnet101", "timm")
 
 
 def test_net_without_published_weights_says_so():
-    with pytest.raises(cnnzoo.InputError, match="the weights table has none for it"):
-        cnnzoo.create("resnet20", pretrained=True)
+    with pytest.raises(cnnzoo.InputError, match="the weights table has none for plain20"):
+        cnnzoo.create("plain20", pretrained=True)
 
 
 @pytest.mark.parametrize(("model", "tag"), PUBLISHED)
@@ -227,11 +275,66 @@ def test_rows_are_as_published(model, tag):
     assert row.preprocess["std"] == (0.229, 0.224, 0.225)
 
 
-def test_rows_of_a_net_are_the_most_accurate_first():
-    assert [(row.tag, row.top1) for row in cnnzoo.list_weights("resnet50")] == [
-        ("tv2_in1k", 80.858),
-        ("tv_in1k", 76.130),
-    ]
+def test_rows_of_a_net_are_the_most_accurate_first_and_the_free_ones_before_the_others():
+    rows = cnnzoo.list_weights("resnet50")
+    assert rows[0].tag == "tv2_in1k"
+    assert [row.free for row in rows] == sorted((row.free for row in rows), reverse=True)
+    for free in (True, False):
+        figures = [row.top1 for row in rows if row.free is free and row.top1]
+        assert figures == sorted(figures, reverse=True)
+
+
+# From timm's configs and its table of results: licence, size, resize before the crop, interpolation, top-1 and top-5.
+FROM_TIMM = {
+    ("inception_v4", "tf_in1k"): ("apache-2.0", 299, 341, "bicubic", 80.144, 94.982),
+    ("inception_resnet_v2", "tf_in1k"): ("apache-2.0", 299, 333, "bicubic", 80.434, 95.312),
+    ("xception", "tf_in1k"): ("apache-2.0", 299, 333, "bicubic", 79.058, 94.396),
+    ("resnetv2_50", "a1h_in1k"): ("apache-2.0", 224, 235, "bicubic", 80.410, 95.082),
+    ("resnet18", "fb_swsl_ig1b_ft_in1k"): ("cc-by-nc-4.0", 224, 256, "bilinear", 73.286, 91.754),
+    ("densenet121", "ra_in1k"): ("apache-2.0", 224, 256, "bicubic", 75.574, 92.648),
+}
+
+
+@pytest.mark.parametrize(("model", "tag"), FROM_TIMM)
+def test_rows_of_timm_are_as_published(model, tag):
+    (row,) = cnnzoo.list_weights(f"{model}.{tag}")
+    told = (row.licence, row.size, row.preprocess["resize"], row.preprocess["interpolation"], row.top1, row.top5)
+    assert told == FROM_TIMM[model, tag]
+    assert row.hub == (None if model == "xception" else f"timm/{model}.{tag}")
+
+
+def test_every_row_of_torchvision_and_timm_is_in_the_table():
+    theirs = {
+        f"{name}.{timm.get_pretrained_cfg(full).tag}"
+        for name in cnnzoo.list_models()
+        for full in (timm.list_pretrained(f"{name}.*") if timm.is_model(name) else ())
+    }
+    ours = {f"{row.model}.{row.tag}" for row in cnnzoo.list_weights()}
+    assert theirs - ours == set()
+    files = {row.file for row in cnnzoo.list_weights()}
+    for name in set(cnnzoo.list_models()) & set(torchvision.models.list_models(module=torchvision.models)):
+        assert {w.url.rpartition("/")[2] for w in torchvision.models.get_model_weights(name)} <= files
+
+
+def test_weights_carried_over_from_tensorflow_want_images_between_minus_1_and_1():
+    for name in ("googlenet", "inception_v3"):
+        (row,) = cnnzoo.list_weights(f"{name}.tv_in1k")
+        assert (row.preprocess["mean"], row.preprocess["std"]) == ((0.5,) * 3, (0.5,) * 3)
+
+
+def test_weights_for_non_commercial_use_are_taken_by_their_tag_only(monkeypatch):
+    assert table.row("resnet18").tag == "a1_in1k"
+    assert table.row("resnet18", "fb_swsl_ig1b_ft_in1k").top1 > table.row("resnet18").top1
+
+
+def test_an_excluded_licence_is_refused_and_never_the_best(hub, monkeypatch):
+    monkeypatch.setenv("CNNZOO_EXCLUDE_LICENCES", "cc-by-nc*, apache-2.0")
+    with pytest.raises(cnnzoo.InputError, match=r"fb_swsl_ig1b_ft_in1k is under cc-by-nc-4\.0, which .* excludes"):
+        cnnzoo.create("resnet18", "fb_swsl_ig1b_ft_in1k")
+    assert table.row("resnet18").tag == "tv_in1k"
+    monkeypatch.setenv("CNNZOO_EXCLUDE_LICENCES", "*")
+    with pytest.raises(cnnzoo.InputError, match=r"only weights whose licence is excluded .*tv_in1k: bsd-3-clause"):
+        cnnzoo.create("resnet18", True)
 
 
 def test_list_weights_takes_wildcards():
@@ -242,30 +345,29 @@ def test_list_weights_takes_wildcards():
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """torch hub's cache, and no network."""
-
-    def unreachable(url, *args, **kwargs):
-        raise urllib.error.URLError("no network")
-
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    monkeypatch.delenv("CNNZOO_WEIGHTS", raising=False)
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder
 
 
-@pytest.mark.parametrize("pretrained", [True, "tv_in1k"])
-def test_published_weights_bring_classes_and_preprocessing(hub, pretrained):
+@pytest.mark.parametrize(
+    ("pretrained", "file"), [(True, "resnet18_a1_0-d63eafa0.pth"), ("tv_in1k", "resnet18-f37072fd.pth")]
+)
+def test_published_weights_bring_classes_and_preprocessing(hub, pretrained, file):
     theirs = torchvision.models.resnet18()
-    torch.save(theirs.state_dict(), hub / "resnet18-f37072fd.pth")
+    torch.save(theirs.state_dict(), hub / file)
     net = cnnzoo.create("resnet18", pretrained)
     assert same_weights(net, theirs)
     assert net.classes[:2] == ("tench", "goldfish")
-    assert (net.preprocessing.resize, net.preprocessing.size) == (256, 224)
+    assert (net.preprocessing.resize, net.preprocessing.size) == (256 if file.startswith("resnet18-") else 235, 224)
 
 
 def test_new_classes_are_not_called_by_the_old_names(hub):
     torch.save(torchvision.models.resnet18().state_dict(), hub / "resnet18-f37072fd.pth")
-    assert not hasattr(cnnzoo.create("resnet18", True, num_classes=7), "classes")
+    assert not hasattr(cnnzoo.create("resnet18", "tv_in1k", num_classes=7), "classes")
 
 
 @pytest.mark.parametrize(

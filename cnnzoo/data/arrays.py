@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from cnnzoo.data.preprocess import decode, fit
@@ -55,10 +56,15 @@ class Geometry:
     resize: int
     size: int
     interpolation: str
+    squash: bool = False
+
+    def fit(self, image: Image.Image) -> np.ndarray:
+        """`(size, size, channels)` uint8 of an image of so many channels."""
+        return fit(image, self.resize, self.size, self.interpolation, self.squash)
 
     def read(self, file: str | Path) -> np.ndarray:
         """`(size, size, channels)` uint8. Raises InputError if the file cannot be read."""
-        return fit(decode(file, self.channels), self.resize, self.size, self.interpolation)
+        return self.fit(decode(file, self.channels))
 
 
 class FileImages:

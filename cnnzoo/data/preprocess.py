@@ -105,13 +105,17 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Shorter side to `resize`, the centre `size` x `size` cut out (a black margin where there is less), normalised."""
+    """Shorter side to `resize`, the centre `size` x `size` cut out (a black margin where there is less), normalised.
+
+    With `squash` both sides become `resize`, whatever the image's shape, as Caffe's nets were trained and judged.
+    """
 
     size: int
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
+    squash: bool = False
 
     @property
     def channels(self) -> int:
@@ -123,7 +127,7 @@ class Preprocess:
 
     def pixels(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> np.ndarray:
         """The same without the normalisation: `(size, size, C)` uint8."""
-        return fit(as_image(image, self.channels), self.resize, self.size, self.interpolation)
+        return fit(as_image(image, self.channels), self.resize, self.size, self.interpolation, self.squash)
 
     def with_channels(self, channels: int) -> "Preprocess":
         """The same for images of so many channels: grey ones get the mean of the colours' figures."""
@@ -157,10 +161,18 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
     return _to_mode(image, "L" if channels == 1 else "RGB")
 
 
-def fit(image: Image.Image, resize: int, size: int, interpolation: str) -> np.ndarray:
-    """`(size, size, C)` uint8: shorter side to `resize`, antialiased, then the centre, or all in a black margin."""
+def fit(image: Image.Image, resize: int, size: int, interpolation: str, squash: bool = False) -> np.ndarray:
+    """`(size, size, C)` uint8: shorter side (with `squash` both) to `resize`, antialiased, then the centre, or all in a
+    black margin.
+    """
     width, height = image.size
-    if resize * resize * max(width, height) / min(width, height) > _HUGE:  # a long strip, of which the middle is wanted
+    if squash:
+        if (width, height) != (resize, resize):
+            image = image.resize((resize, resize), Image.Resampling[interpolation.upper()])
+        width = height = resize
+    elif (
+        resize * resize * max(width, height) / min(width, height) > _HUGE
+    ):  # a long strip, of which the middle is wanted
         reach = math.ceil(4 * min(width, height) * max(size / resize, 1))
         left, top = max(width - reach, 0) // 2, max(height - reach, 0) // 2
         image = image.crop((left, top, left + min(width, reach), top + min(height, reach)))

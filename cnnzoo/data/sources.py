@@ -12,7 +12,7 @@ import numpy as np
 
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data.arrays import ArrayImages, Geometry, Images, cache_folder, decode_files
-from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, as_image, centre, fit
+from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, as_image, centre
 from cnnzoo.errors import InputError, near
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -295,7 +295,7 @@ def _preprocess(
             f"data.mean and data.std have {len(mean)} and {len(std)} numbers for images of {channels} channels"
         )
     resize = config.resize or round(usual.resize * size / usual.size)
-    return Preprocess(size, resize, mean, std, config.interpolation or usual.interpolation)
+    return Preprocess(size, resize, mean, std, config.interpolation or usual.interpolation, usual.squash)
 
 
 def _usual_resize(found: _Found, size: int) -> int:
@@ -312,7 +312,7 @@ def _usual_resize(found: _Found, size: int) -> int:
 def _read(
     part: _Part, home: Path, config: DataConfig, preprocess: Preprocess, canvas: int, what: str
 ) -> tuple[Split, dict[Path, str]]:
-    geometry = Geometry(preprocess.channels, preprocess.resize, canvas, preprocess.interpolation)
+    geometry = Geometry(preprocess.channels, preprocess.resize, canvas, preprocess.interpolation, preprocess.squash)
     if isinstance(part.images, np.ndarray):
         return Split(ArrayImages(_scale(part.images, geometry)), part.labels, part.names), {}
     keep = config.cache == "auto"
@@ -326,7 +326,7 @@ def _scale(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
     if pixels.shape[1] == pixels.shape[2] == geometry.resize and pixels.shape[3] == geometry.channels:
         return np.ascontiguousarray(centre(pixels, geometry.size))
     images = (as_image(image, geometry.channels) for image in pixels)
-    return np.stack([fit(image, geometry.resize, geometry.size, geometry.interpolation) for image in images])
+    return np.stack([geometry.fit(image) for image in images])
 
 
 def _tell_bad(bad: dict[Path, str], policy: str) -> str:

@@ -1,106 +1,188 @@
-"""One loader for any file of weights: read, unwrap, fit to the net, report."""
+"""One loader for any file of weights: unwrap, rename, fit to the net, report."""
 
-import urllib.error
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cnnzoo.errors import InputError
 from cnnzoo.registry import Entry
-from cnnzoo.weights.table import Weights
+from cnnzoo.weights.layouts import RULES
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+# What training scripts put a state dict into: averaged weights before plain ones, since they are the better.
+_WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "model_state_dict", "net", "weights")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+_HEADS = ("fc", "linear", "classifier", "head", "last_linear", "head.fc", "classif", "output")  # as files call it
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a file's tensors."""
+    """What became of a file's tensors, by the net's own names."""
 
-    loaded: tuple[str, ...]
+    loaded: tuple[str, ...]  # as they were, but perhaps for a name
+    renamed: tuple[tuple[str, str], ...]  # the file's name (without wrappers) and ours
+    reshaped: tuple[str, ...]  # the same numbers in another shape
     adapted: tuple[str, ...]  # the first convolution, to another number of channels
-    initialised: tuple[str, ...]  # the head, where the number of classes differs
+    initialised: tuple[str, ...]  # head and auxiliary heads that the file lacks, or has for other classes
+    unused: tuple[str, ...]  # the file's auxiliary heads where the net has none
 
     def __str__(self) -> str:
+        """In one line."""
         text = f"{len(self.loaded)} tensors loaded"
+        if self.renamed:
+            text += f", {len(self.renamed)} of them renamed"
+        if self.reshaped:
+            text += f", {', '.join(self.reshaped)} reshaped"
         if self.adapted:
             text += f", {', '.join(self.adapted)} adapted to the number of channels"
         if self.initialised:
-            text += f", {', '.join(self.initialised)} left at random for the new classes"
+            text += f", {', '.join(_modules(self.initialised))} left at random"
+        if self.unused:
+            text += f", {', '.join(_modules(self.unused))} of the file not used"
         return text
 
-
-def fetch(row: Weights) -> dict[str, Tensor]:
-    """The tensors of a row: from torch hub's cache, or downloaded into it with a check of the hash."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    try:
-        return torch.hub.load_state_dict_from_url(row.url, map_location="cpu", check_hash=True, weights_only=True)
-    except RuntimeError as error:  # torch's word for a hash that does not match, and for a file cut short
-        why = " ".join(str(error).split())
-        raise InputError(f"{row.model} {row.tag}: {row.file} in {folder} is damaged ({why}); remove it") from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise InputError(
-            f"{row.model} {row.tag}: {row.file} is not in {folder} and could not be fetched ({error}); "
-            f"fetch {row.url} elsewhere and put it there"
-        ) from None
+    def details(self) -> str:
+        """A line for every tensor."""
+        lines = [f"loaded       {name}" for name in self.loaded]
+        lines += [f"renamed      {theirs} -> {ours}" for theirs, ours in self.renamed]
+        for what in ("reshaped", "adapted", "initialised", "unused"):
+            lines += [f"{what:<11}  {name}" for name in getattr(self, what)]
+        return "\n".join(lines)
 
 
 def unwrap(content: object, source: object) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the wrappers and prefixes that training scripts put around it."""
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(value, Tensor) for value in content.values())
-    ):
+    """The state dict inside a checkpoint. Raises InputError where there is none."""
+    while wrapper := next((w for w in _WRAPPERS if _holds_state(content, w)), None):
+        content = content[wrapper]
+    if not isinstance(content, Mapping):
         raise InputError(f"{source} holds no state dict")
-    state = dict(content)
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    state = {name: tensor for name, tensor in content.items() if name != "n_averaged"}  # torch's AveragedModel counts
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{source} holds no state dict")
     return state
 
 
-def load_into(net: nn.Module, entry: Entry, state: Mapping[str, Tensor], source: object) -> LoadReport:
-    """Fit a state dict to a net. The head may be of other classes, the first convolution of other channels; all else
-    must match.
+def _holds_state(content: object, wrapper: str) -> bool:
+    return isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping)
 
-    Raises InputError that shows both sides, sorted, where it does not.
+
+def to_our_names(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) -> dict[str, tuple[str, Tensor]]:
+    """Our name of each tensor: the file's name, without the prefixes of wrappers, and the tensor.
+
+    `own` are the names in the net's state dict.
     """
-    own, state = net.state_dict(), dict(state)
-    adapted, initialised = [], []
+    own = set(own)
+    stripped = {_strip(name, own): tensor for name, tensor in state.items()}
+    state = stripped if len(stripped) == len(state) else dict(state)  # or two names have become one
+    theirs = list(state)
+    for rule in RULES:
+        if not own >= state.keys() and (renamed := rule(state)) is not None:
+            state = renamed
+    if entry.head and not any(name.startswith(f"{entry.head}.") for name in state):
+        heads = [head for head in _HEADS if f"{head}.weight" in state and f"{head}.weight" not in own]
+        if len(heads) == 1:
+            state = {re.sub(rf"^{re.escape(heads[0])}\.", f"{entry.head}.", name): t for name, t in state.items()}
+    return {ours: (name, tensor) for name, (ours, tensor) in zip(theirs, state.items(), strict=True)}
+
+
+def _strip(name: str, own: set[str]) -> str:
+    while name not in own and (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def sizes(state: Mapping[str, tuple[str, Tensor]], entry: Entry) -> dict[str, int]:
+    """The number of classes and channels that a file's weights are for, where they show it."""
+    found = {}
+    head, first = (state.get(f"{module}.weight") for module in (entry.head, entry.first_conv))
+    if head is not None:
+        found["num_classes"] = head[1].shape[0]
+    if first is not None and first[1].ndim == 4:
+        found["in_chans"] = first[1].shape[1]
+    return found
+
+
+def load_into(
+    net: nn.Module,
+    entry: Entry,
+    state: Mapping[str, tuple[str, Tensor]],
+    source: object,
+    bgr: bool = False,
+    lacks: str = "",
+) -> LoadReport:
+    """Put a file's tensors, as `to_our_names` gives them, into a net, without copying those that fit.
+
+    The head and auxiliary heads may be missing or of other classes, the first convolution of other channels; all else
+    must match. With `bgr` the file's first convolution wants blue first; of the module that it `lacks` nothing is
+    taken. What gets no value keeps the one it has.
+
+    Raises InputError that shows both sides, sorted, where they do not match.
+    """
+    own = net.state_dict()
+    theirs = {name: file_name for name, (file_name, _) in state.items()}
+    tensors = {n: tensor for n, (_, tensor) in state.items() if not (lacks and n.startswith(f"{lacks}."))}
+    heads = tuple(f"{head}." for head in (entry.head, *entry.aux, lacks) if head)
+    aux = tuple(f"{head}." for head in entry.aux)
     first = f"{entry.first_conv}.weight"
-    for name in [name for name in state if name in own and state[name].shape != own[name].shape]:
-        if name.startswith(f"{entry.head}."):
-            initialised.append(name)
-            del state[name]
-        elif name == first and state[name].ndim == 4 and state[name].shape[2:] == own[name].shape[2:]:
+    if bgr and first in tensors:
+        tensors[first] = tensors[first].flip(1)
+
+    unused = [name for name in tensors if name not in own and aux and name.startswith(aux)]
+    for name in unused:
+        del tensors[name]
+    reshaped, adapted = [], []
+    for name, tensor in tensors.items():
+        if name not in own or tensor.shape == own[name].shape:
+            continue
+        if tensor.numel() == own[name].numel() and tensor.shape[:1] == own[name].shape[:1]:
+            reshaped.append(name)
+            tensors[name] = tensor.reshape(own[name].shape)
+        elif name == first and tensor.ndim == 4 and tensor.shape[2:] == own[name].shape[2:]:
             adapted.append(name)
-            state[name] = adapt_channels(state[name], own[name].shape[1])
+            tensors[name] = adapt_channels(tensor, own[name].shape[1])
     for name in own:
-        if name.endswith("num_batches_tracked") and name not in state:  # files from before PyTorch 0.4.1 lack them
-            state[name] = torch.zeros_like(own[name], device="cpu")
-    wrong = (own.keys() ^ state.keys()) - {*initialised}
-    wrong |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
+        if name.endswith("num_batches_tracked") and name not in tensors:  # files from before PyTorch 0.4.1 lack them
+            tensors[name] = torch.zeros((), dtype=torch.int64)
+    fits = {name for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
+    anew = {name.rpartition(".")[0] for name in own if name.startswith(heads) and name not in fits}
+    initialised = [name for name in own if name.rpartition(".")[0] in anew]  # a layer's weight and bias together
+    for name in initialised:
+        tensors.pop(name, None)
+    _refuse_mismatch(own, tensors, initialised, theirs, f"{source} does not hold weights of {entry.name}")
+
+    device = torch.get_default_device()
+    tensors = {name: tensor.to(device, own[name].dtype) for name, tensor in tensors.items()}
+    net.load_state_dict(tensors, strict=False, assign=True)
+    changed = {*adapted, *reshaped, *initialised}
+    return LoadReport(
+        tuple(name for name in own if name not in changed),
+        tuple((theirs[name], name) for name in own if theirs.get(name, name) != name and name not in initialised),
+        tuple(reshaped),
+        tuple(adapted),
+        tuple(initialised),
+        tuple(theirs[name] for name in unused),
+    )
+
+
+def _refuse_mismatch(
+    own: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    initialised: Sequence[str],
+    theirs: Mapping[str, str],
+    complaint: str,
+) -> None:
+    wrong = (own.keys() ^ tensors.keys()) - {*initialised}
+    wrong |= {name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape}
     if wrong:
         wanted = [f"- {name} {tuple(own[name].shape)}" for name in sorted(wrong) if name in own]
-        given = [f"+ {name} {tuple(state[name].shape)}" for name in sorted(wrong) if name in state]
+        given = [f"+ {theirs.get(n, n)} {tuple(tensors[n].shape)}" for n in sorted(wrong) if n in tensors]
         shown = wanted[:4] + given[:4]
         more = len(wanted) + len(given) - len(shown)
         raise InputError(
-            f"{source} does not hold weights of {entry.name} (- wanted, + in the file): "
-            f"{', '.join(shown)}{f' and {more} more' if more else ''}"
+            f"{complaint} (- wanted, + in the file): {', '.join(shown)}{f' and {more} more' if more else ''}"
         )
-    device = torch.get_default_device()
-    state = {name: tensor.to(device, own[name].dtype) for name, tensor in state.items()}
-    net.load_state_dict(state, strict=False, assign=True)
-    return LoadReport(
-        tuple(name for name in own if name not in {*adapted, *initialised}), tuple(adapted), tuple(initialised)
-    )
 
 
 def adapt_channels(kernel: Tensor, channels: int) -> Tensor:
@@ -111,3 +193,7 @@ def adapt_channels(kernel: Tensor, channels: int) -> Tensor:
         return kernel.sum(dim=1, keepdim=True)
     given = kernel.shape[1]
     return kernel.repeat(1, -(-channels // given), 1, 1)[:, :channels] * (given / channels)
+
+
+def _modules(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in names))

@@ -1,0 +1,171 @@
+"""Files of other libraries and repositories, whose tensors bear other names or lie in another order."""
+
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import cnnzoo
+from cnnzoo.weights.layouts import to_timm_vgg
+
+
+@pytest.fixture(scope="module")
+def weights_root():
+    """Where the real weights lie."""
+    root = os.environ.get("CNNZOO_WEIGHTS")
+    if not root:
+        pytest.skip("CNNZOO_WEIGHTS does not say where the real weights lie")
+    return Path(root)
+
+
+def saved(net, path):
+    torch.save(net if isinstance(net, dict) else net.state_dict(), path)
+    return path
+
+
+def same_outputs(ours, theirs, side):
+    """In double precision, since sums run in another order."""
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        ours, theirs = (copy.deepcopy(net).double().eval()(images) for net in (ours, theirs))
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item() < 1e-9
+
+
+# --- VGG, timm's and torchvision's
+
+
+@pytest.fixture(scope="module")
+def timm_vgg():
+    torch.manual_seed(0)
+    return timm.create_model("vgg11_bn")
+
+
+def test_timms_vgg_loads(timm_vgg, tmp_path):
+    ours = cnnzoo.create("vgg11_bn", saved(timm_vgg, tmp_path / "vgg.pth"))
+    assert same_outputs(ours, timm_vgg, 224)
+    assert set(ours.load_report.reshaped) == {"classifier.0.weight", "classifier.3.weight"}
+    assert ("head.fc.bias", "classifier.6.bias") in ours.load_report.renamed
+
+
+def test_ours_goes_back_to_timm(timm_vgg, tmp_path):
+    ours = cnnzoo.create("vgg11_bn", saved(timm_vgg, tmp_path / "vgg.pth"))
+    back = to_timm_vgg(ours.state_dict())
+    assert list(back) == list(timm_vgg.state_dict())
+    assert all(torch.equal(back[name], tensor) for name, tensor in timm_vgg.state_dict().items())
+
+
+# --- DenseNet, whose old files have a dot too many
+
+
+def test_old_densenet_files_load(tmp_path):
+    theirs = torchvision.models.densenet121()
+    old = {}
+    for name, tensor in theirs.state_dict().items():
+        for part in ("norm", "conv"):
+            for number in "12":
+                if "denselayer" in name:
+                    name = name.replace(f".{part}{number}.", f".{part}.{number}.")
+        old[name] = tensor
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    ours = cnnzoo.create("densenet121", saved(old, tmp_path / "old.pth"))
+    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
+
+
+# --- ResNets for CIFAR that pad new channels on both sides
+
+
+class BothSides(nn.Module):
+    """Option A as akamaster/pytorch_resnet_cifar10 has it: a quarter of the new channels before, a quarter after."""
+
+    def forward(self, x):
+        return nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, x.shape[1] // 2, x.shape[1] // 2))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet32"])
+def test_resnets_padded_on_both_sides_become_ours(tmp_path, name):
+    torch.manual_seed(0)
+    theirs = cnnzoo.create(name)
+    for layer in (theirs.layer2, theirs.layer3):
+        layer[0].downsample = BothSides()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    state = {f"module.{key.replace('fc.', 'linear.')}": tensor for key, tensor in theirs.state_dict().items()}
+    ours = cnnzoo.create(name, saved({"state_dict": state}, tmp_path / "theirs.th"))
+    assert same_outputs(ours, theirs, 32)
+    assert not same_outputs(cnnzoo.create(name, saved(theirs, tmp_path / "plain.pth")), theirs, 32)
+
+
+# --- real weights, real photos: ../shared/weights/README.md has the figures asked for
+
+
+def accuracy(net, paths, labels, classes=1000, k=1):
+    net.eval()
+    hits = 0
+    with torch.inference_mode():
+        for start in range(0, len(paths), 50):
+            batch = torch.stack([cnnzoo.preprocessing(net)(path) for path in paths[start : start + 50]])
+            best = net(batch).topk(k).indices
+            hits += (best == torch.tensor(labels[start : start + 50])[:, None]).any(1).sum().item()
+    return 100 * hits / len(paths)
+
+
+@pytest.fixture(scope="module")
+def samples(data_root):
+    paths = sorted((data_root / "imagenet_samples").glob("*.jpg"))
+    assert len(paths) == 500
+    return paths, [int(path.name[:3]) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "top1", "top5"),
+    [
+        ("googlenet_2014", "googlenet_bvlc_caffe.pth", 78.4, 92.6),
+        ("squeezenet1_1", "squeezenet1_1_caffe.pth", 63.4, 85.0),
+    ],
+)
+def test_caffes_weights_reach_their_accuracy_on_photos(weights_root, samples, name, file, top1, top5):
+    net = cnnzoo.create(name, weights_root / file)
+    paths, labels = samples
+    assert accuracy(net, paths, labels) == pytest.approx(top1, abs=0.2001)
+    assert accuracy(net, paths, labels, k=5) == pytest.approx(top5, abs=0.2001)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "top1"),
+    [
+        ("resnet20", "resnet20-12fca82f.th", 81.03),
+        ("resnet32", "resnet32-d509ac18.th", 82.56),
+        ("resnet56", "resnet56-4bfd9763.th", 83.20),
+    ],
+)
+def test_cifar_weights_reach_their_accuracy(weights_root, data_root, name, file, top1):
+    net = cnnzoo.create(name, weights_root / file)
+    assert net.classes[3] == "cat"
+    figures = cnnzoo.evaluate(name, str(data_root / "cifar10_jpeg"), pretrained=str(weights_root / file))
+    assert 100 * figures.top1 == pytest.approx(top1, abs=0.2)
+
+
+@pytest.mark.parametrize("file", ["squeezenet1_1_caffe.pth", "resnet20-12fca82f.th"])
+def test_a_known_file_is_known_under_any_name(weights_root, tmp_path, file):
+    (tmp_path / "renamed.bin").write_bytes((weights_root / file).read_bytes())
+    name = file.partition("-")[0].partition("_caffe")[0]
+    (row,) = [row for row in cnnzoo.list_weights(name) if row.file == file]
+    net = cnnzoo.create(name, tmp_path / "renamed.bin")
+    assert net.preprocessing.to_dict().items() >= row.preprocess.items()
+    assert net.classes == row.classes
+
+
+def test_blue_first_weights_are_turned_to_red_first(weights_root):
+    raw = torch.load(weights_root / "squeezenet1_1_caffe.pth", weights_only=True)
+    ours = cnnzoo.create("squeezenet1_1", weights_root / "squeezenet1_1_caffe.pth")
+    assert torch.equal(ours.features[0].weight, raw["features.0.weight"].flip(1))
+    assert np.allclose(np.array(ours.preprocessing.mean) * 255, (123, 117, 104))
