@@ -95,39 +95,46 @@ class AugmentConfig:
 
     Args:
         flip: mirror left and right, for every second image.
-        crop: padded (a margin of `padding`, then a random window) or resized (a random part of the image, blown up).
+        crop: padded (a margin of `padding`, then a random window), resized (a random part of the image at the size:
+            GoogLeNet's) or jittered (the image scaled to a random `shorter_side`, then a random window: VGG's).
         padding: margin in pixels for crop: padded.
         scale: share of the area for crop: resized.
         ratio: width over height for crop: resized.
+        shorter_side: in pixels for crop: jittered, drawn between these two.
         rotation: up to so many degrees either way.
         shift: up to this share of the side, in both directions.
         shear: up to so many degrees either way.
         zoom: scale by a factor within 1 - zoom and 1 + zoom.
         brightness: multiply by a factor within 1 - brightness and 1 + brightness.
         channel_shift: add up to this much, on the scale 0 to 1, to each channel by itself.
+        pca_noise: deviation of AlexNet's colour noise along the principal components of ImageNet's colours (0.1 there).
         cutout: side in pixels of a square set to the mean.
     """
 
     flip: bool = False
-    crop: Literal["padded", "resized"] | None = None
+    crop: Literal["padded", "resized", "jittered"] | None = None
     padding: int = 4
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    shorter_side: tuple[float, float] = (256, 512)
     rotation: float = 0.0
     shift: float = 0.0
     shear: float = 0.0
     zoom: float = 0.0
     brightness: float = 0.0
     channel_shift: float = 0.0
+    pca_noise: float = 0.0
     cutout: int = 0
 
     def __post_init__(self):
-        for key in ("padding", "rotation", "shift", "shear", "brightness", "channel_shift", "cutout"):
+        for key in ("padding", "rotation", "shift", "shear", "brightness", "channel_shift", "pca_noise", "cutout"):
             _check(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "at least 0")
         _check(0 <= self.zoom < 1, "augment.zoom", self.zoom, "at least 0 and below 1")
         _check(self.shear < 90, "augment.shear", self.shear, "below 90")
         _check(0 < self.scale[0] <= self.scale[1], "augment.scale", list(self.scale), "two rising numbers above 0")
-        _check(0 < self.ratio[0] <= self.ratio[1], "augment.ratio", list(self.ratio), "two rising numbers above 0")
+        for key in ("ratio", "shorter_side"):
+            low, high = getattr(self, key)
+            _check(0 < low <= high, f"augment.{key}", [low, high], "two rising numbers above 0")
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from tqdm import tqdm
 
-from cnnzoo import config as config_
 from cnnzoo import zoo
-from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
+from cnnzoo.data.crops import COUNTS
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError
 from cnnzoo.train.validation import logits
 
 
@@ -74,6 +73,7 @@ def evaluate(
     *,
     pretrained: bool | str = False,
     root: str | None = None,
+    crops: int = 1,
     batch_size: int = 256,
     device: str = "auto",
 ) -> Evaluation:
@@ -81,11 +81,13 @@ def evaluate(
 
     `data` is a source's name or a folder; None is what the run was validated on. Of a source without validation images
     of its own, a run is judged on the share that it held out, and every image of any other source counts. Classes are
-    matched by name.
+    matched by name. With 10 or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs.
 
     Raises InputError where there is nothing to judge, or where the data has classes that the net does not know.
     """
-    net, own = open_net(run_or_model, pretrained)
+    if crops not in COUNTS:
+        raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
+    net, own = zoo.open_net(run_or_model, pretrained)
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by --data")
     is_own = own is not None and data in (None, own.source)
@@ -93,27 +95,26 @@ def evaluate(
     if root is not None:
         chosen = replace(chosen, root=root)
     preprocess = zoo.preprocessing(net)
-    part, classes, _ = sources.held_out(chosen, preprocess, split=is_own)
+    part, classes, _ = sources.held_out(chosen, preprocess, is_own, crops)
     names, labels = _align(getattr(net, "classes", None), net.num_classes, classes, part.labels, chosen.source)
     where = pick_device(device)
-    batches = EvalBatches(part.images, labels, batch_size, preprocess.mean, preprocess.std, where)
-    outputs, targets = logits(net.to(where), tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
+    batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
+    judged = net if crops == 1 else MeanOfCrops(net, crops)
+    outputs, targets = logits(
+        judged.to(where), tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None)
+    )
     return measure(outputs.numpy(), targets.numpy(), names)
 
 
-def open_net(run_or_model: str | Path, pretrained: bool | str) -> tuple[torch.nn.Module, DataConfig | None]:
-    """The net, and what it was trained on where that is known."""
-    path = Path(run_or_model).expanduser()
-    if path.is_dir():
-        return zoo.load(path), config_.read(Run.open(path).config_file).data
-    if path.is_file():
-        return zoo.load(path), None
-    if str(run_or_model) not in zoo.list_models():
-        known = [*zoo.list_models(), *map(str, path.parent.glob("*"))]
-        raise InputError(str(unknown("run folder or model", str(run_or_model), known)))
-    if not pretrained:
-        raise InputError(f"{run_or_model} without trained weights knows nothing; name some by --pretrained")
-    return zoo.create(str(run_or_model), pretrained).eval(), None
+class MeanOfCrops(torch.nn.Module):
+    """Images `(B * crops, C, H, W)` to the logarithms `(B, K)` of each image's mean probabilities."""
+
+    def __init__(self, net: torch.nn.Module, crops: int):
+        super().__init__()
+        self.net, self.crops = net, crops
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).float().softmax(1).unflatten(0, (-1, self.crops)).mean(1).log()
 
 
 def _align(

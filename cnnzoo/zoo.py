@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import cnnzoo.models  # noqa: F401  (registers every net)
-from cnnzoo import registry
+from cnnzoo import config, registry
 from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
+from cnnzoo.config import DataConfig
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.models._base import FeatureMaps
@@ -202,6 +203,28 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
         )
     options = {key: card[key] for key in ("num_classes", "in_chans", "drop_rate")}
     return create(card["name"], path, **options, **card["args"]).eval()
+
+
+def open_net(run_or_model: str | Path, pretrained: bool | str) -> tuple[nn.Module, DataConfig | None]:
+    """A trained net in eval mode, and what it was trained on where that is known.
+
+    `run_or_model` is a run folder, a model.safetensors, or a net's name together with `pretrained` weights.
+    """
+    path = Path(run_or_model).expanduser()
+    if path.is_dir():
+        return load(path), config.read(Run.open(path).config_file).data
+    if path.is_file():
+        return load(path), None
+    if str(run_or_model) not in list_models():
+        known = [*list_models(), *map(str, path.parent.glob("*"))]
+        raise unknown("run folder or model", str(run_or_model), known)
+    if not pretrained:
+        raise InputError(f"{run_or_model} without trained weights knows nothing; name some by --pretrained")
+    net = create(str(run_or_model), pretrained).eval()
+    if net.load_report.initialised:
+        anew = ", ".join(net.load_report.initialised)
+        raise InputError(f"{pretrained} lacks a part of {run_or_model}: without {anew} it knows nothing")
+    return net, None
 
 
 def preprocessing(model_or_name: nn.Module | str) -> Preprocess:

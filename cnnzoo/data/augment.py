@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.preprocess import normalise
+from cnnzoo.errors import InputError
 
 
 class Windows:
@@ -46,7 +47,12 @@ class Augment:
         self.config = config
         self.size, self.mean, self.std = size, mean, std
         self.moves = any((config.rotation, config.shift, config.shear, config.zoom))
-        self.resamples = config.crop == "resized" or self.moves
+        self.resamples = config.crop in ("resized", "jittered") or self.moves
+        if config.crop == "jittered" and config.shorter_side[0] < size:
+            least = f"at least {size}, the side of what the net sees"
+            raise InputError(f"augment.shorter_side begins at {config.shorter_side[0]:g}, but must be {least}")
+        if config.pca_noise and len(mean) != 3:
+            raise InputError(f"augment.pca_noise is for colour images, not for images of {len(mean)} channel(s)")
 
     def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
         """`(B, H, W, C)` uint8 to `(B, C, size, size)` float32."""
@@ -61,6 +67,8 @@ class Augment:
             pixels = (
                 pixels + _tensor(rng.uniform(-amount, amount, (many, 1, 1, pixels.shape[3])), pixels.device)
             ).clamp_(0, 255)
+        if config.pca_noise:
+            pixels = pixels + 255 * _tensor(_colours(many, config.pca_noise, rng), pixels.device)
         batch = normalise(pixels, self.mean, self.std)
         if config.cutout:
             batch = self._cut_out(batch, rng)
@@ -93,14 +101,20 @@ class Augment:
         c, d = np.sin(angle), np.sin(angle) * shear + np.cos(angle)
         linear = np.stack([np.stack([a, b], -1), np.stack([c, d], -1)], -2) * zoom[:, None, None]
         offset = 2 * np.stack([within(config.shift), within(config.shift)], -1)
-        if config.crop == "resized":
+        if config.crop in ("resized", "jittered"):
             part, place = self._parts(many, rng)
             linear = part[:, :, None] * linear
             offset = part * offset + place
         return np.concatenate([linear, offset[:, :, None]], -1)
 
     def _parts(self, many: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Sides of a random part of the image as shares, and its centre, `(B, 2)` each (GoogLeNet, section 6)."""
+        """Sides of a random part of the image as shares, and its centre, `(B, 2)` each.
+
+        resized: GoogLeNet, section 6. jittered: the image is scaled to a random shorter side (VGG, section 3.1).
+        """
+        if self.config.crop == "jittered":
+            side = self.size / rng.uniform(*self.config.shorter_side, many)
+            return side[:, None].repeat(2, 1), (1 - side[:, None]) * rng.uniform(-1, 1, (many, 2))
         area = rng.uniform(*self.config.scale, many)
         ratio = np.exp(rng.uniform(*(math.log(limit) for limit in self.config.ratio), many))
         part = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1).clip(max=1.0)
@@ -113,6 +127,20 @@ class Augment:
         centres = _tensor(rng.uniform(0, self.size, (2, len(batch), 1)), batch.device)
         inside = (places - centres).abs() < half  # (2, B, size)
         return batch.masked_fill_(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0.0)
+
+
+# Principal components of ImageNet's colours on the scale 0 to 1, as fb.resnet.torch and many after it have them: square
+# roots of the eigenvalues, and eigenvectors in columns over red, green, blue.
+_DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
+_COMPONENTS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+
+def _colours(many: int, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """`(B, 1, 1, 3)` to add to every pixel of an image: each principal component times its eigenvalue and a normal draw
+    (Krizhevsky, Sutskever, Hinton 2012, section 4.1).
+    """
+    draws = rng.normal(0, deviation, (many, 3)) * _DEVIATIONS
+    return (draws @ _COMPONENTS.T)[:, None, None]
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:

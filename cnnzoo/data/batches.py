@@ -74,7 +74,10 @@ class TrainBatches:
 
 
 class EvalBatches:
-    """Every image once, in order, as the weights' preprocessing wants it."""
+    """Every image once, in order, as the weights' preprocessing wants it.
+
+    Of images `(N, V, H, W, C)`, which have V crops each, a batch of B labels has B * V images, the first one's first.
+    """
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class EvalBatches:
             indices = np.arange(start, min(start + self.batch_size, len(self.images)))
             pixels = torch.from_numpy(self.images.take(indices)).to(self.device, non_blocking=True)
             labels = torch.from_numpy(self.labels[indices]).to(self.device, non_blocking=True)
-            yield normalise(pixels, self.mean, self.std), labels
+            yield normalise(pixels.flatten(0, -4), self.mean, self.std), labels
 
 
 def _ahead(items: Iterator, depth: int = 2) -> Iterator:

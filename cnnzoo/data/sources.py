@@ -3,6 +3,7 @@
 Named sets come through torchvision's own classes, which use the files already in place and fetch missing ones.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data.arrays import ArrayImages, Geometry, Images, cache_folder, decode_files
+from cnnzoo.data.crops import Crops
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, as_image, centre
 from cnnzoo.errors import InputError, near
 
@@ -91,10 +93,9 @@ def load(
     if found.val is None:
         found = _split(found, config)
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
-    # Random parts of the image are cut from all that the resize leaves; else training sees what evaluation sees.
-    canvas = max(preprocess.resize, preprocess.size) if augment.crop == "resized" else preprocess.size
-    train, train_bad = _read(found.train, found.home, config, preprocess, canvas, "reading training images")
-    val, val_bad = _read(found.val, found.home, config, preprocess, preprocess.size, "reading validation images")
+    to_train_on, evaluation = _training_geometry(preprocess, augment), _geometry(preprocess, preprocess.size)
+    train, train_bad = _read(found.train, found.home, config, to_train_on, "reading training images")
+    val, val_bad = _read(found.val, found.home, config, evaluation, "reading validation images")
     notes = found.notes
     if bad := {**train_bad, **val_bad}:
         notes += (_tell_bad(bad, config.bad_files),)
@@ -104,15 +105,20 @@ def load(
     return Dataset(config.source, found.classes, train, val, preprocess, notes)
 
 
-def held_out(config: DataConfig, preprocess: Preprocess, split: bool) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
+def held_out(
+    config: DataConfig, preprocess: Preprocess, split: bool, crops: int = 1
+) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
     """The images to judge a trained net on, their classes, and notes.
 
     Where the source has no validation images of its own, the share that training holds out (`split`), or every image.
+    With 10 or 144 `crops` an image is `(crops, size, size, C)`, made anew each time.
     """
     found = _find(config)
     if found.val is None and split:
         found = _split(found, config)
-    part, bad = _read(found.val or found.train, found.home, config, preprocess, preprocess.size, "reading images")
+    geometry = _geometry(preprocess, preprocess.size) if crops == 1 else Crops(preprocess, crops)
+    config = config if crops == 1 else replace(config, cache="none")
+    part, bad = _read(found.val or found.train, found.home, config, geometry, "reading images")
     notes = found.notes + ((_tell_bad(bad, config.bad_files),) if bad else ())
     return part, found.classes, notes
 
@@ -309,10 +315,24 @@ def _usual_resize(found: _Found, size: int) -> int:
     return round(size * 8 / 7) if side is None and size > 64 else size
 
 
+def _geometry(preprocess: Preprocess, canvas: int) -> Geometry:
+    p = preprocess
+    return Geometry(p.channels, p.resize, canvas, p.interpolation, p.squash)
+
+
+def _training_geometry(preprocess: Preprocess, augment: AugmentConfig) -> Geometry:
+    """What is kept of a training image: all that random parts are cut from; else what evaluation sees."""
+    if augment.crop == "resized":
+        return _geometry(preprocess, max(preprocess.resize, preprocess.size))
+    if augment.crop == "jittered":
+        largest = math.ceil(augment.shorter_side[1])
+        return _geometry(replace(preprocess, resize=largest), largest)
+    return _geometry(preprocess, preprocess.size)
+
+
 def _read(
-    part: _Part, home: Path, config: DataConfig, preprocess: Preprocess, canvas: int, what: str
+    part: _Part, home: Path, config: DataConfig, geometry: Geometry | Crops, what: str
 ) -> tuple[Split, dict[Path, str]]:
-    geometry = Geometry(preprocess.channels, preprocess.resize, canvas, preprocess.interpolation, preprocess.squash)
     if isinstance(part.images, np.ndarray):
         return Split(ArrayImages(_scale(part.images, geometry)), part.labels, part.names), {}
     keep = config.cache == "auto"
@@ -321,12 +341,12 @@ def _read(
     return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad
 
 
-def _scale(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """`(N, H, W, C)` of one size to `(N, size, size, channels)`, pixel for pixel as files of them would be read."""
-    if pixels.shape[1] == pixels.shape[2] == geometry.resize and pixels.shape[3] == geometry.channels:
+def _scale(pixels: np.ndarray, geometry: Geometry | Crops) -> np.ndarray:
+    """`(N, H, W, C)` of one size to what `geometry` makes of each, pixel for pixel as files of them would be read."""
+    plain = isinstance(geometry, Geometry) and pixels.shape[3] == geometry.channels
+    if plain and pixels.shape[1] == pixels.shape[2] == geometry.resize:
         return np.ascontiguousarray(centre(pixels, geometry.size))
-    images = (as_image(image, geometry.channels) for image in pixels)
-    return np.stack([geometry.fit(image) for image in images])
+    return np.stack([geometry.fit(as_image(image, geometry.channels)) for image in pixels])
 
 
 def _tell_bad(bad: dict[Path, str], policy: str) -> str:
