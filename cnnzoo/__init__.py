@@ -13,6 +13,7 @@ _HOMES = {
     "cnnzoo.zoo": ("create", "info", "list_models", "load", "preprocessing", "register", "unregister"),
     "cnnzoo.weights.table": ("list_weights",),
     "cnnzoo.summary": ("summary",),
+    "cnnzoo.compare": ("compare",),
     "cnnzoo.run": ("train",),
     "cnnzoo.predict": ("predict",),
     "cnnzoo.evaluate": ("evaluate",),

@@ -10,7 +10,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
@@ -41,23 +41,19 @@ def list_(pattern: str = "*", *, pretrained: bool = False, json: bool = False) -
 
 
 def info(name: str, *, json: bool = False) -> None:
-    """Tell what is known of a net: paper, size, cost, stages, differences from the paper.
+    """Tell what is known of a net: paper, size, cost, stages, the paper's figures beside ours, differences from it.
 
     Args:
         name: the net, see cnnzoo list.
         json: print JSON.
     """
-    from cnnzoo import zoo
+    from cnnzoo import claims, zoo
 
     entry = zoo.info(name)
+    figures = claims.beside(name)
     if json:
-        print(
-            dumps(
-                {key: value for key, value in vars(entry).items() if key != "build"},
-                indent=2,
-                default=dataclasses.asdict,
-            )
-        )
+        facts = {key: value for key, value in vars(entry).items() if key != "build"} | {"claims": figures}
+        print(dumps(facts, indent=2, default=dataclasses.asdict))
         return
     print(entry.name)
     print(f"  paper       {entry.paper or 'not said'}")
@@ -68,21 +64,34 @@ def info(name: str, *, json: bool = False) -> None:
     if entry.params is not None:
         print(f"  parameters  {entry.params:,}")
         print(f"  mult-adds   {entry.macs:,}")
+    if entry.aux:
+        heads = f"{len(entry.aux)} auxiliary head{'s' if len(entry.aux) > 1 else ''}, {', '.join(entry.aux)}"
+        print(f"  in training {entry.aux_params:,} parameters more: {heads}")
     for stage in entry.stages:
         ends = dict.fromkeys((stage.modules[0], stage.modules[-1]))
         print(f"  {stage.name:<10}  {_times(stage.shape):<12}  {' … '.join(ends)}")
     print(f"  {'head':<10}  {entry.num_classes:<12}  {entry.head}")
+    if figures:
+        table = [("the paper's figures", "paper", "here"), *((f.what, f.figure, f.ours) for f in figures)]
+        what_width, figure_width = (max(map(len, column)) for column in list(zip(*table, strict=True))[:2])
+        for what, figure, ours in table:
+            print(f"  {what:<{what_width}}  {figure:<{figure_width}}  {ours}")
     print(f"  differences from the paper: {'' if entry.differences else 'none known'}")
     for number, difference in enumerate(entry.differences, start=1):
         print(f"    {number}. {difference}")
+    for note in entry.notes:
+        print(f"  note: {note}")
 
 
-def summary(name: str, *, input: str | None = None, csv: bool = False, markdown: bool = False) -> None:
-    """Print the layer table of a net: output shapes, parameters, multiply-adds, activations.
+def summary(
+    name: str, *, input: str | None = None, compact: bool = False, csv: bool = False, markdown: bool = False
+) -> None:
+    """Print the layer table of a net: output shapes, parameters, multiply-adds, activations, receptive fields.
 
     Args:
         name: the net, see cnnzoo list.
         input: an image's channels, height and width, such as 3,224,224; the net's own by default.
+        compact: print it as papers do, with the image, and one row for a layer with its BatchNorm and activation.
         csv: print CSV.
         markdown: print Markdown.
     """
@@ -95,7 +104,33 @@ def summary(name: str, *, input: str | None = None, csv: bool = False, markdown:
     if size is not None and (len(size) != 3 or min(size) < 1):
         raise InputError(f"--input is {input}, but must be three whole numbers such as 3,224,224")
     table = cnnzoo.summary(name, size)
+    if compact:
+        table = table.compact()
     print(table.to_csv() if csv else table.to_markdown() if markdown else table, end="" if csv else "\n")
+
+
+def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False, json: bool = False) -> None:
+    """Compare nets by their best weights: accuracy against multiply-adds, with parameters as area.
+
+    Args:
+        names: nets, or wildcard patterns; every net that has weights by default.
+        out: draw the picture into this file.
+        csv: print CSV.
+        json: print JSON.
+    """
+    import cnnzoo
+
+    result = cnnzoo.compare(names, out)
+    if json:
+        print(dumps(result.to_dict()))
+    elif csv:
+        print(result.to_csv(), end="")
+    else:
+        print(result)
+        if out:
+            print(f"{len(result.points)} nets in {out}")
+    if result.without:
+        print(f"without weights of known accuracy: {', '.join(result.without)}", file=sys.stderr)
 
 
 def train(options: Sequence[str]) -> None:
@@ -134,6 +169,7 @@ def evaluate(
     data: str | None = None,
     pretrained: bool | str = False,
     root: str | None = None,
+    crops: int = 1,
     device: str = "auto",
     json: bool = False,
 ) -> None:
@@ -144,12 +180,13 @@ def evaluate(
         data: a data set's name or a folder; by default what the run was validated on.
         pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         root: where named data sets lie.
+        crops: 1, or the mean over 10 (AlexNet's) or 144 (GoogLeNet's) crops of each image.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         json: print JSON.
     """
     import cnnzoo
 
-    result = cnnzoo.evaluate(run_or_model, data, pretrained=pretrained, root=root, device=device)
+    result = cnnzoo.evaluate(run_or_model, data, pretrained=pretrained, root=root, crops=crops, device=device)
     print(dumps(result.to_dict()) if json else result)
 
 
@@ -175,13 +212,12 @@ def predict(
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
     """
     import cnnzoo
-    from cnnzoo import checkpoint
-    from cnnzoo.evaluate import open_net
+    from cnnzoo import checkpoint, zoo
 
     for option, value in (("--top", top), ("--batch-size", batch_size)):
         if value < 1:
             raise InputError(f"{option} is {value}, but must be at least 1")
-    net, _ = open_net(run_or_model, pretrained)
+    net, _ = zoo.open_net(run_or_model, pretrained)
     result = cnnzoo.predict(net, images, batch_size=batch_size, device=device)
     if out:
         checkpoint.write(Path(out), result.to_csv(top).encode())
@@ -195,6 +231,139 @@ def predict(
         raise InputError(f"no image could be read ({'; '.join(unread[:3])})")
     if unread:
         print(f"{len(unread)} of {len(result)} images could not be read", file=sys.stderr)
+
+
+def weights(options: Sequence[str]) -> None:
+    """Trained weights: list, fetch, verify, bundle or import them. See cnnzoo weights --help."""
+    if not options or options[0] in ("-h", "--help"):
+        print(_overview(WEIGHTS, "cnnzoo weights"))
+    elif options[0] not in WEIGHTS:
+        raise unknown("command of cnnzoo weights", options[0], WEIGHTS)
+    else:
+        function = WEIGHTS[options[0]]
+        function(**vars(_parser(f"weights {options[0]}", function).parse_args(options[1:])))
+
+
+def weights_list(pattern: str = "*", *, json: bool = False) -> None:
+    """List trained weights: accuracy as published and at which size, licence, whether the file is here.
+
+    Args:
+        pattern: a wildcard pattern for nets, or NET.TAG, such as 'resnet50.a*'.
+        json: print JSON.
+    """
+    from cnnzoo.weights import fetch
+
+    rows = _weights_like([pattern])
+    if json:
+        keys = ("model", "tag", "file", "url", "hub", "sha256", "licence", "top1", "top5", "size", "preprocess", "note")
+        print(dumps([{key: getattr(row, key) for key in keys} | {"here": bool(fetch.find(row))} for row in rows]))
+        return
+    cells = [("net", "tag", "top-1", "top-5", "at", "licence", "", "")]
+    for row in rows:
+        figures = (f"{figure:.2f}" if figure else "-" for figure in (row.top1, row.top5))
+        cells.append((row.model, row.tag, *figures, str(row.size), row.licence, fetch.find(row) and "here", row.note))
+    widths = [max(len(line[i] or "") for line in cells) for i in range(len(cells[0]))]
+    for line in cells:
+        told = (
+            c.rjust(w) if i in (2, 3, 4) else (c or "").ljust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  ".join(told).rstrip())
+
+
+def weights_fetch(names: list[str]) -> None:
+    """Fetch trained weights, so that they are here when there is no network.
+
+    Args:
+        names: nets (their best weights) or NET.TAG, with wildcards.
+    """
+    from cnnzoo.weights import fetch
+
+    for row in _chosen_weights(names):
+        print(f"{row.model}.{row.tag}  {fetch.fetch(row)}")
+
+
+def weights_verify(pattern: str = "*") -> None:
+    """Check the SHA-256 of the files of weights that are here.
+
+    Args:
+        pattern: a wildcard pattern for nets, or NET.TAG.
+    """
+    from cnnzoo.weights import fetch
+
+    damaged = []
+    for row in _weights_like([pattern]):
+        if file := fetch.find(row):
+            state = fetch.verify(row)
+            print(f"{row.model}.{row.tag}  {state}  {file}")
+            damaged += [file] if state == "damaged" else []
+    if damaged:
+        raise InputError(f"damaged, remove and fetch anew: {', '.join(map(str, damaged))}")
+
+
+def weights_bundle(names: list[str], *, out: str) -> None:
+    """Put the files of weights into one file, for a machine without a network.
+
+    Args:
+        names: nets (their best weights) or NET.TAG, with wildcards.
+        out: the tar file to write.
+    """
+    from cnnzoo.weights import fetch
+
+    rows = _chosen_weights(names)
+    fetch.bundle(rows, Path(out))
+    print(f"{len(rows)} files in {out}; there: cnnzoo weights import {Path(out).name}")
+
+
+def weights_import(file: str) -> None:
+    """Place the files of a bundle where cnnzoo finds them.
+
+    Args:
+        file: what cnnzoo weights bundle wrote.
+    """
+    from cnnzoo.weights import fetch
+
+    for placed in fetch.unbundle(Path(file)):
+        print(placed)
+
+
+WEIGHTS: dict[str, Callable] = {
+    "list": weights_list,
+    "fetch": weights_fetch,
+    "verify": weights_verify,
+    "bundle": weights_bundle,
+    "import": weights_import,
+}
+
+
+def _weights_like(patterns: Sequence[str]) -> list:
+    """Rows that match, in the table's order. Raises InputError for a pattern that none does."""
+    from cnnzoo import zoo
+    from cnnzoo.weights import table
+
+    found = []
+    for pattern in patterns:
+        rows = table.list_weights(pattern)
+        if not rows:
+            name = pattern.partition(".")[0]
+            if not zoo.list_models(name):
+                zoo.info(name)  # complains, and names the near ones
+            raise InputError(f"there are no weights {pattern!r}; cnnzoo weights list names all")
+        found += [row for row in rows if row not in found]
+    return found
+
+
+def _chosen_weights(names: Sequence[str]) -> list:
+    """The best row for a name, all that match a pattern."""
+    from cnnzoo.weights import table
+
+    found = []
+    for name in names:
+        plain = "*" not in name and "?" not in name
+        model, dot, tag = name.partition(".")
+        rows = [table.row(model, tag if dot else None)] if plain else _weights_like([name])
+        found += [row for row in rows if row not in found]
+    return found
 
 
 def report(run: str) -> None:
@@ -212,9 +381,11 @@ COMMANDS: dict[str, Callable] = {
     "list": list_,
     "info": info,
     "summary": summary,
+    "compare": compare,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "weights": weights,
     "report": report,
 }
 
@@ -224,13 +395,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
-            print(_overview())
+            print(_overview(COMMANDS, "cnnzoo"))
         elif arguments[0] == "--version":
             print(f"cnnzoo {__version__}")
         elif arguments[0] not in COMMANDS:
             raise unknown("command", arguments[0], COMMANDS)
-        elif arguments[0] == "train":
-            train(arguments[1:])
+        elif arguments[0] in ("train", "weights"):  # which have options, or commands, of their own
+            COMMANDS[arguments[0]](arguments[1:])
         else:
             function = COMMANDS[arguments[0]]
             function(**vars(_parser(arguments[0], function).parse_args(arguments[1:])))
@@ -290,7 +461,8 @@ def _parser(name: str, function: Callable) -> Parser:
             else:
                 parser.add_argument(option, type=kind, default=default, **about)
         elif get_origin(kind) is list:
-            parser.add_argument(key, type=kind.__args__[0], nargs="+", **about)
+            nargs = {"nargs": "+"} if default is parameter.empty else {"nargs": "*", "default": list(default)}
+            parser.add_argument(key, type=kind.__args__[0], **nargs, **about)
         elif default is parameter.empty:
             parser.add_argument(key, type=kind, **about)
         else:
@@ -298,13 +470,13 @@ def _parser(name: str, function: Callable) -> Parser:
     return parser
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
+def _overview(commands: Mapping[str, Callable], prefix: str) -> str:
+    width = max(map(len, commands))
     lines = [
         f"  {name:<{width}}  {docstring_parser.parse(function.__doc__).short_description}"
-        for name, function in COMMANDS.items()
+        for name, function in commands.items()
     ]
-    return "\n".join(["usage: cnnzoo COMMAND …        (cnnzoo COMMAND --help tells more)", "", *lines])
+    return "\n".join([f"usage: {prefix} COMMAND …        ({prefix} COMMAND --help tells more)", "", *lines])
 
 
 def _one_line(error: Exception) -> str:

@@ -48,6 +48,7 @@ class Entry:
     loss: str = "cross_entropy"  # the paper's own, by its name in train/losses.py
     claims: tuple[Claim, ...] = ()  # what the paper states of this net
     differences: tuple[str, ...] = ()  # from the paper, numbered by their order
+    notes: tuple[str, ...] = ()  # on figures that lectures give of this net, where they do not add up
 
     def parameters(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Parameter names by stage, input to output, the head last.

@@ -1,17 +1,23 @@
-"""The layer table of a net: output shapes, parameters, multiply-adds, activations, found by one pass on the meta
-device.
+"""The layer table of a net: output shapes, parameters, multiply-adds, activations, receptive fields, found by one pass
+on the meta device.
 """
 
 import copy
 import csv
+import html
 import io
-from dataclasses import astuple, dataclass, fields
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from cnnzoo import zoo
 from cnnzoo.errors import InputError
+from cnnzoo.receptive_field import Field, Watch
+
+_TEXTS = ("layer", "kind", "output")
+COLUMNS = (*_TEXTS, "params", "macs", "activations", "bytes", "receptive_field", "stride")
 
 
 @dataclass(frozen=True)
@@ -22,54 +28,122 @@ class Row:
     params: int  # trainable
     macs: int  # multiply-adds of convolutions and linear layers
     activations: int  # numbers in the output
+    receptive_field: int | None  # pixels of the image's side that one place of the output sees; None: the whole image
+    stride: int | None  # pixels of the image from one place to the next; None where the output has no places
+
+    @property
+    def bytes(self) -> int:
+        """Of the activations, as float32."""
+        return 4 * self.activations
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Rows in the order in which the layers run. `str()` is a table."""
+    """Rows in the order in which the layers run. `str()` is a table, and a notebook shows one."""
 
     name: str
     input_size: tuple[int, int, int]
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()  # on figures told elsewhere
+    channels_last: bool = False  # outputs are printed HxWxC
 
     @property
     def total(self) -> Row:
-        """Sums of the columns; `output` is the last layer's."""
+        """Sums of the columns; output, receptive field and stride are the last layer's."""
         rows = self.rows
-        return Row(
-            "total",
-            "",
-            rows[-1].output,
-            sum(r.params for r in rows),
-            sum(r.macs for r in rows),
-            sum(r.activations for r in rows),
+        return replace(
+            rows[-1],
+            layer="total",
+            kind="",
+            params=sum(row.params for row in rows),
+            macs=sum(row.macs for row in rows),
+            activations=sum(row.activations for row in rows),
         )
 
+    def compact(self) -> "Summary":
+        """The table as papers and lectures print it: the image first, then a row for each layer together with the
+        BatchNorm, activation and dropout behind it, whose outputs are counted once; outputs are HxWxC.
+        """
+        if self.channels_last:
+            return self
+        rows = [Row("input", "", self.input_size, 0, 0, math.prod(self.input_size), 1, 1)]
+        for row in self.rows:
+            layer = rows[-1]
+            is_behind = row.activations == layer.activations and row.receptive_field in (layer.receptive_field, None)
+            if row.macs == 0 and is_behind:
+                kind = layer.kind if row.kind in _IDLE else "+".join(filter(None, (layer.kind, row.kind)))
+                rows[-1] = replace(layer, kind=kind, params=layer.params + row.params)
+            else:
+                rows.append(row)
+        return replace(self, rows=tuple(rows), channels_last=True)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, input {self._size(self.input_size)}"
+
     def __str__(self) -> str:
-        table = [[field.name for field in fields(Row)], *(_cells(row) for row in (*self.rows, self.total))]
-        widths = [max(len(cells[i]) for cells in table) for i in range(len(table[0]))]
+        table = self._table()
+        widths = [max(len(cells[i]) for cells in table) for i in range(len(COLUMNS))]
         lines = [
-            "  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+            "  ".join(
+                cell.ljust(width) if column in _TEXTS else cell.rjust(width)
+                for column, cell, width in zip(COLUMNS, cells, widths, strict=True)
+            ).rstrip()
             for cells in table
         ]
-        rule = "-" * len(lines[0])
-        size = "x".join(map(str, self.input_size))
-        return "\n".join([f"{self.name}, input {size}", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+        return "\n".join([self.title, lines[0], rule, *lines[1:-1], rule, lines[-1], *map(_told, self.notes)])
 
     def to_csv(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(field.name for field in fields(Row))
+        writer.writerow(COLUMNS)
         for row in (*self.rows, self.total):
-            values = list(astuple(row))
-            values[2] = _size(row.output)
-            writer.writerow(values)
+            writer.writerow(self._cells(row, "{}"))
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        head = [field.name for field in fields(Row)]
-        lines = [head, ["---"] * 3 + ["---:"] * 3, *(_cells(row) for row in (*self.rows, self.total))]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        head, *rows = self._table()
+        rule = ["---" if column in _TEXTS else "---:" for column in COLUMNS]
+        lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+        return "\n".join([*lines, *(f"\n{_told(note)}" for note in self.notes)])
+
+    def _repr_markdown_(self) -> str:
+        return f"**{self.title}**\n\n{self.to_markdown()}"
+
+    def _repr_html_(self) -> str:
+        sides = ["left" if column in _TEXTS else "right" for column in COLUMNS]
+
+        def line(tag: str, cells: list[str]) -> str:
+            columns = zip(sides, cells, strict=True)
+            return "".join(f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>' for side, cell in columns)
+
+        head, *rows = self._table()
+        body = "\n".join(f"<tr>{line('td', cells)}</tr>" for cells in rows[:-1])
+        notes = "".join(f"\n<p>{html.escape(_told(note))}</p>" for note in self.notes)
+        return (
+            f"<table>\n<caption>{html.escape(self.title)}</caption>\n<thead><tr>{line('th', head)}</tr></thead>\n"
+            f"<tbody>\n{body}\n</tbody>\n<tfoot><tr>{line('th', rows[-1])}</tr></tfoot>\n</table>{notes}"
+        )
+
+    def _table(self) -> list[list[str]]:
+        return [list(COLUMNS), *(self._cells(row, "{:,}") for row in (*self.rows, self.total))]
+
+    def _cells(self, row: Row, number: str) -> list[str]:
+        counts = [number.format(count) for count in (row.params, row.macs, row.activations, row.bytes)]
+        sees = "whole image" if row.receptive_field is None else number.format(row.receptive_field)
+        stride = "" if row.stride is None else number.format(row.stride)
+        return [row.layer, row.kind, self._size(row.output), *counts, sees, stride]
+
+    def _size(self, shape: tuple[int, ...]) -> str:
+        return "x".join(map(str, (*shape[1:], shape[0]) if self.channels_last else shape))
+
+
+def _told(note: str) -> str:
+    return f"Note: {note}."
+
+
+_IDLE = ("Dropout", "DropPath", "Identity", "GlobalPool", "Flatten")  # behind another layer they change no number
 
 
 def summary(model_or_name: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> Summary:
@@ -87,33 +161,42 @@ def summary(model_or_name: nn.Module | str, input_size: tuple[int, int, int] | N
         raise InputError("say for which input_size (C, H, W)")
     input_size = tuple(input_size or entry.input_size)
     net = copy.deepcopy(net).to("meta").eval()
+    image = torch.empty(1, *input_size, device="meta")
+    watch = Watch(image)
     rows: list[Row] = []
     counted: set[int] = set()
 
     def record(layer: str):
         def hook(module: nn.Module, args, output: torch.Tensor) -> None:
-            shape = tuple(output.shape[1:])
             own = [p for p in module.parameters(recurse=False) if p.requires_grad and id(p) not in counted]
             counted.update(map(id, own))
-            rows.append(
-                Row(
-                    layer,
-                    type(module).__name__,
-                    shape,
-                    sum(p.numel() for p in own),
-                    _macs(module, shape),
-                    output[0].numel(),
-                )
-            )
+            params = sum(p.numel() for p in own)
+            rows.append(_row(layer, module, tuple(output.shape[1:]), params, watch.field(output)))
 
         return hook
 
     for layer, module in net.named_modules():
         if not any(module.children()):
             module.register_forward_hook(record(layer))
-    with torch.no_grad():
-        net(torch.empty(1, *input_size, device="meta"))
-    return Summary(entry.name if entry else type(net).__name__, input_size, tuple(rows))
+    with torch.no_grad(), watch:
+        net(image)
+    name, notes = (entry.name, entry.notes) if entry else (type(net).__name__, ())
+    return Summary(name, input_size, tuple(rows), notes)
+
+
+def _row(layer: str, module: nn.Module, output: tuple[int, ...], params: int, field: Field) -> Row:
+    size, stride = max(field.size), max(field.stride)
+    sees_all = math.isinf(size)
+    return Row(
+        layer,
+        type(module).__name__,
+        output,
+        params,
+        _macs(module, output),
+        math.prod(output),
+        receptive_field=None if sees_all else size,
+        stride=None if sees_all or len(output) < 3 else stride,
+    )
 
 
 def _macs(module: nn.Module, shape: tuple[int, ...]) -> int:
@@ -125,11 +208,3 @@ def _macs(module: nn.Module, shape: tuple[int, ...]) -> int:
         return 0
     places = shape[1] * shape[2] if len(shape) == 3 else 1
     return weight.numel() * places
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _cells(row: Row) -> list[str]:
-    return [row.layer, row.kind, _size(row.output), f"{row.params:,}", f"{row.macs:,}", f"{row.activations:,}"]

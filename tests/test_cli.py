@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from cnnzoo.cli import COMMANDS, main
+from cnnzoo.summary import COLUMNS
 
 
 @pytest.fixture
@@ -84,14 +85,46 @@ def test_summary_is_the_layer_table(cli):
     conv1 = next(line.split() for line in out.splitlines() if line.startswith("conv1"))
     assert conv1[1:4] == ["Conv2d", "96x55x55", "34,944"]
     assert "60,965,224" in out.splitlines()[-1]
-    assert cli("summary", "lenet5", "--csv")[1].splitlines()[0] == "layer,kind,output,params,macs,activations"
+    assert cli("summary", "lenet5", "--csv")[1].splitlines()[0] == ",".join(COLUMNS)
     assert cli("summary", "resnet18", "--input", "1,64,64")[0] == 2
     assert "512x2x2" in cli("summary", "resnet18", "--input", "3,64,64")[1]
 
 
+def test_summary_is_the_lecturers_table(cli):
+    out = cli("summary", "alexnet_2012", "--compact")[1]
+    assert next(line.split() for line in out.splitlines() if line.startswith("conv1"))[2:4] == ["55x55x96", "34,944"]
+    out = cli("summary", "vgg16", "--compact")[1]
+    total, note = out.splitlines()[-2:]
+    for figure in ("138,357,544", "15,237,608"):
+        assert figure in total
+    assert note.startswith("Note: lectures count 24 million activations")
+
+
+def test_info_tells_the_papers_figures_beside_ours(cli):
+    lines = cli("info", "alexnet_2012")[1].splitlines()
+    assert next(line.split()[1:] for line in lines if "neurons" in line) == ["650,000", "659,272"]
+    assert next(line for line in lines if "10 crops  " in line).endswith("not run")
+    out = cli("info", "googlenet")[1]
+    assert "6,379,984 parameters more: 2 auxiliary heads, aux1, aux2" in out
+    facts = json.loads(cli("info", "alexnet_2012", "--json")[1])
+    assert facts["claims"][0] == {"what": "parameters", "figure": "60 million", "ours": "60,965,224"}
+
+
+def test_compare_tells_the_numbers_and_draws_them(cli, tmp_path):
+    code, out, err = cli("compare", "vgg1[16]", "resnet50_2015", "--out", "nets.png")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["model", "vgg16", "vgg11", "2"]
+    assert "15,470,264,320" in out
+    assert err == "without weights of known accuracy: resnet50_2015\n"
+    with Image.open(tmp_path / "nets.png") as picture:
+        assert picture.format == "PNG"
+    assert cli("compare", "vgg16", "--csv")[1].splitlines()[0].startswith("model,tag,top1,top5,size,macs,params")
+    assert json.loads(cli("compare", "vgg16", "--json")[1])["points"][0]["params"] == 138_357_544
+
+
 def test_help_tells_every_command_and_key(cli, capsys):
     out = cli("--help")[1]
-    for name in ("list", "info", "summary", "train", "evaluate", "predict", "report"):
+    for name in ("list", "info", "summary", "compare", "train", "evaluate", "predict", "report"):
         assert name in out
     with pytest.raises(SystemExit) as done:
         main(["train", "--help"])
@@ -148,6 +181,10 @@ def test_the_readme_names_only_commands_and_configs_that_exist():
         (["info"], ["name"]),
         (["summary", "lenet5", "--input", "3,a"], ["--input is 3,a"]),
         (["summary", "lenet5", "--input", "1,16,16"], ["at least 32x32, not 16x16"]),
+        (["compare", "resent50"], ["unknown model 'resent50'", "resnet50"]),
+        (["compare", "lenet5*"], ["no weights of known accuracy for lenet5, lenet5_1998"]),
+        (["compare", "vgg16", "--out", "nets.foo"], ["nets.foo", "its suffix must be one of", "png", "svg"]),
+        (["compare", "vgg16", "--out", "nets"], ["nets", "its suffix must be one of"]),
         (["train", "--model.name", "lenet6"], ["unknown model 'lenet6'", "lenet5"]),
         (["train", "--optim.lrr", "0.1"], ["unknown key 'optim.lrr'", "optim.lr"]),
         (["train", "--epochs", "3"], ["unknown key 'epochs'", "train.epochs"]),

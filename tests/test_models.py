@@ -10,17 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from zoo_cases import ALL, AUX, SMALL, SPATIAL, on_meta
 
 import cnnzoo
-from cnnzoo.config import LossConfig
-from cnnzoo.train import losses
-
-ALL = cnnzoo.list_models()
-SPATIAL = [name for name in ALL if any(len(stage.shape) == 3 for stage in cnnzoo.info(name).stages)]
-SMALL = [
-    *("mlp", "lenet5", "lenet5_1998", "alexnet", "alexnet_2012", "vgg11", "vgg11_bn"),
-    *("resnet18", "plain18", "resnet50", "resnet50_2015", "resnet20", "plain20"),
-]
 
 # Parameters and multiply-adds, from the papers' tables and the published implementations.
 PUBLISHED = {
@@ -136,17 +129,16 @@ PARTS = {
 }
 
 
-def on_meta(name, **options):
-    with torch.device("meta"):
-        return cnnzoo.create(name, **options).eval()
-
-
 def image(channels, height, width):
     return torch.empty(2, channels, height, width, device="meta")
 
 
 def count(module):
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def without_aux(name, **options):
+    return on_meta(name, **options, **({"aux_logits": False} if name in AUX else {}))
 
 
 @cache
@@ -299,7 +291,7 @@ def test_other_sizes_work(name):
     assert observed(name).net(image(channels, height + 5, width + 40)).shape == (2, cnnzoo.info(name).num_classes)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("more", [1, -1])
 def test_wrong_channels_are_refused(name, more):
     channels, height, width = cnnzoo.info(name).input_size
@@ -315,8 +307,8 @@ def test_image_without_batch_is_refused():
 # --- arguments of create
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("in_chans", [1, 4])
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("in_chans", [1, 3, 4, 13])
 def test_classes_and_channels_are_free(name, in_chans):
     _, height, width = cnnzoo.info(name).input_size
     net = on_meta(name, num_classes=7, in_chans=in_chans)
@@ -324,7 +316,59 @@ def test_classes_and_channels_are_free(name, in_chans):
     assert net(image(in_chans, height, width)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("name", sorted({*SMALL} & {*SPATIAL}))
+@pytest.mark.parametrize("kind", ["max", "avgmax"])
+def test_the_last_maps_are_pooled_as_asked(name, kind):
+    net = without_aux(name, global_pool=kind)
+    assert [module.kind for module in net.modules() if type(module).__name__ == "GlobalPool"] == [kind]
+    assert net.forward_head(features(name)).shape == (2, cnnzoo.info(name).num_classes)
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(cnnzoo.InputError, match="unknown global_pool 'mean'; known: avg, max, avgmax"):
+        on_meta("resnet18", global_pool="mean")
+
+
 @pytest.mark.parametrize("name", ALL)
+def test_every_activation_is_a_module_of_its_own(name):
+    """Which hooks and guided backpropagation can find: none is a function inside a forward."""
+    net = without_aux(name)
+    with Activations() as seen:
+        net(image(*net.entry.input_size))
+    modules = [m for m in net.modules() if isinstance(m, nn.ReLU | nn.Sigmoid | nn.Tanh) or "Tanh" in type(m).__name__]
+    assert seen.count == len(modules)
+
+
+class Activations(TorchDispatchMode):
+    """Counts the activations that run, from whatever module or function they come."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += operation.overloadpacket._qualified_op_name in ("aten::relu", "aten::sigmoid", "aten::tanh")
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", AUX)
+def test_auxiliary_heads_speak_in_training_only(name):
+    net, entry = on_meta(name, num_classes=7), cnnzoo.info(name)
+    images = image(*entry.input_size)
+    assert net(images).shape == (2, 7)
+    assert [output.shape for output in net.train()(images)] == [(2, 7)] * (1 + len(entry.aux))
+    net.reset_classifier(4)
+    assert [output.shape for output in net(images)] == [(2, 4)] * (1 + len(entry.aux))
+    net.reset_classifier(0)
+    assert net(images).shape == (2, observed(name).net.num_features)
+
+
+@pytest.mark.parametrize("name", AUX)
+def test_auxiliary_heads_can_be_left_out(name):
+    net = on_meta(name, aux_logits=False).train()
+    assert count(net) == cnnzoo.info(name).params
+    assert net(image(*cnnzoo.info(name).input_size)).shape == (2, cnnzoo.info(name).num_classes)
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_reset_classifier_changes_the_classes(name):
     net = on_meta(name)
     net.reset_classifier(5)
@@ -347,7 +391,7 @@ def test_impossible_numbers_are_refused(name, key, value, least):
         cnnzoo.create(name, **{key: value})
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SMALL)
 def test_no_classes_take_the_head_off(name):
     net = on_meta(name, num_classes=0)
     assert net(image(*cnnzoo.info(name).input_size)).shape == (2, observed(name).net.num_features)
@@ -422,211 +466,3 @@ def test_out_index_out_of_range_names_the_stages(index):
 def test_out_indices_need_features_only():
     with pytest.raises(cnnzoo.InputError, match="features_only=True"):
         on_meta("resnet18", out_indices=(1,))
-
-
-# --- real weights
-
-
-@pytest.fixture(scope="module", params=SMALL)
-def net(request):
-    torch.manual_seed(0)
-    return cnnzoo.create(request.param, drop_rate=0.0)
-
-
-@pytest.fixture
-def images(net):
-    channels, height, _ = net.entry.input_size
-    side = height if height <= 32 else max(net.entry.min_size, 32)
-    return torch.randn(4, channels, side, side, generator=torch.Generator().manual_seed(1))
-
-
-def with_drop_rate(net, drop_rate):
-    """The same net on the same weights."""
-    other = on_meta(net.entry.name, drop_rate=drop_rate)
-    other.load_state_dict(net.state_dict(), assign=True)
-    return other
-
-
-@torch.no_grad()
-def test_eval_is_deterministic_and_gives_one_tensor(net, images):
-    net.eval()
-    logits = net(images)
-    assert type(logits) is torch.Tensor
-    assert logits.shape == (4, net.num_classes)
-    assert logits.isfinite().all()
-    assert torch.equal(logits, net(images))
-
-
-@torch.no_grad()
-def test_forward_is_head_of_features(net, images):
-    net.eval()
-    maps, logits = net.forward_features(images), net(images)
-    assert torch.equal(logits, net.forward_head(maps))
-    if isinstance(net.get_classifier(), nn.Linear):  # a convolution as a head stands before the pooling
-        assert torch.equal(logits, net.get_classifier()(net.forward_head(maps, pre_logits=True)))
-
-
-@torch.no_grad()
-def test_drop_rate_acts_in_train_mode_only(net, images):
-    dropping = with_drop_rate(net, 0.5)
-    assert torch.equal(dropping.eval()(images), net.eval()(images))
-    torch.manual_seed(2)
-    kept = net.train()(images)
-    torch.manual_seed(2)
-    assert not torch.equal(dropping.train()(images), kept)
-
-
-def test_step_of_sgd_lowers_the_nets_own_loss(net, images):
-    net.train()
-    loss = losses.build(LossConfig(), own=net.entry.loss)
-    targets = torch.arange(4)
-    before = loss(net(images), targets)
-    before.backward()
-    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
-    torch.optim.SGD(net.parameters(), lr=1e-3).step()
-    with torch.no_grad():
-        after = loss(net(images), targets)
-    net.zero_grad()
-    assert after < before
-
-
-# --- LeNet-5 of 1998
-
-
-@pytest.fixture(scope="module")
-def lenet():
-    torch.manual_seed(0)
-    return cnnzoo.create("lenet5_1998")
-
-
-TABLE_I = [
-    *({0, 1, 2}, {1, 2, 3}, {2, 3, 4}, {3, 4, 5}, {0, 4, 5}, {0, 1, 5}),
-    *({0, 1, 2, 3}, {1, 2, 3, 4}, {2, 3, 4, 5}, {0, 3, 4, 5}, {0, 1, 4, 5}, {0, 1, 2, 5}),
-    *({0, 1, 3, 4}, {1, 2, 4, 5}, {0, 2, 3, 5}),
-    {0, 1, 2, 3, 4, 5},
-]
-
-
-@torch.no_grad()
-def test_c3_is_connected_as_in_table_i(lenet):
-    single = torch.eye(6)[:, :, None, None] * torch.ones(5, 5)
-    change = lenet.c3(single) - lenet.c3(torch.zeros(1, 6, 5, 5))
-    connected = change[:, :, 0, 0] != 0
-    assert [set(connected[:, map_].nonzero().flatten().tolist()) for map_ in range(16)] == TABLE_I
-
-
-@torch.no_grad()
-def test_c3_has_60_connections_of_25_weights(lenet):
-    assert sum(map(len, TABLE_I)) == 60
-    assert lenet.c3.weight.shape == (60, 5, 5)
-
-
-def test_c3_passes_every_weight_its_own_gradient(lenet):
-    weight = lenet.c3.weight.detach().clone().requires_grad_()
-    x = torch.randn(2, 6, 14, 14)
-    torch.func.functional_call(lenet.c3, {"weight": weight}, x)[:, 15].sum().backward()
-    assert weight.grad[:54].count_nonzero() == 0
-    assert weight.grad[54:].count_nonzero() == 6 * 25
-
-
-def test_squashing_maps_1_to_1(lenet):
-    x = torch.tensor([-1.0, 0.0, 0.5, 1.0, 3.0], dtype=torch.float64)
-    by_hand = torch.tensor([1.7159 * math.tanh(2 * a / 3) for a in x.tolist()], dtype=torch.float64)
-    assert lenet.tanh1(x).tolist() == pytest.approx(by_hand.tolist(), rel=1e-9)
-    assert lenet.tanh1(x)[[0, 3]].tolist() == pytest.approx([-1, 1], abs=1e-4)
-
-
-@torch.no_grad()
-def test_subsampling_scales_the_sum_of_four(lenet):
-    x = torch.randn(2, 6, 28, 28)
-    total = x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]
-    by_hand = total * lenet.s2.weight.view(6, 1, 1) + lenet.s2.bias.view(6, 1, 1)
-    assert torch.allclose(lenet.s2(x), by_hand, atol=1e-6)
-
-
-@torch.no_grad()
-def test_logits_are_negated_squared_distances_to_the_drawings(lenet):
-    f = lenet.eval().forward_features(torch.randn(3, 1, 32, 32))
-    x, drawings = lenet.forward_head(f, pre_logits=True), lenet.output.weight
-    by_hand = [[-sum((x[b, j] - drawings[i, j]) ** 2 for j in range(84)) for i in range(10)] for b in range(3)]
-    assert torch.allclose(lenet.forward_head(f), torch.tensor(by_hand), rtol=1e-5)
-
-
-def test_drawings_are_fixed_signs_and_all_differ(lenet):
-    assert lenet.output.weight.shape == (10, 84)
-    assert set(lenet.output.weight.flatten().tolist()) == {-1.0, 1.0}
-    assert len(lenet.output.weight.unique(dim=0)) == 10
-    assert list(lenet.output.parameters()) == []
-
-
-def test_own_loss_is_equation_9():
-    y = torch.tensor([[1.0, 4.0, 2.5], [3.0, 0.5, 7.0]])
-    by_hand = [
-        1.0 + math.log(math.exp(-0.1) + math.exp(-1.0) + math.exp(-4.0) + math.exp(-2.5)),
-        7.0 + math.log(math.exp(-0.1) + math.exp(-3.0) + math.exp(-0.5) + math.exp(-7.0)),
-    ]
-    loss = losses.build(LossConfig(), own=cnnzoo.info("lenet5_1998").loss)
-    assert loss(-y, torch.tensor([0, 2])).item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
-
-
-# --- AlexNet of 2012
-
-
-@torch.no_grad()
-def test_lrn_is_the_papers_formula():
-    norm = cnnzoo.info("alexnet_2012").build(num_classes=1).norm1
-    a = 50 * torch.rand(1, 96, 2, 2, generator=torch.Generator().manual_seed(0))
-    by_hand = torch.stack(
-        [
-            a[:, i] / (2 + 1e-4 * sum(a[:, j] ** 2 for j in range(max(0, i - 2), min(95, i + 2) + 1))) ** 0.75
-            for i in range(96)
-        ],
-        dim=1,
-    )
-    assert torch.allclose(norm(a), by_hand, rtol=1e-5)
-
-
-@pytest.mark.parametrize("layer", ["conv2", "conv4", "conv5"])
-def test_towers_are_two_groups(layer):
-    assert observed("alexnet_2012").net.get_submodule(layer).groups == 2
-    assert observed("alexnet_2012_single").net.get_submodule(layer).groups == 1
-
-
-# --- ResNet
-
-
-@pytest.mark.parametrize(("layer", "channels"), [("layer2", 16), ("layer3", 32)])
-def test_option_a_subsamples_and_appends_zeros(layer, channels):
-    shortcut = cnnzoo.create("resnet20").get_submodule(layer)[0].downsample
-    x = torch.randn(2, channels, 8, 8)
-    y = shortcut(x)
-    assert y.shape == (2, 2 * channels, 4, 4)
-    assert torch.equal(y[:, :channels], x[:, :, ::2, ::2])
-    assert torch.equal(y[:, channels:], torch.zeros(2, channels, 4, 4))
-    assert list(shortcut.parameters()) == []
-
-
-@pytest.mark.parametrize("layer", ["layer2", "layer3", "layer4"])
-@pytest.mark.parametrize(
-    ("name", "strides"),
-    [
-        ("resnet50", [(1, 1), (2, 2), (1, 1)]),
-        ("resnet50_2015", [(2, 2), (1, 1), (1, 1)]),
-        ("resnet101_2015", [(2, 2), (1, 1), (1, 1)]),
-        ("resnet152_2015", [(2, 2), (1, 1), (1, 1)]),
-    ],
-)
-def test_bottleneck_halves_the_size_where_its_paper_does(name, strides, layer):
-    block = observed(name).net.get_submodule(layer)[0]
-    assert [block.conv1.stride, block.conv2.stride, block.conv3.stride] == strides
-
-
-@torch.no_grad()
-def test_block_adds_its_input_and_plain_block_does_not():
-    x = torch.rand(2, 16, 8, 8)
-    residual = cnnzoo.create("resnet20").eval().layer1[0]
-    plain = cnnzoo.create("plain20").eval().layer1[0]
-    for block in (residual, plain):
-        nn.init.zeros_(block.bn2.weight)
-    assert torch.equal(residual(x), x)
-    assert torch.equal(plain(x), torch.zeros_like(x))

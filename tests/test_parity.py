@@ -24,7 +24,7 @@ DENSENET = [f"densenet{depth}" for depth in (121, 161, 169, 201)]
 TORCHVISION = {
     **dict.fromkeys([*ALEXNET_VGG, *RESNET, *RESNET_LIKE, *DENSENET, "squeezenet1_0", "squeezenet1_1"], 64),
     "googlenet": 64,
-    "inception_v3": 96,
+    "inception_v3": 299,  # the least size that its auxiliary head takes
 }
 TIMM = {
     "inception_v4": ("inception_v4", 96),

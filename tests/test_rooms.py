@@ -18,13 +18,16 @@ MAY_IMPORT = {
     "data": {"config"},
     "train": {"config"},
     "checkpoint": set(),
-    "zoo": {"registry", "models", "weights", "data", "checkpoint"},
-    "summary": {"registry", "config", "data", "checkpoint", "zoo"},
+    "zoo": {"registry", "config", "models", "weights", "data", "checkpoint"},
+    "receptive_field": set(),
+    "summary": {"registry", "config", "data", "checkpoint", "zoo", "receptive_field"},
+    "claims": {"registry", "zoo", "weights", "summary"},
+    "compare": {"checkpoint", "zoo", "weights", "summary", "claims"},
     "predict": {"registry", "config", "data", "checkpoint", "zoo"},
     "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation"},
     "report": {"registry", "config", "data", "checkpoint", "evaluate"},
     "run": {"registry", "config", "models", "weights", "data", "train", "checkpoint", "zoo", "evaluate", "report"},
-    "cli": {"config", "run", "checkpoint", "zoo", "evaluate", "predict", "summary"},
+    "cli": {"config", "run", "checkpoint", "weights", "zoo", "evaluate", "predict", "summary", "claims"},
 }
 
 

@@ -17,7 +17,7 @@ class Net(nn.Module):
     A head that is a 1x1 convolution is pooled after it; the net then has its own `forward_head`.
     """
 
-    head = "fc"  # the submodule that maps features to classes
+    head_name = "fc"  # the submodule that maps features to classes
     aux: tuple[str, ...] = ()  # the same of each auxiliary head, as "aux1.fc2"
     min_size = 1  # the least height and width of an image
 
@@ -61,7 +61,7 @@ class Net(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The head."""
-        return self.get_submodule(self.head)
+        return self.get_submodule(self.head_name)
 
     @property
     def num_classes(self) -> int:
@@ -83,11 +83,11 @@ class Net(nn.Module):
             raise InputError(f"num_classes is {num_classes}, but must be at least 0")
         old = self.get_classifier()
         if num_classes == 0:
-            self.set_submodule(self.head, nn.Identity())
+            self.set_submodule(self.head_name, nn.Identity())
         elif isinstance(old, nn.Identity):
             raise InputError("the head was taken off; build the net anew to give it another")
         else:
-            self._replace(self.head, num_classes)
+            self._replace(self.head_name, num_classes)
         for name in self.aux:
             module = name.partition(".")[0]
             if getattr(self, module) is not None:

@@ -1,5 +1,6 @@
 """What three or more papers share."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -11,6 +12,52 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """A 1x1 convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+
+
+class ConvNormRelu(nn.Module):
+    """A convolution without bias, BatchNorm, ReLU: the brick of the Inceptions.
+
+    It keeps the size at stride 1, unless `padding` says otherwise.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = 1,
+        stride: int = 1,
+        padding: int | None = None,
+    ):
+        super().__init__()
+        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        margin = (kernel[0] // 2, kernel[1] // 2) if padding is None else padding
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, margin, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn(self.conv(x)))
+
+
+def chain(in_channels: int, *layers: tuple) -> nn.Sequential:
+    """`ConvNormRelu`s one after another, each a row of its arguments after the first: `(out_channels, kernel, …)`."""
+    bricks = []
+    for out_channels, *more in layers:
+        bricks.append(ConvNormRelu(in_channels, out_channels, *more))
+        in_channels = out_channels
+    return nn.Sequential(*bricks)
+
+
+class Branches(nn.Module):
+    """Modules side by side: all see `(B, C, H, W)`, and their maps follow one another along the channels."""
+
+    def __init__(self, **branches: nn.Module):
+        super().__init__()
+        for name, branch in branches.items():
+            self.add_module(name, branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
 class DropPath(nn.Module):

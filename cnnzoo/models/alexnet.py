@@ -17,11 +17,11 @@ The net of the 2012 paper is in alexnet_2012.py.
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net
-from cnnzoo.registry import Stage, register
+from cnnzoo.registry import Claim, Stage, register
 
 
 class AlexNet(Net):
-    head = "classifier.6"
+    head_name = "classifier.6"
     min_size = 63
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "avg"):
@@ -71,8 +71,9 @@ register(
         Stage("stage6", _run("classifier", 0, 2), (4096,)),
         Stage("stage7", _run("classifier", 3, 5), (4096,)),
     ),
-    head=AlexNet.head,
+    head=AlexNet.head_name,
     first_conv="features.0",
+    claims=(Claim("top-1 error, ILSVRC 2012 validation", "42.33 %"),),
     differences=(
         "64, 192, 384, 256, 256 filters instead of the 96, 256, 384, 384, 256 of 2012 (see alexnet_2012)",
         "one tower without groups, and no local response normalisation",

@@ -22,7 +22,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net
-from cnnzoo.registry import Stage, register
+from cnnzoo.registry import Claim, Stage, register
 
 
 class AlexNet2012(Net):
@@ -31,7 +31,7 @@ class AlexNet2012(Net):
     `lrn_alpha` is the alpha of the formula in section 3.3; cuda-convnet and Caffe divide it by n.
     """
 
-    head = "fc8"
+    head_name = "fc8"
     min_size = 67
 
     def __init__(
@@ -87,6 +87,8 @@ class AlexNet2012(Net):
         nn.init.constant_(module.bias, 1.0 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0)
 
 
+_TOP1, _TOP5 = "top-1 error, ILSVRC 2012 validation, 10 crops", "top-5 error, ILSVRC 2012 validation, 10 crops"
+
 _FACTS = {
     "paper": "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, "
     "NIPS 2012",
@@ -102,8 +104,17 @@ _FACTS = {
         Stage("stage6", ("fc6", "relu6", "drop6"), (4096,)),
         Stage("stage7", ("fc7", "relu7", "drop7"), (4096,)),
     ),
-    "head": AlexNet2012.head,
+    "head": AlexNet2012.head_name,
     "first_conv": "conv1",
+    "claims": (
+        Claim("parameters", "60 million"),
+        Claim("neurons", "650,000"),
+        *(Claim(_TOP1, "40.7 %"), Claim(_TOP5, "18.2 %")),
+        *(Claim(f"{_TOP1}, 5 nets", "38.1 %"), Claim(f"{_TOP5}, 5 nets", "16.4 %")),
+        *(Claim(f"{_TOP1}, 7 nets", "36.7 %"), Claim(f"{_TOP5}, 7 nets", "15.4 %")),
+        Claim("top-5 error, ILSVRC 2012 test, 7 nets", "15.3 %"),
+        *(Claim("top-1 error, ILSVRC 2010 test", "37.5 %"), Claim("top-5 error, ILSVRC 2010 test", "17.0 %")),
+    ),
 }
 _DROPOUT = "dropout doubles what it keeps in training, where the paper halves all outputs at test time"
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net
-from cnnzoo.registry import Stage, register
+from cnnzoo.registry import Claim, Stage, register
 
 PAPER = (
     "LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 86(11), 1998"
@@ -35,7 +35,7 @@ class LeNet5(Net):
     An image larger than 32x32 gives more than one C5 column; the head sees their mean.
     """
 
-    head = "output"
+    head_name = "output"
     min_size = 32
 
     def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0, global_pool: str = "avg"):
@@ -179,7 +179,7 @@ class RBF(nn.Module):
 class LeNet5Paper(Net):
     """The paper's net. Its logits are the negated RBF outputs, so that the largest wins, as everywhere."""
 
-    head = "output"
+    head_name = "output"
     min_size = 32
 
     def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0, global_pool: str = "avg"):
@@ -248,6 +248,11 @@ _FACTS = {
     "min_size": 32,
     "head": "output",
     "first_conv": "c1",
+    "claims": (
+        Claim("parameters", "60,000"),
+        Claim("error, MNIST", "0.95 %"),
+        Claim("error, MNIST with distortions", "0.8 %"),
+    ),
 }
 
 register(

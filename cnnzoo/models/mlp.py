@@ -20,7 +20,7 @@ from cnnzoo.registry import Stage, register
 class MLP(Net):
     """Two hidden layers on the flattened image, which must be `image_size` x `image_size`."""
 
-    head = "fc3"
+    head_name = "fc3"
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ register(
     macs=266_200,
     min_size=28,
     stages=(Stage("stage1", ("fc1", "relu1"), (300,)), Stage("stage2", ("fc2", "relu2"), (100,))),
-    head=MLP.head,
+    head=MLP.head_name,
     first_conv="fc1",
     differences=("ReLU and softmax with cross-entropy instead of the scaled tanh and the squared error of 1998",),
 )(MLP)

@@ -21,6 +21,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from cnnzoo.errors import InputError
 from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.models._blocks import DropPath, conv1x1, conv3x3, deepening
 from cnnzoo.registry import Claim, Stage, register
@@ -58,6 +59,11 @@ class BasicBlock(nn.Module):
 
 class PlainBlock(BasicBlock):
     """The same two convolutions without the shortcut."""
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, downsample: None = None, drop_path: float = 0.0):
+        super().__init__(in_channels, width, stride)
+        if drop_path:
+            raise InputError("a plain net has no shortcuts, so drop_path_rate must be 0")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu1(self.bn1(self.conv1(x)))
@@ -188,7 +194,7 @@ def facts(block: type[nn.Module], params: int, macs: int, paper: str = PAPER, ye
             Stage("stage3", ("layer3",), (widths[2], 14, 14)),
             Stage("stage4", ("layer4",), (widths[3], 7, 7)),
         ),
-        "head": ResNet.head,
+        "head": ResNet.head_name,
         "first_conv": "conv1",
         **more,
     }

@@ -22,7 +22,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet
-from cnnzoo.registry import Stage, register
+from cnnzoo.registry import Claim, Stage, register
 
 WIDTHS = (64, 128, 256, 512, 512)
 # depth: convolutions in each stage, parameters without and with batch normalisation, multiply-adds
@@ -37,7 +37,7 @@ VARIANTS = {
 class VGG(HeNet):
     """`depths` counts the convolutions of each stage; `batch_norm` puts a BatchNorm between each one and its ReLU."""
 
-    head = "classifier.6"
+    head_name = "classifier.6"
     min_size = 32
 
     def __init__(
@@ -102,6 +102,39 @@ def _stages(depths: tuple[int, ...], batch_norm: bool) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+_ERRORS = ("top-1 error, ILSVRC 2012 validation", "top-5 error, ILSVRC 2012 validation")
+_ONE_SCALE, _SCALES, _CROPS = "one test scale", "several test scales", "several scales and crops"
+# depth: parameters, if given; top-1 and top-5 errors of Tables 3, 4 and 5, by how they were measured
+CLAIMS = {
+    11: (None, {_ONE_SCALE: ("29.6 %", "10.4 %")}),
+    13: (None, {_ONE_SCALE: ("28.7 %", "9.9 %")}),
+    16: (
+        "138 million",
+        {_ONE_SCALE: ("25.6 %", "8.1 %"), _SCALES: ("24.8 %", "7.5 %"), _CROPS: ("24.4 %", "7.2 %")},
+    ),
+    19: (None, {_ONE_SCALE: ("25.5 %", "8.0 %"), _SCALES: ("24.8 %", "7.5 %"), _CROPS: ("24.4 %", "7.1 %")}),
+}
+
+
+def _claims(depth: int) -> tuple[Claim, ...]:
+    params, errors = CLAIMS[depth]
+    return (
+        *([Claim("parameters", params)] if params else []),
+        *(
+            Claim(f"{error}, {measured}", figure)
+            for measured, figures in errors.items()
+            for error, figure in zip(_ERRORS, figures, strict=True)
+        ),
+    )
+
+
+_NOTES = {
+    16: (
+        "lectures count 24 million activations for an image, 93 MB; the column that they sum, the image and what each "
+        "layer and pooling gives, has 15,237,608 numbers, 60.95 MB (58.13 MiB)",
+    )
+}
+
 _SHARED = (
     "He initialisation instead of starting the deeper nets from a trained net A",
     "any image of at least 32x32: the last maps are averaged to 7x7 (nothing to do at 224x224)",
@@ -118,8 +151,10 @@ for _depth, (_depths, _params, _params_bn, _macs) in VARIANTS.items():
             macs=_macs,
             min_size=VGG.min_size,
             stages=_stages(_depths, _batch_norm),
-            head=VGG.head,
+            head=VGG.head_name,
             first_conv="features.0",
+            claims=_claims(_depth),
+            notes=_NOTES.get(_depth, ()),
             differences=(*_SHARED, "BatchNorm after every convolution, which the paper (2014) does not have")
             if _batch_norm
             else _SHARED,

@@ -69,6 +69,12 @@ def padded_both_sides(state: State) -> State | None:
     return ours
 
 
+_CAFFE_STEM = {
+    "conv1/7x7_s2": "conv1.conv",
+    "conv2/3x3_reduce": "conv2.conv",
+    "conv2/3x3": "conv3.conv",
+    "loss3/classifier": "fc",
+}
 _CAFFE_BRANCHES = {
     "1x1": "branch1",
     "3x3_reduce": "branch2.0",
@@ -77,7 +83,21 @@ _CAFFE_BRANCHES = {
     "5x5": "branch3.1",
     "pool_proj": "branch4.1",
 }
-RULES: tuple[Callable[[State], State | None], ...] = (old_densenet, timm_vgg, padded_both_sides)
+
+
+def caffe_googlenet(state: State) -> State | None:
+    """BVLC's GoogLeNet: "inception_3a/5x5_reduce.weight" is "inception3a.branch3.0.conv.weight"."""
+    if "inception_3a/1x1.weight" not in state:
+        return None
+    modules = dict(_CAFFE_STEM)
+    for module in {name.rpartition(".")[0] for name in state}:
+        block, slash, branch = module.partition("/")
+        if slash and branch in _CAFFE_BRANCHES and block.startswith("inception_"):
+            modules[module] = f"{block.replace('_', '')}.{_CAFFE_BRANCHES[branch]}.conv"
+    return _renamed(state, modules)
+
+
+RULES: tuple[Callable[[State], State | None], ...] = (old_densenet, timm_vgg, padded_both_sides, caffe_googlenet)
 
 
 def _renamed(state: State, modules: Mapping[str, str]) -> State:

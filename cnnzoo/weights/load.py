@@ -24,7 +24,7 @@ class LoadReport:
     loaded: tuple[str, ...]  # as they were, but perhaps for a name
     renamed: tuple[tuple[str, str], ...]  # the file's name (without wrappers) and ours
     reshaped: tuple[str, ...]  # the same numbers in another shape
-    adapted: tuple[str, ...]  # the first convolution, to another number of channels
+    adapted: tuple[str, ...]  # the convolutions that see the image, to another number of channels
     initialised: tuple[str, ...]  # head and auxiliary heads that the file lacks, or has for other classes
     unused: tuple[str, ...]  # the file's auxiliary heads where the net has none
 
@@ -139,7 +139,7 @@ def load_into(
         if tensor.numel() == own[name].numel() and tensor.shape[:1] == own[name].shape[:1]:
             reshaped.append(name)
             tensors[name] = tensor.reshape(own[name].shape)
-        elif name == first and tensor.ndim == 4 and tensor.shape[2:] == own[name].shape[2:]:
+        elif first in theirs and _sees_image(tensor, own[name], state[first][1], own[first]):
             adapted.append(name)
             tensors[name] = adapt_channels(tensor, own[name].shape[1])
     for name in own:
@@ -164,6 +164,17 @@ def load_into(
         tuple(initialised),
         tuple(theirs[name] for name in unused),
     )
+
+
+def _sees_image(kernel: Tensor, own: Tensor, first: Tensor, own_first: Tensor) -> bool:
+    """Whether two kernels differ in nothing but the image's channels, as the first convolution's do.
+
+    Nets of several columns, such as FractalNet, have several of them.
+    """
+    if kernel.ndim != 4 or own.ndim != 4 or first.ndim != 4:
+        return False
+    channels = (kernel.shape[1], own.shape[1]) == (first.shape[1], own_first.shape[1])
+    return channels and kernel[:, :1].shape == own[:, :1].shape
 
 
 def _refuse_mismatch(

@@ -1,0 +1,162 @@
+"""What single nets are said to save, measured: in one run, in turn, the same batch and threads.
+
+    python scripts/benchmark_models.py                  # all of it
+    python scripts/benchmark_models.py checkpointing    # three minutes on one core
+
+    checkpointing  a training step of densenet121 with memory_efficient against one without: peak memory and seconds,
+                   so that less is better; peak memory is what the step adds to a fresh process, with CUDA to the device
+    loading        vgg16 with the weights of a file, by cnnzoo.create against torchvision's vgg16 and load_state_dict:
+                   seconds and peak memory, each in fresh processes
+    construction   seconds that every net takes without weights, the slowest ones first
+
+Only ratios are worth quoting; medians of rounds in turn, with minimum and maximum.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+from benchmark_train import ratios
+from torch import nn
+
+from cnnzoo import zoo
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def training_step(name: str, batch: int, **options) -> Callable[[], None]:
+    """A step of SGD on random images, ready to be called."""
+    torch.manual_seed(0)
+    net = zoo.create(name, **options).to(DEVICE)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    images = torch.randn(batch, *net.entry.input_size, device=DEVICE)
+    targets = torch.randint(net.num_classes, (batch,), device=DEVICE)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(images), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def seconds(step: Callable[[], None]) -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    step()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def peak_memory(name: str, batch: int, options: dict) -> float:
+    """MiB that a first training step adds to this process."""
+    step = training_step(name, batch, **options)
+    if DEVICE.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10  # Linux counts in KiB
+
+
+def in_fresh_process(function: Callable, *arguments):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+# ---- the measurements
+
+
+def checkpointing(rounds: int = 5, batch: int = 16) -> list[dict]:
+    sides = {"memory_efficient": True}, {}
+    with_, without = (in_fresh_process(peak_memory, "densenet121", batch, options) for options in sides)
+    steps = [training_step("densenet121", batch, **options) for options in sides]
+    turns = [tuple(map(seconds, steps)) for _ in range(rounds + 1)][1:]  # the first is the warm-up
+    what = f"checkpointing, densenet121, batch {batch}"
+    return [
+        ratios(f"{what}: memory", [with_], [without], "MiB"),
+        ratios(f"{what}: time", *map(list, zip(*turns, strict=True)), "s/step"),
+    ]
+
+
+def load_ours(file: Path) -> None:
+    zoo.create("vgg16", file)
+
+
+def load_theirs(file: Path) -> None:
+    net = torchvision.models.vgg16()
+    net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+
+
+def cost_of(load: Callable[[Path], None], file: Path) -> tuple[float, float]:
+    """Seconds, and MiB at the peak, of one load in this process."""
+    zoo.create("lenet5"), zoo.preprocessing("vgg16")  # what is imported on first use is no part of it
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    took = seconds(lambda: load(file))
+    return took, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+
+
+def loading(rounds: int = 5) -> list[dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vgg16.pth"
+        torch.save(zoo.create("vgg16").state_dict(), file)
+        file.read_bytes()  # in the system's cache for both
+        turns = [[in_fresh_process(cost_of, load, file) for load in (load_ours, load_theirs)] for _ in range(rounds)]
+    ours, theirs = zip(*turns, strict=True)
+    return [
+        ratios(f"loading, vgg16: {what}", [cost[i] for cost in ours], [cost[i] for cost in theirs], unit)
+        for i, (what, unit) in enumerate((("seconds", "s"), ("peak memory", "MiB")))
+    ]
+
+
+def construction() -> list[dict]:
+    zoo.create("lenet5")
+    took = {name: min(seconds(lambda name=name: zoo.create(name)) for _ in range(2)) for name in zoo.list_models()}
+    slowest = sorted(took, key=took.get, reverse=True)
+    print(f"construction of {len(took)} nets, the slowest:", ", ".join(f"{n} {took[n]:.2f} s" for n in slowest[:6]))
+    return [{"what": f"construction, {name}", "seconds": took[name]} for name in slowest]
+
+
+PARTS: dict[str, Callable[[], list[dict]]] = {
+    "checkpointing": checkpointing,
+    "loading": loading,
+    "construction": construction,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--json", type=Path, help="write the rows and the machine there")
+    arguments = parser.parse_args()
+    parts = arguments.parts or list(PARTS)
+    if strangers := set(parts) - set(PARTS):
+        parser.error(f"unknown part {', '.join(sorted(strangers))}; known: {', '.join(PARTS)}")
+    machine = {
+        "date": time.strftime("%Y-%m-%d"),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu",
+        "load": os.getloadavg()[0],
+    }
+    print(" ".join(f"{key} {value}" for key, value in machine.items()))
+    rows = [row for part in parts for row in PARTS[part]()]
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
