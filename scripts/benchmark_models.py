@@ -12,11 +12,9 @@
 Only ratios are worth quoting; medians of rounds in turn, with minimum and maximum.
 """
 
-import argparse
-import json
+import gc
 import multiprocessing
-import os
-import platform
+import re
 import resource
 import tempfile
 import time
@@ -25,7 +23,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from benchmark_train import ratios
+from benchmark_train import main, ratios
 from torch import nn
 
 from cnnzoo import zoo
@@ -59,16 +57,34 @@ def seconds(step: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
+def added_memory(function: Callable[[], object]) -> float:
+    """MiB at the peak above what this process (with CUDA: the device) held before. Linux forgets earlier peaks when
+    told to; elsewhere the process's all-time peak has to serve.
+    """
+    gc.collect()
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = peak(forget=True)
+    function()
+    return peak() - before
+
+
+def peak(forget: bool = False) -> float:
+    """MiB that this process has held at most; with `forget` since now."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts in bytes
+    if forget:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 2**10
+
+
 def peak_memory(name: str, batch: int, options: dict) -> float:
     """MiB that a first training step adds to this process."""
-    step = training_step(name, batch, **options)
-    if DEVICE.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10  # Linux counts in KiB
+    return added_memory(training_step(name, batch, **options))
 
 
 def in_fresh_process(function: Callable, *arguments):
@@ -103,9 +119,9 @@ def load_theirs(file: Path) -> None:
 def cost_of(load: Callable[[Path], None], file: Path) -> tuple[float, float]:
     """Seconds, and MiB at the peak, of one load in this process."""
     zoo.create("lenet5"), zoo.preprocessing("vgg16")  # what is imported on first use is no part of it
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    took = seconds(lambda: load(file))
-    return took, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    took = []
+    memory = added_memory(lambda: took.append(seconds(lambda: load(file))))
+    return took[0], memory
 
 
 def loading(rounds: int = 5) -> list[dict]:
@@ -136,27 +152,5 @@ PARTS: dict[str, Callable[[], list[dict]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--json", type=Path, help="write the rows and the machine there")
-    arguments = parser.parse_args()
-    parts = arguments.parts or list(PARTS)
-    if strangers := set(parts) - set(PARTS):
-        parser.error(f"unknown part {', '.join(sorted(strangers))}; known: {', '.join(PARTS)}")
-    machine = {
-        "date": time.strftime("%Y-%m-%d"),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cpu": platform.processor() or platform.machine(),
-        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu",
-        "load": os.getloadavg()[0],
-    }
-    print(" ".join(f"{key} {value}" for key, value in machine.items()))
-    rows = [row for part in parts for row in PARTS[part]()]
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS)

@@ -322,28 +322,30 @@ PARTS: dict[str, Callable[[], list[dict]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
+def main(about: str, known: dict[str, Callable[[], list[dict]]]) -> None:
+    """Measure the parts that the command line names, of those known."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}; all by default")
     parser.add_argument("--json", type=Path, help="write the rows and the machine there")
     arguments = parser.parse_args()
-    parts = arguments.parts or list(PARTS)
-    if strangers := set(parts) - set(PARTS):
-        parser.error(f"unknown part {', '.join(sorted(strangers))}; known: {', '.join(PARTS)}")
-    if {"speed", "accuracy"} & set(parts) and "CNNZOO_DATA" not in os.environ:
+    parts = arguments.parts or list(known)
+    if strangers := set(parts) - set(known):
+        parser.error(f"unknown part {', '.join(sorted(strangers))}; known: {', '.join(known)}")
+    if {speed, accuracy} & {known[part] for part in parts} and "CNNZOO_DATA" not in os.environ:
         parser.error("CNNZOO_DATA must say where MNIST lies")
     machine = {
         "date": time.strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "load": os.getloadavg()[0],
     }
     print(" ".join(f"{key} {value}" for key, value in machine.items()))
-    rows = [row for part in parts for row in PARTS[part]()]
+    rows = [row for part in parts for row in known[part]()]
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS)

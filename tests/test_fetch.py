@@ -3,7 +3,7 @@ file in the cache.
 """
 
 import hashlib
-import os
+import json
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import cnnzoo
+from cnnzoo.cli import main
 from cnnzoo.weights import fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -362,26 +363,64 @@ def test_a_tar_that_is_no_bundle_is_refused(hub, tmp_path):
         fetch.unbundle(tmp_path / "other.tar")
 
 
-# --- the command
+# --- the commands
 
 
-def test_weights_commands_work_offline(command, tmp_path):
-    torch.manual_seed(0)
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    (folder / "resnet18-f37072fd.pth").write_bytes(b"damaged")
-    env = {"TORCH_HOME": str(tmp_path), "CNNZOO_OFFLINE": "1", "CNNZOO_WEIGHTS": ""}
-    listed = command("weights", "list", "resnet18", env=env)
-    assert "tv_in1k" in listed.stdout
-    assert "69.76" in listed.stdout
-    assert "cc-by-nc-4.0" in listed.stdout
-    checked = command("weights", "verify", "resnet18", env=env)
-    assert checked.returncode == 2
-    assert "damaged" in checked.stdout
-    missing = command("weights", "fetch", "resnet34.tv_in1k", env=env)
-    assert missing.returncode == 2
-    assert "resnet34-b627a593.pth is not in" in missing.stderr
-    misspelt = command("weights", "fetch", "resnet34.tv1k", env=env)
-    assert misspelt.returncode == 2
-    assert "its tags are" in misspelt.stderr
-    assert os.listdir(folder) == ["resnet18-f37072fd.pth"]
+@pytest.fixture
+def cli(hub, capsys, monkeypatch):
+    """Run `cnnzoo weights` without a network; returns exit code, standard output, standard error."""
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    hub.mkdir(parents=True)
+
+    def run(*arguments):
+        code = main(["weights", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_list_tells_accuracy_licence_and_what_is_here(cli, hub):
+    (hub / "resnet18-f37072fd.pth").write_bytes(b"")
+    lines = {line.split()[1]: line.split()[2:] for line in cli("list", "resnet18")[1].splitlines()}
+    assert lines["tv_in1k"] == ["69.76", "89.08", "224", "bsd-3-clause", "here"]
+    assert lines["fb_swsl_ig1b_ft_in1k"] == ["73.29", "91.75", "224", "cc-by-nc-4.0"]
+    (row,) = json.loads(cli("list", "resnet18.tv*", "--json")[1])
+    assert (row["file"], row["here"]) == ("resnet18-f37072fd.pth", True)
+
+
+def test_verify_names_what_is_damaged(cli, hub):
+    (hub / "resnet18-f37072fd.pth").write_bytes(b"damaged")
+    code, out, err = cli("verify")
+    assert (code, out) == (2, f"resnet18.tv_in1k  damaged  {hub}/resnet18-f37072fd.pth\n")
+    assert "resnet18-f37072fd.pth" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fetch", "resnet34.tv_in1k"], "resnet34-b627a593.pth is not in"),
+        (["fetch", "resnet34.tv1k"], "its tags are"),
+        (["fetch", "resent34"], "did you mean resnet34"),
+        (["list", "resnet18.x*"], "there are no weights 'resnet18.x*'"),
+        (["list", "plain*"], "there are no weights 'plain*'"),
+        (["bundle", "resnet34.tv_in1k", "--out", "w.tar"], "resnet34-b627a593.pth is not in"),
+        (["import", "nothing.tar"], "No such file or directory: nothing.tar"),
+        (["fetsch"], "unknown command of cnnzoo weights 'fetsch'; did you mean fetch?"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(cli, hub, arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*arguments)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert says in err
+    assert files(hub) == {}
+    assert not (tmp_path / "w.tar").exists()
+
+
+def test_a_bundle_made_here_is_imported_there(cli, hub, tmp_path, monkeypatch):
+    torch.save({"x": torch.zeros(2)}, hub / "resnet18-f37072fd.pth")
+    assert cli("bundle", "resnet18.tv_in1k", "--out", tmp_path / "w.tar")[0] == 0
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "there"))
+    placed = tmp_path / "there" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    assert cli("import", tmp_path / "w.tar")[1] == f"{placed}\n"
+    assert placed.read_bytes() == (hub / "resnet18-f37072fd.pth").read_bytes()

@@ -12,6 +12,7 @@ import torchvision
 from torch import nn
 
 import cnnzoo
+from cnnzoo.models._base import fill_normal
 
 ALEXNET_VGG = ["alexnet", *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))]
 RESNET = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
@@ -40,27 +41,30 @@ SMALL = [
 
 
 def theirs_called(name):
-    """The other library's net, on random weights of its own."""
-    if name in TIMM:
-        return timm.create_model(TIMM[name][0])
-    # The slow or warning initialisations are skipped: `disturbed` gives values that keep the signal alive.
-    options = {"init_weights": False} if name.startswith(("vgg", "googlenet", "inception")) else {}
-    return torchvision.models.get_model(name, **options)
+    """The other library's net, without values."""
+    with torch.device("meta"):
+        if name in TIMM:
+            return timm.create_model(TIMM[name][0])
+        options = {"init_weights": False} if name.startswith(("vgg", "googlenet", "inception")) else {}  # or it warns
+        return torchvision.models.get_model(name, **options)
 
 
 def disturbed(name):
     """Theirs, with random weights that keep the signal alive, and BatchNorms that are not the identity."""
     torch.manual_seed(0)
-    net = theirs_called(name)
+    net = theirs_called(name).to_empty(device="cpu")
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
+                module.num_batches_tracked.zero_()
                 module.running_mean.normal_(std=0.1)
                 module.running_var.uniform_(0.5, 1.5)
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(std=0.1)
-            elif isinstance(module, nn.Conv2d | nn.Linear) and name in ALEXNET_VGG:
-                module.weight.mul_(6**0.5)  # PyTorch's uniform initialisation to He's variance
+            elif isinstance(module, nn.Conv2d | nn.Linear):
+                fill_normal(module.weight, std=(2 / module.weight[0].numel()) ** 0.5)
+                if module.bias is not None:
+                    module.bias.normal_(std=0.01)
     return net.eval()
 
 

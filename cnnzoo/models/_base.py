@@ -1,7 +1,9 @@
 """The contract every net keeps."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import torch
 from torch import Tensor, nn
 
 from cnnzoo.errors import InputError, unknown
@@ -105,6 +107,27 @@ class Net(nn.Module):
             new = type(old)(old.in_features, num_classes, **options)
         self.set_submodule(name, new)
         self.init_layer(name, new)
+
+
+_CHUNK = 1 << 23  # values that one thread draws at a time
+
+
+def fill_normal(weight: Tensor, std: float) -> None:
+    """Draw `weight` from N(0, std^2), on a CPU with all its cores: of VGG's first values all but a tenth of a second is
+    the drawing. The values depend on torch's seed alone.
+    """
+    values = weight.detach().view(-1)
+    if values.device.type != "cpu" or len(values) <= _CHUNK:
+        values.normal_(std=std)
+        return
+    chunks = values.split(_CHUNK)
+    seeds = torch.randint(2**62, (len(chunks),), device="cpu").tolist()
+
+    def draw(chunk: Tensor, seed: int) -> None:
+        chunk.normal_(std=std, generator=torch.Generator().manual_seed(seed))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(draw, chunks, seeds))
 
 
 class HeNet(Net):

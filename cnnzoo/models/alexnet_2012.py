@@ -21,7 +21,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from cnnzoo.models._base import GlobalPool, Net
+from cnnzoo.models._base import GlobalPool, Net, fill_normal
 from cnnzoo.registry import Claim, Stage, register
 
 
@@ -83,7 +83,7 @@ class AlexNet2012(Net):
 
     def init_layer(self, name: str, module: nn.Module) -> None:
         """Section 5: weights N(0, 0.01); biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere."""
-        nn.init.normal_(module.weight, std=0.01)
+        fill_normal(module.weight, std=0.01)
         nn.init.constant_(module.bias, 1.0 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0)
 
 

@@ -21,7 +21,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from cnnzoo.models._base import GlobalPool, HeNet
+from cnnzoo.models._base import GlobalPool, HeNet, fill_normal
 from cnnzoo.registry import Claim, Stage, register
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -82,7 +82,7 @@ class VGG(HeNet):
     def init_layer(self, name: str, module: nn.Module) -> None:
         """He initialisation, which trains every depth from scratch; the paper started from a trained net A."""
         if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
+            fill_normal(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
         else:
             super().init_layer(name, module)
