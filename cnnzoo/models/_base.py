@@ -1,5 +1,6 @@
 """The contract every net keeps."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -52,9 +53,10 @@ class Net(nn.Module):
         return x if pre_logits else self.get_classifier()(x)
 
     def init_weights(self) -> None:
-        """Give every parameter and buffer its first value, layer by layer."""
+        """Give every parameter and buffer its first value, layer by layer; on the meta device there are no values."""
         for name, module in self.named_modules():
-            if module._parameters or module._buffers:
+            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            if own and not own[0].is_meta:
                 self.init_layer(name, module)
 
     def init_layer(self, name: str, module: nn.Module) -> None:
@@ -109,12 +111,12 @@ class Net(nn.Module):
         self.init_layer(name, new)
 
 
-_CHUNK = 1 << 23  # values that one thread draws at a time
+_CHUNK = 1 << 18  # values that one thread draws at a time
 
 
 def fill_normal(weight: Tensor, std: float) -> None:
-    """Draw `weight` from N(0, std^2), on a CPU with all its cores: of VGG's first values all but a tenth of a second is
-    the drawing. The values depend on torch's seed alone.
+    """Draw `weight` from N(0, std^2), on a CPU with all its cores, since drawing is most of what building a large net
+    takes. The values depend on torch's seed alone.
     """
     values = weight.detach().view(-1)
     if values.device.type != "cpu" or len(values) <= _CHUNK:
@@ -137,7 +139,8 @@ class HeNet(Net):
 
     def init_layer(self, name: str, module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            fan_out = module.weight[:, 0].numel()
+            fill_normal(module.weight, std=math.sqrt(2 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         else:
