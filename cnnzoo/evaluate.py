@@ -1,5 +1,6 @@
 """How good a trained net is on images it has not seen."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,14 +121,22 @@ class MeanOfCrops(torch.nn.Module):
 def _align(
     known: tuple[str, ...] | None, outputs: int, classes: tuple[str, ...], labels: np.ndarray, source: str
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The net's class names, and the labels as its outputs count them."""
+    """The net's class names, and the labels as its outputs count them.
+
+    Where a net knows ImageNet's thousand, classes may be called by their WordNet ids, as ImageNet's folders are.
+    """
     if known is None:
         if outputs != len(classes):
             raise InputError(f"{source} has {len(classes)} classes, but the net has {outputs} outputs without names")
         return classes, labels
-    if strangers := [name for name in classes if name not in known]:
+    outputs_of = {name: place for place, name in reversed([*enumerate(known)])}
+    if len(known) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):
+        from timm.data import ImageNetInfo
+
+        outputs_of = {wordnet_id: place for place, wordnet_id in enumerate(ImageNetInfo().label_names())}
+    if strangers := [name for name in classes if name not in outputs_of]:
         raise InputError(
             f"{source} has classes that the net does not know: {', '.join(strangers[:10])}; "
             f"it knows {', '.join(known[:10])}"
         )
-    return known, np.array([known.index(name) for name in classes])[labels]
+    return known, np.array([outputs_of[name] for name in classes])[labels]

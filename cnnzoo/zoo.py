@@ -158,14 +158,15 @@ def _find(entry: Entry, pretrained: bool | str | Path) -> _Source:
     if pretrained is not True and path.is_file():
         card = read_card(path) if path.suffix == ".safetensors" else None
         row = fetch.recognise(path, table.rows(entry.name)) if card is None else None
+        if row:
+            table.refuse_excluded(row)
         return _Source(str(path), lambda: _read(path), card or (_card(row) if row else {}), row)
     row = table.row(entry.name, None if pretrained is True else str(pretrained))
     return _Source(f"{row.model} {row.tag}", lambda: _read(fetch.fetch(row)), _card(row), row)
 
 
 def _read(file: Path) -> dict:
-    is_safe = file.suffix == ".safetensors" or file.name.endswith(".safetensors")
-    return read_safetensors(file) if is_safe else read_torch(file)
+    return read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
 
 
 def _card(row: table.Weights) -> dict:

@@ -152,6 +152,19 @@ def test_judging_by_many_crops_averages_their_probabilities(tmp_path):
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+def test_imagenets_folders_are_known_by_their_wordnet_ids(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(cnnzoo.create("squeezenet1_1").state_dict(), file)
+    for name in ("n01443537", "n15075141"):  # goldfish, toilet tissue
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        picture(50, 40).save(tmp_path / "photos" / name / "0.png")
+    found = cnnzoo.evaluate("squeezenet1_1", str(tmp_path / "photos"), pretrained="tv_in1k")
+    assert found.classes[1] == "goldfish"
+    assert found.confusion.sum(axis=1).nonzero()[0].tolist() == [1, 999]
+
+
 def test_another_number_of_crops_is_refused():
     with pytest.raises(cnnzoo.InputError, match="crops is 5, but must be one of 1, 10, 144"):
         cnnzoo.evaluate("resnet20", "digits", crops=5)

@@ -1,7 +1,9 @@
 """Files of weights, whatever wrapped them, and the table of published ones."""
 
+import hashlib
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import timm
@@ -170,6 +172,12 @@ def test_other_classes_leave_a_new_head_and_say_so(resnet20, file, images):
     assert str(net.load_report) == "114 tensors loaded, fc left at random"
 
 
+def test_without_a_head_the_files_head_is_not_used(resnet20, file, images):
+    net = cnnzoo.create("resnet20", file, num_classes=0).eval()
+    assert torch.equal(net(images), resnet20.forward_head(resnet20.forward_features(images), pre_logits=True))
+    assert str(net.load_report) == "114 tensors loaded, fc of the file not used"
+
+
 def test_colour_weights_see_a_grey_image_alike(resnet20, file, images):
     net = cnnzoo.create("resnet20", file, in_chans=1).eval()
     grey = images[:, :1]
@@ -335,6 +343,17 @@ def test_an_excluded_licence_is_refused_and_never_the_best(hub, monkeypatch):
     monkeypatch.setenv("CNNZOO_EXCLUDE_LICENCES", "*")
     with pytest.raises(cnnzoo.InputError, match=r"only weights whose licence is excluded .*tv_in1k: bsd-3-clause"):
         cnnzoo.create("resnet18", True)
+
+
+def test_a_known_file_of_an_excluded_licence_is_refused(hub, monkeypatch):
+    monkeypatch.setenv("CNNZOO_EXCLUDE_LICENCES", "bsd-2*")
+    (row,) = cnnzoo.list_weights("resnet44")
+    content = b"any"
+    row = replace(row, sha256=hashlib.sha256(content).hexdigest(), mib=len(content) / 2**20)
+    monkeypatch.setattr(table, "rows", lambda model: (row,))
+    (hub / "renamed.th").write_bytes(content)
+    with pytest.raises(cnnzoo.InputError, match="resnet44 akamaster_cifar10 is under bsd-2-clause"):
+        cnnzoo.create("resnet44", hub / "renamed.th")
 
 
 def test_list_weights_takes_wildcards():

@@ -26,7 +26,7 @@ class LoadReport:
     reshaped: tuple[str, ...]  # the same numbers in another shape
     adapted: tuple[str, ...]  # the convolutions that see the image, to another number of channels
     initialised: tuple[str, ...]  # head and auxiliary heads that the file lacks, or has for other classes
-    unused: tuple[str, ...]  # the file's auxiliary heads where the net has none
+    unused: tuple[str, ...]  # the file's head and auxiliary heads where the net has none
 
     def __str__(self) -> str:
         """In one line."""
@@ -124,12 +124,11 @@ def load_into(
     theirs = {name: file_name for name, (file_name, _) in state.items()}
     tensors = {n: tensor for n, (_, tensor) in state.items() if not (lacks and n.startswith(f"{lacks}."))}
     heads = tuple(f"{head}." for head in (entry.head, *entry.aux, lacks) if head)
-    aux = tuple(f"{head}." for head in entry.aux)
     first = f"{entry.first_conv}.weight"
     if bgr and first in tensors:
         tensors[first] = tensors[first].flip(1)
 
-    unused = [name for name in tensors if name not in own and aux and name.startswith(aux)]
+    unused = [name for name in tensors if name not in own and name.startswith(heads)]
     for name in unused:
         del tensors[name]
     reshaped, adapted = [], []

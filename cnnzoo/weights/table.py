@@ -70,8 +70,7 @@ def row(model: str, tag: str | None = None) -> Weights:
             tags = ", ".join(row.tag for row in all_)
             known = f"its tags are {tags}" if all_ else "the weights table has none for it"
             raise InputError(f"{model} has no weights {tag!r}, nor is that a file or a run folder; {known}")
-        if excluded(chosen):
-            raise InputError(f"{model} {tag} is under {chosen.licence}, which CNNZOO_EXCLUDE_LICENCES excludes")
+        refuse_excluded(chosen)
         return chosen
     for candidate in all_:
         if candidate.free and not excluded(candidate):
@@ -86,6 +85,12 @@ def excluded(row: Weights) -> bool:
     """Whether $CNNZOO_EXCLUDE_LICENCES (wildcard patterns between commas, as "cc-by-nc*,unknown") names its licence."""
     patterns = os.environ.get("CNNZOO_EXCLUDE_LICENCES", "").lower().replace(",", " ").split()
     return any(fnmatch.fnmatchcase(row.licence, pattern) for pattern in patterns)
+
+
+def refuse_excluded(row: Weights) -> None:
+    """Raises InputError for a row whose licence the user excludes."""
+    if excluded(row):
+        raise InputError(f"{row.model} {row.tag} is under {row.licence}, which CNNZOO_EXCLUDE_LICENCES excludes")
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
