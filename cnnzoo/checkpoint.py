@@ -183,9 +183,10 @@ def read_torch(file: Path) -> dict:
             ) from None
         raise InputError(f"{file} is damaged or no checkpoint") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{file} is damaged or cut short ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from None
+        why = (
+            str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+        )  # torch adds a paragraph of guesses
+        raise InputError(f"{file} is damaged or cut short ({why})") from None
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:

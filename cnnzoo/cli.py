@@ -128,7 +128,7 @@ def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False,
     else:
         print(result)
         if out:
-            print(f"{len(result.points)} nets in {out}")
+            print(f"{len(result.points)} net{'s' * (len(result.points) > 1)} in {out}")
     if result.without:
         print(f"without weights of known accuracy: {', '.join(result.without)}", file=sys.stderr)
 

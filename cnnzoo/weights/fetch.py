@@ -320,8 +320,8 @@ def unbundle(file: Path) -> list[Path]:
                 finally:
                     part.unlink(missing_ok=True)
                 placed.append(folder / member.name)
-    except (tarfile.TarError, EOFError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} is no bundle of weights, or cut short ({_short(error)})") from None
+    except (tarfile.TarError, EOFError, json.JSONDecodeError):
+        raise InputError(f"{file} is no bundle of weights, or cut short") from None
     if len(placed) < len(hashes):
         raise InputError(f"{file} is cut short: it lacks {', '.join(sorted(set(hashes) - {f.name for f in placed}))}")
     return placed
