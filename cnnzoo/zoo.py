@@ -16,6 +16,7 @@ from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError, unknown
+from cnnzoo.models import _heads
 from cnnzoo.models._base import FeatureMaps
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import fetch, table
@@ -74,7 +75,12 @@ def create(
 
 
 def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
-    """The net, its parameters still on the meta device where it can be so built."""
+    """The net, its parameters still on the meta device where it can be so built.
+
+    Beside the builder's own options, `head` describes one that takes the place of the net's own, see models._heads.
+    """
+    options = dict(options)
+    head = options.pop("head", None)
     known = inspect.signature(entry.build).parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
         for key in options:
@@ -96,6 +102,9 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     net.entry = entry
     if headless:
         net.reset_classifier(0)
+    if head:
+        with torch.device("meta"):
+            net.set_submodule(entry.head, _heads.build(head, net.num_features))
     return net
 
 
@@ -135,6 +144,9 @@ def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.
     if source.card.get("name", entry.name) != entry.name:
         raise InputError(f"{source.name} holds weights of {source.card['name']}, not of {entry.name}")
     content = unwrap(source.read(), source.name)
+    head = source.card.get("head")
+    if head and options.get("num_classes", head["num_classes"]) == head["num_classes"]:
+        options = {**options, "num_classes": head["num_classes"], "head": head}
     net = _build(entry, options)
     state = to_our_names(content, entry, list(net.state_dict()))
     taken = inspect.signature(entry.build).parameters
@@ -189,8 +201,8 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path) -> Preproces
 
 
 def load(run_or_file: str | Path | Run) -> nn.Module:
-    """The net of a run folder, or of a model.safetensors that one left, in eval mode, with `.classes` and
-    `.preprocessing`.
+    """The net of a run folder, or of a model.safetensors that one left, in eval mode, with `.classes`,
+    `.preprocessing` and `.temperature`: softmax(logits / temperature) is calibrated (1.0 where none was fitted).
     """
     path = run_or_file.path if isinstance(run_or_file, Run) else Path(run_or_file).expanduser()
     if path.is_dir():
@@ -203,7 +215,9 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
             f"{path} does not say which net it is; build that by cnnzoo.create(NAME, pretrained={str(path)!r})"
         )
     options = {key: card[key] for key in ("num_classes", "in_chans", "drop_rate")}
-    return create(card["name"], path, **options, **card["args"]).eval()
+    net = create(card["name"], path, **options, **card["args"]).eval()
+    net.temperature = float(card.get("temperature", 1.0))
+    return net
 
 
 def open_net(run_or_model: str | Path, pretrained: bool | str) -> tuple[nn.Module, DataConfig | None]:
@@ -222,8 +236,8 @@ def open_net(run_or_model: str | Path, pretrained: bool | str) -> tuple[nn.Modul
     if not pretrained:
         raise InputError(f"{run_or_model} without trained weights knows nothing; name some by --pretrained")
     net = create(str(run_or_model), pretrained).eval()
-    if net.load_report.initialised:
-        anew = ", ".join(net.load_report.initialised)
+    aux = tuple(f"{head.partition('.')[0]}." for head in net.entry.aux)  # which only training asks
+    if anew := ", ".join(name for name in net.load_report.initialised if not name.startswith(aux)):
         raise InputError(f"{pretrained} lacks a part of {run_or_model}: without {anew} it knows nothing")
     return net, None
 

@@ -17,7 +17,8 @@ class Net(nn.Module):
     A net sets `in_chans`, defines `forward_features`, names its head, and ends its constructor by `init_weights`.
     With `avgpool`, `dropout` and the head under its name, `forward_head` is there too. A net with auxiliary heads names
     their last layers and has its own `forward`, which in train mode returns `(logits, *aux)`, each `(B, num_classes)`.
-    A head that is a 1x1 convolution is pooled after it; the net then has its own `forward_head`.
+    A head that is a 1x1 convolution is pooled after it; the net then has its own `forward_head`, which pools before any
+    other head that takes its place.
     """
 
     head_name = "fc"  # the submodule that maps features to classes

@@ -52,9 +52,10 @@ class NetworkInNetwork(HeNet):
     head_name = "classifier"
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        if not pre_logits:
-            f = self.relu(self.classifier(f))  # (B, num_classes, h, w)
-        return self.avgpool(f)
+        if isinstance(self.classifier, nn.Conv2d) and not pre_logits:
+            return self.avgpool(self.relu(self.classifier(f)))
+        x = self.avgpool(f)
+        return x if pre_logits else self.classifier(x)
 
 
 class NIN(NetworkInNetwork):
