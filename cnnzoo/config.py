@@ -5,8 +5,10 @@ Only data here. Messages name the key to change, as it is written in a file or a
 
 import dataclasses
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -31,6 +33,8 @@ class ModelConfig:
         num_classes: classes of the head; null takes the data's.
         in_chans: channels of an image; null takes the data's.
         drop_rate: dropout probability; null keeps the net's own.
+        head: own (the net's, with random values unless the weights have it), linear (a linear map of the pooled
+            features, random), or probe (the best shallow classifier on the frozen features, see probe).
         args: further arguments of the net's builder, such as {image_size: 32} for mlp.
     """
 
@@ -39,6 +43,7 @@ class ModelConfig:
     num_classes: int | None = None
     in_chans: int | None = None
     drop_rate: float | None = None
+    head: Literal["own", "linear", "probe"] = "own"
     args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -109,6 +114,8 @@ class AugmentConfig:
         channel_shift: add up to this much, on the scale 0 to 1, to each channel by itself.
         pca_noise: deviation of AlexNet's colour noise along the principal components of ImageNet's colours (0.1 there).
         cutout: side in pixels of a square set to the mean.
+        mixup: alpha of the Beta distribution of which each batch draws the share of another image, and of its label,
+            that is mixed into an image (Zhang, Cisse, Dauphin, Lopez-Paz 2018, arXiv 1710.09412).
     """
 
     flip: bool = False
@@ -125,9 +132,21 @@ class AugmentConfig:
     channel_shift: float = 0.0
     pca_noise: float = 0.0
     cutout: int = 0
+    mixup: float = 0.0
 
     def __post_init__(self):
-        for key in ("padding", "rotation", "shift", "shear", "brightness", "channel_shift", "pca_noise", "cutout"):
+        amounts = (
+            "padding",
+            "rotation",
+            "shift",
+            "shear",
+            "brightness",
+            "channel_shift",
+            "pca_noise",
+            "cutout",
+            "mixup",
+        )
+        for key in amounts:
             _check(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "at least 0")
         _check(0 <= self.zoom < 1, "augment.zoom", self.zoom, "at least 0 and below 1")
         _check(self.shear < 90, "augment.shear", self.shear, "below 90")
@@ -263,11 +282,30 @@ class PhaseConfig:
 
 
 @dataclass(frozen=True)
+class ProbeConfig:
+    """Shallow classifiers on what the frozen net says of each image.
+
+    Args:
+        classifier: auto (the best of all by cross-validation), logistic, knn, svm, centroid, ridge or mlp.
+        views: of each training image: one as evaluation sees it, the others by `augment`.
+        folds: of the cross-validation that chooses.
+    """
+
+    classifier: Literal["auto", "logistic", "knn", "svm", "centroid", "ridge", "mlp"] = "auto"
+    views: int = 1
+    folds: int = 5
+
+    def __post_init__(self):
+        _check(self.views >= 1, "probe.views", self.views, "at least 1")
+        _check(self.folds >= 2, "probe.folds", self.folds, "at least 2")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long, how, and on what.
 
     Args:
-        epochs: passes over the training images; with phases, their sum counts instead.
+        epochs: passes over the training images; with phases, their sum counts instead; 0 with model.head probe.
         batch_size: images to a step.
         accumulate: parts into which a batch is split to save memory; the step is the same.
         seed: of initial weights, order, augmentation and dropout.
@@ -276,6 +314,11 @@ class TrainConfig:
         channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer.
         compile: run the net through torch.compile; auto does not.
         phases: null trains everything for `epochs`; a list freezes and thaws stages, see PhaseConfig.
+        batch_norm: update or keep the statistics of BatchNorm in stages that move; frozen stages always keep theirs.
+        balance: none; loss (each class weighs the same in the loss) or sampler (each class is drawn equally often).
+        patience: epochs of a phase without a better validation accuracy after which the phase ends; null never.
+        cache_features: whether a phase in which only the head moves gets features computed once, with probe.views of
+            each image, and without augmentation or dropout before the head; auto does where nothing is augmented.
         checkpoint_minutes: save inside an epoch after so many minutes; every epoch ends in a save anyway.
     """
 
@@ -288,10 +331,14 @@ class TrainConfig:
     channels_last: bool = True
     compile: Literal["auto"] | bool = "auto"
     phases: list[PhaseConfig] | None = None
+    batch_norm: Literal["update", "keep"] = "update"
+    balance: Literal["none", "loss", "sampler"] = "none"
+    patience: int | None = None
+    cache_features: Literal["auto"] | bool = "auto"
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self):
-        _check(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
+        _check(self.epochs >= 0, "train.epochs", self.epochs, "at least 0")
         _check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
         _check(
             1 <= self.accumulate <= self.batch_size,
@@ -300,6 +347,7 @@ class TrainConfig:
             "between 1 and train.batch_size",
         )
         _check(self.phases is None or self.phases, "train.phases", self.phases, "null or a list of at least one phase")
+        _check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "null or at least 1")
         _check(self.checkpoint_minutes >= 0, "train.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
 
 
@@ -319,6 +367,13 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+
+    def __post_init__(self):
+        idle = self.train.epochs == 0 and self.train.phases is None
+        _check(not idle or self.model.head == "probe", "train.epochs", 0, "at least 1 unless model.head is probe")
+        if self.augment.mixup and self.loss.name == "map":
+            raise InputError("augment.mixup needs loss.name cross_entropy, since map knows no mixed labels")
 
     @property
     def folder(self) -> Path:
@@ -419,7 +474,8 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
     range.
     """
     if isinstance(source, Mapping):
-        return _build(lambda reader: reader.parse_object(dict(source)))
+        config = _build(lambda reader: reader.parse_object(dict(source)))
+        return _overridden(config, overrides) if overrides else config
     if source is None:
         return _build(lambda reader: reader.parse_args(list(overrides)))
     if not Path(source).is_file():
@@ -432,8 +488,18 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
     return _build(lambda reader: reader.parse_args([*in_file, *overrides])) if overrides else config
 
 
+def _overridden(config: Config, overrides: Sequence[str]) -> Config:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(dump(config))
+        return _build(lambda reader: reader.parse_args(["--config", str(file), *overrides]))
+
+
+_reader = cache(parser)  # making it takes longer than reading a config
+
+
 def _build(parse: Callable[[Parser], Namespace]) -> Config:
-    reader = parser()
+    reader = _reader()
     try:
         values = reader.instantiate(parse(reader))
     except InputError:

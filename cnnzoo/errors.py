@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved its state."""
+    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved its state in the run folder that the message names."""
 
 
 def near(word: str, known: Iterable[str], many: int = 2) -> list[str]:

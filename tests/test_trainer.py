@@ -1,6 +1,7 @@
 """The trainer by itself: a two-layer net on batches made here."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_saves_nothing_more():
 
     saves = []
     trainer = make(save=lambda state: saves.append(state["progress"]["epoch"]))
-    trainer.batches = Poisoned()
+    trainer.image_feed = replace(trainer.image_feed, batches=Poisoned())
     with pytest.raises(InputError, match=r"the loss is nan at epoch 2, step 5, rate 0\.1"):
         trainer.fit()
     assert saves == [1]

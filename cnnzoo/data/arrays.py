@@ -5,9 +5,11 @@ Both kinds of `Images` give the same `(B, H, W, C)` uint8 batches for the same i
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -68,10 +70,14 @@ class Geometry:
 
 
 class FileImages:
-    """Images decoded from their files whenever they are asked for, by `workers` threads (0: one per core)."""
+    """Images decoded from their files whenever they are asked for, by `workers` threads (0: one per core).
 
-    def __init__(self, files: Sequence[Path], geometry: Geometry, workers: int = 0):
+    `problem` tells why they could not be kept, where that was the wish.
+    """
+
+    def __init__(self, files: Sequence[Path], geometry: Geometry, workers: int = 0, problem: str = ""):
         self.files = list(files)
+        self.problem = problem
         self.geometry = geometry
         self.shape = (len(files), geometry.size, geometry.size, geometry.channels)
         self._pool = ThreadPoolExecutor(workers or os.cpu_count())
@@ -94,20 +100,25 @@ def decode_files(
 ) -> tuple[Images, dict[Path, str]]:
     """Read every file once, with a progress bar; what is found out lies in `cache`, where later runs find it.
 
-    With `keep` the pixels lie there too, as one file that runs and processes share; without, they are decoded whenever
-    asked for. Returns the images that could be read, in order, and what is wrong with each other file.
+    With `keep` the pixels lie there too, as one file that runs and processes share; without, or where the disk has no
+    room for them, they are decoded whenever asked for. Returns the images that could be read, in order, and what is
+    wrong with each other file.
     """
     key = _fingerprint(files, geometry)
     report, store = cache / f"{key}.json", cache / f"{key}.u8"
+    problem = ""
     if report.exists() and (store.exists() or not keep):
         found = {int(place): reason for place, reason in json.loads(report.read_text()).items()}
     else:
-        found = _read_once(files, geometry, report, store if keep else None, workers, what)
+        found, problem = _read_once(files, geometry, report, store if keep else None, workers, what)
     bad = {files[place]: reason for place, reason in found.items()}
     good = [file for file in files if file not in bad]
-    if not keep:
-        return FileImages(good, geometry, workers), bad
+    if not keep or problem:
+        return FileImages(good, geometry, workers, problem), bad
     shape = (len(good), geometry.size, geometry.size, geometry.channels)
+    if good and store.stat().st_size != math.prod(shape):
+        store.unlink()  # cut short by something that was not us
+        return decode_files(files, geometry, cache, keep, workers, f"{what} anew, since their cache was cut short")
     pixels = np.memmap(store, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)
     return ArrayImages(np.array(pixels) if pixels.nbytes <= IN_MEMORY else pixels), bad
 
@@ -117,27 +128,45 @@ _MAY_PASS = {"no permission to read it", "there is no such file"}  # not remembe
 
 def _read_once(
     files: Sequence[Path], geometry: Geometry, report: Path, store: Path | None, workers: int, what: str
-) -> dict[int, str]:
-    """What is wrong with which file, by place. Writes it down and, unless None, the store, each whole or not at all."""
-    report.parent.mkdir(parents=True, exist_ok=True)
+) -> tuple[dict[int, str], str]:
+    """What is wrong with which file, by place. Writes it down and, unless None, the store, each whole or not at all;
+    where that cannot be, reads on all the same and says why.
+    """
     bad: dict[int, str] = {}
+    problem, out = "", None
     part = report.with_name(f".{report.stem}.{os.getpid()}.part")
+
+    def attempt(action: Callable[[], object]) -> object:
+        """Do it, unless something failed before."""
+        nonlocal problem
+        try:
+            return None if problem else action()
+        except OSError as error:  # a full disk, a folder that may only be read
+            problem = f"{error.strerror or error}: {part.parent}"
+
+    attempt(lambda: part.parent.mkdir(parents=True, exist_ok=True))
+    out = attempt(lambda: open(part, "wb"))  # noqa: SIM115 (closed below, whatever happens)
     try:
-        with open(part, "wb") as out, tqdm(total=len(files), desc=what, unit="image", leave=False, disable=None) as bar:
+        with tqdm(total=len(files), desc=what, unit="image", leave=False, disable=None) as bar:
             for place, pixels in enumerate(_read_all(files, geometry, workers)):
                 bar.update()
                 if isinstance(pixels, str):
                     bad[place] = pixels
                 elif store:
-                    out.write(pixels)
+                    attempt(lambda pixels=pixels: out.write(pixels))
+        attempt(lambda: out.close())
         if store:
-            os.replace(part, store)
+            attempt(lambda: os.replace(part, store))
         if not _MAY_PASS & set(bad.values()):
-            part.write_text(json.dumps(bad))
-            os.replace(part, report)
+            attempt(lambda: part.write_text(json.dumps(bad)))
+            attempt(lambda: os.replace(part, report))
     finally:
-        part.unlink(missing_ok=True)
-    return bad
+        with suppress(OSError):  # what could not be written fails again here
+            if out:
+                out.close()
+        with suppress(OSError):
+            part.unlink()
+    return bad, problem
 
 
 def _read_all(files: Sequence[Path], geometry: Geometry, workers: int) -> Iterator[np.ndarray | str]:
@@ -163,12 +192,15 @@ def _fingerprint(files: Sequence[Path], geometry: Geometry) -> str:
     return digest.hexdigest()[:24]
 
 
-def cache_folder(beside: Path) -> Path:
-    """$CNNZOO_CACHE, else a hidden folder within the data set, else (where that cannot be written) ~/.cache/cnnzoo."""
+def cache_folder(beside: Path | None) -> Path:
+    """$CNNZOO_CACHE, else a hidden folder within the data set, else (where that cannot be written, or there is no such
+    folder) ~/.cache/cnnzoo.
+    """
     if chosen := os.environ.get("CNNZOO_CACHE"):
         return Path(chosen)
-    inside = beside / ".cnnzoo"
+    inside = beside / ".cnnzoo" if beside else Path()
     place = inside if inside.exists() else beside
-    if os.access(place, os.W_OK) and place.stat().st_mode & 0o222:  # root may write anywhere, but was not asked to
+    # root may write anywhere, but was not asked to
+    if beside and os.access(place, os.W_OK) and place.stat().st_mode & 0o222:
         return inside
     return Path.home() / ".cache" / "cnnzoo" / "decoded"

@@ -129,6 +129,17 @@ class Augment:
         return batch.masked_fill_(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0.0)
 
 
+def mix(images: Tensor, labels: Tensor, classes: int, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Mixup (Zhang, Cisse, Dauphin, Lopez-Paz 2018, section 2): `(B, C, H, W)` and `(B,)` to images of which each has
+    a share of another, and their labels' shares `(B, classes)`.
+    """
+    share = float(rng.beta(alpha, alpha))
+    others = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    targets = nn.functional.one_hot(labels, classes).float()
+    mixed = torch.lerp(images[others], images, share)
+    return mixed.contiguous(memory_format=torch.channels_last), torch.lerp(targets[others], targets, share)
+
+
 # Principal components of ImageNet's colours on the scale 0 to 1, as fb.resnet.torch and many after it have them: square
 # roots of the eigenvalues, and eigenvectors in columns over red, green, blue.
 _DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.config import LossConfig
+from cnnzoo.errors import InputError
 
 
 class Loss(nn.Module):
@@ -17,7 +18,7 @@ class Loss(nn.Module):
         self.aux_weight = aux_weight
 
     def forward(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """`outputs` is logits `(B, K)`, or `(logits, *aux)`; `targets` is `(B,)` int64."""
+        """`outputs` is logits `(B, K)`, or `(logits, *aux)`; `targets` is `(B,)` int64, or shares `(B, K)`."""
         if isinstance(outputs, Tensor):
             return self.criterion(outputs.float(), targets)
         logits, *aux = outputs
@@ -41,11 +42,16 @@ class MAP(nn.Module):
         return nn.functional.cross_entropy(torch.cat([logits, rubbish], dim=1), targets)
 
 
-def build(config: LossConfig, own: str = "cross_entropy") -> Loss:
-    """The loss of a config; `own` is what `auto` stands for."""
+def build(config: LossConfig, own: str = "cross_entropy", class_weights: Tensor | None = None) -> Loss:
+    """The loss of a config; `own` is what `auto` stands for, `class_weights` `(K,)` is what each class's images count.
+
+    Raises InputError for weights of a loss that takes none.
+    """
     name = own if config.name == "auto" else config.name
+    if class_weights is not None and name != "cross_entropy":
+        raise InputError(f"train.balance loss goes with cross_entropy, not with {name}; take train.balance sampler")
     criterion = {
-        "cross_entropy": lambda: nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
+        "cross_entropy": lambda: nn.CrossEntropyLoss(class_weights, label_smoothing=config.label_smoothing),
         "map": lambda: MAP(config.rubbish),
     }[name]()
     return Loss(criterion, config.aux_weight)

@@ -4,7 +4,7 @@ A phase's number follows from the epoch, so resuming is no special case.
 """
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,24 +38,39 @@ def check(phases: Sequence[Phase], stages: Sequence[str]) -> None:
                 raise unknown("stage in train.phases", pattern, stages)
 
 
-def at(phases: Sequence[Phase], epoch: int) -> tuple[Phase, int]:
-    """The phase that `epoch` (from 0) belongs to, and the epoch at which that phase starts."""
+def number_at(phases: Sequence[Phase], epoch: int) -> tuple[int, int]:
+    """The place of the phase that `epoch` (from 0) belongs to, and the epoch at which that phase starts."""
     start = 0
-    for phase in phases:
+    for number, phase in enumerate(phases):
         if epoch < start + phase.epochs:
-            return phase, start
+            return number, start
         start += phase.epochs
     raise IndexError(f"epoch {epoch} is past the last phase")
 
 
-def enter(
-    phase: Phase, model: nn.Module, stages: Mapping[str, Sequence[str]], optimizer: torch.optim.Optimizer, lr: float
-) -> list[nn.Module]:
-    """Freeze and thaw parameters, set each group's rate, and return the frozen modules, which stay in eval mode
-    meanwhile.
+def at(phases: Sequence[Phase], epoch: int) -> tuple[Phase, int]:
+    """The phase that `epoch` (from 0) belongs to, and the epoch at which that phase starts."""
+    number, start = number_at(phases, epoch)
+    return phases[number], start
 
-    `stages` maps each stage's name to its parameters' names; modules that hold only frozen parameters keep their
-    statistics.
+
+def moves_head_alone(phase: Phase, stages: Iterable[str]) -> bool:
+    """Whether all that comes before the head gives the same answers throughout the phase."""
+    return phase.moves("head") and not any(phase.moves(stage) for stage in stages if stage != "head")
+
+
+def enter(
+    phase: Phase,
+    model: nn.Module,
+    stages: Mapping[str, Sequence[str]],
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    keep_statistics: bool = False,
+) -> list[nn.Module]:
+    """Freeze and thaw parameters, set each group's rate, and return the modules that stay in eval mode meanwhile: those
+    that hold only frozen parameters, which so keep their statistics, and with `keep_statistics` every BatchNorm.
+
+    `stages` maps each stage's name to its parameters' names.
     """
     parameters = dict(model.named_parameters())
     for stage, names in stages.items():
@@ -65,4 +80,10 @@ def enter(
         group["lr"] = lr * phase.rate(group["stage"])
         group.pop("initial_lr", None)  # torch's schedules would start from the last phase's
     optimizer.zero_grad(set_to_none=True)  # or momentum would go on moving what is now frozen
-    return [m for m in model.modules() if list(m.parameters()) and not any(p.requires_grad for p in m.parameters())]
+
+    def stays(module: nn.Module) -> bool:
+        own = list(module.parameters())
+        norm = isinstance(module, nn.modules.batchnorm._NormBase) and keep_statistics
+        return norm or (bool(own) and not any(p.requires_grad for p in own))
+
+    return [module for module in model.modules() if stays(module)]

@@ -8,7 +8,7 @@ What changes the arithmetic of a step is a visible line in `_step`; the one exte
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,23 @@ from cnnzoo.train.validation import autocast, evaluate
 class EpochReport:
     """One line of metrics.jsonl."""
 
-    epoch: int  # from 1
+    epoch: int  # from 1; 0 is what the head knew before the first step, where a probe found it
     train_loss: float  # mean over the epoch's batches, with label smoothing and auxiliary heads as trained
     val_loss: float  # plain cross-entropy, exact mean over all validation images
     val_top1: float  # as a fraction
     lr: float  # the rate of the epoch's last step, of the fastest group
     seconds: float  # of training, without the validation
     images_per_second: float
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a phase trains on."""
+
+    batches: object  # has `len()` in steps, `batch_size`, and `epoch(number, start) -> iterator of (images, targets)`
+    val_batches: Iterable[tuple[Tensor, Tensor]]  # each validation image once
+    forward: Callable[[Tensor], Tensor]  # images to outputs in training
+    judged: nn.Module  # images to logits in validation
 
 
 @dataclass
@@ -42,6 +52,7 @@ class Progress:
     loss_sum: float = 0.0  # over those steps
     seconds: float = 0.0  # spent on those steps
     history: list[dict] = field(default_factory=list)  # an EpochReport for each finished epoch
+    lengths: list[int] = field(default_factory=list)  # of the phases, in epochs; early stopping shortens them
 
     @property
     def best(self) -> dict | None:
@@ -68,6 +79,11 @@ class Trainer:
         clip_norm: largest norm of the gradient, or None.
         seed: of dropout.
         compiled: the function that runs the model in training; None is the model itself.
+        make_head_feed: `() -> Feed`, called at the start of a phase in which the head alone moves, for what it trains
+            on; None is what all phases do.
+        start: what the model knows already, as epoch 0.
+        keep_statistics: BatchNorm keeps its statistics, also in stages that move.
+        patience: epochs of a phase without a better accuracy after which it ends; None never.
         save: `(state) -> None`, called at the end of each epoch, every `save_minutes` within one, and before stopping.
         on_epoch: `(report, is_best) -> None`, called after each epoch's validation and before its save.
         should_stop: asked after each step.
@@ -91,6 +107,10 @@ class Trainer:
         clip_norm: float | None = None,
         seed: int = 0,
         compiled: Callable | None = None,
+        make_head_feed: Callable[[], Feed] | None = None,
+        start: EpochReport | None = None,
+        keep_statistics: bool = False,
+        patience: int | None = None,
         save: Callable[[dict], None] = lambda state: None,
         save_minutes: float = 5.0,
         on_epoch: Callable[[EpochReport, bool], None] = lambda report, is_best: None,
@@ -98,16 +118,16 @@ class Trainer:
         show_progress: bool = True,
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.batches, self.val_batches = batches, val_batches
-        self.phases, self.stages, self.make_schedule, self.lr = phases, stages, make_schedule, lr
+        self.phases, self.stages, self.make_schedule, self.lr = list(phases), stages, make_schedule, lr
         self.device = next(model.parameters()).device
         self.precision, self.channels_last = precision, channels_last
         self.accumulate, self.clip_norm, self.seed = accumulate, clip_norm, seed
-        self.forward = compiled or model
+        self.feed = self.image_feed = Feed(batches, val_batches, compiled or model, model)
+        self.make_head_feed, self.keep_statistics, self.patience = make_head_feed, keep_statistics, patience
         self.save, self.save_minutes = save, save_minutes
         self.on_epoch, self.should_stop, self.show_progress = on_epoch, should_stop, show_progress
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.progress = Progress()
+        self.progress = Progress(history=[asdict(start)] if start else [])
         self.schedule: Schedule | None = None
         self.frozen: list[nn.Module] = []
         if channels_last:
@@ -128,9 +148,17 @@ class Trainer:
             self.progress.history.append(asdict(report))
             self.progress.epoch += 1
             self.progress.step, self.progress.loss_sum, self.progress.seconds = 0, 0.0, 0.0
+            self._end_phase_early()
             self.on_epoch(report, self.progress.best["epoch"] == report.epoch)
             self.save(self.state())
         return self.progress
+
+    def _end_phase_early(self) -> None:
+        """Where `patience` epochs of this phase brought no better accuracy than the best before them."""
+        number, start = phases_.number_at(self.phases, self.progress.epoch - 1)
+        own = [report["val_top1"] for report in self.progress.history if report["epoch"] > start]
+        if self.patience and len(own) > self.patience and max(own[-self.patience :]) <= max(own[: -self.patience]):
+            self.phases[number] = replace(self.phases[number], epochs=len(own))
 
     def _enter_phase(self, state: dict | None) -> None:
         """At the first epoch of a phase, and after resuming within one, freeze, thaw, and set up the schedule."""
@@ -138,15 +166,17 @@ class Trainer:
         if self.schedule is not None and self.progress.epoch > start:
             return
         resumed = [group["lr"] for group in self.optimizer.param_groups]
-        self.frozen = phases_.enter(phase, self.model, self.stages, self.optimizer, self.lr)
-        self.schedule = self.make_schedule(self.optimizer, phase.epochs, len(self.batches))
+        self.frozen = phases_.enter(phase, self.model, self.stages, self.optimizer, self.lr, self.keep_statistics)
+        head_alone = phases_.moves_head_alone(phase, self.stages)
+        self.feed = self.make_head_feed() if self.make_head_feed and head_alone else self.image_feed
+        self.schedule = self.make_schedule(self.optimizer, phase.epochs, len(self.feed.batches))
         if state is not None and (self.progress.epoch > start or self.progress.step > 0):
             self.schedule.load_state_dict(state["schedule"])
             for group, lr in zip(self.optimizer.param_groups, resumed, strict=True):
                 group["lr"] = lr
 
     def _train_epoch(self) -> EpochReport:
-        progress, steps = self.progress, len(self.batches)
+        progress, feed, steps = self.progress, self.feed, len(self.feed.batches)
         self.model.train()
         for module in self.frozen:
             module.eval()
@@ -157,7 +187,7 @@ class Trainer:
         title = f"epoch {progress.epoch + 1}/{total}"
         hide = None if self.show_progress else True  # None: unless it is a terminal
         with tqdm(total=steps, initial=progress.step, desc=title, leave=False, disable=hide) as bar:
-            for images, targets in self.batches.epoch(progress.epoch, progress.step):
+            for images, targets in feed.batches.epoch(progress.epoch, progress.step):
                 unread.append(self._step(images, targets))
                 progress.step += 1
                 now, stop = time.monotonic(), self.should_stop()
@@ -175,7 +205,7 @@ class Trainer:
                     if stop:
                         raise Interrupted
         seconds += time.perf_counter() - started
-        val_loss, val_top1 = evaluate(self.model, self.val_batches, self.precision, self.channels_last)
+        val_loss, val_top1 = evaluate(feed.judged, feed.val_batches, self.precision, self.channels_last)
         return EpochReport(
             epoch=progress.epoch + 1,
             train_loss=loss_sum / steps,
@@ -183,18 +213,18 @@ class Trainer:
             val_top1=val_top1,
             lr=max(group["lr"] for group in self.optimizer.param_groups),
             seconds=seconds,
-            images_per_second=steps * self.batches.batch_size / seconds,
+            images_per_second=steps * feed.batches.batch_size / seconds,
         )
 
     def _step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One step of the optimiser; returns the batch's mean loss, on the device."""
         self._seed_dropout(hash((self.seed, self.progress.epoch, self.progress.step)) % 2**63)
-        if self.channels_last:
+        if self.channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         total = 0.0
         for part, part_targets in zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
             with autocast(self.device, self.precision):
-                outputs = self.forward(part)
+                outputs = self.feed.forward(part)
             loss = self.loss(outputs, part_targets)
             if self.accumulate > 1:
                 loss = loss * (len(part) / len(images))
@@ -239,7 +269,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "progress": asdict(self.progress),
+            "progress": asdict(self.progress) | {"lengths": [phase.epochs for phase in self.phases]},
         }
 
     def _load(self, state: dict) -> None:
@@ -247,3 +277,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
+        lengths = self.progress.lengths
+        self.phases = [replace(phase, epochs=epochs) for phase, epochs in zip(self.phases, lengths, strict=True)]

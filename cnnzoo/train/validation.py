@@ -24,7 +24,7 @@ def logits(
     all_logits, all_targets = [], []
     try:
         for images, targets in batches:
-            if channels_last:
+            if channels_last and images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
                 all_logits.append(model(images).float())

@@ -1,0 +1,72 @@
+"""Trying a few steps before the run begins, on a trainer that is thrown away afterwards."""
+
+import math
+import time
+
+from cnnzoo.train.trainer import Trainer
+from cnnzoo.train.validation import logits
+
+STEPS = 4  # timed, after one that warms up
+
+
+def seconds_an_epoch(trainer: Trainer, number: int) -> float:
+    """What an epoch of the phase of that number (from 0) will take, its validation included."""
+    feed = _enter(trainer, number)
+    times = []
+    for images, targets in feed.batches.epoch(0):
+        started = time.perf_counter()
+        trainer._step(images, targets).item()
+        times.append(time.perf_counter() - started)
+        if len(times) > STEPS:
+            break
+    step = sorted(times[1:] or times)[len(times[1:] or times) // 2]
+    started, first = time.perf_counter(), next(iter(feed.val_batches))
+    logits(feed.judged, [first], trainer.precision, trainer.channels_last)
+    held_out = (time.perf_counter() - started) * len(feed.val_batches)
+    return step * len(feed.batches) + held_out
+
+
+def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, steps: int = 80) -> float:
+    """A rate for the last phase by a range test (Smith 2017, arXiv 1506.01186, section 3.3).
+
+    The rate grows evenly on a logarithmic scale, a step at each, until the smoothed loss is four times its least; a
+    tenth of the rate at which the loss was least is taken, as fastai does.
+    """
+    feed = _enter(trainer, len(trainer.phases) - 1)
+    share = {id(group): group["lr"] / trainer.lr for group in trainer.optimizer.param_groups}
+    rate_at_least, least, smooth, done = lowest, math.inf, 0.0, 0
+    while done < steps:
+        for images, targets in feed.batches.epoch(done):
+            rate = lowest * (highest / lowest) ** (done / (steps - 1))
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = rate * share[id(group)]
+            smooth = 0.8 * smooth + 0.2 * trainer._step(images, targets).item()
+            done += 1
+            loss = smooth / (1 - 0.8**done)
+            if loss < least:
+                least, rate_at_least = loss, rate
+            if not loss < 4 * least or done == steps:
+                return rate_at_least / 10
+    return rate_at_least / 10
+
+
+def _enter(trainer: Trainer, number: int):
+    """Freeze and thaw as that phase does, at constant rates. Returns what it trains on."""
+    phase = trainer.phases[number]
+    trainer.progress.epoch = sum(before.epochs for before in trainer.phases[:number])
+    trainer.schedule = None
+    trainer._enter_phase(None)
+    trainer.schedule = _Constant()
+    trainer.model.train()
+    for module in trainer.frozen:
+        module.eval()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = trainer.lr * phase.rate(group["stage"])
+    return trainer.feed
+
+
+class _Constant:
+    """A schedule that leaves rates alone."""
+
+    def step(self) -> None:
+        pass
