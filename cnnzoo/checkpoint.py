@@ -3,6 +3,7 @@
 config.yaml         complete; reruns the run
 environment.json    versions, machine, command
 metrics.jsonl       a line an epoch
+probe.json          the shallow classifiers that were tried for the head, where a probe gave it
 split.json          which images were trained on and which validated on
 last.pt             everything that resuming needs (last.prev.pt: the one before)
 model.safetensors   the best weights; the header rebuilds the net, its classes and its preprocessing
@@ -91,6 +92,12 @@ class Run:
         """The names of the images in "train" and in "val"."""
         return json.loads((self.path / "split.json").read_text())
 
+    @property
+    def probe(self) -> dict | None:
+        """The classifiers that were tried for the head, the one taken first; None where no probe gave it."""
+        file = self.path / "probe.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
     def write(self, name: str, content: str | bytes) -> None:
         write(self.path / name, content.encode() if isinstance(content, str) else content)
 
@@ -128,6 +135,10 @@ class Run:
         """Write model.safetensors. `card` is what rebuilds the net: JSON in the header."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         write(self.model_file, safetensors_bytes(tensors, {"format": "pt", "cnnzoo": json.dumps(card)}))
+
+    def amend_card(self, **facts: object) -> None:
+        """Say more in the header of model.safetensors."""
+        self.save_model(read_safetensors(self.model_file), {**read_card(self.model_file), **facts})
 
     def save_predictions(self, logits: np.ndarray, targets: np.ndarray) -> None:
         """`(N, K)` float32 and `(N,)` int64 of the validation images."""

@@ -11,21 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
+from cnnzoo import assemble, calibrate, registry, zoo
 from cnnzoo import config as config_
-from cnnzoo import registry, zoo
-from cnnzoo.checkpoint import Run
-from cnnzoo.config import Config, TrainConfig
-from cnnzoo.data import sources
-from cnnzoo.data.augment import Augment
-from cnnzoo.data.batches import EvalBatches, TrainBatches
+from cnnzoo.checkpoint import Run, read_card
+from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device, pick_precision
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.report import page
-from cnnzoo.train import losses, optim, phases
-from cnnzoo.train.schedule import Schedule
+from cnnzoo.train import phases
 from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
@@ -36,6 +31,8 @@ def train(
     config: Config | Mapping | str | Path | None = None,
     *,
     resume: str | Path | None = None,
+    data: Dataset | None = None,
+    with_report: bool = True,
     tell: Tell = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
@@ -44,6 +41,8 @@ def train(
     Args:
         config: a `Config`, a mapping like the YAML, or a YAML file; None takes the resumed run's, else the defaults.
         resume: a run folder to go on with, or "auto": the config's own folder if it holds a run that can go on.
+        data: the images, where they are at hand already; else those of the config.
+        with_report: whether report.html is drawn at the end.
         tell: is given each line meant for a person.
         should_stop: asked after each step; True saves and raises Interrupted.
 
@@ -59,86 +58,88 @@ def train(
     precision = pick_precision(config.train.precision, device)
 
     entry = registry.lookup(config.model.name)
-    data = _load_data(config, entry)
-    model = _build_model(config, data).to(device)
-    stages = entry.parameters(name for name, _ in model.named_parameters())
+    if data is None:
+        data = assemble.load_data(config, entry)
+        for line in assemble.doubts(config.data.source) if state is None else ():
+            tell(line)
+    model = assemble.build_model(config, data).to(device)
+    if state is not None and data.split() != run.split:
+        raise InputError(f"{config.data.source} no longer holds the images that {run.path} was begun with")
+    for line in (*_header(config, entry, data, device, precision), *data.notes):
+        tell(line)
 
-    plan = _phases(config.train)
-    phases.check(plan, list(stages))
-    augment = Augment(config.augment, data.preprocess.size, data.preprocess.mean, data.preprocess.std)
-    val = EvalBatches(
-        data.val.images,
-        data.val.labels,
-        max(config.train.batch_size, 256),
-        data.preprocess.mean,
-        data.preprocess.std,
-        device,
-    )
-    card = _card(config, data)
+    known = None  # what a probe found, where one gives the head its start
+    if config.model.head == "probe":
+        if state is None:
+            known = assemble.start_by_probe(config, data, model, tell)
+        else:
+            assemble.rebuild_head(model, read_card(run.model_file)["head"])
 
     def on_epoch(report: EpochReport, is_best: bool) -> None:
         if is_best:
-            run.save_model(model.state_dict(), {**card, "epoch": report.epoch, "val_top1": report.val_top1})
+            run.save_model(model.state_dict(), assemble.card(config, data, model, report))
         run.write_metrics(trainer.progress.history)
-        tell(describe(report, sum(phase.epochs for phase in plan)))
+        tell(describe(report, sum(phase.epochs for phase in trainer.phases)))
 
-    trainer = Trainer(
+    trainer = assemble.make_trainer(
+        config,
+        data,
         model,
-        losses.build(config.loss, own=entry.loss),
-        optim.build(config.optim, model, stages),
-        TrainBatches(data.train.images, data.train.labels, config.train.batch_size, augment, config.train.seed, device),
-        val,
-        phases=plan,
-        stages=stages,
-        make_schedule=lambda optimizer, epochs, steps: Schedule(config.schedule, optimizer, epochs, steps),
-        lr=config.optim.lr,
-        precision=precision,
-        channels_last=config.train.channels_last,
-        accumulate=config.train.accumulate,
-        clip_norm=config.optim.clip_norm,
-        seed=config.train.seed,
-        compiled=torch.compile(model) if config.train.compile is True else None,
+        precision,
+        tell,
+        start=known and known.report,
         save=run.save_state,
         save_minutes=config.train.checkpoint_minutes,
         on_epoch=on_epoch,
         should_stop=should_stop,
     )
-
     if state is None:
         run.write("config.yaml", config_.dump(config))
         run.write("split.json", json.dumps(data.split()))
-    elif data.split() != run.split:
-        raise InputError(f"{config.data.source} no longer holds the images that {run.path} was begun with")
     run.write("environment.json", json.dumps(environment(device, precision), indent=2))
-    for line in (*_header(config, entry, data, device, precision), *data.notes):
+    for line in _plan(trainer, config):
         tell(line)
-
+    if known:
+        run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
+        on_epoch(known.report, is_best=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainer.fit(state)
-    finish(run, data, device, tell)
+        try:
+            trainer.fit(state)
+        except Interrupted:
+            raise Interrupted(run.path) from None
+    finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
     return run
 
 
-def finish(run: Run, data: Dataset, device: torch.device, tell: Tell) -> None:
-    """What a finished run leaves behind beside its weights: the best weights' predictions, and the report."""
-    best = zoo.load(run).to(device)
-    val = EvalBatches(data.val.images, data.val.labels, 256, data.preprocess.mean, data.preprocess.std, device)
-    outputs, targets = logits(best, val)
+def finish(
+    run: Run,
+    data: Dataset,
+    device: torch.device,
+    tell: Tell,
+    outputs: torch.Tensor | None = None,
+    with_report: bool = True,
+) -> None:
+    """What a finished run leaves behind beside its weights: the best weights' predictions, the temperature that makes
+    their probabilities honest, and the report.
+
+    `outputs` are those predictions `(N, K)`, where they are known already.
+    """
+    targets = torch.from_numpy(data.val.labels)
+    if outputs is None:
+        outputs, targets = logits(zoo.load(run).to(device), assemble.val_batches(data, device, 256))
     run.save_predictions(outputs.numpy(), targets.numpy())
-    write_report(run, data)
+    run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
+    report = f"; report: {write_report(run, data)}" if with_report else ""
     top1 = (outputs.argmax(1) == targets).double().mean().item()
     last = run.metrics[-1]
-    tell(
-        f"best {top1:.2%} of {len(targets):,} held-out images right, last {last['val_top1']:.2%}; "
-        f"report: {run.report_file}"
-    )
+    tell(f"best {top1:.2%} of {len(targets):,} held-out images right, last {last['val_top1']:.2%}{report}")
 
 
 def write_report(run: Run, data: Dataset | None = None) -> Path:
     """(Re)make report.html from what the run folder holds and, for the pictures, its data."""
     config = config_.read(run.config_file)
     if data is None:
-        data = _load_data(config, registry.lookup(config.model.name))
+        data = assemble.load_data(config, registry.lookup(config.model.name))
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
     run.write("report.html", page.render(run, data.classes, data.val.images))
@@ -190,51 +191,6 @@ def _differences(given: Config, own: Config) -> str:
     )
 
 
-def _load_data(config: Config, entry: registry.Entry) -> Dataset:
-    trained = zoo.trained_preprocessing(entry.name, config.model.pretrained)
-    return sources.load(config.data, config.augment, entry.input_size[1], config.model.in_chans, trained)
-
-
-def _build_model(config: Config, data: Dataset) -> nn.Module:
-    """The net for the data's classes and channels, random weights by the seed, tried on one empty image."""
-    model, size, channels = config.model, data.preprocess.size, data.preprocess.channels
-    if model.num_classes is not None and model.num_classes < len(data.classes):
-        raise InputError(f"model.num_classes is {model.num_classes}, but {data.name} has {len(data.classes)} classes")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        classes = model.num_classes or len(data.classes)
-        net = zoo.create(
-            model.name,
-            model.pretrained,
-            num_classes=classes,
-            in_chans=channels,
-            drop_rate=model.drop_rate,
-            **model.args,
-        )
-    with torch.no_grad():
-        net.eval()(torch.zeros(1, channels, size, size))
-    return net
-
-
-def _card(config: Config, data: Dataset) -> dict:
-    """What rebuilds the net, its classes and its preprocessing from its weights alone."""
-    return {
-        "name": config.model.name,
-        "num_classes": config.model.num_classes or len(data.classes),
-        "in_chans": data.preprocess.channels,
-        "drop_rate": config.model.drop_rate,
-        "args": config.model.args,
-        "classes": list(data.classes),
-        "preprocess": data.preprocess.to_dict(),
-    }
-
-
-def _phases(config: TrainConfig) -> list[phases.Phase]:
-    if config.phases is None:
-        return [phases.Phase(config.epochs)]
-    return [phases.Phase(phase.epochs, tuple(phase.trainable), phase.rates) for phase in config.phases]
-
-
 def environment(device: torch.device, precision: str) -> dict:
     """What a run ran on, and the command that started it."""
     import cnnzoo
@@ -268,16 +224,37 @@ def _commit() -> str | None:
 def _header(config: Config, entry: registry.Entry, data: Dataset, device: torch.device, precision: str) -> list[str]:
     channels, size = data.preprocess.channels, data.preprocess.size
     layout = "channels last" if config.train.channels_last else "channels first"
+    trains = config.train.phases or config.train.epochs
+    how = f"{layout}; {config.optim.name}, {config.schedule.name}, batches of {config.train.batch_size}"
     return [
         f"{entry.name} on {data.name}: {len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{channels}x{size}x{size}, {len(data.classes)} classes",
-        f"{device}, {precision}, {layout}; {config.optim.name}, {config.schedule.name}, "
-        f"batches of {config.train.batch_size}, seed {config.train.seed}",
+        f"{device}, {precision}, {how if trains else 'nothing moves but the head'}, seed {config.train.seed}",
     ]
+
+
+def _plan(trainer: Trainer, config: Config) -> list[str]:
+    """A line for each phase, where there are several or a part is frozen: what moves, and at which rates."""
+    lines = []
+    sizes = {name: parameter.numel() for name, parameter in trainer.model.named_parameters()}
+    for number, phase in enumerate(trainer.phases, 1):
+        moving = [stage for stage in trainer.stages if phase.moves(stage)]
+        many = sum(sizes[name] for stage in moving for name in trainer.stages[stage])
+        rates = ", ".join(f"{stage} {config.optim.lr * phase.rate(stage):.2g}" for stage in moving)
+        cached = trainer.make_head_feed and phases.moves_head_alone(phase, trainer.stages)
+        norm = "BatchNorm keeps its statistics" if config.train.batch_norm == "keep" else ""
+        more = "from cached features" if cached else norm
+        lines.append(
+            f"phase {number} of {len(trainer.phases)}, {phase.epochs} epochs: {many:,} of {sum(sizes.values()):,} "
+            f"parameters move; rates {rates}{f'; {more}' if more else ''}"
+        )
+    return lines if len(lines) > 1 or config.train.phases else []
 
 
 def describe(report: EpochReport, epochs: int) -> str:
     """A finished epoch in a line that can be read aloud."""
+    if report.epoch == 0:
+        return f"start  val loss {report.val_loss:.4f}  val top-1 {report.val_top1:.2%}  {report.seconds:.1f} s"
     return (
         f"epoch {report.epoch:>{len(str(epochs))}}/{epochs}  train loss {report.train_loss:.4f}  "
         f"val loss {report.val_loss:.4f}  val top-1 {report.val_top1:.2%}  "

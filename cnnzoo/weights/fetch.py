@@ -92,14 +92,18 @@ def _folders() -> list[Path]:
     return [*([Path(chosen)] if chosen else []), hub_folder()]
 
 
-def _out_of_reach(row: Weights, why: str) -> InputError:
+class OutOfReach(InputError):
+    """Weights are not here, and could not be fetched."""
+
+
+def _out_of_reach(row: Weights, why: str) -> OutOfReach:
     sought = " or ".join(map(str, _folders()))
     addresses = _addresses(row)
     if addresses:
         how = f"get {addresses[0][0]} elsewhere and put it into {hub_folder()} as {addresses[0][1]}"
     else:
         how = f"put it into {hub_folder()}"
-    return InputError(
+    return OutOfReach(
         f"{row.model} {row.tag}: {row.file} is not in {sought} and could not be fetched ({why}); {how}, or on a "
         f"machine that has it run: cnnzoo weights bundle {row.model}.{row.tag} --out weights.tar, "
         f"and here: cnnzoo weights import weights.tar"

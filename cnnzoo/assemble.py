@@ -1,0 +1,222 @@
+"""From a config to its parts: data, model, trainer, and the head that a probe finds."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cnnzoo import registry, zoo
+from cnnzoo.config import AugmentConfig, Config, TrainConfig
+from cnnzoo.data import sources
+from cnnzoo.data.augment import Augment
+from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches
+from cnnzoo.data.sources import Dataset
+from cnnzoo.errors import InputError
+from cnnzoo.models import _heads
+from cnnzoo.train import losses, optim, phases
+from cnnzoo.train.schedule import Schedule
+from cnnzoo.train.trainer import EpochReport, Feed, Trainer
+from cnnzoo.transfer import doctor, features, probe
+from cnnzoo.transfer.features import Extracted
+from cnnzoo.transfer.probe import Probe
+
+Tell = Callable[[str], None]
+
+
+def load_data(config: Config, entry: registry.Entry) -> Dataset:
+    trained = zoo.trained_preprocessing(entry.name, config.model.pretrained)
+    return sources.load(config.data, config.augment, entry.input_size[1], config.model.in_chans, trained)
+
+
+def doubts(source: str) -> list[str]:
+    """A line for each kind of trouble that the data doctor sees at a glance in a folder of photos."""
+    folder = Path(source).expanduser()
+    if source in sources.NAMED or not folder.is_dir():
+        return []
+    found = [finding for finding in doctor.quick(folder) if finding.severity != "note"]
+    first = {finding.kind: finding for finding in reversed(found)}
+    counts = Counter(finding.kind for finding in found)
+    return [
+        f"{first[kind].severity} of the data, {many:,} x {kind}: {first[kind]}; cnnzoo check {source} tells all"
+        for kind, many in counts.items()
+    ]
+
+
+def build_model(config: Config, data: Dataset) -> nn.Module:
+    """The net for the data's classes and channels, random weights by the seed, tried on one empty image."""
+    model, size, channels = config.model, data.preprocess.size, data.preprocess.channels
+    if model.num_classes is not None and model.num_classes < len(data.classes):
+        raise InputError(f"model.num_classes is {model.num_classes}, but {data.name} has {len(data.classes)} classes")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        classes = model.num_classes or len(data.classes)
+        if model.head == "probe" and classes != len(data.classes):
+            raise InputError(
+                f"model.num_classes is {classes}, but a probe only knows the {len(data.classes)} it saw"
+            )
+        net = zoo.create(
+            model.name,
+            model.pretrained,
+            num_classes=classes,
+            in_chans=channels,
+            drop_rate=model.drop_rate,
+            **model.args,
+        )
+        if model.head == "linear":
+            rebuild_head(net, {"kind": "linear", "num_classes": classes})
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, channels, size, size))
+    return net
+
+
+def card(config: Config, data: Dataset, model: nn.Module, report: EpochReport) -> dict:
+    """What rebuilds the net, its classes and its preprocessing from its weights alone, and how good they are."""
+    own = config.model.head == "own"
+    return {
+        "name": config.model.name,
+        "num_classes": model.num_classes,
+        "head": None if own else _heads.describe(model.get_classifier()),
+        "in_chans": data.preprocess.channels,
+        "drop_rate": config.model.drop_rate,
+        "args": config.model.args,
+        "classes": list(data.classes),
+        "preprocess": data.preprocess.to_dict(),
+        "epoch": report.epoch,
+        "val_top1": report.val_top1,
+    }
+
+
+def _phases(config: TrainConfig) -> list[phases.Phase]:
+    if config.phases is None:
+        return [phases.Phase(config.epochs)] if config.epochs else []
+    return [phases.Phase(phase.epochs, tuple(phase.trainable), phase.rates) for phase in config.phases]
+
+
+def make_trainer(config: Config, data: Dataset, model: nn.Module, precision: str, tell: Tell, **hooks) -> Trainer:
+    """The trainer of a config, everything handed to it finished."""
+    device = next(model.parameters()).device
+    stages = model.entry.parameters(name for name, _ in model.named_parameters())
+    plan = _phases(config.train)
+    phases.check(plan, list(stages))
+    train, classes = data.train, model.num_classes
+    balanced = config.train.balance == "sampler"
+    weights = _class_weights(train.labels, classes).to(device) if config.train.balance == "loss" else None
+    batch_size, seed = config.train.batch_size, config.train.seed
+
+    def make_head_feed() -> Feed:
+        """Of the features that the net gives at that moment."""
+        features, held_out = _features(config, data, model, tell)
+        batches = FeatureBatches(features.vectors, train.labels, batch_size, seed, device, balanced)
+        rows, labels = torch.from_numpy(held_out.plain).to(device), torch.from_numpy(data.val.labels).to(device)
+        head = model.get_classifier()
+        return Feed(batches, [(rows, labels)], head, head)
+
+    return Trainer(
+        model,
+        losses.build(config.loss, model.entry.loss, weights),
+        optim.build(config.optim, model, stages),
+        TrainBatches(train.images, train.labels, batch_size, _augment(config, data), seed, device, classes, balanced),
+        val_batches(data, device, max(batch_size, 256)),
+        phases=plan,
+        stages=stages,
+        make_schedule=lambda optimizer, epochs, steps: Schedule(config.schedule, optimizer, epochs, steps),
+        lr=config.optim.lr,
+        precision=precision,
+        channels_last=config.train.channels_last,
+        accumulate=config.train.accumulate,
+        clip_norm=config.optim.clip_norm,
+        seed=seed,
+        compiled=torch.compile(model) if config.train.compile is True else None,
+        make_head_feed=make_head_feed if _caches_features(config) else None,
+        keep_statistics=config.train.batch_norm == "keep",
+        patience=config.train.patience,
+        **hooks,
+    )
+
+
+def _augment(config: Config, data: Dataset) -> Augment:
+    return Augment(config.augment, data.preprocess.size, data.preprocess.mean, data.preprocess.std)
+
+
+def val_batches(data: Dataset, device: torch.device, batch_size: int) -> EvalBatches:
+    p = data.preprocess
+    return EvalBatches(data.val.images, data.val.labels, batch_size, p.mean, p.std, device)
+
+
+def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
+    """`(classes,)`: with them, every class's images together count the same, and an image 1 on average."""
+    counts = np.bincount(labels, minlength=classes)
+    return torch.tensor(len(labels) / (np.count_nonzero(counts) * counts.clip(min=1)), dtype=torch.float32)
+
+
+def _caches_features(config: Config) -> bool:
+    """Whether phases in which the head alone moves take features from the cache."""
+    if config.train.cache_features != "auto":
+        return config.train.cache_features
+    augments = config.augment != replace(AugmentConfig(), padding=config.augment.padding)
+    return config.model.head != "own" and (config.probe.views > 1 or not augments)
+
+
+def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:
+    """What the head sees of the training images, in every view, and of the validation images."""
+    common = {"preprocess": data.preprocess, "folder": data.cache, "tell": tell}
+    views = {"views": config.probe.views, "augment": _augment(config, data), "seed": config.train.seed}
+    train = features.extract(model, data.train.images, what="features", **common, **views)
+    return train, features.extract(model, data.val.images, what="features, held out", **common)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a net knows once a probe has given it its head."""
+
+    probe: Probe
+    report: EpochReport  # as epoch 0
+    outputs: torch.Tensor  # logits (N, K) of the validation images
+
+
+def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Known:
+    """Weld the best shallow classifier onto the net."""
+    started = time.perf_counter()
+    train, val = _features(config, data, model, tell)
+    rows = sum(part.vectors.shape[0] * part.vectors.shape[1] for part in (train, val))
+    computed = train.computed + val.computed
+    seconds = time.perf_counter() - started
+    tell(f"features of {rows:,} images in {seconds:.1f} s, {computed:,} computed, the others from the cache")
+    with tqdm(desc="classifiers", leave=False, disable=None) as bar:
+        found = probe.fit(
+            train.vectors,
+            data.train.labels,
+            val.plain,
+            data.val.labels,
+            model.num_classes,
+            classifier=config.probe.classifier,
+            folds=config.probe.folds,
+            seed=config.train.seed,
+            tell=lambda name: bar.update() or bar.set_postfix_str(name),
+        )
+    for line in str(found).splitlines():
+        tell(line)
+    put_head(model, found.head)
+    known, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
+    train_loss, val_loss = (
+        nn.functional.cross_entropy(logits.double(), torch.from_numpy(part.labels)).item()
+        for logits, part in ((known, data.train), (outputs, data.val))
+    )
+    took = time.perf_counter() - started
+    report = EpochReport(0, train_loss, val_loss, found.scores[0].val_top1, 0.0, took, rows / took)
+    return Known(found, report, outputs)
+
+
+def rebuild_head(model: nn.Module, spec: dict) -> None:
+    """A head without values yet, such as a run's card describes."""
+    put_head(model, _heads.build(spec, model.num_features))
+
+
+def put_head(model: nn.Module, head: nn.Module) -> None:
+    model.set_submodule(model.entry.head, head.to(next(model.parameters()).device))

@@ -1,0 +1,311 @@
+"""From a folder of photos to a net that knows its classes: probing, fine-tuning, and which net to begin with."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from cnnzoo import assemble, registry, run, zoo
+from cnnzoo import config as config_
+from cnnzoo.checkpoint import Run
+from cnnzoo.config import AugmentConfig, Config, DataConfig
+from cnnzoo.data import sources
+from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.device import pick_device, pick_precision
+from cnnzoo.errors import InputError
+from cnnzoo.inference import Features, optimize
+from cnnzoo.train import rehearsal
+from cnnzoo.transfer import features
+from cnnzoo.transfer import finetune as recipes
+from cnnzoo.transfer import probe as probes
+from cnnzoo.weights import fetch, table
+
+Tell = Callable[[str], None]
+
+
+def default_model() -> str:
+    """The net to begin with where nobody names one: what trains in minutes on the device that is here."""
+    return "resnet50" if torch.cuda.is_available() else "resnet18"
+
+
+def probe(
+    folder: str | Path,
+    model: str | None = None,
+    pretrained: bool | str = True,
+    *,
+    classifier: str = "auto",
+    views: int = 1,
+    seed: int = 0,
+    run: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    tell: Tell = lambda line: None,
+) -> Run:
+    """Fit shallow classifiers on a frozen net's features, and weld the best one onto the net.
+
+    Args:
+        folder: of class folders (perhaps in train/ and val/), or a data set's name.
+        model: a net of the registry; None takes resnet50 where there is a GPU, else resnet18.
+        pretrained: its weights: True (the best known), a tag, a file or a run folder.
+        classifier: logistic, knn, svm, centroid, ridge, mlp, or auto: the best of them by cross-validation.
+        views: of each training image: one as evaluation sees it, the others mirrored and cropped at random.
+        seed: of the folds and the views.
+        run: the run folder; None makes runs/<model>_<folder>_probe.
+        overrides: further keys of the config, as ("--data.val_fraction=0.3",).
+        tell: is given each line meant for a person.
+
+    Returns:
+        The run: it predicts, evaluates and exports like any other.
+    """
+    mapping = recipes.recipe(
+        *(str(folder), model or default_model(), pretrained),
+        mode="probe",
+        classifier=classifier,
+        views=views,
+        seed=seed,
+        run=run and str(run),
+    )
+    return _train(config_.read(mapping, overrides), tell, lambda: False)
+
+
+def finetune(
+    folder: str | Path,
+    model: str | None = None,
+    pretrained: bool | str = True,
+    *,
+    mode: str = "staged",
+    epochs: Sequence[int] | None = None,
+    budget: float | None = None,
+    lr: float | str | None = None,
+    batch_size: int = 32,
+    balance: str = "none",
+    views: int = 1,
+    seed: int = 0,
+    run: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    tell: Tell = lambda line: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
+
+    Args:
+        folder: of class folders (perhaps in train/ and val/), or a data set's name.
+        model: a net of the registry; None takes resnet50 where there is a GPU, else resnet18.
+        pretrained: its weights: True (the best known), a tag, a file or a run folder.
+        mode: probe (nothing of the net moves), head (the head alone, on cached features), staged (the last stage with
+            the head, then all) or full (all at once).
+        epochs: of each phase: none for probe, one number for head and full, two for staged.
+        budget: seconds that everything may take; the epochs follow from it.
+        lr: the rate of the head, the stages before it taking smaller ones; "find" tries rates out on a copy first.
+        batch_size: images to a step.
+        balance: none; loss (each class weighs the same) or sampler (each class is drawn equally often).
+        views: of each training image that features are taken of.
+        seed: of everything random.
+        run: the run folder; None makes runs/<model>_<folder>_<mode>.
+        overrides: further keys of the config, as ("--augment.mixup=0",).
+        tell: is given each line meant for a person.
+        should_stop: asked after each step; True saves and raises Interrupted.
+
+    Returns:
+        The run: it predicts, evaluates and exports like any other.
+
+    Raises:
+        InputError: for whatever is wrong with folder, net, weights or options.
+    """
+    if isinstance(lr, str) and lr != "find":
+        raise InputError(f"lr is {lr!r}, but must be a number or find")
+    started = time.perf_counter()
+    options = {
+        "batch_size": batch_size,
+        "balance": balance,
+        "views": views,
+        "seed": seed,
+        "run": str(run) if run else f"runs/{model or default_model()}_{Path(folder).name}_{mode}",
+    }
+
+    def config(mode: str, epochs: Sequence[int] | None, lr: float | None) -> Config:
+        model_, where = model or default_model(), str(folder)
+        mapping = recipes.recipe(where, model_, pretrained, mode=mode, epochs=epochs, lr=lr, **options)
+        return config_.read(mapping, overrides)
+
+    rate = None if isinstance(lr, str) else lr
+    chosen = config(mode, epochs, rate)
+    Run.new(chosen.folder)  # complains now rather than after the measurements
+    if lr == "find" and mode != "probe":
+        rate = rehearsal.find_rate(_rehearse(chosen, tell))
+        tell(f"the range test, on a copy, found the rate {rate:.2g}")
+        chosen = config(mode, epochs, rate)
+    if budget is not None and mode != "probe":
+        epochs = _epochs_within(budget, started, chosen, tell)
+        chosen = config(mode, epochs, rate) if sum(epochs) else config("probe", (), rate)
+    return _train(chosen, tell, should_stop)
+
+
+def _train(config: Config, tell: Tell, should_stop: Callable[[], bool]) -> Run:
+    return run.train(config, tell=tell, should_stop=should_stop)
+
+
+def _rehearse(config: Config, tell: Tell):
+    """A trainer as the run will have it, with a net of its own."""
+    device = pick_device(config.train.device)
+    data = assemble.load_data(config, registry.lookup(config.model.name))
+    model = assemble.build_model(config, data).to(device)
+    known = assemble.start_by_probe(config, data, model, lambda line: None) if config.model.head == "probe" else None
+    precision = pick_precision(config.train.precision, device)
+    return assemble.make_trainer(config, data, model, precision, tell, start=known and known.report)
+
+
+def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[int, ...]:
+    """Epochs of each phase that fit: two thirds of what is left are the last phase's, and a tenth stays in reserve."""
+    trainer = _rehearse(config, tell)
+    costs = [rehearsal.seconds_an_epoch(trainer, number) for number in range(len(trainer.phases))]
+    left = 0.9 * (budget - (time.perf_counter() - started))
+    epochs = [0] * len(costs)
+    for number in reversed(range(len(costs))):
+        share = left if number == 0 else 2 / 3 * left
+        epochs[number] = max(0, min(int(share / costs[number]), recipes.MOST_EPOCHS))
+        left -= epochs[number] * costs[number]
+    told = ", ".join(f"{n} of {cost:.1f} s" for n, cost in zip(epochs, costs, strict=True))
+    tell(f"within {budget:.0f} s there is time for epochs: {told}")
+    return tuple(epochs)
+
+
+# ---- which net to begin with
+
+# Small to large, one or two of each family: what a first look at a new data set should include.
+CANDIDATES = (
+    *("squeezenet1_1", "alexnet", "googlenet", "googlenet_2014", "resnet18", "resnet34", "densenet121", "resnet50"),
+    *("inception_v3", "resnext50_32x4d", "wide_resnet50_2", "resnetv2_50", "xception", "densenet201", "vgg16_bn"),
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a backbone gives a data set."""
+
+    model: str
+    tag: str
+    cv_top1: float | None  # of logistic regression on its features, over the folds of the training images
+    val_top1: float
+    images_per_second: float  # of the net alone, on this machine
+    megabytes: float  # of its weights
+    seconds: float  # that judging it took
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Backbones, the most accurate first, and why others are missing."""
+
+    candidates: tuple[Candidate, ...]
+    missing: dict[str, str]
+
+    def __str__(self) -> str:
+        names = [f"{c.model} {c.tag}" for c in self.candidates]
+        width = max(map(len, names))
+        lines = [f"{'net':<{width}}  cross-validated  validation  images/s      MB  seconds"]
+        for name, c in zip(names, self.candidates, strict=True):
+            cv = "-" if c.cv_top1 is None else f"{c.cv_top1:.2%}"
+            lines.append(
+                f"{name:<{width}}  {cv:>15}  {c.val_top1:>10.2%}  {c.images_per_second:>8,.0f}  "
+                f"{c.megabytes:>6.1f}  {c.seconds:>7.1f}"
+            )
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        return {"candidates": [asdict(candidate) for candidate in self.candidates], "missing": self.missing}
+
+
+def pick(
+    folder: str | Path,
+    models: Sequence[str] = (),
+    *,
+    budget: float | None = 600,
+    seed: int = 0,
+    tell: Tell = lambda line: None,
+) -> Ranking:
+    """Probe several backbones through the feature cache and rank them.
+
+    Args:
+        folder: of class folders, or a data set's name.
+        models: nets, NET.TAG or wildcard patterns of either; by default a selection of small and large ones.
+        budget: seconds; nets that by their multiply-adds would not fit in what is left are not begun. None: no limit.
+        seed: of the folds.
+        tell: is given a line for each net.
+
+    Raises:
+        InputError: for a name that is not known, and where no net's weights can be had.
+    """
+    started = time.perf_counter()
+    found: list[Candidate] = []
+    missing: dict[str, str] = {}
+    rows = sorted(_rows(models), key=lambda row: registry.lookup(row.model).macs or 0)
+    macs_per_second = 0.0
+    for row in rows:
+        name, macs = f"{row.model} {row.tag}", registry.lookup(row.model).macs or 0
+        left = None if budget is None else budget - (time.perf_counter() - started)
+        if left is not None and (left < 0 or (macs_per_second and macs / macs_per_second > left)):
+            missing[name] = "no time left for it"
+            continue
+        try:
+            candidate, judged = _judge(str(folder), row, seed, tell)
+        except fetch.OutOfReach:
+            missing[name] = f"its weights are neither here nor in reach; see cnnzoo weights fetch {row.model}.{row.tag}"
+            continue
+        found.append(candidate)
+        macs_per_second = max(macs_per_second, macs / candidate.seconds)
+        tell(f"{name}: {candidate.val_top1:.2%} of {judged:,} held-out images, {candidate.seconds:.1f} s")
+    if not found:
+        raise InputError(f"no net could be tried ({'; '.join(f'{n}: {why}' for n, why in list(missing.items())[:2])})")
+    found.sort(key=lambda c: (-(c.cv_top1 if c.cv_top1 is not None else c.val_top1), c.megabytes))
+    return Ranking(tuple(found), missing)
+
+
+def _rows(models: Sequence[str]) -> list[table.Weights]:
+    """The weights to try: those named, or for a bare name the best that are here, else the best."""
+    rows = []
+    for pattern in models or CANDIDATES:
+        named = table.list_weights(pattern) if any(sign in pattern for sign in ".*?[") else None
+        if named is None:
+            allowed = [row for row in table.rows(pattern) if row.free and not table.excluded(row)]
+            named = [next((row for row in allowed if fetch.find(row)), None) or table.row(pattern)]
+        if not named:
+            raise InputError(f"there are no weights {pattern!r}; cnnzoo weights list names all")
+        rows += [row for row in named if row not in rows]
+    return rows
+
+
+def _judge(source: str, row: table.Weights, seed: int, tell: Tell) -> tuple[Candidate, int]:
+    """One backbone, and the number of held-out images it was judged on."""
+    started = time.perf_counter()
+    model = zoo.create(row.model, row.tag).eval().to(pick_device("auto"))
+    preprocess = Preprocess.from_dict(row.preprocess)
+    config = DataConfig(source=source, bad_files="skip")
+    data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)
+    train, val = (
+        features.extract(model, part.images, data.preprocess, data.cache, what=row.model, tell=tell)
+        for part in (data.train, data.val)
+    )
+    found = probes.fit(
+        *(train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes)),
+        classifier="logistic",
+        folds=3,
+        seed=seed,
+    )
+    score, size = found.scores[0], sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
+    speed = _images_per_second(model, data)
+    took = time.perf_counter() - started
+    return Candidate(row.model, row.tag, score.cv_top1, score.val_top1, speed, size, took), len(data.val)
+
+
+def _images_per_second(model: torch.nn.Module, data: sources.Dataset, batch: int = 16) -> float:
+    """Of the fast form of the net, the better of two batches."""
+    fast, device = optimize(Features(model), "fp32"), next(model.parameters()).device
+    images = torch.zeros(batch, data.preprocess.channels, data.preprocess.size, data.preprocess.size, device=device)
+    fast(images)
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        fast(images).cpu()
+        times.append(time.perf_counter() - started)
+    return batch / min(times)

@@ -1,0 +1,215 @@
+"""The frozen backbone's answers, kept on disk: each image goes through the net once in its life.
+
+A row is found by what the net was shown, pixel by pixel, in a file that is named after the net's weights: so a changed
+photo is computed anew and alone, and other weights or another preprocessing never meet old rows.
+"""
+
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cnnzoo.data.arrays import Images
+from cnnzoo.data.augment import Augment
+from cnnzoo.data.preprocess import Preprocess, centre, normalise
+from cnnzoo.errors import InputError
+from cnnzoo.inference import Features, optimize
+
+BATCH = 32  # images to a forward pass
+BLOCK = 256  # images looked up, computed and written at a time
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What the head sees of N images in V views each."""
+
+    vectors: np.ndarray  # (N, V, D) float32
+    computed: int  # rows that the backbone had to compute
+
+    @property
+    def plain(self) -> np.ndarray:
+        """`(N, D)`: of the images as evaluation sees them, which is the first view."""
+        return self.vectors[:, 0]
+
+
+def extract(
+    net: nn.Module,
+    images: Images,
+    preprocess: Preprocess,
+    folder: Path,
+    *,
+    views: int = 1,
+    augment: Augment | None = None,
+    seed: int = 0,
+    what: str = "features",
+    tell: Callable[[str], None] = lambda line: None,
+) -> Extracted:
+    """The `(num_features,)` vectors that the net's head sees, of every image, from the cache where they are in it.
+
+    Args:
+        net: a net of the zoo, on its device; only what comes before the head counts.
+        images: uint8, of the size that the net takes, or larger for the random parts of `augment`.
+        preprocess: what the net's weights want.
+        folder: where the cache lies.
+        views: of each image: the first is the image as evaluation sees it, the others are drawn by `augment`.
+        augment: draws the further views.
+        seed: of those draws.
+        what: what the progress bar says.
+        tell: is given a line where the cache was damaged, or cannot be written.
+
+    Raises:
+        InputError: for a net without a head of its own that could be left out.
+    """
+    if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
+        raise InputError(f"{type(net).__name__} has no forward_features and forward_head, so it gives no features")
+    backbone = optimize(Features(net), precision="fp32")
+    device = next(net.parameters()).device
+    count, length = len(images), net.num_features
+    vectors = np.empty((count, views, length), np.float32)
+    computed = 0
+    file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}.sqlite"
+    with (
+        Store(file, length, tell) as store,
+        tqdm(total=count * views, desc=what, unit="image", leave=False, disable=None) as bar,
+    ):
+        for start in range(0, count, BLOCK):
+            places = np.arange(start, min(start + BLOCK, count))
+            whole = images.take(places)
+            for view in range(views):
+                pixels = whole if view else centre(whole, preprocess.size)
+                keys = [_key(image, view, augment, seed) for image in pixels]
+                known = store.get(keys)
+                missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
+                fresh = {}
+                for part in (missing[i : i + BATCH] for i in range(0, len(missing), BATCH)):
+                    batch = _shown(pixels[part], [keys[place] for place in part], view, augment, preprocess, device)
+                    rows = backbone(batch).cpu().numpy()
+                    fresh |= {keys[place]: row for place, row in zip(part, rows, strict=True)}
+                    bar.update(len(part))
+                store.put(fresh)
+                computed += len(fresh)
+                bar.update(len(keys) - len(missing))
+                vectors[places, view] = np.stack([known[key] if key in known else fresh[key] for key in keys])
+    return Extracted(vectors, computed)
+
+
+def backbone_digest(net: nn.Module, preprocess: Preprocess) -> str:
+    """Changes with every weight before the head, and with the preprocessing."""
+    digest = hashlib.sha256(f"{net.entry.name} {preprocess}".encode())
+    for name, tensor in net.state_dict().items():
+        if not name.startswith((f"{net.entry.head}.", *(f"{head}." for head in net.entry.aux))):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]
+
+
+def _key(pixels: np.ndarray, view: int, augment: Augment | None, seed: int) -> bytes:
+    """Of one image `(H, W, C)` in one view."""
+    drawn = f"{view} {seed} {augment.config}" if view else ""
+    digest = hashlib.blake2b(f"{pixels.shape} {drawn}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
+
+
+def _shown(
+    pixels: np.ndarray, keys: Sequence[bytes], view: int, augment: Augment | None, preprocess: Preprocess, device
+) -> Tensor:
+    """`(B, C, H, W)` float32: the images as evaluation has them, or in a view drawn for each by its key."""
+    if view == 0:
+        batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+        return normalise(batch, preprocess.mean, preprocess.std)
+    drawn = []
+    for image, key in zip(pixels, keys, strict=True):
+        rng = np.random.default_rng(list(key))
+        image = image[:, ::-1] if augment.config.flip and rng.integers(2) else image
+        drawn.append(augment(torch.from_numpy(np.ascontiguousarray(image[None])).to(device), rng))
+    return torch.cat(drawn)
+
+
+class Store:
+    """Vectors of one length by key, in an SQLite file that several processes may use at once, one after the other.
+
+    What is damaged is thrown away. Where nothing can be written, vectors are merely not kept. Both are told.
+    """
+
+    def __init__(self, file: Path, length: int, tell: Callable[[str], None]):
+        self.file, self.length, self.tell = file, length, tell
+        self.connection: sqlite3.Connection | None = None
+        self.lock: FileLock | None = None
+
+    def __enter__(self) -> "Store":
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(f"{self.file}.lock")
+            self.lock.acquire()
+            self._connect()
+        except (OSError, sqlite3.OperationalError) as error:
+            self._give_up(error)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.connection is not None:
+            self.connection.close()
+        if self.lock is not None:
+            self.lock.release()
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """The vectors of those keys that are here."""
+        found = {}
+        try:
+            for key, vector, checksum in self._rows(keys):
+                if len(vector) != 4 * self.length or zlib.crc32(vector) != checksum:
+                    raise sqlite3.DatabaseError("a row is damaged")
+                found[key] = np.frombuffer(vector, np.float32)
+        except sqlite3.DatabaseError as error:
+            self._start_anew(error)
+            return {}
+        return found
+
+    def put(self, rows: dict[bytes, np.ndarray]) -> None:
+        """Keep vectors, all or none of them."""
+        if self.connection is None or not rows:
+            return
+        values = [(key, vector.tobytes(), zlib.crc32(vector.tobytes())) for key, vector in rows.items()]
+        try:
+            with self.connection:
+                self.connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", values)
+        except sqlite3.OperationalError as error:  # a full disk, a folder that may only be read
+            self._give_up(error)
+        except sqlite3.DatabaseError as error:
+            self._start_anew(error)
+
+    def _rows(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
+        if self.connection is not None:
+            marks = ", ".join("?" * len(keys))
+            yield from self.connection.execute(f"SELECT * FROM vectors WHERE key IN ({marks})", list(keys))
+
+    def _connect(self) -> None:
+        self.connection = sqlite3.connect(self.file)
+        table = "vectors (key BLOB PRIMARY KEY, vector BLOB, checksum INTEGER)"
+        try:
+            self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            self._start_anew(error)
+
+    def _start_anew(self, error: Exception) -> None:
+        self.tell(f"the feature cache {self.file} was damaged ({error}), so it is built anew")
+        self.connection.close()
+        self.file.unlink(missing_ok=True)
+        self._connect()
+
+    def _give_up(self, error: Exception) -> None:
+        self.tell(f"features cannot be kept in {self.file} ({error}), so the next run computes them again")
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None

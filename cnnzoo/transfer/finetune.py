@@ -1,0 +1,99 @@
+"""The second way that lectures teach: fine-tuning, as a recipe of phases that is handed to run, not a second trainer.
+
+A linear probe on frozen features gives the head its start, so that the first steps do not spoil what is below it
+(Kumar, Raghunathan, Jones, Ma, Liang: Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution,
+2022, arXiv 2202.10054); then the last stage moves, then all of the net, at rates that fall towards the input (Howard,
+Ruder: Universal Language Model Fine-tuning for Text Classification, 2018, sections 3.2 and 3.3).
+"""
+
+import inspect
+from collections.abc import Sequence
+
+from cnnzoo import zoo
+from cnnzoo.errors import InputError
+
+MODES = ("probe", "head", "staged", "full")
+EPOCHS = {"probe": (), "head": (20,), "staged": (2, 4), "full": (6,)}  # of each phase, where nobody says
+MOST_EPOCHS = 30  # of a phase, however much time there is
+LR = 3e-4  # of AdamW, which does not mind how large a net's features are
+DECAY = 0.6  # of the rate, from each stage to the one before it
+
+
+def recipe(
+    source: str,
+    model: str,
+    pretrained: bool | str = True,
+    *,
+    mode: str = "staged",
+    epochs: Sequence[int] | None = None,
+    lr: float | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    balance: str = "none",
+    views: int = 1,
+    classifier: str | None = None,
+    run: str | None = None,
+) -> dict:
+    """The config of a probe or a fine-tuning run, as a mapping like its YAML.
+
+    Args:
+        source: a folder of class folders, or a data set's name.
+        model: a net of the registry.
+        pretrained: its weights: True (the best known), a tag, a file or a run folder.
+        mode: probe (a shallow classifier on frozen features), head (a linear head trained on them), staged (a probe's
+            head, then the last stage with it, then all) or full (a probe's head, then all at once).
+        epochs: of each phase: one number for head and full, two for staged; a phase of 0 is left out.
+        lr: the rate of the head; stages before it take smaller ones.
+        batch_size: images to a step.
+        seed: of everything random.
+        balance: none, loss or sampler, see TrainConfig.
+        views: of each training image that features are taken of.
+        classifier: of the probe; None is the best of all for mode probe, else logistic.
+        run: the run folder; None makes runs/<model>_<source>_<mode>.
+
+    Raises:
+        InputError: for a mode, a net, or a number of epochs that does not fit.
+    """
+    if mode not in MODES:
+        raise InputError(f"mode is {mode!r}, but must be one of {', '.join(MODES)}")
+    entry = zoo.info(model)
+    epochs = EPOCHS[mode] if epochs is None else tuple(epochs)
+    if len(epochs) != len(EPOCHS[mode]):
+        wanted = ", ".join(map(str, EPOCHS[mode])) or "none"
+        raise InputError(f"mode {mode} has {len(EPOCHS[mode])} phases, but --epochs names {len(epochs)}; say {wanted}")
+    stages = [stage.name for stage in entry.stages]
+    rates = {stage: round(DECAY**distance, 6) for distance, stage in enumerate(reversed(stages), 1)}
+    moving = {
+        "probe": [],
+        "head": [["head"]],
+        "staged": [[*stages[-1:], "head"], ["*"]],
+        "full": [["*"]],
+    }[mode]
+    aux = {"aux_logits": False} if "aux_logits" in inspect.signature(entry.build).parameters else {}
+    augments = mode in ("staged", "full")
+    return {
+        "run": run or f"runs/{model}_{source.rstrip('/').rpartition('/')[2]}_{mode}",
+        "model": {"name": model, "pretrained": pretrained, "head": "probe", "args": aux},
+        "data": {"source": source},
+        "augment": {"flip": augments or views > 1, "crop": "resized" if augments or views > 1 else None}
+        | {"scale": [0.5, 1.0], "mixup": 0.1 if augments else 0.0},
+        "loss": {"label_smoothing": 0.1 if augments else 0.0},
+        "optim": {"name": "adamw", "lr": lr or LR, "weight_decay": 0.01},
+        "schedule": {"name": "one_cycle", "rise": 0.2},
+        "probe": {"classifier": classifier or ("auto" if mode == "probe" else "logistic"), "views": views},
+        "train": {
+            "epochs": sum(epochs),
+            "batch_size": batch_size,
+            "seed": seed,
+            "phases": [
+                {"epochs": n, "trainable": names, "rates": rates if names != ["head"] else {}}
+                for n, names in zip(epochs, moving, strict=True)
+                if n
+            ]
+            or None,
+            "batch_norm": "keep",
+            "balance": balance,
+            "patience": 3 if augments else None,
+            "cache_features": True,
+        },
+    }

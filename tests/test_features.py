@@ -1,0 +1,164 @@
+"""Frozen features are computed once in an image's life, and equal what the live net gives."""
+
+import multiprocessing
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import photos
+import pytest
+import torch
+
+import cnnzoo
+from cnnzoo.config import AugmentConfig, DataConfig
+from cnnzoo.data import sources
+from cnnzoo.data.augment import Augment
+from cnnzoo.transfer import features
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return cnnzoo.create("resnet20").eval()
+
+
+def load(folder):
+    return sources.load(DataConfig(source=str(folder)), AugmentConfig(), 32)
+
+
+def extract(net, data, folder, **options):
+    return features.extract(net, data.train.images, data.preprocess, folder, **options)
+
+
+def test_cached_logits_equal_live_ones(net, tmp_path):
+    data = load(photos.folder(tmp_path / "photos"))
+    extract(net, data, tmp_path / "cache")
+    cached = extract(net, data, tmp_path / "cache")
+    assert cached.computed == 0
+    live = torch.stack([data.preprocess(pixels) for pixels in data.train.images.take(np.arange(len(data.train)))])
+    with torch.no_grad():
+        logits = net.get_classifier()(torch.from_numpy(cached.plain))
+        assert (logits - net(live)).abs().max() <= 1e-5
+
+
+def test_one_changed_photo_is_one_row(net, tmp_path):
+    folder = photos.folder(tmp_path / "photos")
+    data = load(folder)
+    first = extract(net, data, tmp_path / "cache")
+    assert first.computed == len(data.train)
+    changed = data.train.names[3]
+    photos.picture(0, 99).save(changed)
+    data = load(folder)
+    second = extract(net, data, tmp_path / "cache")
+    assert second.computed == 1
+    same = (first.vectors == second.vectors).all(axis=(1, 2))
+    assert [data.train.names[i] for i in np.flatnonzero(~same)] == [changed]
+
+
+def test_other_weights_or_preprocessing_never_meet_old_rows(net, tmp_path):
+    data = load(photos.folder(tmp_path / "photos"))
+    extract(net, data, tmp_path)
+    with torch.no_grad():
+        net.get_submodule("fc" if hasattr(net, "fc") else net.entry.head).weight.add_(1)
+    assert extract(net, data, tmp_path).computed == 0  # the head is no part of it
+    with torch.no_grad():
+        next(net.parameters()).add_(0.01)
+    assert extract(net, data, tmp_path).computed == len(data.train)
+
+
+def test_views_are_drawn_once_each_image_by_itself(net, tmp_path):
+    data = load(photos.folder(tmp_path / "photos"))
+    augment = Augment(AugmentConfig(flip=True, rotation=20), 32, data.preprocess.mean, data.preprocess.std)
+    first = extract(net, data, tmp_path, views=3, augment=augment)
+    assert first.vectors.shape == (len(data.train), 3, 64)
+    assert first.computed == 3 * len(data.train)
+    assert extract(net, data, tmp_path, views=3, augment=augment).computed == 0
+    assert extract(net, data, tmp_path, views=4, augment=augment).computed == len(data.train)
+    plain, one, two = first.vectors.transpose(1, 0, 2)
+    np.testing.assert_array_equal(plain, extract(net, data, tmp_path).plain)
+    assert not np.allclose(plain, one)
+    assert not np.allclose(one, two)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "overwritten", "a row changed"])
+def test_a_damaged_cache_is_told_and_built_anew(net, tmp_path, damage):
+    data = load(photos.folder(tmp_path / "photos"))
+    good = extract(net, data, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*.sqlite")
+    if damage == "a row changed":
+        with sqlite3.connect(file) as connection:
+            connection.execute("UPDATE vectors SET vector = zeroblob(256) WHERE rowid = 1")
+        connection.close()
+    else:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2] if damage == "cut short" else b"x" * 4096)
+    told = []
+    again = extract(net, data, tmp_path / "cache", tell=told.append)
+    assert again.computed == len(data.train)
+    np.testing.assert_array_equal(again.vectors, good.vectors)
+    assert len(told) == 1
+    assert "was damaged" in told[0]
+    assert str(file) in told[0]
+    assert extract(net, data, tmp_path / "cache").computed == 0
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_nothing_else_changes(net, tmp_path):
+    data = load(photos.folder(tmp_path / "photos"))
+    (tmp_path / "file").write_text("no folder")
+    told = []
+    found = extract(net, data, tmp_path / "file", tell=told.append)
+    assert found.computed == len(data.train)
+    assert len(told) == 1
+    assert "cannot be kept" in told[0]
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as on a full disk, nothing larger can be written
+sys.path.insert(0, sys.argv[3])
+import photos, torch, cnnzoo
+from test_features import load, extract
+from pathlib import Path
+torch.manual_seed(0)
+net, told = cnnzoo.create("resnet20").eval(), []
+data = load(sys.argv[1])
+found = extract(net, data, Path(sys.argv[2]), tell=told.append)
+print(*data.notes, *told, sep="\\n")
+print(found.computed, float(found.vectors.sum()))
+"""
+
+
+def test_a_disk_that_fills_costs_only_the_cache(net, tmp_path, monkeypatch):
+    folder = photos.folder(tmp_path / "photos", each=40)
+    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "decoded"))
+    line = [sys.executable, "-c", FULL, str(folder), str(tmp_path / "cache"), str(photos.Path(__file__).parent)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    *told, last = done.stdout.splitlines()
+    assert any("decoded photos cannot be kept (File too large" in line for line in told)
+    assert any("features cannot be kept" in line for line in told)
+    whole = extract(net, load(folder), tmp_path / "other")
+    assert last.split()[0] == str(whole.computed) == "96"
+    assert float(last.split()[1]) == pytest.approx(float(whole.vectors.sum()), rel=1e-5)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def _extract_there(folder, cache, results):
+    torch.manual_seed(0)
+    results.put(extract(cnnzoo.create("resnet20").eval(), load(folder), cache).computed)
+
+
+def test_two_processes_at_once_leave_one_whole_cache(net, tmp_path):
+    folder = photos.folder(tmp_path / "photos")
+    load(folder)
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    both = [context.Process(target=_extract_there, args=(folder, tmp_path / "cache", results)) for _ in range(2)]
+    for process in both:
+        process.start()
+    computed = sorted(results.get(timeout=120) for _ in both)
+    for process in both:
+        process.join()
+    data = load(folder)
+    assert computed == [0, len(data.train)]
+    assert extract(net, data, tmp_path / "cache").computed == 0

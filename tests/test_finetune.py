@@ -1,0 +1,266 @@
+"""Fine-tuning in stages: what moves when, what never moves, and that no kill changes the outcome."""
+
+import subprocess
+import sys
+
+import numpy as np
+import photos
+import pytest
+import torch
+
+import cnnzoo
+from cnnzoo import assemble, cli, learn
+from cnnzoo.checkpoint import Run, read_torch
+from cnnzoo.config import LossConfig
+from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.train import losses
+from cnnzoo.transfer.finetune import recipe
+
+SMALL = ("--augment.mixup=0.2", "--data.val_fraction=0.25")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return photos.folder(tmp_path_factory.mktemp("photos") / "photos", each=16)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
+
+
+@pytest.fixture
+def tune(pictures, weights, tmp_path):
+    def tune(name="run", **options):
+        options = {"batch_size": 12, "overrides": SMALL} | options
+        return learn.finetune(pictures, "resnet20", str(weights), run=tmp_path / name, **options)
+
+    return tune
+
+
+def state(run: Run) -> dict[str, torch.Tensor]:
+    return read_torch(run.state_file)["model"]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def after(steps: int):
+    """Says stop after so many steps."""
+    asked = iter(range(10**6))
+    return lambda: next(asked) + 1 >= steps
+
+
+def test_staged_starts_from_the_probe_moves_the_last_stage_then_all(tune):
+    told = []
+    run = tune(epochs=(1, 2), tell=told.append)
+    assert [line["epoch"] for line in run.metrics] == [0, 1, 2, 3]
+    first, second = (line for line in told if line.startswith("phase"))
+    assert "rates stage3" in first
+    assert "rates stem" in second
+    assert all("BatchNorm keeps its statistics" in line for line in (first, second))
+    start = tune("probe", mode="probe", overrides=(*SMALL, "--probe.classifier=logistic"))
+    assert run.metrics[0]["val_top1"] == start.metrics[0]["val_top1"]
+    assert run.metrics[0]["val_loss"] == pytest.approx(start.metrics[0]["val_loss"])
+
+
+def test_frozen_stages_and_every_batchnorm_are_bit_identical(tune, weights):
+    run = tune(epochs=(2, 0))
+    before, now = torch.load(weights, weights_only=True), state(run)
+    moved = {name for name in before if name in now and not torch.equal(before[name], now[name])}
+    assert moved
+    assert all(name.startswith(("layer3.", "fc.", "linear.")) for name in moved)
+    assert not any("running" in name or "num_batches" in name for name in moved)
+
+
+def test_statistics_move_where_they_are_asked_to_and_their_stage_does(tune, weights):
+    run = tune(epochs=(1, 0), overrides=(*SMALL, "--train.batch_norm=update"))
+    before, now = torch.load(weights, weights_only=True), state(run)
+    moved = {name for name in before if "running" in name and not torch.equal(before[name], now[name])}
+    assert moved
+    assert all(name.startswith("layer3.") for name in moved)
+
+
+@pytest.fixture(scope="module")
+def whole(pictures, weights, tmp_path_factory):
+    """Two phases, of one and two epochs of three steps each, never interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return learn.finetune(pictures, "resnet20", str(weights), epochs=(1, 2), batch_size=12, overrides=SMALL, run=folder)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7])  # inside the first phase, at its end, inside the second
+def test_stopped_anywhere_it_resumes_to_the_same_weights(whole, tune, tmp_path, steps):
+    with pytest.raises(Interrupted):
+        tune("parts", epochs=(1, 2), should_stop=after(steps))
+    resumed = cnnzoo.train(resume=tmp_path / "parts")
+    assert equal(state(whole), state(resumed))
+    assert [line["val_loss"] for line in whole.metrics] == [line["val_loss"] for line in resumed.metrics]
+    assert equal(dict(cnnzoo.load(whole).state_dict()), dict(cnnzoo.load(resumed).state_dict()))
+
+
+def test_killed_by_force_it_resumes_to_the_same_weights(whole, pictures, weights, tmp_path):
+    """SIGKILL in the second phase, with a save after every step."""
+    keys = [*SMALL, "--train.checkpoint_minutes=0"]
+    options = ["--model", "resnet20", "--pretrained", str(weights), "--epochs", "1,2", "--batch-size", "12", *keys]
+    line = [sys.executable, "-m", "cnnzoo", "finetune", str(pictures), *options, "--run", str(tmp_path / "killed")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        for told in process.stdout:
+            if told.startswith("epoch 2"):
+                break
+        process.kill()
+    assert equal(state(whole), state(cnnzoo.train(resume=tmp_path / "killed")))
+
+
+def test_the_head_alone_trains_on_cached_features(tune, weights, monkeypatch):
+    told = []
+    run = tune(mode="head", epochs=(3,), views=2, tell=told.append)
+    assert any("from cached features" in line for line in told)
+    before, now = torch.load(weights, weights_only=True), state(run)
+    assert all(torch.equal(before[name], now[name]) for name in before if not name.startswith(("fc.", "linear.")))
+    monkeypatch.setattr("cnnzoo.inference.Optimized.forward", None)  # the backbone is not called again
+    again = tune("again", mode="head", epochs=(3,), views=2)
+    assert equal(state(run), state(again))
+
+
+def test_a_head_phase_after_a_moving_one_uses_the_moved_nets_features(pictures, weights, tmp_path):
+    config = recipe(str(pictures), "resnet20", str(weights), epochs=(1, 1), run=str(tmp_path / "run"))
+    config["train"]["phases"] = [{"epochs": 1}, {"epochs": 1, "trainable": ["head"]}]
+    run = cnnzoo.train(config)
+    net = cnnzoo.load(run)
+    net.load_state_dict(state(run))
+    images = torch.stack([net.preprocessing(name) for name in run.split["val"]])
+    labels = torch.tensor([net.classes.index(name.split("/")[-2]) for name in run.split["val"]])
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(net(images), labels).item()
+    assert run.metrics[-1]["val_loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_full_moves_everything_at_rates_that_fall_towards_the_input(pictures, weights):
+    config = recipe(str(pictures), "resnet20", str(weights), mode="full")
+    (phase,) = config["train"]["phases"]
+    rates = [phase["rates"][stage] for stage in ("stem", "stage1", "stage2", "stage3")]
+    assert phase["trainable"] == ["*"]
+    assert rates == sorted(rates)
+    assert rates[-1] < 1
+
+
+def test_a_phase_without_progress_ends_early_and_resumes_alike(tune):
+    options = {"epochs": (6, 2), "lr": 1e-9, "overrides": (*SMALL, "--train.patience=2")}
+    run = tune(**options)
+    assert len(run.metrics) == 1 + 3 + 2  # of each phase one epoch that sets the mark, and two that do not pass it
+    with pytest.raises(Interrupted):
+        tune("parts", **options, should_stop=after(10))  # in the second phase
+    assert equal(state(run), state(cnnzoo.train(resume=run.path.parent / "parts")))
+
+
+def test_the_best_epoch_may_be_the_probes(tune):
+    run = tune(epochs=(1, 1), lr=30.0)
+    assert cnnzoo.evaluate(run.path).top1 == max(line["val_top1"] for line in run.metrics)
+
+
+def test_a_budget_chooses_the_epochs_and_is_kept(tune):
+    told = []
+    run = tune(budget=12, tell=told.append)
+    assert any(line.startswith("within 12 s there is time for epochs") for line in told)
+    assert 2 <= len(run.metrics) <= 1 + 60
+    assert sum(line["seconds"] for line in run.metrics) < 12
+
+
+def test_a_budget_too_small_for_anything_gives_the_probe(tune):
+    run = tune(budget=0.001)
+    assert [line["epoch"] for line in run.metrics] == [0]
+
+
+def test_the_range_test_finds_a_rate_and_changes_nothing_else(tune):
+    told = []
+    run = tune(lr="find", epochs=(1, 0), tell=told.append)
+    rate = learn.config_.read(run.config_file).optim.lr
+    assert 1e-7 <= rate <= 0.1
+    assert any("the range test" in line for line in told)
+    again = tune("again", lr=rate, epochs=(1, 0))
+    assert equal(state(run), state(again))
+
+
+def test_balance_in_the_loss_makes_each_class_weigh_the_same():
+    labels = np.repeat([0, 1, 2], [90, 9, 1])
+    weights = assemble._class_weights(labels, 3)
+    assert (weights * torch.tensor([90.0, 9, 1])).tolist() == pytest.approx([100 / 3] * 3)
+    loss = losses.build(LossConfig(), class_weights=weights)
+    logits, targets = torch.zeros(100, 3), torch.from_numpy(labels)
+    logits[targets == 2, 2] = 5.0  # the one rare image gets right
+    assert loss(logits, targets).item() < torch.nn.functional.cross_entropy(logits, targets).item() - 0.3
+
+
+def test_balanced_draws_are_equally_many():
+    from cnnzoo.data.batches import shuffled
+
+    labels = np.repeat([0, 1, 2], [900, 90, 10])
+    drawn = np.bincount(labels[shuffled(labels, True, 0, 0)])
+    assert drawn.sum() == 1000
+    assert (np.abs(drawn - 1000 / 3) < 80).all()
+    assert (np.sort(shuffled(labels, False, 0, 0)) == np.arange(1000)).all()
+
+
+def test_mixed_images_have_mixed_labels():
+    from cnnzoo.data.augment import mix
+
+    images, labels = torch.arange(8.0).reshape(8, 1, 1, 1).repeat(1, 3, 2, 2), torch.arange(8)
+    mixed, targets = mix(images, labels, 8, 0.5, np.random.default_rng(0))
+    torch.testing.assert_close(targets.sum(1), torch.ones(8))
+    torch.testing.assert_close(mixed[:, 0, 0, 0], targets @ torch.arange(8.0))
+    assert ((targets > 0) & (targets < 1)).any()
+
+
+def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
+    known = ["--model", "resnet20", "--pretrained", str(weights)]
+    for words, said in (
+        ([*known, "--mode", "stage"], "mode is 'stage', but must be one of probe, head, staged, full"),
+        ([*known, "--epochs", "3"], "mode staged has 2 phases"),
+        ([*known, "--epochs", "a few"], "--epochs is a few"),
+        ([*known, "--budget", "soon"], "--budget is soon, but must be a duration such as 90s, 10m or 2h"),
+        ([*known, "--lr", "high"], "--lr is high, but must be a number or find"),
+        ([*known, "--balance", "all"], "train.balance is all, but must be none or loss or sampler"),
+        ([*known, "--lr", "-1"], "optim.lr is -1"),
+    ):
+        assert cli.main(["finetune", str(pictures), *words, "--run", str(tmp_path / "bad")]) == 2
+        told = capsys.readouterr().err
+        assert said in told
+        assert len(told.splitlines()) == 1
+        assert not (tmp_path / "bad").exists()
+
+
+def test_a_run_folder_is_never_overwritten(tune):
+    run = tune(mode="probe")
+    before = {file.name: file.read_bytes() for file in run.path.iterdir()}
+    with pytest.raises(InputError, match="exists already"):
+        tune(lr="find")
+    assert before == {file.name: file.read_bytes() for file in run.path.iterdir()}
+
+
+# ---- which net to begin with
+
+
+def test_pick_ranks_what_is_here_and_names_the_rest(pictures, monkeypatch, tmp_path):
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    monkeypatch.setenv("CNNZOO_WEIGHTS", str(tmp_path))
+    with pytest.raises(InputError, match=r"no net could be tried .*resnet18"):
+        learn.pick(pictures, ["resnet18"])
+
+
+def test_pick_with_real_weights(pictures, capsys, monkeypatch):
+    import os
+
+    if not os.environ.get("CNNZOO_WEIGHTS"):
+        pytest.skip("CNNZOO_WEIGHTS does not say where real weights lie")
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    assert cli.main(["pick", str(pictures), "--models", "squeezenet1_1,resnet18", "--budget", "60s"]) == 0
+    out, err = capsys.readouterr()
+    assert "squeezenet1_1 caffe_in1k" in out
+    assert f"cnnzoo finetune {pictures} --model squeezenet1_1 --pretrained caffe_in1k" in out
+    assert "resnet18" in err
+
+
+def test_pick_does_not_begin_what_does_not_fit(pictures):
+    with pytest.raises(InputError, match="no time left"):
+        learn.pick(pictures, ["squeezenet1_1"], budget=1e-9)

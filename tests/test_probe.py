@@ -1,0 +1,205 @@
+"""Shallow classifiers on frozen features, and the run folder that the best of them leaves."""
+
+import json
+
+import numpy as np
+import photos
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+import cnnzoo
+from cnnzoo import cli, config
+from cnnzoo.errors import InputError
+from cnnzoo.models import _heads
+from cnnzoo.transfer import probe
+
+CLASSIFIERS = ("logistic", "ridge", "svm", "centroid", "knn", "mlp")
+
+
+def blobs(classes: int, each: int = 30, length: int = 16, seed: int = 0, apart: float = 1.0):
+    """Points around a centre for each class, as features are: no number below 0, one dimension never used."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(classes, length)) * apart
+    labels = np.repeat(np.arange(classes), each)
+    points = np.random.default_rng(seed + 1).normal(size=(len(labels), length)) + centres[labels]
+    points = points.clip(0)
+    points[:, -1] = 0
+    return points.astype(np.float32), labels
+
+
+def fit(classes, **options) -> probe.Probe:
+    (x, y), (z, t) = blobs(classes), blobs(classes, each=10, seed=5)
+    return probe.fit(x[:, None], y, z, t, classes, **options)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_each_classifier_becomes_a_head_that_answers_as_its_score_says(classifier, classes):
+    found = fit(classes, classifier=classifier)
+    z, t = blobs(classes, each=10, seed=5)
+    logits = probe.predict(found.head, z)
+    assert logits.shape == (len(z), classes)
+    assert found.scores[0].val_top1 == pytest.approx((logits.argmax(1).numpy() == t).mean())
+    assert found.scores[0].val_top1 > 0.8
+    again = _heads.build(_heads.describe(found.head), z.shape[1])
+    again.load_state_dict(found.head.state_dict())
+    torch.testing.assert_close(probe.predict(again, z), logits)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_logistic_head_is_scikit_learns_regression(classes):
+    found = fit(classes, classifier="logistic")
+    (x, y), (z, _) = blobs(classes), blobs(classes, each=10, seed=5)
+    data = probe.Data.of(x[:, None], y, classes)
+    c = float(found.scores[0].setting.removeprefix("C="))
+    theirs = LogisticRegression(C=c, tol=1e-3, max_iter=300).fit(data.scaled(x), y)
+    given = probe.predict(found.head, z).softmax(1)
+    np.testing.assert_allclose(given, theirs.predict_proba(data.scaled(z)), atol=1e-5)
+
+
+def test_the_neighbours_head_votes_as_scikit_learns():
+    found = fit(5, classifier="knn")
+    (x, y), (z, _) = blobs(5), blobs(5, each=10, seed=5)
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, z)]
+    k = int(found.scores[0].setting.removeprefix("k="))
+    theirs = KNeighborsClassifier(k, weights="distance").fit(unit[0], y).predict_proba(unit[1])
+    np.testing.assert_allclose(probe.predict(found.head, z).exp(), theirs.clip(1e-3), atol=1e-4)
+
+
+def test_auto_tries_all_and_takes_the_simplest_of_the_best():
+    found = fit(5)
+    assert {score.classifier for score in found.scores} == set(CLASSIFIERS)
+    chosen, best = found.scores[0], max(score.cv_top1 for score in found.scores)
+    assert chosen.cv_top1 >= best - np.sqrt(best * (1 - best) / 150)
+    assert chosen.classifier == "logistic"
+    assert str(found).splitlines()[1].startswith("logistic")
+
+
+def test_validation_images_choose_nothing():
+    (x, y), (z, t) = blobs(3), blobs(3, each=10, seed=5)
+    honest = probe.fit(x[:, None], y, z, t, 3)
+    shuffled = probe.fit(x[:, None], y, z, np.roll(t, 7), 3)
+    torch.testing.assert_close(probe.predict(honest.head, z), probe.predict(shuffled.head, z))
+
+
+def test_views_of_an_image_stay_in_one_fold():
+    """Labels by chance: were an image's copy in another fold, its neighbour would know the answer."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 8)).astype(np.float32), np.repeat([0, 1, 2], 20)
+    found = probe.fit(np.stack([x, x], axis=1), y, x[:6], y[:6], 3, classifier="knn")
+    assert found.scores[0].cv_top1 < 0.6
+
+
+def test_classes_with_one_image_have_no_folds():
+    x, y = blobs(3)
+    few = np.array([0, 31, 32, 33, 61, 62])
+    found = probe.fit(x[few, None], y[few], x, y, 3)
+    assert [(score.classifier, score.cv_top1) for score in found.scores] == [("logistic", None)]
+    assert "-" in str(found)
+
+
+def test_a_class_without_images_is_told():
+    x, y = blobs(3)
+    with pytest.raises(InputError, match="1 of 4 classes have no training image"):
+        probe.fit(x[:, None], y, x, y, 4)
+
+
+# ---- the run
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return photos.folder(tmp_path_factory.mktemp("photos") / "photos")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
+
+
+@pytest.fixture(scope="module")
+def probed(pictures, weights, tmp_path_factory):
+    return cnnzoo.probe(pictures, "resnet20", str(weights), run=tmp_path_factory.mktemp("runs") / "probe")
+
+
+def test_a_probe_leaves_a_run_like_any_other(probed, pictures):
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "split.json", "model.safetensors", "report.html"):
+        assert (probed.path / name).exists()
+    assert [line["epoch"] for line in probed.metrics] == [0]
+    logits, targets = probed.predictions
+    assert (logits.argmax(1) == targets).mean() == pytest.approx(probed.metrics[0]["val_top1"])
+    assert json.loads((probed.path / "probe.json").read_text())["scores"][0]["classifier"] in CLASSIFIERS
+    net = cnnzoo.load(probed)
+    assert net.classes == photos.KINDS
+    found = cnnzoo.predict(probed, [pictures / "red" / "01.png"])
+    assert found.top(1)[0][0][0] == "red"
+    assert cnnzoo.evaluate(probed.path).top1 == pytest.approx(probed.metrics[0]["val_top1"])
+
+
+def test_cached_logits_are_the_live_nets(probed):
+    net = cnnzoo.load(probed)
+    logits, _ = probed.predictions
+    images = torch.stack([net.preprocessing(name) for name in probed.split["val"]])
+    with torch.no_grad():
+        assert (net(images) - torch.from_numpy(logits)).abs().max() <= 1e-5
+
+
+def test_its_config_makes_the_same_run_again_without_the_backbone(probed, tmp_path):
+    told = []
+    again = cnnzoo.train(config.read(probed.config_file, [f"--run={tmp_path / 'again'}"]), tell=told.append)
+    assert any(" 0 computed" in line for line in told)
+    np.testing.assert_array_equal(again.predictions[0], probed.predictions[0])
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_every_classifier_is_welded_on_and_loads(pictures, weights, tmp_path, classifier):
+    run = cnnzoo.probe(pictures, "resnet20", str(weights), classifier=classifier, run=tmp_path / "run")
+    net = cnnzoo.load(run)
+    images = torch.stack([net.preprocessing(name) for name in run.split["val"]])
+    with torch.no_grad():
+        torch.testing.assert_close(net(images), torch.from_numpy(run.predictions[0]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "nin_cifar10"])
+def test_a_net_whose_head_is_a_convolution_gets_one_on_pooled_features(pictures, tmp_path, name):
+    file = photos.weights(tmp_path / "weights.pth", name)
+    run = cnnzoo.probe(
+        pictures, name, str(file), classifier="logistic", run=tmp_path / "run", overrides=("--data.size=32",)
+    )
+    net = cnnzoo.load(run)
+    assert isinstance(net.get_classifier(), torch.nn.Linear)
+    images = torch.stack([net.preprocessing(path) for path in run.split["val"]])
+    with torch.no_grad():
+        torch.testing.assert_close(net(images), torch.from_numpy(run.predictions[0]), rtol=1e-4, atol=1e-5)
+    assert cnnzoo.create(name, run.path, num_classes=7).eval()(images).shape[1] == 7
+
+
+@pytest.mark.parametrize("classifier", ["knn", "mlp"])
+def test_such_a_net_predicts_many_photos_by_its_fast_form(pictures, weights, tmp_path, classifier):
+    run = cnnzoo.probe(pictures, "resnet20", str(weights), classifier=classifier, run=tmp_path / "run")
+    files = sorted(pictures.rglob("*.png"))
+    many = cnnzoo.predict(run, 3 * files).probabilities[: len(files)]
+    np.testing.assert_allclose(many, cnnzoo.predict(run, files).probabilities, atol=2e-3)
+
+
+def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
+    one = photos.folder(tmp_path / "one", kinds=("blue",))
+    lone = photos.folder(tmp_path / "lone", each=4)
+    for number in range(1, 4):
+        (lone / "red" / f"0{number}.png").unlink()
+    known = ["--model", "resnet20", "--pretrained", weights]
+    for words, said in (
+        ([one, *known], "one class only"),
+        ([lone, *known], "'red' of"),
+        ([pictures, "--model", "resnet2"], "did you mean resnet32 or resnet20?"),
+        ([pictures, *known, "--classifier", "forest"], "probe.classifier is forest, but must be auto or logistic"),
+        ([pictures, *known, "--views", "0"], "probe.views is 0, but must be at least 1"),
+        ([pictures, *known, "--data.sise", "3"], "did you mean data.size"),
+    ):
+        assert cli.main(["probe", *map(str, words), "--run", str(tmp_path / "bad")]) == 2
+        told = capsys.readouterr().err
+        assert said in told
+        assert len(told.splitlines()) == 1
+        assert not (tmp_path / "bad").exists()
