@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data.arrays import ArrayImages, Geometry, Images, cache_folder, decode_files
@@ -41,6 +42,7 @@ class Dataset:
     val: Split
     preprocess: Preprocess
     notes: tuple[str, ...] = ()  # what a person should know: files left out, folders ignored
+    cache: Path = Path()  # where what is derived from the images may be kept
 
     def split(self) -> dict[str, list[str]]:
         """Which images are in which part."""
@@ -49,7 +51,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Part:
-    images: np.ndarray | Sequence[Path]  # (N, H, W, C) uint8, or files
+    images: np.ndarray | Sequence  # (N, H, W, C) uint8, or files, or pictures of any kinds and sizes
     labels: np.ndarray
     names: tuple[str, ...]
 
@@ -69,7 +71,7 @@ class _Found:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
-    home: Path = Path()  # of the files, if it is files
+    home: Path | None = None  # of the files, if it is files
 
 
 def load(
@@ -85,24 +87,77 @@ def load(
     data's own), `preprocess` what its weights were trained with, if they were.
     """
     found = _find(config)
+    if found.val is None:
+        found = _split(found, config)
+    return _ready(found, config, augment, input_size, channels, preprocess, cache_folder(found.home))
+
+
+def from_images(
+    images: np.ndarray | Sequence[str | Path | Image.Image | np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    config: DataConfig,
+    augment: AugmentConfig,
+    input_size: int,
+    channels: int | None = None,
+    preprocess: Preprocess | None = None,
+    *,
+    decoded: Path,
+) -> Dataset:
+    """What `load` makes of a source, of images at hand; `config.source` is merely their name.
+
+    `images` are a uint8 array `(N, H, W)` or `(N, H, W, C)`, or N files, PIL images and uint8 arrays of any sizes;
+    `labels` `(N,)` int64 are places in `classes`. A class of one image keeps it for training. The pixels of files are
+    kept in the folder `decoded`, which must last as long as the data set.
+    """
+    names = tuple(str(x) if isinstance(x, str | Path) else f"{config.source}/{i}" for i, x in enumerate(images))
+    channels_found = 1 if all(map(_is_grey, images)) else 3
+    if isinstance(images, np.ndarray):
+        images = images.reshape(*images.shape[:3], -1)
+    else:
+        images = [Path(image).expanduser() if isinstance(image, str) else image for image in images]
+    part = _Part(images, labels, names)
+    found = _Found(tuple(classes), part, None, channels_found, IMAGENET_MEAN, IMAGENET_STD)
+    found = _split(found, config, keep_lone=True)
+    if not len(found.val.labels):
+        raise InputError(f"each class of {config.source} has one image only, so there is none to validate on")
+    return _ready(found, config, augment, input_size, channels, preprocess, decoded)
+
+
+def _is_grey(image: str | Path | Image.Image | np.ndarray) -> bool:
+    if isinstance(image, Image.Image):
+        return Image.getmodebase(image.mode) == "L"
+    return isinstance(image, np.ndarray) and image.shape[2:] in ((), (1,))
+
+
+def _ready(
+    found: _Found,
+    config: DataConfig,
+    augment: AugmentConfig,
+    input_size: int,
+    channels: int | None,
+    preprocess: Preprocess | None,
+    decoded: Path,
+) -> Dataset:
+    """What was found and split, read and scaled; the pixels of files are kept in `decoded`."""
     channels = channels or (preprocess.channels if preprocess else found.channels)
     if channels not in (1, 3):
         raise InputError(f"images have 1 or 3 channels, but model.in_chans is {channels}")
     if len(found.classes) < 2:
         raise InputError(f"{config.source} holds one class only ({found.classes[0]}); a classifier needs two or more")
-    if found.val is None:
-        found = _split(found, config)
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
     to_train_on, evaluation = _training_geometry(preprocess, augment), _geometry(preprocess, preprocess.size)
-    train, train_bad = _read(found.train, found.home, config, to_train_on, "reading training images")
-    val, val_bad = _read(found.val, found.home, config, evaluation, "reading validation images")
+    train, train_bad = _read(found.train, decoded, config, to_train_on, "reading training images")
+    val, val_bad = _read(found.val, decoded, config, evaluation, "reading validation images")
     notes = found.notes
     if bad := {**train_bad, **val_bad}:
         notes += (_tell_bad(bad, config.bad_files),)
+    problems = {getattr(part.images, "problem", "") for part in (train, val)} - {""}
+    notes += tuple(f"decoded photos cannot be kept ({problem}), so each is decoded anew" for problem in problems)
     for part, name in ((train, "train"), (val, "validation")):
         if not len(part):
             raise InputError(f"{config.source} has no {name} images that can be read")
-    return Dataset(config.source, found.classes, train, val, preprocess, notes)
+    return Dataset(config.source, found.classes, train, val, preprocess, notes, cache_folder(found.home))
 
 
 def held_out(
@@ -118,7 +173,7 @@ def held_out(
         found = _split(found, config)
     geometry = _geometry(preprocess, preprocess.size) if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
-    part, bad = _read(found.val or found.train, found.home, config, geometry, "reading images")
+    part, bad = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
     notes = found.notes + ((_tell_bad(bad, config.bad_files),) if bad else ())
     return part, found.classes, notes
 
@@ -216,12 +271,11 @@ NAMED: dict[str, Callable[[DataConfig], _Found]] = {
 def _folder(folder: Path) -> _Found:
     """A folder of class folders, or one with train/ and val/ of them."""
     photos = {"channels": 3, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "home": folder}
-    train = folder / "train"
-    split = train.is_dir() and any(entry.is_dir() for entry in train.iterdir())  # else a class of that name
-    classes, part, notes = _classes(train if split else folder)
-    held_out = next((folder / name for name in HELD_OUT if split and (folder / name).is_dir()), None)
-    if held_out is None:
+    train, *beside = parts(folder).values()
+    classes, part, notes = _classes(train)
+    if not beside:
         return _Found(classes, part, None, notes=notes, **photos)
+    held_out = beside[0]
     val_classes, val_part, val_notes = _classes(held_out)
     if extra := sorted(set(val_classes) - set(classes)):
         raise InputError(f"{held_out} has classes that {train} lacks: {', '.join(extra)}")
@@ -230,22 +284,44 @@ def _folder(folder: Path) -> _Found:
     return _Found(classes, part, val_part, notes=notes + val_notes, **photos)
 
 
-def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
-    """Class names in order, files with labels, and what was passed over."""
+def parts(folder: Path) -> dict[str, Path]:
+    """Where the class folders lie: in train/ and the held-out folders beside it, in that order, or in "" itself."""
+    train = folder / "train"
+    if not (train.is_dir() and any(entry.is_dir() for entry in train.iterdir())):  # else a class of that name
+        return {"": folder}
+    return {"train": train} | {name: folder / name for name in HELD_OUT if (folder / name).is_dir()}
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The class folders in a part, in order. Raises InputError where there are none."""
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    loose = sum(1 for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in EXTENSIONS)
     if not classes:
+        loose = len(_loose(folder))
         what = f"{loose} images, but no sub-folder for each class" if loose else "no sub-folder for each class"
         raise InputError(f"{folder} holds {what}; put each class's images into a folder of the class's name")
     if {entry.name for entry in classes} <= set(HELD_OUT):
         raise InputError(f"{folder} holds {' and '.join(entry.name for entry in classes)}/ but no train/")
+    return classes
+
+
+def class_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images of a class folder and its other files, each in order; what is hidden counts for nothing."""
+    inside = sorted(entry for entry in folder.rglob("*") if entry.is_file() and not _hidden(entry, folder))
+    images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS]
+    return images, [entry for entry in inside if entry.suffix.lower() not in EXTENSIONS]
+
+
+def _loose(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in EXTENSIONS]
+
+
+def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
+    """Class names in order, files with labels, and what was passed over."""
+    classes, loose = class_folders(folder), len(_loose(folder))
     files, labels, strays, empty = [], [], 0, []
     for label, class_folder in enumerate(classes):
-        inside = sorted(
-            entry for entry in class_folder.rglob("*") if entry.is_file() and not _hidden(entry, class_folder)
-        )
-        images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS]
-        strays += len(inside) - len(images)
+        images, others = class_files(class_folder)
+        strays += len(others)
         if not images:
             empty.append(class_folder)
         files += images
@@ -270,13 +346,13 @@ def _hidden(entry: Path, folder: Path) -> bool:
 # ---- from what was found to what is trained on
 
 
-def _split(found: _Found, config: DataConfig) -> _Found:
-    """Hold out `val_fraction` of each class."""
+def _split(found: _Found, config: DataConfig, keep_lone: bool = False) -> _Found:
+    """Hold out `val_fraction` of each class; with `keep_lone` nothing of a class of one image."""
     part, rng = found.train, np.random.default_rng(config.split_seed)
     val: list[int] = []
     for label, name in enumerate(found.classes):
         own = np.flatnonzero(part.labels == label)
-        if len(own) < 2:
+        if len(own) < 2 and not keep_lone:
             raise InputError(
                 f"class {name!r} of {config.source} has one image only; "
                 f"it needs two, one to train and one to validate on"
@@ -331,12 +407,14 @@ def _training_geometry(preprocess: Preprocess, augment: AugmentConfig) -> Geomet
 
 
 def _read(
-    part: _Part, home: Path, config: DataConfig, geometry: Geometry | Crops, what: str
+    part: _Part, cache: Path, config: DataConfig, geometry: Geometry | Crops, what: str
 ) -> tuple[Split, dict[Path, str]]:
     if isinstance(part.images, np.ndarray):
         return Split(ArrayImages(_scale(part.images, geometry)), part.labels, part.names), {}
+    if not all(isinstance(image, Path) for image in part.images):
+        return Split(ArrayImages(_fit_each(part, geometry)), part.labels, part.names), {}
     keep = config.cache == "auto"
-    images, bad = decode_files(part.images, geometry, cache_folder(home), keep, config.workers, what)
+    images, bad = decode_files(part.images, geometry, cache, keep, config.workers, what)
     good = np.array([i for i, file in enumerate(part.images) if file not in bad], dtype=int)
     return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad
 
@@ -347,6 +425,17 @@ def _scale(pixels: np.ndarray, geometry: Geometry | Crops) -> np.ndarray:
     if plain and pixels.shape[1] == pixels.shape[2] == geometry.resize:
         return np.ascontiguousarray(centre(pixels, geometry.size))
     return np.stack([geometry.fit(as_image(image, geometry.channels)) for image in pixels])
+
+
+def _fit_each(part: _Part, geometry: Geometry | Crops) -> np.ndarray:
+    """What `geometry` makes of pictures of any kinds and sizes."""
+    pixels = []
+    for image, name in zip(part.images, part.names, strict=True):
+        try:
+            pixels.append(geometry.fit(as_image(image, geometry.channels)))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    return np.stack(pixels)
 
 
 def _tell_bad(bad: dict[Path, str], policy: str) -> str:
