@@ -57,9 +57,7 @@ def build_model(config: Config, data: Dataset) -> nn.Module:
         torch.manual_seed(config.train.seed)
         classes = model.num_classes or len(data.classes)
         if model.head == "probe" and classes != len(data.classes):
-            raise InputError(
-                f"model.num_classes is {classes}, but a probe only knows the {len(data.classes)} it saw"
-            )
+            raise InputError(f"model.num_classes is {classes}, but a probe only knows the {len(data.classes)} it saw")
         net = zoo.create(
             model.name,
             model.pretrained,

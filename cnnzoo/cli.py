@@ -1,17 +1,20 @@
 """The command line: commands, printing and exit codes, all here and only here.
 
 Commands are typed functions: what stands before `*` is given by place, what stands after it by `--name`.
-Exit codes: 0 done; 2 wrong input, told in one line; 130 and 143 Ctrl-C and SIGTERM, after saving.
+Exit codes: 0 done; 1 checked, with errors found; 2 wrong input, told in one line; 130 and 143 Ctrl-C and SIGTERM, after
+saving.
 """
 
 import argparse
 import dataclasses
 import inspect
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from json import dumps
 from pathlib import Path
 from typing import get_origin
@@ -163,21 +166,198 @@ def train(options: Sequence[str]) -> None:
             sys.exit(128 + caught[0])
 
 
+def check(
+    folder: str,
+    *,
+    model: str | None = None,
+    pretrained: bool | str = True,
+    near: float = 0.95,
+    fix: str | None = None,
+    out: str | None = None,
+    workers: int = 0,
+    json: bool = False,
+) -> int:
+    """Tell whether a folder of photos is fit to learn from: damaged and odd files, duplicates, leaks, doubtful labels.
+
+    The exit code is 1 where there are errors; with --fix, where there are some that copying could not mend.
+
+    Args:
+        folder: a folder of class folders, perhaps in train/ and val/.
+        model: a net or a run folder, to tell which labels its features contradict, and which photos are small for it.
+        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
+        near: how like each other two photos must be to count as one, up to 1.
+        fix: copy the good photos into this new folder, and name there in left_out.csv what was left out.
+        out: write every finding into this table (.csv, .json, .parquet).
+        workers: threads that open files; 0 is one for each core.
+        json: print JSON.
+    """
+    from cnnzoo import tables
+    from cnnzoo.transfer import doctor
+
+    if out:
+        tables.check(out)
+    if fix:
+        doctor.room_for_copies(folder, fix)
+    options = {"model": model, "pretrained": pretrained, "near": near, "workers": workers}
+    checkup = doctor.check(folder, **options, tell=lambda line: print(line, file=sys.stderr))
+    if out:
+        checkup.write(out)
+    fixed = doctor.fix(checkup, fix) if fix else None
+    if json:
+        print(dumps(checkup.to_dict() | ({"fixed": fixed.to_dict()} if fixed else {})))
+    else:
+        print(checkup)
+        if fixed:
+            print(f"\n{fixed}")
+    return int(bool(fixed.remaining) if fixed else not checkup.sound)
+
+
+def probe(
+    folder: str,
+    *,
+    model: str | None = None,
+    pretrained: bool | str = True,
+    classifier: str = "auto",
+    views: int = 1,
+    seed: int = 0,
+    run: str | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Fit shallow classifiers on a frozen net's features, in seconds; the best becomes the head of a run's net.
+
+    Args:
+        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        model: the net, see cnnzoo list; by default resnet50 where there is a GPU, else resnet18.
+        pretrained: its weights: nothing (the best known), a tag, a file or a run folder.
+        classifier: logistic, knn, svm, centroid, ridge, mlp, or auto, the best of them by cross-validation.
+        views: of each training image: one as evaluation sees it, the others mirrored and cropped at random.
+        seed: of the folds and the views.
+        run: the run folder; by default runs/MODEL_FOLDER_probe.
+        overrides: any key of the config, as --data.val_fraction 0.3; see cnnzoo train --help.
+    """
+    from cnnzoo import learn
+
+    options = {"classifier": classifier, "views": views, "seed": seed, "run": run, "overrides": overrides}
+    _go_on_with(learn.probe(folder, model, pretrained, **options, tell=tell))
+
+
+def finetune(
+    folder: str,
+    *,
+    model: str | None = None,
+    pretrained: bool | str = True,
+    mode: str = "staged",
+    epochs: str | None = None,
+    budget: str | None = None,
+    lr: str | None = None,
+    batch_size: int = 32,
+    balance: str = "none",
+    views: int = 1,
+    seed: int = 0,
+    run: str | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
+
+    Args:
+        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        model: the net, see cnnzoo list; by default resnet50 where there is a GPU, else resnet18.
+        pretrained: its weights: nothing (the best known), a tag, a file or a run folder.
+        mode: probe (nothing of the net moves), head (the head alone), staged (the last stage, then all) or full.
+        epochs: of each phase: one number for head and full, two such as 2,4 for staged.
+        budget: how long everything may take, such as 90s, 10m or 2h; the epochs follow from it.
+        lr: the rate of the head, the stages before it taking smaller ones; find tries rates out first, on a copy.
+        batch_size: images to a step.
+        balance: none; loss (each class weighs the same) or sampler (each class is drawn equally often).
+        views: of each training image that features are taken of.
+        seed: of everything random.
+        run: the run folder; by default runs/MODEL_FOLDER_MODE.
+        overrides: any key of the config, as --augment.mixup 0; see cnnzoo train --help.
+    """
+    from cnnzoo import learn
+
+    options = {"mode": mode, "batch_size": batch_size, "balance": balance, "views": views, "seed": seed, "run": run}
+    options |= {"epochs": epochs and _whole_numbers(epochs), "budget": budget and _seconds(budget), "lr": _rate(lr)}
+    with stop_on_signals() as caught:
+        try:
+            done = learn.finetune(
+                folder, model, pretrained, **options, overrides=overrides, tell=tell, should_stop=lambda: bool(caught)
+            )
+        except Interrupted as interrupted:
+            tell(f"stopped by {caught[0].name} and saved; go on by: cnnzoo train --resume {interrupted}")
+            sys.exit(128 + caught[0])
+    _go_on_with(done)
+
+
+def _go_on_with(run) -> None:
+    uses = (f"predict {run.path} PHOTOS", f"evaluate {run.path}", f"export {run.path} --out FILE")
+    tell(f"go on with: {', '.join(f'cnnzoo {use}' for use in uses)}")
+
+
+def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: int = 0, json: bool = False) -> None:
+    """Probe several nets on a folder of photos and rank them by accuracy, speed and size.
+
+    Args:
+        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        models: nets, NET.TAG or wildcard patterns between commas; by default a selection of small and large ones.
+        budget: how long it may take, such as 90s, 10m or 2h.
+        seed: of the folds.
+        json: print JSON.
+    """
+    from cnnzoo import learn
+
+    names = models.split(",") if models else ()
+    say = (lambda line: print(line, file=sys.stderr)) if json else tell
+    ranking = learn.pick(folder, names, budget=_seconds(budget), seed=seed, tell=say)
+    if json:
+        print(dumps(ranking.to_dict()))
+        return
+    print(ranking)
+    for name, why in ranking.missing.items():
+        print(f"{name}: {why}", file=sys.stderr)
+    best = ranking.candidates[0]
+    print(f"go on with: cnnzoo finetune {folder} --model {best.model} --pretrained {best.tag}")
+
+
+def _seconds(duration: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", duration.strip())
+    if not match or not float(match[1]):
+        raise InputError(f"--budget is {duration}, but must be a duration such as 90s, 10m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _whole_numbers(text: str) -> list[int]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise InputError(f"--epochs is {text}, but must be whole numbers between commas, such as 2,4")
+    return [int(number) for number in text.split(",")]
+
+
+def _rate(text: str | None) -> float | str | None:
+    if text in (None, "find"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--lr is {text}, but must be a number or find") from None
+
+
 def evaluate(
     run_or_model: str,
     *,
     data: str | None = None,
+    against: str | None = None,
     pretrained: bool | str = False,
     root: str | None = None,
     crops: int = 1,
     device: str = "auto",
     json: bool = False,
 ) -> None:
-    """Judge a trained net on images it was not trained on: top-1, top-5, loss, and each class's precision and recall.
+    """Judge a trained net on images it was not trained on, or compare two: how good, how sure, and where it errs.
 
     Args:
         run_or_model: a run folder, a model.safetensors, or a net's name together with --pretrained.
         data: a data set's name or a folder; by default what the run was validated on.
+        against: another of the kind of run_or_model; tells whether their difference may be chance.
         pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         root: where named data sets lie.
         crops: 1, or the mean over 10 (AlexNet's) or 144 (GoogLeNet's) crops of each image.
@@ -186,7 +366,11 @@ def evaluate(
     """
     import cnnzoo
 
-    result = cnnzoo.evaluate(run_or_model, data, pretrained=pretrained, root=root, crops=crops, device=device)
+    options = {"pretrained": pretrained, "root": root, "crops": crops, "device": device}
+    if against is None:
+        result = cnnzoo.evaluate(run_or_model, data, **options)
+    else:
+        result = cnnzoo.compare_runs(run_or_model, against, data, **options)
     print(dumps(result.to_dict()) if json else result)
 
 
@@ -197,40 +381,62 @@ def predict(
     pretrained: bool | str = False,
     out: str | None = None,
     top: int = 5,
-    batch_size: int = 64,
+    min_confidence: float = 0.0,
+    batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
     """Name what is in images. A file that cannot be read keeps its row and says why.
 
     Args:
         run_or_model: a run folder, a model.safetensors, or a net's name together with --pretrained.
-        images: files, or folders of them.
+        images: files, folders with all in them, or patterns in quotes, such as 'photos/**/*.jpg'.
         pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
-        out: write a CSV with the columns file, top1 …, prob1 …, error instead of printing a table.
+        out: write a table (.csv, .json, .parquet) with the columns file, top1 …, prob1 …, abstain, error.
         top: how many classes to name.
-        batch_size: images to a forward pass.
+        min_confidence: abstain from an answer where the most likely class is less likely than this, such as 0.6.
+        batch_size: images to a forward pass; by default 16 on a CPU, else 128.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
     """
-    import cnnzoo
-    from cnnzoo import checkpoint, zoo
+    from cnnzoo import tables, zoo
+    from cnnzoo.predict import Pictures, Tally, join, stream, write
 
-    for option, value in (("--top", top), ("--batch-size", batch_size)):
-        if value < 1:
-            raise InputError(f"{option} is {value}, but must be at least 1")
-    net, _ = zoo.open_net(run_or_model, pretrained)
-    result = cnnzoo.predict(net, images, batch_size=batch_size, device=device)
+    if top < 1:
+        raise InputError(f"--top is {top}, but must be at least 1")
     if out:
-        checkpoint.write(Path(out), result.to_csv(top).encode())
-        print(f"{len(result):,} rows in {out}")
+        tables.check(out)
+    pictures = Pictures(images)
+    net, _ = zoo.open_net(run_or_model, pretrained)
+    options = {"batch_size": batch_size, "min_confidence": min_confidence, "device": device}
+    tally = Tally()
+    parts = tally.watch(stream(net, pictures, **options))
+    if out:
+        write(out, parts, top)
+        print(f"{tally.images:,} rows in {out}")
     else:
-        width = max(map(len, result.files))
-        for file, best, error in zip(result.files, result.top(top), result.errors, strict=True):
-            print(f"{file:<{width}}  {error or '  '.join(f'{name} {probability:.1%}' for name, probability in best)}")
-    unread = [f"{file}: {error}" for file, error in zip(result.files, result.errors, strict=True) if error]
-    if len(unread) == len(result):
-        raise InputError(f"no image could be read ({'; '.join(unread[:3])})")
-    if unread:
-        print(f"{len(unread)} of {len(result)} images could not be read", file=sys.stderr)
+        print("\n".join(join(parts).lines(top)))
+    if pictures.passed_over:
+        print(f"{pictures.passed_over:,} other files passed over for want of an image's ending", file=sys.stderr)
+    if tally.unread == tally.images:
+        raise InputError(f"no image could be read ({'; '.join(tally.examples)})")
+    for note in tally.notes():
+        print(note, file=sys.stderr)
+
+
+def export(
+    run_or_model: str, *, out: str, format: str = "onnx", pretrained: bool | str = False, raw: bool = False
+) -> None:
+    """Write a trained net as one file that runs without cnnzoo: a uint8 image in, probabilities out.
+
+    Args:
+        run_or_model: a run folder, a model.safetensors, or a net's name together with --pretrained.
+        out: the file to write.
+        format: onnx, for onnxruntime and its like, or torch, for torch.export.load.
+        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
+        raw: leave preprocessing and softmax out: preprocessed float32 in, logits out.
+    """
+    import cnnzoo
+
+    print(cnnzoo.export(run_or_model, out, format=format, preprocess=not raw, pretrained=pretrained))
 
 
 def weights(options: Sequence[str]) -> None:
@@ -383,16 +589,22 @@ COMMANDS: dict[str, Callable] = {
     "summary": summary,
     "compare": compare,
     "train": train,
+    "check": check,
+    "pick": pick,
+    "probe": probe,
+    "finetune": finetune,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "weights": weights,
     "report": report,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code."""
+    """Run a command. Returns the exit code, which is 0 where the command returns none."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    code = 0
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_overview(COMMANDS, "cnnzoo"))
@@ -403,8 +615,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif arguments[0] in ("train", "weights"):  # which have options, or commands, of their own
             COMMANDS[arguments[0]](arguments[1:])
         else:
-            function = COMMANDS[arguments[0]]
-            function(**vars(_parser(arguments[0], function).parse_args(arguments[1:])))
+            function, given = COMMANDS[arguments[0]], arguments[1:]
+            options = {}
+            if "overrides" in inspect.signature(function).parameters:
+                given, options["overrides"] = _keys_of_config(given)
+            code = function(**vars(_parser(arguments[0], function).parse_args(given)), **options) or 0
         sys.stdout.flush()
     except (InputError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader has seen enough, as head does
@@ -417,7 +632,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cnnzoo: stopped", file=sys.stderr)
         return 130
-    return 0
+    return code
 
 
 def tell(line: str) -> None:
@@ -448,6 +663,8 @@ def _parser(name: str, function: Callable) -> Parser:
     help_of = {param.arg_name: param.description for param in doc.params}
     parser = Parser(prog=f"cnnzoo {name}", description=doc.short_description)
     for key, parameter in inspect.signature(function).parameters.items():
+        if key == "overrides":  # which _keys_of_config has taken out
+            continue
         kind, default = parameter.annotation, parameter.default
         about = {"help": help_of[key]}
         if parameter.kind is parameter.KEYWORD_ONLY:
@@ -458,6 +675,8 @@ def _parser(name: str, function: Callable) -> Parser:
                 parser.add_argument(
                     option, nargs="?", const=True, default=default, type=kind, metavar="WEIGHTS", **about
                 )
+            elif default is parameter.empty:
+                parser.add_argument(option, type=kind, required=True, **about)
             else:
                 parser.add_argument(option, type=kind, default=default, **about)
         elif get_origin(kind) is list:
@@ -468,6 +687,19 @@ def _parser(name: str, function: Callable) -> Parser:
         else:
             parser.add_argument(key, type=kind, nargs="?", default=default, **about)
     return parser
+
+
+def _keys_of_config(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and those that set a key of the config: --section.key VALUE or --section.key=VALUE."""
+    own, keys = [], []
+    waiting = iter(arguments)
+    for word in waiting:
+        name, equals, _ = word.partition("=")
+        if not (name.startswith("--") and "." in name):
+            own.append(word)
+        else:
+            keys += [word] if equals else [word, *islice(waiting, 1)]
+    return own, keys
 
 
 def _overview(commands: Mapping[str, Callable], prefix: str) -> str:

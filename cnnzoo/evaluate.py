@@ -1,5 +1,6 @@
-"""How good a trained net is on images it has not seen."""
+"""How good a trained net is on images it has not seen, how sure that is, and whether another is better."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from tqdm import tqdm
 
-from cnnzoo import zoo
+from cnnzoo import calibrate, zoo
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
@@ -17,6 +18,9 @@ from cnnzoo.data.crops import COUNTS
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
 from cnnzoo.train.validation import logits
+
+FEW_CLASSES = 12  # up to which a confusion matrix can be read
+CHANCE = 0.05  # of a difference this large between equals, from which on it passes for chance
 
 
 @dataclass(frozen=True)
@@ -27,32 +31,68 @@ class Evaluation:
     count: int
     top1: float  # fractions
     top5: float
+    interval: tuple[float, float]  # of top1: 95 %, Wilson's
     loss: float  # mean cross-entropy
     confusion: np.ndarray  # (K, K): row the true class, column the predicted one
     precision: np.ndarray  # (K,)
     recall: np.ndarray  # (K,)
+    calibration_error: float  # of softmax(logits), over 15 bins
+    calibrated_error: float  # of softmax(logits / temperature)
+    temperature: float | None  # None: each half of the images has the one that suits the other half
 
     def __str__(self) -> str:
-        lines = [f"top-1 {self.top1:.2%}   top-5 {self.top5:.2%}   loss {self.loss:.4f}   {self.count:,} images"]
+        low, high = self.interval
+        lines = [
+            f"top-1 {self.top1:.2%} (95% interval {low:.1%} to {high:.1%})   top-5 {self.top5:.2%}   "
+            f"loss {self.loss:.4f}   {self.count:,} images",
+            self._calibration(),
+        ]
+        few = len(self.classes) <= FEW_CLASSES
+        named = [_shortened(name, 10) for name in self.classes] if few else []
+        widths = [max(len(name), len(str(self.confusion.max()))) for name in named]
         width = max(len("class"), *map(len, self.classes))
-        lines.append(f"{'class':<{width}}  images  precision  recall")
-        for row in zip(self.classes, self.confusion.sum(axis=1), self.precision, self.recall, strict=True):
-            lines.append(f"{row[0]:<{width}}  {row[1]:>6}  {row[2]:>9.1%}  {row[3]:>6.1%}")
+        heads = "".join(f"  {name:>{wide}}" for name, wide in zip(named, widths, strict=True))
+        lines.append(f"{'class':<{width}}  images  precision  recall{'   taken for' if few else ''}{heads}")
+        for row in zip(self.classes, self.confusion, self.precision, self.recall, strict=True):
+            counts = "".join(f"  {count:>{wide}}" for count, wide in zip(row[1], widths, strict=False))
+            gap = " " * len("   taken for") if few else ""
+            lines.append(f"{row[0]:<{width}}  {row[1].sum():>6}  {row[2]:>9.1%}  {row[3]:>6.1%}{gap}{counts}")
         return "\n".join(lines)
+
+    def _calibration(self) -> str:
+        before = f"calibration error {self.calibration_error:.2%}"
+        if self.temperature is None:
+            return (
+                f"{before}, by temperature {self.calibrated_error:.2%} "
+                f"(fitted on one half of these images and judged on the other)"
+            )
+        if self.temperature == 1:
+            return before
+        return f"{before}, at the run's temperature of {self.temperature:.3g} {self.calibrated_error:.2%}"
 
     def to_dict(self) -> dict:
         values = {
             "top1": self.top1,
+            "interval": list(self.interval),
             "top5": self.top5,
             "loss": self.loss,
             "images": self.count,
+            "calibration_error": self.calibration_error,
+            "calibrated_error": self.calibrated_error,
+            "temperature": self.temperature,
             "classes": list(self.classes),
         }
         return values | {key: getattr(self, key).tolist() for key in ("precision", "recall", "confusion")}
 
 
-def measure(outputs: np.ndarray, targets: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
-    """Figures from logits `(N, K)` and targets `(N,)`."""
+def measure(
+    outputs: np.ndarray, targets: np.ndarray, classes: tuple[str, ...], temperature: float | None = None
+) -> Evaluation:
+    """Figures from logits `(N, K)` and targets `(N,)`.
+
+    Without a `temperature` these are the images on which it is fitted, so that each half of them is judged at the
+    temperature that suits the other half.
+    """
     scores, truth = torch.from_numpy(outputs), torch.from_numpy(targets)
     best = scores.topk(min(5, scores.shape[1])).indices
     hits = best == truth[:, None]
@@ -63,9 +103,66 @@ def measure(outputs: np.ndarray, targets: np.ndarray, classes: tuple[str, ...]) 
     precision, recall, _, _ = precision_recall_fscore_support(
         targets, predicted, labels=np.arange(len(classes)), zero_division=0.0
     )
-    loss = torch.nn.functional.cross_entropy(scores.double(), truth).item()
-    top1, top5 = hits[:, 0].double().mean().item(), hits.any(1).double().mean().item()
-    return Evaluation(classes, len(targets), top1, top5, loss, confusion, precision, recall)
+    calibrated = (
+        calibrate.cross_fitted(outputs, targets) if temperature is None else calibrate.softmax(outputs, temperature)
+    )
+    return Evaluation(
+        classes,
+        count=len(targets),
+        top1=hits[:, 0].double().mean().item(),
+        top5=hits.any(1).double().mean().item(),
+        interval=calibrate.wilson_interval(hits[:, 0].sum().item(), len(targets)),
+        loss=torch.nn.functional.cross_entropy(scores.double(), truth).item(),
+        confusion=confusion,
+        precision=precision,
+        recall=recall,
+        calibration_error=calibrate.calibration_error(calibrate.softmax(outputs), targets),
+        calibrated_error=calibrate.calibration_error(calibrated, targets),
+        temperature=temperature,
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two nets, judged on the same N images."""
+
+    names: tuple[str, str]
+    evaluations: tuple[Evaluation, Evaluation]
+    only_first: int  # images on which the first net alone is right
+    only_second: int
+    interval: tuple[float, float]  # of the difference: 95 %, Agresti and Min's
+    p: float  # of McNemar's exact test: how often equals differ this much
+
+    @property
+    def difference(self) -> float:
+        """Of the accuracies, first minus second, as a fraction."""
+        return (self.only_first - self.only_second) / self.evaluations[0].count
+
+    def __str__(self) -> str:
+        width = max(len("difference"), *map(len, self.names))
+        lines = [f"{'':<{width}}    top-1  95% interval"]
+        for name, result in zip(self.names, self.evaluations, strict=True):
+            low, high = result.interval
+            lines.append(f"{name:<{width}}  {result.top1:>7.2%}  {low:.1%} to {high:.1%}")
+        low, high = self.interval
+        points = [f"{100 * share:+.1f}" for share in (low, high)]
+        lines.append(f"{'difference':<{width}}  {100 * self.difference:>+6.2f}   {' to '.join(points)} points")
+        first, second = self.names
+        lines.append(f"{first} alone is right on {self.only_first:,} images, {second} alone on {self.only_second:,}")
+        points, count = 100 * abs(self.difference), self.evaluations[0].count
+        verdict = "can well be chance" if self.p >= CHANCE else "is unlikely to be chance"
+        lines.append(f"the difference of {points:.1f} points over {count:,} images {verdict} (p = {self.p:.2g})")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        return {
+            "runs": [{"name": n} | e.to_dict() for n, e in zip(self.names, self.evaluations, strict=True)],
+            "difference": self.difference,
+            "interval": list(self.interval),
+            "p": self.p,
+            "only_first": self.only_first,
+            "only_second": self.only_second,
+        }
 
 
 def evaluate(
@@ -86,12 +183,79 @@ def evaluate(
 
     Raises InputError where there is nothing to judge, or where the data has classes that the net does not know.
     """
+    judged = _judge(run_or_model, data, pretrained, root, crops, batch_size, device)
+    return measure(judged.outputs, judged.targets, judged.classes, judged.temperature)
+
+
+def compare_runs(
+    first: str | Path,
+    second: str | Path,
+    data: str | None = None,
+    *,
+    pretrained: bool | str = False,
+    root: str | None = None,
+    crops: int = 1,
+    batch_size: int = 256,
+    device: str = "auto",
+) -> Comparison:
+    """Whether one net is better than another or just luckier, on images that neither was trained on.
+
+    Arguments as those of `evaluate`; `pretrained` goes for both where they are names of nets.
+
+    Raises InputError where the two are judged on different images, or know different classes.
+    """
+    names = (str(first), str(second))
+    judged = [_judge(name, data, pretrained, root, crops, batch_size, device) for name in names]
+    images = [[os.path.realpath(name) for name in one.images] for one in judged]
+    if set(images[0]) != set(images[1]):
+        sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
+        raise InputError(
+            f"{first} is judged on {sizes[0]} images and {second} on {sizes[1]}, of which {shared:,} are the same, and "
+            f"only on the same ones do they compare; name some that neither was trained on by --data"
+        )
+    if strangers := sorted(set(judged[0].classes) ^ set(judged[1].classes)):
+        raise InputError(
+            f"{first} and {second} do not know the same classes, so they do not compare: {', '.join(strangers[:10])}"
+        )
+    right = [one.outputs.argmax(axis=1) == one.targets for one in judged]
+    place = {name: i for i, name in enumerate(images[1])}
+    right[1] = right[1][[place[name] for name in images[0]]]
+    return Comparison(
+        names,
+        tuple(measure(one.outputs, one.targets, one.classes, one.temperature) for one in judged),
+        only_first=int((right[0] & ~right[1]).sum()),
+        only_second=int((right[1] & ~right[0]).sum()),
+        interval=calibrate.paired_interval(*right),
+        p=calibrate.mcnemar(*right),
+    )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a net says of images."""
+
+    outputs: np.ndarray  # (N, K)
+    targets: np.ndarray  # (N,)
+    classes: tuple[str, ...]
+    images: tuple[str, ...]  # names
+    temperature: float | None  # None where it was fitted on these images
+
+
+def _judge(
+    run_or_model: str | Path,
+    data: str | None,
+    pretrained: bool | str,
+    root: str | None,
+    crops: int,
+    batch_size: int,
+    device: str,
+) -> _Judged:
     if crops not in COUNTS:
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by --data")
-    is_own = own is not None and data in (None, own.source)
+    is_own = own is not None and (data is None or _same(data, own.source))
     chosen = own if is_own else DataConfig(source=data)
     if root is not None:
         chosen = replace(chosen, root=root)
@@ -104,7 +268,20 @@ def evaluate(
     outputs, targets = logits(
         judged.to(where), tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None)
     )
-    return measure(outputs.numpy(), targets.numpy(), names)
+    temperature = None if is_own else getattr(net, "temperature", 1.0) if crops == 1 else 1.0
+    return _Judged(outputs.numpy(), targets.numpy(), names, part.names, temperature)
+
+
+def _same(data: str, source: str) -> bool:
+    """Whether two names mean the same source: a folder may be spelt in many ways."""
+    if data == source or not sources.NAMED.keys().isdisjoint((data, source)):
+        return data == source
+    a, b = Path(data).expanduser(), Path(source).expanduser()
+    return a.is_dir() and b.is_dir() and a.samefile(b)
+
+
+def _shortened(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 class MeanOfCrops(torch.nn.Module):

@@ -1,23 +1,24 @@
-"""From image files to class names: a bad file keeps its row and says why."""
+"""From images to class names: a bad file keeps its row and says why."""
 
-import csv
-import io
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from cnnzoo import zoo
+from cnnzoo import inference, tables, zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, normalise
+from cnnzoo.data.pictures import Pictures, read_ahead
+from cnnzoo.data.preprocess import Preprocess, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
+
+FEW = 100  # images that the net as it is gets through before its fast form would be ready
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,19 @@ class Predictions:
     probabilities: np.ndarray  # (N, K) float32; rows of images that could not be read are NaN
     errors: tuple[str, ...]  # what is wrong with an image, "" where nothing is
     classes: tuple[str, ...]
+    upscaled: np.ndarray  # (N,) bool: the image has fewer pixels than the net takes
+    min_confidence: float = 0.0
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    @property
+    def abstain(self) -> np.ndarray:
+        """`(N,)` bool: no answer to rely on, as no class reaches `min_confidence`, or the image could not be read."""
+        return ~(self.probabilities.max(axis=1) >= self.min_confidence)
 
     def top(self, many: int) -> list[list[tuple[str, float]]]:
         """For each image its most likely classes with their probabilities, most likely first; empty where there is an
@@ -40,98 +51,155 @@ class Predictions:
         rows = zip(order, self.probabilities, self.errors, strict=True)
         return [[] if error else [(self.classes[k], float(p[k])) for k in best] for best, p, error in rows]
 
+    def lines(self, many: int = 5) -> list[str]:
+        """For each image a line for a person: the file, and its most likely classes or what is wrong with it."""
+        width = max(map(len, self.files), default=0)
+        told = zip(self.files, self.top(many), self.abstain, self.errors, strict=True)
+        return [
+            f"{file:<{width}}  {'unsure: ' if abstain and not error else ''}"
+            f"{error or '  '.join(f'{name} {p:.1%}' for name, p in best)}"
+            for file, best, abstain, error in told
+        ]
+
+    def columns(self, many: int = 5) -> dict[str, type]:
+        """What a table of the `many` most likely classes consists of: file, top1 …, prob1 …, abstain, error."""
+        numbers = range(1, min(many, len(self.classes)) + 1)
+        names, probabilities = ({f"{what}{n}": kind for n in numbers} for what, kind in (("top", str), ("prob", float)))
+        return {"file": str, **names, **probabilities, "abstain": bool, "error": str}
+
+    def rows(self, many: int = 5) -> Iterator[dict[str, Any]]:
+        """For each image the values of `columns`, by their names; None where there is nothing to say."""
+        names = self.columns(many)
+        told = zip(self.files, self.top(many), self.abstain.tolist(), self.errors, strict=True)
+        for file, best, abstain, error in told:
+            said = [*(name for name, _ in best), *(round(p, 6) for _, p in best)] or [None] * (len(names) - 3)
+            yield dict(zip(names, [file, *said, abstain, error or None], strict=True))
+
     def to_csv(self, many: int = 5) -> str:
-        """Columns file, top1 …, prob1 …, error."""
-        many = min(many, len(self.classes))
-        text = io.StringIO()
-        writer = csv.writer(text)
-        numbers = range(1, many + 1)
-        writer.writerow(["file", *(f"top{n}" for n in numbers), *(f"prob{n}" for n in numbers), "error"])
-        for file, best, error in zip(self.files, self.top(many), self.errors, strict=True):
-            best = best or [("", None)] * many
-            probabilities = ("" if p is None else f"{p:.6f}" for _, p in best)
-            writer.writerow([file, *(name for name, _ in best), *probabilities, error])
-        return text.getvalue()
+        """A table of `columns`."""
+        return tables.to_csv(self.rows(many), self.columns(many))
 
 
 def predict(
     model_or_run: nn.Module | Run | str | Path,
-    images: Sequence[str | Path | np.ndarray],
+    images: str | Path | Iterable,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
+    min_confidence: float = 0.0,
     device: str | None = None,
 ) -> Predictions:
-    """Class probabilities for files, folders of files, PIL images or uint8 arrays.
+    """Class probabilities for photos.
 
-    A file that cannot be read keeps its row, with the reason in `errors`. Images stream, so thousands fit. A module
-    stays on its device unless `device` names another; a run goes to the best one there is.
+    Args:
+        model_or_run: a net, a run, or a run's folder or model.safetensors. A net stays on its device unless `device`
+            names another; a run goes to the best one there is.
+        images: files, folders, patterns, PIL images, uint8 arrays: see `Pictures`.
+        batch_size: images to a forward pass; None is 16 on a CPU, which more do not make faster, else 128.
+        min_confidence: if the most likely class is less likely than this, the image has no answer.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+
+    Returns:
+        Predictions. Their probabilities are calibrated by the temperature that the run found on its validation images.
+        A file that cannot be read keeps its row, with the reason in `errors`.
+
+    Raises:
+        InputError: where there is nothing to predict on; for an array that is no picture; for a net that takes
+            neither colour nor grey images.
     """
+    options = {"batch_size": batch_size, "min_confidence": min_confidence, "device": device}
+    return join(stream(model_or_run, images, **options))
+
+
+def join(parts: Iterable[Predictions]) -> Predictions:
+    """What `stream` yields, as one."""
+    parts = list(parts)
+    files, errors = (tuple(chain.from_iterable(getattr(part, name) for part in parts)) for name in ("files", "errors"))
+    probabilities, upscaled = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("probabilities", "upscaled")
+    )
+    return replace(parts[0], files=files, probabilities=probabilities, errors=errors, upscaled=upscaled)
+
+
+def stream(
+    model_or_run: nn.Module | Run | str | Path,
+    images: str | Path | Iterable,
+    *,
+    batch_size: int | None = None,
+    min_confidence: float = 0.0,
+    device: str | None = None,
+) -> Iterator[Predictions]:
+    """`predict` for any number of images: batch by batch, and what is yielded is all that takes memory."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, but must be at least 1")
+    if not 0 <= min_confidence <= 1:
+        raise InputError(f"min_confidence is {min_confidence:g}, but must be between 0 and 1")
+    pictures = images if isinstance(images, Pictures) else Pictures(images)
     net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.load(model_or_run)
     preprocess = zoo.preprocessing(net)
-    classes = getattr(net, "classes", None) or tuple(map(str, range(net.num_classes)))
-    items = list(_expand(images))
-    probabilities = np.full((len(items), len(classes)), np.nan, np.float32)
-    errors = [""] * len(items)
+    if preprocess.channels not in (1, 3):
+        raise InputError(f"the net takes images of {preprocess.channels} channels, but pictures have 3, or 1 if grey")
     if net is not model_or_run or device is not None:
         net = net.to(pick_device(device or "auto"))
-    where = next(net.parameters()).device
-    training = net.training
+    batch_size = batch_size or (16 if next(net.parameters()).device.type == "cpu" else 128)
+    return _stream(net, preprocess, pictures, batch_size, min_confidence)
+
+
+def _stream(
+    net: nn.Module, preprocess: Preprocess, pictures: Pictures, batch_size: int, min_confidence: float
+) -> Iterator[Predictions]:
+    classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
+    temperature = getattr(net, "temperature", 1.0)
+    device, training = next(net.parameters()).device, net.training
     net.eval()
+    fast = net if len(pictures) < FEW or isinstance(net, inference.Optimized) else inference.optimize(net)
+    bar = tqdm(total=len(pictures), desc="predicting", unit="image", leave=False, disable=None)
     try:
-        with (
-            torch.inference_mode(),
-            tqdm(total=len(items), desc="predicting", unit="image", leave=False, disable=None) as bar,
-        ):
-            for start, pixels in _batches(items, preprocess, batch_size):
-                good = []
-                for place, image in enumerate(pixels, start):
-                    if isinstance(image, str):
-                        errors[place] = image
-                    else:
-                        good.append(place)
-                if good:
-                    batch = torch.from_numpy(np.stack([pixels[place - start] for place in good])).to(where)
-                    probabilities[good] = (
-                        net(normalise(batch, preprocess.mean, preprocess.std)).float().softmax(1).cpu().numpy()
-                    )
-                bar.update(len(pixels))
+        for batch in read_ahead(pictures, preprocess, batch_size):
+            probabilities = np.full((len(batch), len(classes)), np.nan, np.float32)
+            good = [place for place, picture in enumerate(batch) if not picture.error]
+            if good:
+                pixels = torch.from_numpy(np.stack([batch[place].pixels for place in good])).to(device)
+                with torch.inference_mode():
+                    outputs = fast(normalise(pixels, preprocess.mean, preprocess.std)).float() / temperature
+                probabilities[good] = outputs.softmax(1).cpu().numpy()
+            files, errors = tuple(picture.name for picture in batch), tuple(picture.error for picture in batch)
+            upscaled = np.array([picture.upscaled for picture in batch], dtype=bool)
+            yield Predictions(files, probabilities, errors, classes, upscaled, min_confidence)
+            bar.update(len(batch))
     finally:
+        bar.close()
         net.train(training)
-    names = tuple(str(item) if isinstance(item, str | Path) else f"image {i}" for i, item in enumerate(items))
-    return Predictions(names, probabilities, tuple(errors), tuple(classes))
 
 
-def _expand(images: Sequence) -> Iterator:
-    """Folders become the image files in them."""
-    for item in images:
-        if isinstance(item, str | Path) and Path(item).is_dir():
-            inside = sorted(
-                file for file in Path(item).rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()
-            )
-            if not inside:
-                raise InputError(f"{item} holds no images")
-            yield from inside
-        else:
-            yield item
+def write(path: str | Path, parts: Iterator[Predictions], many: int = 5) -> None:
+    """Put what `stream` yields into a table of the `many` most likely classes, see `tables.write`, as it comes."""
+    first = next(parts)
+    tables.write(path, (row for part in chain([first], parts) for row in part.rows(many)), first.columns(many))
 
 
-def _batches(items: list, preprocess: Preprocess, batch_size: int) -> Iterator[tuple[int, list[np.ndarray | str]]]:
-    """The place of each batch's first item, and for each item its pixels or what is wrong with it; one batch is read
-    ahead.
-    """
+class Tally:
+    """Counts what streams by, and tells what a person should know of it."""
 
-    def read(item) -> np.ndarray | str:
-        try:
-            return preprocess.pixels(item)
-        except InputError as error:
-            return str(error)
+    def __init__(self):
+        self.images = self.unread = self.unsure = self.upscaled = 0
+        self.examples: list[str] = []  # of what is wrong with files
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = None
-        for start in range(0, len(items), batch_size):
-            futures = [pool.submit(read, item) for item in items[start : start + batch_size]]
-            if ahead:
-                yield ahead[0], [future.result() for future in ahead[1]]
-            ahead = start, futures
-        if ahead:
-            yield ahead[0], [future.result() for future in ahead[1]]
+    def watch(self, parts: Iterable[Predictions]) -> Iterator[Predictions]:
+        """The same parts, counted."""
+        for part in parts:
+            wrong = [f"{file}: {error}" for file, error in zip(part.files, part.errors, strict=True) if error]
+            self.examples = [*self.examples, *wrong][:3]
+            self.images += len(part)
+            self.unread += len(wrong)
+            self.unsure += int(part.abstain.sum()) - len(wrong)
+            self.upscaled += int(part.upscaled.sum())
+            yield part
+
+    def notes(self) -> list[str]:
+        """A line for each thing that happened."""
+        told = {
+            "could not be read": self.unread,
+            "are unsure: no class is likely enough": self.unsure,
+            "have fewer pixels than the net takes and were scaled up": self.upscaled,
+        }
+        return [f"{many:,} of {self.images:,} images {what}" for what, many in told.items() if many]

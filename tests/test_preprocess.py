@@ -405,6 +405,57 @@ def test_image_too_large_to_decode_is_refused_with_its_size(tmp_path):
         decode(tmp_path / "map.ppm")
 
 
+# ---- large JPEGs, decoded at a fraction of their size
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    return photo(width // 16, height // 16).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least", "decoded"),
+    [
+        ((640, 480), None, (640, 480)),
+        ((640, 480), 241, (640, 480)),
+        ((640, 480), 240, (320, 240)),
+        ((640, 480), 100, (160, 120)),
+        ((640, 480), 60, (80, 60)),
+        ((640, 480), 1, (80, 60)),
+        ((648, 484), 100, (162, 121)),  # not by eight, which would cut a pixel in two
+        ((640, 481), 100, (640, 481)),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}], ids=["4:2:0", "4:4:4"])
+def test_the_shorter_side_stays_as_long_as_asked_for(size, at_least, decoded, options, tmp_path):
+    smooth(*size).save(tmp_path / "photo.jpg", quality=95, **options)
+    assert decode(tmp_path / "photo.jpg", at_least=at_least).size == decoded
+
+
+@pytest.mark.parametrize("ending", [".png", ".webp", ".tif", ".bmp"])
+def test_other_formats_are_decoded_in_full(ending, tmp_path):
+    smooth(640, 480).save(tmp_path / f"photo{ending}")
+    assert decode(tmp_path / f"photo{ending}", at_least=100).size == (640, 480)
+
+
+def test_a_progressive_jpeg_is_decoded_in_full(tmp_path):
+    smooth(640, 480).save(tmp_path / "photo.jpg", progressive=True)
+    assert decode(tmp_path / "photo.jpg", at_least=100).size == (640, 480)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_reduced_photo_shows_the_net_the_same(mode, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[274] = orientation
+    smooth(1280, 960).convert(mode).save(tmp_path / "photo.jpg", quality=95, exif=exif)
+    preprocess = Preprocess(70, 80, (0.5,) * 3, (0.5,) * 3)
+    whole, reduced = decode(tmp_path / "photo.jpg"), decode(tmp_path / "photo.jpg", at_least=240)
+    assert 4 * reduced.width == whole.width
+    difference = abs(preprocess.pixels(whole).astype(int) - preprocess.pixels(reduced))
+    assert difference.mean() < 1
+    assert difference.max() <= 4
+
+
 # ---- files that cannot be read
 
 

@@ -18,16 +18,27 @@ MAY_IMPORT = {
     "data": {"config"},
     "train": {"config"},
     "checkpoint": set(),
+    "calibrate": set(),
+    "tables": set(),
     "zoo": {"registry", "config", "models", "weights", "data", "checkpoint"},
     "receptive_field": set(),
     "summary": {"registry", "config", "data", "checkpoint", "zoo", "receptive_field"},
     "claims": {"registry", "zoo", "weights", "summary"},
     "compare": {"checkpoint", "zoo", "weights", "summary", "claims"},
-    "predict": {"registry", "config", "data", "checkpoint", "zoo"},
-    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation"},
-    "report": {"registry", "config", "data", "checkpoint", "evaluate"},
-    "run": {"registry", "config", "models", "weights", "data", "train", "checkpoint", "zoo", "evaluate", "report"},
-    "cli": {"config", "run", "checkpoint", "weights", "zoo", "evaluate", "predict", "summary", "claims"},
+    "predict": {"registry", "config", "data", "checkpoint", "zoo", "inference", "tables"},
+    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"},
+    "export": {"registry", "config", "data", "checkpoint", "zoo"},
+    "report": {"registry", "config", "data", "checkpoint", "evaluate", "calibrate"},
+    "inference": set(),
+    "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"},
+    "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
+    "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "evaluate", "report", "assemble"}
+    | {"calibrate"},
+    "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "inference", "transfer"}
+    | {"assemble", "run"},
+    "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
+    "cli": {"config", "run", "learn", "checkpoint", "weights", "zoo", "evaluate", "predict", "summary", "claims"}
+    | {"tables", "transfer"},
 }
 
 

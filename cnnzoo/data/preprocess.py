@@ -6,6 +6,7 @@ else.
 
 import math
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,22 +38,29 @@ _UPRIGHT = {
 }  # by the EXIF tag Orientation; PIL's own exif_transpose fails on tags it need not read
 
 
-def decode(file: str | Path, channels: int = 3) -> Image.Image:
-    """The image in a file, upright, as 8-bit RGB (channels 3) or grey (channels 1).
+@contextmanager
+def opened(file: str | Path, at_least: int | None = None) -> Iterator[Image.Image]:
+    """An image file of which the header is read, the pixels not yet: `upright` reads them.
 
-    Palettes, CMYK, 16 bits and EXIF rotation are resolved; transparent pixels become white; an animation gives its
-    first frame. Raises InputError that says what is wrong with the file.
+    With `at_least` a JPEG whose shorter side stays that long may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's
+    scaling), of which both sides must be multiples, so that nothing shifts. With three times the length that the
+    shorter side is resized to next (PIL's advice for `reducing_gap`), 48 photos enlarged to 12 megapixels took a third
+    of the time; the 224x224 pixels that a net sees differed by 0.1 of 255 levels on average and by 3 at most, logits of
+    SqueezeNet and GoogLeNet by 1 % of their spread, and no photo's first class changed. Progressive JPEGs, whose
+    coefficients are all held in memory whatever the scale, are decoded in full.
+
+    Raises InputError that says what is wrong with the file, also for what shows only while its pixels are read.
     """
     try:
         with _pil_limit.lifted(), Image.open(file) as image:
-            if image.width * image.height > LARGEST:
-                size = f"{image.width}x{image.height}"
-                raise InputError(f"its {size} pixels are more than the {LARGEST:,} that are decoded")
-            image.load()
-            upright = image
-            for turn in _UPRIGHT.get(image.getexif().get(0x112), ()):
-                upright = upright.transpose(turn)
-            return _to_mode(upright, "L" if channels == 1 else "RGB")
+            width, height = image.size
+            if width * height > LARGEST:
+                raise InputError(f"its {width}x{height} pixels are more than the {LARGEST:,} that are decoded")
+            if at_least and "progressive" not in image.info:
+                scales = (s for s in (8, 4, 2) if width % s == height % s == 0 and min(width, height) >= s * at_least)
+                scale = next(scales, 1)
+                image.draft(None, (width // scale, height // scale))  # does nothing to other formats than JPEG
+            yield image
     except InputError:
         raise
     except FileNotFoundError:
@@ -66,6 +74,24 @@ def decode(file: str | Path, channels: int = 3) -> Image.Image:
         why = " ".join(str(error).split())
         cut = "truncated" in why.lower() or "unexpected end" in why.lower()
         raise InputError("it is cut short" if cut else f"it is damaged ({why})") from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The pixels of an opened file, turned as its EXIF tag says."""
+    image.load()
+    for turn in _UPRIGHT.get(image.getexif().get(0x112), ()):
+        image = image.transpose(turn)
+    return image
+
+
+def decode(file: str | Path, channels: int = 3, at_least: int | None = None) -> Image.Image:
+    """The image in a file, upright, as 8-bit RGB (channels 3) or grey (channels 1), reduced as `opened` says.
+
+    Palettes, CMYK, 16 bits and EXIF rotation are resolved; transparent pixels become white; an animation gives its
+    first frame. Raises InputError that says what is wrong with the file.
+    """
+    with opened(file, at_least) as image:
+        return _to_mode(upright(image), "L" if channels == 1 else "RGB")
 
 
 class _PilLimit:
@@ -94,13 +120,15 @@ _pil_limit = _PilLimit()
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # 16 bits a pixel, or a scan in 32
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        image = Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))
+        values = np.array(image, dtype=np.float32)
+        top = 65535 if values.max(initial=0) > 255 else 255
+        values = values.clip(0, top, out=values)
+        values *= 255 / top
+        image = Image.fromarray(values.round(out=values).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 @dataclass(frozen=True)
@@ -151,14 +179,22 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
             raise InputError(
                 f"a picture is uint8 of shape (H, W) or (H, W, C), not {image.dtype} of shape {image.shape}"
+            )
+        if image.shape[2:] not in ((), (1,), (3,), (4,)):
+            raise InputError(
+                f"an array of shape {image.shape} has {image.shape[2]} channels, but {channels} are wanted "
+                f"(1, 3 and 4 are known, as grey, RGB and RGBA)"
             )
         image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     if not isinstance(image, Image.Image) or 0 in image.size:
         raise InputError(f"not a picture: {image!r}")
-    return _to_mode(image, "L" if channels == 1 else "RGB")
+    try:
+        return _to_mode(image, "L" if channels == 1 else "RGB")
+    except OSError as error:  # of an image opened elsewhere, whose pixels are only read now
+        raise InputError(f"{getattr(image, 'filename', '') or 'a picture'} cannot be read ({error})") from None
 
 
 def fit(image: Image.Image, resize: int, size: int, interpolation: str, squash: bool = False) -> np.ndarray:

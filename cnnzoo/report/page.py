@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnnzoo.checkpoint import Run
+from cnnzoo import calibrate
+from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.data.arrays import Images
 from cnnzoo.evaluate import Evaluation, measure
 
@@ -34,24 +35,28 @@ def render(run: Run, classes: Sequence[str], images: Images) -> str:
     """The page of a finished run; `images` are the validation images, in the order of the run's predictions."""
     outputs, targets = run.predictions
     result = measure(outputs, targets, tuple(classes))
+    temperature = read_card(run.model_file).get("temperature", 1.0)
     metrics, environment = run.metrics, run.environment
     best = max(metrics, key=lambda report: report["val_top1"])
     seconds = sum(report["seconds"] for report in metrics)
     command = f"cnnzoo train --config {run.config_file} --run {run.path}-again"
     figures = {
         "validation top-1": f"{result.top1:.2%}",
+        "95% interval": f"{result.interval[0]:.1%} – {result.interval[1]:.1%}",
         "top-5": f"{result.top5:.2%}",
         "loss": f"{result.loss:.4f}",
         "images judged": f"{result.count:,}",
-        "best epoch": f"{best['epoch']} of {len(metrics)}",
+        "best epoch": f"{best['epoch']} of {metrics[-1]['epoch']}",
         "training": f"{seconds:.0f} s",
     }
     sections = [
         ("", f'<div class="figures">{"".join(f"<div><b>{v}</b>{name}</div>" for name, v in figures.items())}</div>'),
         ("Curves", _picture(_curves(metrics))),
+        *([("Shallow classifiers on frozen features", _classifiers(run.probe))] if run.probe else []),
         ("Confusion matrix", _picture(_confusion(result))),
         ("Classes", _class_table(result)),
-        ("Most confident mistakes", _mistakes(outputs, targets, classes, images)),
+        ("Confidence", _picture(_reliability(outputs, targets, result))),
+        ("Most confident mistakes", _mistakes(calibrate.softmax(outputs, temperature), targets, classes, images)),
         ("Run it again", f"<pre>{html.escape(command)}</pre>"),
         ("Config", f"<pre>{html.escape(run.config_file.read_text())}</pre>"),
         ("Environment", f"<pre>{html.escape(json.dumps(environment, indent=2))}</pre>"),
@@ -108,6 +113,15 @@ def _confusion(result: Evaluation) -> Figure:
     return figure
 
 
+def _classifiers(probe: dict) -> str:
+    rows = []
+    for place, score in enumerate(probe["scores"]):
+        cv = "-" if score["cv_top1"] is None else f"{score['cv_top1']:.1%}"
+        name = f"{score['classifier']} {score['setting']}" + ("" if place else ", taken")
+        rows.append(f"<tr><td>{html.escape(name)}</td><td>{cv}</td><td>{score['val_top1']:.1%}</td></tr>")
+    return f"<table><tr><th>classifier</th><th>cross-validated</th><th>validation</th></tr>{''.join(rows)}</table>"
+
+
 def _class_table(result: Evaluation) -> str:
     rows = zip(result.classes, result.confusion.sum(axis=1), result.precision, result.recall, strict=True)
     cells = "".join(
@@ -117,15 +131,32 @@ def _class_table(result: Evaluation) -> str:
     return f"<table><tr><th>class</th><th>images</th><th>precision</th><th>recall</th></tr>{cells}</table>"
 
 
-def _mistakes(outputs: np.ndarray, targets: np.ndarray, classes: Sequence[str], images: Images) -> str:
-    shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+def _reliability(outputs: np.ndarray, targets: np.ndarray, result: Evaluation) -> Figure:
+    """How often the net is right where it is so sure (Guo et al. 2017, figure 1); larger circles are more images."""
+    figure = Figure(figsize=(4.5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color="grey", linewidth=1)
+    for label, probabilities, error in (
+        ("softmax of the logits", calibrate.softmax(outputs), result.calibration_error),
+        ("at a temperature, cross-fitted", calibrate.cross_fitted(outputs, targets), result.calibrated_error),
+    ):
+        count, confidence, accuracy = calibrate.reliability(probabilities, targets)
+        sizes = 300 * count / count.max()
+        axes.scatter(100 * confidence, 100 * accuracy, sizes, alpha=0.6, label=f"{label}: error {error:.1%}")
+    axes.set(xlabel="confidence, %", ylabel="right, %", xlim=(0, 103), ylim=(-3, 103))
+    for handle in figure.legend(loc="outside upper left").legend_handles:
+        handle.set_sizes([40])
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _mistakes(probabilities: np.ndarray, targets: np.ndarray, classes: Sequence[str], images: Images) -> str:
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != targets)
     if not len(wrong):
         return "<p>None: every validation image is right.</p>"
     worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
-    names = [*classes, *(f"class {i}" for i in range(len(classes), outputs.shape[1]))]
+    names = [*classes, *(f"class {i}" for i in range(len(classes), probabilities.shape[1]))]
     figures = []
     for place, pixels in zip(worst, images.take(worst), strict=True):
         said, sure = names[predicted[place]], probabilities[place, predicted[place]]

@@ -1,0 +1,158 @@
+"""Files, folders and patterns to pixels, any number of them in little memory: found by name, then decoded ahead."""
+
+import glob
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, as_image, opened, upright
+from cnnzoo.errors import InputError
+
+THREADS = 8  # that decode, at most: more wait for Python, and each keeps memory for the largest image it has seen
+AT_ONCE = 48_000_000  # pixels that are being decoded at any time; the costliest, with transparency, take 12 bytes each
+
+
+class Pictures:
+    """Names of pictures, found anew each time they are gone through, so that a million take no memory.
+
+    Args:
+        images: files; folders, with all the folders in them that are not hidden; patterns such as 'photos/**/*.jpg';
+            PIL images; uint8 arrays `(H, W)` or `(H, W, C)`. One, or several of them.
+
+    Raises InputError for a folder without images and for a pattern that matches nothing.
+    """
+
+    def __init__(self, images: str | Path | Image.Image | Iterable):
+        self._given = [images] if isinstance(images, str | Path | Image.Image) else list(images)
+        self._count = self.passed_over = 0  # the latter: files in folders, of other endings than an image's
+        for item in self._given:
+            found = Counter(is_image for _, is_image in _found(item))
+            if not found[True]:
+                endings = f"known endings: {' '.join(sorted(EXTENSIONS))}"
+                is_folder = os.path.isdir(os.path.expanduser(item))
+                raise InputError(f"{item} holds no images; {endings}" if is_folder else f"{item} matches no file")
+            self._count += found[True]
+            self.passed_over += found[False]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str | Image.Image | np.ndarray]:
+        return (file for item in self._given for file, is_image in _found(item) if is_image)
+
+
+def _found(item: Any) -> Iterator[tuple[Any, bool]]:
+    """What an item stands for, and whether that is to be read as an image: in folders, other files are not."""
+    if not isinstance(item, str | Path):
+        yield item, True
+        return
+    name = os.path.expanduser(item)
+    if os.path.isdir(name):
+        yield from ((file, os.path.splitext(file)[1].lower() in EXTENSIONS) for file in _files_in(name))
+    elif os.path.exists(name) or glob.escape(name) == name:
+        yield name, True
+    else:
+        yield from ((file, True) for file in sorted(glob.iglob(name, recursive=True)) if not os.path.isdir(file))
+
+
+def _files_in(folder: str) -> Iterator[str]:
+    """All files in a folder and its folders in order, linked ones too, hidden ones not."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}")
+
+    seen = set()
+    for home, inside, files in os.walk(folder, onerror=refuse, followlinks=True):
+        here = os.path.realpath(home)
+        if here in seen:  # a link led back
+            inside.clear()
+            continue
+        seen.add(here)
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        yield from (os.path.join(home, name) for name in sorted(files) if not name.startswith("."))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What became of one image."""
+
+    name: str
+    pixels: np.ndarray | None = None  # (size, size, C) uint8
+    error: str = ""  # what is wrong with it, and then there are no pixels
+    upscaled: bool = False  # it has fewer pixels than the net takes
+
+
+def read_ahead(pictures: Pictures, preprocess: Preprocess, batch_size: int) -> Iterator[list[Picture]]:
+    """Every picture in order, `batch_size` at a time, and one empty list where there is none.
+
+    Threads decode the next batch while the caller works on this one. Only the crops are kept, and large images wait for
+    each other, so that memory depends on neither the number of images nor that of cores.
+
+    Raises InputError for an array that is no picture; of a file its Picture says what is wrong.
+    """
+    reader, numbered = _Reader(preprocess), enumerate(pictures)
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS))
+    try:
+        ahead = []
+        while batch := list(islice(numbered, batch_size)):
+            now, ahead = ahead, [pool.submit(reader.read, *item) for item in batch]
+            if now:
+                yield [future.result() for future in now]
+        yield [future.result() for future in ahead]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Reader:
+    """From a picture to what the net sees of it."""
+
+    def __init__(self, preprocess: Preprocess):
+        self.preprocess = preprocess
+        self.at_least = max(3 * preprocess.resize, 512)  # below a megapixel, decoding in full takes no time
+        self.room = Room(AT_ONCE)
+
+    def read(self, place: int, item: str | Image.Image | np.ndarray) -> Picture:
+        if not isinstance(item, str):
+            try:
+                return self._fitted(f"image {place}", as_image(item, self.preprocess.channels))
+            except InputError as error:
+                raise InputError(f"image {place}: {error}") from None
+        name = os.fsencode(item).decode(errors="replace")  # whatever bytes a file system allows, it can be written down
+        try:
+            with opened(item, self.at_least) as image, self.room.taken(image.width * image.height):
+                return self._fitted(name, upright(image))
+        except InputError as error:
+            return Picture(name, error=str(error))
+
+    def _fitted(self, name: str, image: Image.Image) -> Picture:
+        wanted = min(self.preprocess.size, self.preprocess.resize)
+        return Picture(name, self.preprocess.pixels(image), upscaled=min(image.size) < wanted)
+
+
+class Room:
+    """Room for so many pixels. Who finds too little left waits, but whoever would be alone gets in."""
+
+    def __init__(self, pixels: int):
+        self._left, self._all, self._changed = pixels, pixels, threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._left or self._left == self._all)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()

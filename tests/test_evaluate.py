@@ -1,0 +1,181 @@
+"""How good a net is, how sure that is, and whether another one is better or just luckier."""
+
+import json
+import shutil
+
+import numpy as np
+import photos
+import pytest
+
+import cnnzoo
+from cnnzoo.checkpoint import Run, read_card, read_safetensors
+from cnnzoo.cli import main
+from cnnzoo.errors import InputError
+from cnnzoo.evaluate import measure
+
+
+def train(folder, source, **data) -> Run:
+    return cnnzoo.train(
+        {
+            "run": str(folder),
+            "model": {"name": "lenet5", "in_chans": 3},
+            "data": {"source": str(source), "val_fraction": 0.5, **data},
+            "train": {"epochs": 5, "batch_size": 6},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return photos.folder(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="module")
+def run(source, tmp_path_factory) -> Run:
+    """A net for three kinds of pictures, of which it was validated on 18."""
+    return train(tmp_path_factory.mktemp("runs") / "first", source)
+
+
+def variant(run: Run, folder, tensors: dict | None = None, **card) -> Run:
+    """A copy of a run with other weights or another card."""
+    shutil.copytree(run.path, folder)
+    other = Run(folder)
+    other.save_model(tensors or read_safetensors(run.model_file), {**read_card(run.model_file), **card})
+    return other
+
+
+@pytest.fixture
+def cli(capsys):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+# ---- one net
+
+
+def logits_of(right: int, count: int, classes: int = 3, size: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+    """Of a net that is right on the first images and sure of itself on all."""
+    targets = np.arange(count) % classes
+    said = np.where(np.arange(count) < right, targets, (targets + 1) % classes)
+    return (size * (np.arange(classes) == said[:, None])).astype(np.float32), targets
+
+
+def test_accuracy_has_an_interval():
+    result = measure(*logits_of(right=81, count=263), ("a", "b", "c"))
+    assert result.top1 == pytest.approx(81 / 263)
+    assert result.interval == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert str(result).startswith("top-1 30.80% (95% interval 25.5% to 36.6%)   top-5 100.00%   loss ")
+
+
+def test_each_class_has_precision_recall_and_what_it_was_taken_for():
+    outputs, targets = logits_of(right=4, count=6)
+    result = measure(outputs, targets, ("ant", "bee", "carpenter bee"))
+    assert result.confusion.tolist() == [[2, 0, 0], [0, 1, 1], [1, 0, 1]]
+    assert result.precision == pytest.approx([2 / 3, 1, 1 / 2])
+    assert result.recall == pytest.approx([1, 1 / 2, 1 / 2])
+    table = [line.split() for line in str(result).splitlines()[2:]]
+    assert table[0] == ["class", "images", "precision", "recall", "taken", "for", "ant", "bee", "carpenter…"]
+    assert table[2] == ["bee", "2", "100.0%", "50.0%", "0", "1", "1"]
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(12, True), (13, False)])
+def test_the_confusion_matrix_is_printed_where_it_can_be_read(classes, shown):
+    result = measure(*logits_of(right=20, count=26, classes=classes), tuple(map(str, range(classes))))
+    assert ("taken for" in str(result)) == shown
+    assert len(result.to_dict()["confusion"]) == classes
+
+
+def test_calibration_error_before_and_after_the_temperature():
+    """A net that is right three times in four and always 99.9 % sure."""
+    rng = np.random.default_rng(0)
+    outputs, targets = logits_of(right=750, count=1000, size=8)
+    order = rng.permutation(1000)
+    fitted_here = measure(outputs[order], targets[order], ("a", "b", "c"))
+    assert fitted_here.calibration_error == pytest.approx(0.25, abs=0.01)
+    assert fitted_here.calibrated_error < 0.05
+    assert "(fitted on one half of these images and judged on the other)" in str(fitted_here)
+    elsewhere = measure(outputs, targets, ("a", "b", "c"), temperature=4.5)
+    assert elsewhere.calibrated_error < 0.05
+    assert "at the run's temperature of 4.5" in str(elsewhere)
+    never = measure(outputs, targets, ("a", "b", "c"), temperature=1.0)
+    assert never.calibrated_error == never.calibration_error
+    assert "temperature" not in str(never)
+
+
+def test_a_finished_run_knows_its_temperature(run):
+    from cnnzoo.calibrate import fit_temperature
+
+    assert cnnzoo.load(run).temperature == pytest.approx(fit_temperature(*run.predictions))
+
+
+def test_a_run_is_judged_on_what_it_held_out_however_its_folder_is_spelt(run, source, monkeypatch):
+    monkeypatch.chdir(source.parent)
+    for name in (None, str(source), f"{source}/", "photos", "./photos"):
+        result = cnnzoo.evaluate(run.path, name)
+        assert (result.count, result.temperature) == (18, None)
+
+
+def test_other_images_are_judged_at_the_runs_own_temperature(run, tmp_path):
+    result = cnnzoo.evaluate(run.path, str(photos.folder(tmp_path / "others", each=4)))
+    assert (result.count, result.temperature) == (12, cnnzoo.load(run).temperature)
+
+
+def test_the_report_shows_how_sure_the_figures_are(run):
+    page, result = run.report_file.read_text(), cnnzoo.evaluate(run.path)
+    assert f"{result.interval[0]:.1%} – {result.interval[1]:.1%}" in page
+    assert "<h2>Confidence</h2>" in page
+
+
+# ---- two nets
+
+
+@pytest.fixture(scope="module")
+def blind(run, tmp_path_factory) -> Run:
+    """The same net, but for a head that says the same of every picture."""
+    tensors = read_safetensors(run.model_file)
+    head = cnnzoo.load(run).entry.head
+    tensors |= {name: tensor * 0 for name, tensor in tensors.items() if name.startswith(f"{head}.")}
+    return variant(run, tmp_path_factory.mktemp("blind") / "run", tensors)
+
+
+def test_a_net_is_no_better_than_itself(run):
+    result = cnnzoo.compare_runs(run.path, run.path)
+    assert (result.difference, result.p, result.only_first, result.only_second) == (0, 1, 0, 0)
+    assert str(result).splitlines()[-1] == "the difference of 0.0 points over 18 images can well be chance (p = 1)"
+
+
+def test_a_better_net_is_told_from_a_luckier_one(run, blind, cli):
+    result = cnnzoo.compare_runs(run.path, blind.path)
+    first, second = result.evaluations
+    assert result.difference == pytest.approx(first.top1 - second.top1)
+    assert result.difference > 0.3
+    assert result.interval[0] < result.difference < result.interval[1]
+    assert result.p < 0.05
+    code, out, _ = cli("evaluate", run.path, "--against", blind.path)
+    assert (code, out) == (0, f"{result}\n")
+    assert "over 18 images is unlikely to be chance (p = 0.0" in out
+    assert json.loads(cli("evaluate", run.path, "--against", blind.path, "--json")[1])["p"] == result.p
+
+
+def test_classes_are_aligned_by_name(run, tmp_path):
+    """The same net with its classes in another order gives the same answers."""
+    tensors, head = read_safetensors(run.model_file), cnnzoo.load(run).entry.head
+    tensors |= {name: tensor.flip(0) for name, tensor in tensors.items() if name.startswith(f"{head}.")}
+    mirrored = variant(run, tmp_path / "mirrored", tensors, classes=photos.KINDS[::-1])
+    result = cnnzoo.compare_runs(run.path, mirrored.path)
+    assert (result.only_first, result.only_second) == (0, 0)
+
+
+def test_only_the_same_images_and_classes_compare(run, source, tmp_path):
+    other = train(tmp_path / "other", source, split_seed=1)
+    with pytest.raises(InputError, match=r"is judged on 18 images and .* on 18, of which \d+ are the same"):
+        cnnzoo.compare_runs(run.path, other.path)
+    fresh = photos.folder(tmp_path / "fresh", each=4)
+    assert cnnzoo.compare_runs(run.path, other.path, str(fresh)).evaluations[0].count == 12
+    strange = variant(run, tmp_path / "strange", num_classes=3, classes=("blue", "green", "reddish"))
+    shutil.rmtree(fresh / "red")
+    with pytest.raises(InputError, match="do not know the same classes, so they do not compare: red, reddish"):
+        cnnzoo.compare_runs(run.path, strange.path, str(fresh))

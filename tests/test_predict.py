@@ -1,0 +1,327 @@
+"""From files, folders and patterns to names: every image has its own row, whatever is wrong with its neighbours."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import photos
+import pytest
+import torch
+from PIL import Image
+
+import cnnzoo
+from cnnzoo import tables
+from cnnzoo.checkpoint import Run
+from cnnzoo.cli import main
+from cnnzoo.data.pictures import Pictures
+from cnnzoo.errors import InputError
+from cnnzoo.predict import stream
+
+
+def make_net(in_chans: int = 3) -> torch.nn.Module:
+    """A net with random weights that names three kinds."""
+    torch.manual_seed(0)
+    net = cnnzoo.create("resnet20", num_classes=3, in_chans=in_chans).eval()
+    net.classes = photos.KINDS
+    return net
+
+
+@pytest.fixture(scope="module")
+def net() -> torch.nn.Module:
+    return make_net()
+
+
+@pytest.fixture(scope="module")
+def model_file(net, tmp_path_factory):
+    """The same net as a run leaves it, with a temperature."""
+    run = Run(tmp_path_factory.mktemp("run"))
+    card = {"name": "resnet20", "num_classes": 3, "in_chans": 3, "drop_rate": None, "args": {}, "temperature": 2.5}
+    card |= {"classes": photos.KINDS, "preprocess": cnnzoo.preprocessing(net).to_dict()}
+    run.save_model(net.state_dict(), card)
+    return run.model_file
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return photos.folder(tmp_path / "photos", each=2)
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder; returns exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+# ---- a bad file
+
+
+def test_a_broken_image_has_its_row_and_its_neighbours_have_theirs(net, tmp_path):
+    """Elsewhere the next image takes the place of a broken one, under the broken one's name."""
+    files = []
+    for number in range(7):
+        files.append(tmp_path / f"{number}.png")
+        photos.picture(number % 3, number).save(files[-1])
+    files[3].write_bytes(files[3].read_bytes()[:200])
+    files[5].write_text("no picture")
+    files[6].unlink()
+    result = cnnzoo.predict(net, files, batch_size=2)
+    assert result.files == tuple(map(str, files))
+    assert result.errors == ("", "", "", "it is cut short", "", "it is not an image", "there is no such file")
+    assert [bool(best) for best in result.top(3)] == [not error for error in result.errors]
+    assert np.isnan(result.probabilities[[3, 5, 6]]).all()
+    for place in (0, 1, 2, 4):
+        alone = cnnzoo.predict(net, files[place])
+        assert result.probabilities[place] == pytest.approx(alone.probabilities[0], abs=1e-6)
+
+
+def test_what_streams_by_is_what_is_predicted(net, folder):
+    parts = list(stream(net, folder, batch_size=4))
+    assert [len(part) for part in parts] == [4, 2]
+    whole = cnnzoo.predict(net, folder, batch_size=6)
+    assert whole.files == (*parts[0].files, *parts[1].files)
+    assert whole.probabilities == pytest.approx(np.concatenate([part.probabilities for part in parts]), abs=1e-6)
+    assert not len(cnnzoo.predict(net, []))
+
+
+def test_a_net_in_training_stays_in_training(net, folder):
+    net.train()
+    cnnzoo.predict(net, folder)
+    assert net.training
+    net.eval()
+
+
+# ---- what there is to predict on
+
+
+def test_folders_are_searched_and_what_is_hidden_or_no_image_is_passed_over(folder):
+    (folder / ".trash").mkdir()
+    for stray in (".trash/a.png", ".hidden.png", "red/notes.txt", "photo.heic"):
+        (folder / stray).touch()
+    (folder / "again").symlink_to(folder, target_is_directory=True)
+    found = Pictures([folder])
+    files = [f"{kind}/{number:02}.png" for kind in photos.KINDS for number in range(2)]
+    assert [os.path.relpath(file, folder) for file in found] == files
+    assert len(found) == 6
+    assert found.passed_over == 2
+    assert list(found) == list(found)
+
+
+def test_patterns_find_files_in_order(folder):
+    assert len(Pictures(f"{folder}/**/*.png")) == 6
+    assert [os.path.relpath(file, folder) for file in Pictures(f"{folder}/*/01.*")] == [
+        f"{kind}/01.png" for kind in photos.KINDS
+    ]
+
+
+def test_a_file_may_be_called_like_a_pattern(folder):
+    name = folder / "red [1].png"
+    shutil.copy(folder / "red" / "00.png", name)
+    assert list(Pictures([name])) == [str(name)]
+
+
+def test_pictures_in_memory_are_numbered(net, folder):
+    image = Image.open(folder / "red" / "00.png")
+    pixels = np.asarray(image)
+    result = cnnzoo.predict(net, [folder / "red" / "00.png", image, pixels])
+    assert result.files[1:] == ("image 1", "image 2")
+    assert result.probabilities[1:] == pytest.approx(result.probabilities[[0, 0]], abs=1e-6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are texts")
+def test_any_bytes_may_be_a_files_name(cli, model_file, tmp_path):
+    photos.picture(0, 0).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    for ending in tables.FORMATS:
+        assert cli("predict", model_file, tmp_path, "--out", f"out{ending}")[0] == 0
+    assert json.loads((tmp_path / "out.json").read_text())[0]["error"] is None
+
+
+# ---- what the table says
+
+
+def read(file) -> list[dict]:
+    """The rows of a table, as Python has them."""
+    if file.suffix == ".json":
+        return json.loads(file.read_text())
+    if file.suffix == ".parquet":
+        from pyarrow import parquet
+
+        return parquet.read_table(file).to_pylist()
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    for row in rows:
+        for name, value in row.items():
+            text = name == "file" or name == "error" or name.startswith("top")
+            row[name] = None if value == "" else value if text else json.loads(value)
+    return rows
+
+
+@pytest.mark.parametrize("ending", tables.FORMATS)
+def test_every_format_holds_the_same_rows(cli, model_file, folder, ending):
+    (folder / "red" / "00.png").write_text("no picture")
+    result = cnnzoo.predict(model_file, folder, min_confidence=0.5)
+    code, out, err = cli("predict", model_file, folder, "--out", f"out{ending}", "--top", 9, "--min-confidence", 0.5)
+    assert (code, out) == (0, f"6 rows in out{ending}\n")
+    assert "1 of 6 images could not be read" in err
+    rows = read(folder.parent / f"out{ending}")
+    assert rows == list(result.rows())
+    assert list(rows[0]) == ["file", "top1", "top2", "top3", "prob1", "prob2", "prob3", "abstain", "error"]
+    assert rows[0]["prob1"] == pytest.approx(result.probabilities[0].max(), abs=1e-6)
+    assert rows[4] == {
+        **dict.fromkeys(rows[0]),
+        "file": str(folder / "red" / "00.png"),
+        "abstain": True,
+        "error": "it is not an image",
+    }
+    assert result.to_csv().splitlines()[0] == ",".join(rows[0])
+
+
+def test_probabilities_are_at_the_runs_temperature(net, model_file, folder):
+    raw, calibrated = cnnzoo.predict(net, folder).probabilities, cnnzoo.predict(model_file, folder).probabilities
+    assert cnnzoo.load(model_file).temperature == 2.5
+    expected = raw ** (1 / 2.5)
+    assert calibrated == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-5)
+
+
+def test_answers_below_the_confidence_asked_for_are_marked(cli, net, model_file, folder):
+    sure = cnnzoo.predict(model_file, folder).probabilities.max(axis=1)
+    least = float(np.sort(sure)[2] + np.sort(sure)[3]) / 2
+    result = cnnzoo.predict(model_file, folder, min_confidence=least)
+    assert (result.abstain == (sure < least)).all()
+    assert not cnnzoo.predict(model_file, folder).abstain.any()
+    code, out, err = cli("predict", model_file, folder, "--min-confidence", least)
+    assert code == 0
+    assert [" unsure: " in line for line in out.splitlines()] == result.abstain.tolist()
+    assert "3 of 6 images are unsure" in err
+
+
+def test_a_printed_table_names_the_likeliest_classes(cli, model_file, folder):
+    code, out, _ = cli("predict", model_file, folder / "red", "--top", 2)
+    best = cnnzoo.predict(model_file, folder / "red").top(2)
+    assert code == 0
+    for line, ((first, p), (second, q)) in zip(out.splitlines(), best, strict=True):
+        assert line.endswith(f"  {first} {p:.1%}  {second} {q:.1%}")
+
+
+def test_a_table_is_whole_or_absent(tmp_path):
+    def rows():
+        yield {"file": "a"}
+        raise RuntimeError("the disk is full")
+
+    for ending in tables.FORMATS:
+        file = tmp_path / f"out{ending}"
+        tables.write(file, [{"file": "earlier"}], {"file": str})
+        with pytest.raises(RuntimeError):
+            tables.write(file, rows(), {"file": str})
+        assert read(file) == [{"file": "earlier"}]
+    assert len(list(tmp_path.iterdir())) == len(tables.FORMATS)
+
+
+# ---- what does not fit
+
+
+def test_small_photos_are_told_of_once(cli, model_file, folder):
+    photos.picture(0, 0, side=12).save(folder / "small.png")
+    assert cnnzoo.predict(model_file, folder).upscaled.tolist() == [True, *[False] * 6]
+    code, _, err = cli("predict", model_file, folder)
+    assert code == 0
+    assert err.splitlines() == ["1 of 7 images have fewer pixels than the net takes and were scaled up"]
+
+
+def test_a_grey_net_takes_colour_photos_as_grey(folder):
+    file = folder / "red" / "00.png"
+    grey = make_net(in_chans=1)
+    seen = cnnzoo.predict(grey, [file, np.asarray(Image.open(file).convert("L"))]).probabilities
+    assert seen[0] == pytest.approx(seen[1], abs=1e-6)
+
+
+def test_a_net_of_other_channels_than_pictures_have_is_refused(folder):
+    with pytest.raises(InputError, match="the net takes images of 4 channels, but pictures have 3, or 1 if grey"):
+        cnnzoo.predict(make_net(in_chans=4), folder)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.zeros((8, 8, 5), np.uint8), r"image 1: .* has 5 channels, but 3 are wanted"),
+        (np.zeros((8, 8, 3), np.float32), "image 1: a picture is uint8"),
+        (np.zeros(8, np.uint8), "image 1: a picture is uint8"),
+    ],
+)
+def test_an_array_that_is_no_picture_is_named(net, pixels, words):
+    with pytest.raises(InputError, match=words):
+        cnnzoo.predict(net, [np.zeros((8, 8, 3), np.uint8), pixels])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["photos", "--out", "out.xlsx"], "out.xlsx must end in one of .csv, .json, .parquet"),
+        (["photos", "--out", "photos"], "photos must end in one of"),
+        (["photos/*.jpg"], "photos/*.jpg matches no file"),
+        (["empty"], "empty holds no images; known endings: .bmp"),
+        (["photos", "--min-confidence", "60"], "min_confidence is 60, but must be between 0 and 1"),
+        (["photos", "--batch-size", "0"], "batch_size is 0"),
+        (["photos/nope.png", "--out", "out.csv"], "no image could be read (photos/nope.png: there is no such file)"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(cli, model_file, folder, arguments, words):
+    (folder.parent / "empty").mkdir()
+    code, _, err = cli("predict", model_file, *arguments)
+    assert code == 2
+    assert err.startswith("cnnzoo: error: ")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_without_pyarrow_parquet_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"Parquet needs pyarrow, which pip install 'cnnzoo\[parquet\]' brings"):
+        tables.check(tmp_path / "out.parquet")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_named(folder):
+    (folder / "red").chmod(0)
+    try:
+        with pytest.raises(InputError, match="red cannot be read: Permission denied"):
+            Pictures(folder)
+    finally:
+        (folder / "red").chmod(0o700)
+
+
+# ---- memory
+
+MANY_LARGE_PHOTOS = """
+import os, resource, sys
+os.cpu_count = lambda: 64
+import cnnzoo
+net = cnnzoo.create("resnet20")
+cnnzoo.predict(net, sys.argv[1] + "/small.png")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+result = cnnzoo.predict(net, sys.argv[1])
+assert len(result) == 25 and not any(result.errors)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is counted in other units")
+def test_24_photos_of_12_megapixels_on_64_cores_take_little_memory(tmp_path):
+    """Decoded they are 36 MB each, 860 MB in all."""
+    Image.new("RGB", (4000, 3000), "green").save(tmp_path / "00.bmp")
+    photos.picture(0, 0).save(tmp_path / "small.png")
+    for number in range(1, 24):
+        os.link(tmp_path / "00.bmp", tmp_path / f"{number:02}.bmp")
+    line = [sys.executable, "-c", MANY_LARGE_PHOTOS, str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 500
