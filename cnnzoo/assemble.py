@@ -22,8 +22,8 @@ from cnnzoo.models import _heads
 from cnnzoo.train import losses, optim, phases
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Feed, Trainer
-from cnnzoo.transfer import doctor, features, probe
-from cnnzoo.transfer.features import Extracted
+from cnnzoo.transfer import doctor, probe
+from cnnzoo.transfer.features import Backbone, Extracted
 from cnnzoo.transfer.probe import Probe
 
 Tell = Callable[[str], None]
@@ -163,10 +163,10 @@ def _caches_features(config: Config) -> bool:
 
 def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:
     """What the head sees of the training images, in every view, and of the validation images."""
-    common = {"preprocess": data.preprocess, "folder": data.cache, "tell": tell}
+    backbone = Backbone(model, data.preprocess, data.cache, tell)
     views = {"views": config.probe.views, "augment": _augment(config, data), "seed": config.train.seed}
-    train = features.extract(model, data.train.images, what="features", **common, **views)
-    return train, features.extract(model, data.val.images, what="features, held out", **common)
+    train = backbone.extract(data.train.images, **views)
+    return train, backbone.extract(data.val.images, what="features, held out")
 
 
 @dataclass(frozen=True)

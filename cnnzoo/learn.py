@@ -15,11 +15,10 @@ from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device, pick_precision
 from cnnzoo.errors import InputError
-from cnnzoo.inference import Features, optimize
 from cnnzoo.train import rehearsal
-from cnnzoo.transfer import features
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer import probe as probes
+from cnnzoo.transfer.features import Backbone
 from cnnzoo.weights import fetch, table
 
 Tell = Callable[[str], None]
@@ -282,10 +281,8 @@ def _judge(source: str, row: table.Weights, seed: int, tell: Tell) -> tuple[Cand
     preprocess = Preprocess.from_dict(row.preprocess)
     config = DataConfig(source=source, bad_files="skip")
     data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)
-    train, val = (
-        features.extract(model, part.images, data.preprocess, data.cache, what=row.model, tell=tell)
-        for part in (data.train, data.val)
-    )
+    backbone = Backbone(model, data.preprocess, data.cache, tell)
+    train, val = (backbone.extract(part.images, what=row.model) for part in (data.train, data.val))
     found = probes.fit(
         *(train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes)),
         classifier="logistic",
@@ -293,19 +290,19 @@ def _judge(source: str, row: table.Weights, seed: int, tell: Tell) -> tuple[Cand
         seed=seed,
     )
     score, size = found.scores[0], sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
-    speed = _images_per_second(model, data)
+    speed = _images_per_second(backbone, data)
     took = time.perf_counter() - started
     return Candidate(row.model, row.tag, score.cv_top1, score.val_top1, speed, size, took), len(data.val)
 
 
-def _images_per_second(model: torch.nn.Module, data: sources.Dataset, batch: int = 16) -> float:
+def _images_per_second(backbone: Backbone, data: sources.Dataset, batch: int = 16) -> float:
     """Of the fast form of the net, the better of two batches."""
-    fast, device = optimize(Features(model), "fp32"), next(model.parameters()).device
-    images = torch.zeros(batch, data.preprocess.channels, data.preprocess.size, data.preprocess.size, device=device)
-    fast(images)
+    size = (data.preprocess.channels, data.preprocess.size, data.preprocess.size)
+    images = torch.zeros(batch, *size, device=backbone.device)
+    backbone.fast(images)
     times = []
     for _ in range(2):
         started = time.perf_counter()
-        fast(images).cpu()
+        backbone.fast(images).cpu()
         times.append(time.perf_counter() - started)
     return batch / min(times)

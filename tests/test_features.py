@@ -28,7 +28,8 @@ def load(folder):
 
 
 def extract(net, data, folder, **options):
-    return features.extract(net, data.train.images, data.preprocess, folder, **options)
+    tell = options.pop("tell", print)
+    return features.Backbone(net, data.preprocess, folder, tell).extract(data.train.images, **options)
 
 
 def test_cached_logits_equal_live_ones(net, tmp_path):

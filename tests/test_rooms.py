@@ -34,8 +34,7 @@ MAY_IMPORT = {
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
     "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "evaluate", "report", "assemble"}
     | {"calibrate"},
-    "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "inference", "transfer"}
-    | {"assemble", "run"},
+    "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
     "cli": {"config", "run", "learn", "checkpoint", "weights", "zoo", "evaluate", "predict", "summary", "claims"}
     | {"tables", "transfer"},

@@ -40,7 +40,7 @@ from cnnzoo.data.pictures import AT_ONCE, THREADS, Room
 from cnnzoo.data.preprocess import LARGEST, as_image, opened, upright
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
-from cnnzoo.transfer import features
+from cnnzoo.transfer.features import Backbone
 
 NEAR = 0.95  # correlation from which on two photos are one
 LEAST = 32  # pixels of a shorter side below which a photo shows little, where no net says what it takes
@@ -514,7 +514,7 @@ def _doubts(
         [photo.file for photo in judged], Geometry(p.channels, p.resize, p.size, p.interpolation, p.squash), workers
     )
     net = net.to(pick_device("auto"))
-    vectors = features.extract(net, images, p, cache_folder(folder), what="features", tell=tell).plain
+    vectors = Backbone(net, p, cache_folder(folder), tell).extract(images).plain
     meant, lead = _votes(vectors, labels)
     order = [place for place in np.argsort(-lead, kind="stable") if lead[place] >= SURE]
     return [

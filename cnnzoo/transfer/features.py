@@ -40,65 +40,68 @@ class Extracted:
         return self.vectors[:, 0]
 
 
-def extract(
-    net: nn.Module,
-    images: Images,
-    preprocess: Preprocess,
-    folder: Path,
-    *,
-    views: int = 1,
-    augment: Augment | None = None,
-    seed: int = 0,
-    what: str = "features",
-    tell: Callable[[str], None] = lambda line: None,
-) -> Extracted:
-    """The `(num_features,)` vectors that the net's head sees, of every image, from the cache where they are in it.
+class Backbone:
+    """A frozen net that gives the `(num_features,)` vectors which its head sees, from the cache where they are in it.
 
     Args:
         net: a net of the zoo, on its device; only what comes before the head counts.
-        images: uint8, of the size that the net takes, or larger for the random parts of `augment`.
         preprocess: what the net's weights want.
         folder: where the cache lies.
-        views: of each image: the first is the image as evaluation sees it, the others are drawn by `augment`.
-        augment: draws the further views.
-        seed: of those draws.
-        what: what the progress bar says.
         tell: is given a line where the cache was damaged, or cannot be written.
 
     Raises:
         InputError: for a net without a head of its own that could be left out.
     """
-    if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
-        raise InputError(f"{type(net).__name__} has no forward_features and forward_head, so it gives no features")
-    backbone = optimize(Features(net), precision="fp32")
-    device = next(net.parameters()).device
-    count, length = len(images), net.num_features
-    vectors = np.empty((count, views, length), np.float32)
-    computed = 0
-    file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}.sqlite"
-    with (
-        Store(file, length, tell) as store,
-        tqdm(total=count * views, desc=what, unit="image", leave=False, disable=None) as bar,
+
+    def __init__(
+        self, net: nn.Module, preprocess: Preprocess, folder: Path, tell: Callable[[str], None] = lambda line: None
     ):
-        for start in range(0, count, BLOCK):
-            places = np.arange(start, min(start + BLOCK, count))
-            whole = images.take(places)
-            for view in range(views):
-                pixels = whole if view else centre(whole, preprocess.size)
-                keys = [_key(image, view, augment, seed) for image in pixels]
-                known = store.get(keys)
-                missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
-                fresh = {}
-                for part in (missing[i : i + BATCH] for i in range(0, len(missing), BATCH)):
-                    batch = _shown(pixels[part], [keys[place] for place in part], view, augment, preprocess, device)
-                    rows = backbone(batch).cpu().numpy()
-                    fresh |= {keys[place]: row for place, row in zip(part, rows, strict=True)}
-                    bar.update(len(part))
-                store.put(fresh)
-                computed += len(fresh)
-                bar.update(len(keys) - len(missing))
-                vectors[places, view] = np.stack([known[key] if key in known else fresh[key] for key in keys])
-    return Extracted(vectors, computed)
+        if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
+            raise InputError(f"{type(net).__name__} has no forward_features and forward_head, so it gives no features")
+        self.preprocess, self.length, self.tell = preprocess, net.num_features, tell
+        self.device = next(net.parameters()).device
+        self.fast = optimize(Features(net), precision="fp32")
+        self.file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}.sqlite"
+
+    def extract(
+        self,
+        images: Images,
+        *,
+        views: int = 1,
+        augment: Augment | None = None,
+        seed: int = 0,
+        what: str = "features",
+    ) -> Extracted:
+        """Of every image, `views` vectors: the first of the image as evaluation sees it, the others drawn by `augment`.
+
+        `images` are uint8, of the size that the net takes, or larger for the random parts of `augment`; `seed` is of
+        its draws; `what` is said beside the progress bar.
+        """
+        count, computed = len(images), 0
+        vectors = np.empty((count, views, self.length), np.float32)
+        with (
+            Store(self.file, self.length, self.tell) as store,
+            tqdm(total=count * views, desc=what, unit="image", leave=False, disable=None) as bar,
+        ):
+            for start in range(0, count, BLOCK):
+                places = np.arange(start, min(start + BLOCK, count))
+                whole = images.take(places)
+                for view in range(views):
+                    pixels = whole if view else centre(whole, self.preprocess.size)
+                    keys = [_key(image, view, augment, seed) for image in pixels]
+                    known = store.get(keys)
+                    missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
+                    fresh = {}
+                    for part in (missing[i : i + BATCH] for i in range(0, len(missing), BATCH)):
+                        part_keys = [keys[place] for place in part]
+                        shown = _shown(pixels[part], part_keys, view, augment, self.preprocess, self.device)
+                        fresh |= dict(zip(part_keys, self.fast(shown).cpu().numpy(), strict=True))
+                        bar.update(len(part))
+                    store.put(fresh)
+                    computed += len(fresh)
+                    bar.update(len(keys) - len(missing))
+                    vectors[places, view] = np.stack([known[key] if key in known else fresh[key] for key in keys])
+        return Extracted(vectors, computed)
 
 
 def backbone_digest(net: nn.Module, preprocess: Preprocess) -> str:
