@@ -372,6 +372,8 @@ class Config:
     def __post_init__(self):
         idle = self.train.epochs == 0 and self.train.phases is None
         _check(not idle or self.model.head == "probe", "train.epochs", 0, "at least 1 unless model.head is probe")
+        if self.train.cache_features is True and self.model.head == "own":
+            raise InputError("train.cache_features true needs model.head linear or probe, a head on pooled features")
         if self.augment.mixup and self.loss.name == "map":
             raise InputError("augment.mixup needs loss.name cross_entropy, since map knows no mixed labels")
 

@@ -212,6 +212,11 @@ def test_mixed_images_have_mixed_labels():
     assert ((targets > 0) & (targets < 1)).any()
 
 
+def test_cached_features_need_a_head_on_pooled_ones():
+    with pytest.raises(InputError, match=r"train\.cache_features true needs model\.head linear or probe"):
+        learn.config_.read({"model": {"name": "squeezenet1_1"}, "train": {"cache_features": True}})
+
+
 def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
     known = ["--model", "resnet20", "--pretrained", str(weights)]
     for words, said in (

@@ -16,7 +16,7 @@ MODES = ("probe", "head", "staged", "full")
 EPOCHS = {"probe": (), "head": (20,), "staged": (2, 4), "full": (6,)}  # of each phase, where nobody says
 MOST_EPOCHS = 30  # of a phase, however much time there is
 LR = 3e-4  # of AdamW, which does not mind how large a net's features are
-DECAY = 0.6  # of the rate, from each stage to the one before it
+DECAY = 0.85  # of the rate, from each stage to the one before it
 
 
 def recipe(
@@ -76,8 +76,8 @@ def recipe(
         "model": {"name": model, "pretrained": pretrained, "head": "probe", "args": aux},
         "data": {"source": source},
         "augment": {"flip": augments or views > 1, "crop": "resized" if augments or views > 1 else None}
-        | {"scale": [0.5, 1.0], "mixup": 0.1 if augments else 0.0},
-        "loss": {"label_smoothing": 0.1 if augments else 0.0},
+        | {"scale": [0.5, 1.0], "mixup": 0.05 if augments else 0.0},
+        "loss": {"label_smoothing": 0.05 if augments else 0.0},
         "optim": {"name": "adamw", "lr": lr or LR, "weight_decay": 0.01},
         "schedule": {"name": "one_cycle", "rise": 0.2},
         "probe": {"classifier": classifier or ("auto" if mode == "probe" else "logistic"), "views": views},
