@@ -1,5 +1,6 @@
 """The trainer by itself: a two-layer net on batches made here."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -343,3 +344,16 @@ def test_map_is_equation_9():
     y, targets, j = torch.rand(5, 10) * 8, torch.arange(5), 0.1
     expected = (y[torch.arange(5), targets] + torch.log(math.exp(-j) + torch.exp(-y).sum(1))).mean()
     assert losses.build(LossConfig(rubbish=j), own="map")(-y, targets) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_state_from_before_phases_could_end_early_resumes():
+    whole, states = make(), []
+    whole.fit()
+    parts = make(save=states.append, should_stop=lambda: len(states) == 1)
+    with pytest.raises(Interrupted):
+        parts.fit()
+    older = copy.deepcopy(states[0])
+    del older["progress"]["lengths"]
+    resumed = make()
+    resumed.fit(older)
+    assert len(resumed.progress.history) == 3

@@ -277,5 +277,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
-        lengths = self.progress.lengths
+        lengths = self.progress.lengths or [phase.epochs for phase in self.phases]  # older states do not tell
         self.phases = [replace(phase, epochs=epochs) for phase, epochs in zip(self.phases, lengths, strict=True)]
