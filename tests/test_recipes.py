@@ -166,5 +166,5 @@ def test_imagenets_folders_are_known_by_their_wordnet_ids(tmp_path, monkeypatch)
 
 
 def test_another_number_of_crops_is_refused():
-    with pytest.raises(cnnzoo.InputError, match="crops is 5, but must be one of 1, 10, 144"):
+    with pytest.raises(cnnzoo.InputError, match="crops is 5, but must be one of 1, 2, 10, 144"):
         cnnzoo.evaluate("resnet20", "digits", crops=5)

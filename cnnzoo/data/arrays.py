@@ -1,6 +1,7 @@
 """Where pixels come from: decoded once and kept as uint8, in memory or in a memory map; or decoded anew each time.
 
-Both kinds of `Images` give the same `(B, H, W, C)` uint8 batches for the same indices.
+Both kinds of `Images` give the same `(B, H, W, C)` uint8 batches for the same indices. Random parts are cut from what
+there is: of decoded images from the square that was kept, of files from the whole photo.
 """
 
 import hashlib
@@ -18,8 +19,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cnnzoo.data.preprocess import decode, fit
+from cnnzoo.data.parts import Parts
+from cnnzoo.data.preprocess import Stored, decode, fit, read
 from cnnzoo.errors import InputError
+
+File = Path | Stored
 
 IN_MEMORY = 1 << 30  # bytes up to which pixels are read into memory; above, the file is mapped
 
@@ -32,8 +36,26 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """The images at `indices`, `(B, H, W, C)` uint8."""
+        """The images at `indices`, `(B, H, W, C)` uint8. Raises Unreadable, once all others are read."""
         ...
+
+    def take_parts(self, indices: np.ndarray, parts: Parts) -> np.ndarray:
+        """Of the image at `indices[i]` the i-th of `parts`, `(B, parts.size, parts.size, C)` uint8, likewise."""
+        ...
+
+
+class Unreadable(InputError):
+    """Some images of a batch were readable once and are no longer: a file vanished, a disk broke.
+
+    Args:
+        pixels: of the batch, black where there is nothing.
+        problems: what is wrong, by place in the batch.
+    """
+
+    def __init__(self, pixels: np.ndarray, problems: dict[int, str]):
+        self.pixels, self.problems = pixels, problems
+        self.good = [place for place in range(len(pixels)) if place not in problems]
+        super().__init__("; ".join(problems.values()))
 
 
 class ArrayImages:
@@ -49,6 +71,12 @@ class ArrayImages:
     def take(self, indices: np.ndarray) -> np.ndarray:
         return self.pixels[indices]
 
+    def take_parts(self, indices: np.ndarray, parts: Parts) -> np.ndarray:
+        batch = np.empty((len(indices), parts.size, parts.size, self.shape[3]), np.uint8)
+        for place, index in enumerate(indices):
+            parts.cut(place, self.pixels[index], batch[place])
+        return batch
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -60,11 +88,15 @@ class Geometry:
     interpolation: str
     squash: bool = False
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.size, self.size, self.channels)
+
     def fit(self, image: Image.Image) -> np.ndarray:
         """`(size, size, channels)` uint8 of an image of so many channels."""
         return fit(image, self.resize, self.size, self.interpolation, self.squash)
 
-    def read(self, file: str | Path) -> np.ndarray:
+    def read(self, file: str | File) -> np.ndarray:
         """`(size, size, channels)` uint8. Raises InputError if the file cannot be read."""
         return self.fit(decode(file, self.channels))
 
@@ -75,29 +107,56 @@ class FileImages:
     `problem` tells why they could not be kept, where that was the wish.
     """
 
-    def __init__(self, files: Sequence[Path], geometry: Geometry, workers: int = 0, problem: str = ""):
+    def __init__(self, files: Sequence[File], geometry: Geometry, workers: int = 0, problem: str = ""):
         self.files = list(files)
         self.problem = problem
         self.geometry = geometry
-        self.shape = (len(files), geometry.size, geometry.size, geometry.channels)
-        self._pool = ThreadPoolExecutor(workers or os.cpu_count())
+        self.shape = (len(files), *geometry.shape)
+        self._workers = workers or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._workers)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack(list(self._pool.map(self._read, (self.files[index] for index in indices))))
+        def fit(place: int, file: File, out: np.ndarray) -> None:
+            out[:] = self.geometry.read(file)
 
-    def _read(self, file: Path) -> np.ndarray:
-        try:
-            return self.geometry.read(file)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
+        return self._each(indices, self.geometry.shape, fit)
+
+    def take_parts(self, indices: np.ndarray, parts: Parts) -> np.ndarray:
+        def cut(place: int, file: File, out: np.ndarray) -> None:
+            if self.geometry.squash:  # as the weights were trained: on squares
+                parts.cut(place, self.geometry.read(file), out)
+            else:
+                parts.cut_file(place, read(file), out)
+
+        return self._each(indices, (parts.size, parts.size, self.geometry.channels), cut)
+
+    def _each(
+        self, indices: np.ndarray, shape: tuple[int, ...], make: Callable[[int, File, np.ndarray], None]
+    ) -> np.ndarray:
+        batch, problems = np.empty((len(indices), *shape), np.uint8), {}
+        places = iter(range(len(indices)))  # of which each thread takes the next one when it has done one
+
+        def work() -> None:
+            for place in places:
+                file = self.files[indices[place]]
+                try:
+                    make(place, file, batch[place])
+                except InputError as error:
+                    batch[place], problems[place] = 0, f"{file}: {error}"
+
+        for thread in [self._pool.submit(work) for _ in range(self._workers)]:
+            thread.result()
+        if problems:
+            raise Unreadable(batch, dict(sorted(problems.items())))
+        return batch
 
 
 def decode_files(
-    files: Sequence[Path], geometry: Geometry, cache: Path, keep: bool, workers: int, what: str
-) -> tuple[Images, dict[Path, str]]:
+    files: Sequence[File], geometry: Geometry, cache: Path, keep: bool, workers: int, what: str
+) -> tuple[Images, dict[File, str]]:
     """Read every file once, with a progress bar; what is found out lies in `cache`, where later runs find it.
 
     With `keep` the pixels lie there too, as one file that runs and processes share; without, or where the disk has no
@@ -115,7 +174,7 @@ def decode_files(
     good = [file for file in files if file not in bad]
     if not keep or problem:
         return FileImages(good, geometry, workers, problem), bad
-    shape = (len(good), geometry.size, geometry.size, geometry.channels)
+    shape = (len(good), *geometry.shape)
     if good and store.stat().st_size != math.prod(shape):
         store.unlink()  # cut short by something that was not us
         return decode_files(files, geometry, cache, keep, workers, f"{what} anew, since their cache was cut short")
@@ -127,7 +186,7 @@ _MAY_PASS = {"no permission to read it", "there is no such file"}  # not remembe
 
 
 def _read_once(
-    files: Sequence[Path], geometry: Geometry, report: Path, store: Path | None, workers: int, what: str
+    files: Sequence[File], geometry: Geometry, report: Path, store: Path | None, workers: int, what: str
 ) -> tuple[dict[int, str], str]:
     """What is wrong with which file, by place. Writes it down and, unless None, the store, each whole or not at all;
     where that cannot be, reads on all the same and says why.
@@ -169,10 +228,10 @@ def _read_once(
     return bad, problem
 
 
-def _read_all(files: Sequence[Path], geometry: Geometry, workers: int) -> Iterator[np.ndarray | str]:
+def _read_all(files: Sequence[File], geometry: Geometry, workers: int) -> Iterator[np.ndarray | str]:
     """For each file in order its pixels, or what is wrong with it."""
 
-    def read(file: Path) -> np.ndarray | str:
+    def attempt(file: File) -> np.ndarray | str:
         try:
             return np.ascontiguousarray(geometry.read(file))
         except InputError as error:
@@ -180,16 +239,23 @@ def _read_all(files: Sequence[Path], geometry: Geometry, workers: int) -> Iterat
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for start in range(0, len(files), 256):  # no more than these wait in memory
-            yield from pool.map(read, files[start : start + 256])
+            yield from pool.map(attempt, files[start : start + 256])
 
 
-def _fingerprint(files: Sequence[Path], geometry: Geometry) -> str:
+def _fingerprint(files: Sequence[File], geometry: Geometry) -> str:
     """Changes with the geometry and with every file's name, size, permissions and time of change."""
     digest = hashlib.sha256(repr(geometry).encode())
     for file in files:
-        stat = file.stat()
-        digest.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mode}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{stamp(file)}\n".encode())
     return digest.hexdigest()[:24]
+
+
+def stamp(file: File) -> str:
+    """Changes whenever a file may have changed."""
+    if isinstance(file, Stored):
+        return file.stamp()
+    stat = file.stat()
+    return f"{file.resolve()}\0{stat.st_size}\0{stat.st_mode}\0{stat.st_mtime_ns}"
 
 
 def cache_folder(beside: Path | None) -> Path:

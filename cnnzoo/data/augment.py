@@ -4,13 +4,17 @@ Flip and padded crop are one copy out of a strided view and never touch a pixel'
 composes into one resampling.
 """
 
+import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
+from cnnzoo.data.draws import Draws
+from cnnzoo.data.policies import Policy
 from cnnzoo.data.preprocess import normalise
 from cnnzoo.errors import InputError
 
@@ -31,21 +35,24 @@ class Windows:
         # [image, top, left] is a whole window: indexing copies its rows as they lie in memory.
         self.windows = np.lib.stride_tricks.as_strided(pixels, shape, (image, row, pixel, row, 1), writeable=False)
 
-    def take(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def take(self, indices: np.ndarray, draws: Draws) -> np.ndarray:
         """`(B, H, W, C)` uint8."""
-        many, corners = len(indices), 2 * self.padding + 1
+        corners = 2 * self.padding + 1
         if self.flip:
-            indices = indices + self.shape[0] * rng.integers(0, 2, many)
-        top, left = rng.integers(0, corners, (2, many))
-        return self.windows[indices, top, left].reshape(many, *self.shape[1:])
+            indices = indices + self.shape[0] * draws.integers(2)
+        top, left = draws.integers(corners), draws.integers(corners)
+        return self.windows[indices, top, left].reshape(len(indices), *self.shape[1:])
 
 
 class Augment:
     """From gathered pixels to what the net sees: the resampling, colours, normalisation, cutout."""
 
-    def __init__(self, config: AugmentConfig, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(
+        self, config: AugmentConfig, size: int, mean: tuple[float, ...], std: tuple[float, ...], epochs: int = 1
+    ):
         self.config = config
-        self.size, self.mean, self.std = size, mean, std
+        self.size, self.mean, self.std, self.epochs = size, mean, std, epochs
+        self.policy = Policy(config) if config.policy else None
         self.moves = any((config.rotation, config.shift, config.shear, config.zoom))
         self.resamples = config.crop in ("resized", "jittered") or self.moves
         if config.crop == "jittered" and config.shorter_side[0] < size:
@@ -54,32 +61,62 @@ class Augment:
         if config.pca_noise and len(mean) != 3:
             raise InputError(f"augment.pca_noise is for colour images, not for images of {len(mean)} channel(s)")
 
-    def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    def after_crop(self) -> "Augment":
+        """What is left to do with parts that are cut out already."""
+        rest = copy.copy(self)
+        rest.config, rest.resamples = replace(self.config, crop=None), self.moves
+        return rest
+
+    def __call__(self, pixels: Tensor, draws: Draws | np.random.Generator) -> Tensor:
         """`(B, H, W, C)` uint8 to `(B, C, size, size)` float32."""
-        config, many = self.config, len(pixels)
+        config = self.config
+        if not isinstance(draws, Draws):
+            draws = Draws(draws, len(pixels))
         if self.resamples:
-            pixels = self._resample(pixels, rng)
+            pixels = self._resample(pixels, draws)
+        elif pixels.shape[1] != self.size:
+            pixels = self._shrink(pixels)
+        if self.policy:
+            pixels = self.policy(pixels, draws)
         if config.brightness:
-            factor = _tensor(rng.uniform(1 - config.brightness, 1 + config.brightness, (many, 1, 1, 1)), pixels.device)
+            factor = _tensor(draws.uniform(1 - config.brightness, 1 + config.brightness, 1, 1, 1), pixels.device)
             pixels = (pixels * factor).clamp_(0, 255)
         if config.channel_shift:
             amount = 255 * config.channel_shift
-            pixels = (
-                pixels + _tensor(rng.uniform(-amount, amount, (many, 1, 1, pixels.shape[3])), pixels.device)
-            ).clamp_(0, 255)
+            shift = _tensor(draws.uniform(-amount, amount, 1, 1, pixels.shape[3]), pixels.device)
+            pixels = (pixels + shift).clamp_(0, 255)
         if config.pca_noise:
-            pixels = pixels + 255 * _tensor(_colours(many, config.pca_noise, rng), pixels.device)
+            pixels = pixels + 255 * _tensor(_colours(config.pca_noise, draws), pixels.device)
         batch = normalise(pixels, self.mean, self.std)
         if config.cutout:
-            batch = self._cut_out(batch, rng)
+            batch = self._cut_out(batch, draws)
+        if config.erasing:
+            batch = self._erase(batch, draws)
         return batch
 
-    def _resample(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    def at(self, epoch: int) -> "Augment":
+        """What it is in that epoch (from 0), whose images may be smaller."""
+        share = min(epoch / (self.config.grown_at * self.epochs), 1.0)
+        side = self.size * (self.config.grows_from + (1 - self.config.grows_from) * share)
+        unit = 32 if self.size >= 128 else 4  # sizes that nets halve without a rest
+        size = self.size if share == 1 else min(max(round(side / unit) * unit, unit), self.size)
+        if size == self.size:
+            return self
+        then = copy.copy(self)
+        then.size = size
+        return then
+
+    def _shrink(self, pixels: Tensor) -> Tensor:
+        images = pixels.permute(0, 3, 1, 2)
+        scaled = nn.functional.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        return scaled.permute(0, 2, 3, 1)
+
+    def _resample(self, pixels: Tensor, draws: Draws) -> Tensor:
         """One bilinear look-up through one affine map per image; what lies outside is black.
 
         A crop alone never reaches outside, so there the outermost half pixel is spared the black.
         """
-        theta = _tensor(self._affine(len(pixels), rng), pixels.device)
+        theta = _tensor(self._affine(draws), pixels.device)
         grid = nn.functional.affine_grid(
             theta, [len(pixels), pixels.shape[3], self.size, self.size], align_corners=False
         )
@@ -87,12 +124,12 @@ class Augment:
         outside = "zeros" if self.moves else "border"
         return nn.functional.grid_sample(images, grid, padding_mode=outside, align_corners=False).permute(0, 2, 3, 1)
 
-    def _affine(self, many: int, rng: np.random.Generator) -> np.ndarray:
+    def _affine(self, draws: Draws) -> np.ndarray:
         """`(B, 2, 3)`: where in the image, on the scale -1 to 1, each place of the result is looked up."""
         config = self.config
 
         def within(limit: float) -> np.ndarray:
-            return rng.uniform(-limit, limit, many) if limit else np.zeros(many)
+            return draws.uniform(-limit, limit) if limit else np.zeros(draws.many)
 
         angle, shear = np.radians(within(config.rotation)), np.tan(np.radians(within(config.shear)))
         zoom = 1 / (1 + within(config.zoom))
@@ -102,42 +139,85 @@ class Augment:
         linear = np.stack([np.stack([a, b], -1), np.stack([c, d], -1)], -2) * zoom[:, None, None]
         offset = 2 * np.stack([within(config.shift), within(config.shift)], -1)
         if config.crop in ("resized", "jittered"):
-            part, place = self._parts(many, rng)
+            part, place = self._parts(draws)
             linear = part[:, :, None] * linear
             offset = part * offset + place
         return np.concatenate([linear, offset[:, :, None]], -1)
 
-    def _parts(self, many: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _parts(self, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
         """Sides of a random part of the image as shares, and its centre, `(B, 2)` each.
 
         resized: GoogLeNet, section 6. jittered: the image is scaled to a random shorter side (VGG, section 3.1).
         """
         if self.config.crop == "jittered":
-            side = self.size / rng.uniform(*self.config.shorter_side, many)
-            return side[:, None].repeat(2, 1), (1 - side[:, None]) * rng.uniform(-1, 1, (many, 2))
-        area = rng.uniform(*self.config.scale, many)
-        ratio = np.exp(rng.uniform(*(math.log(limit) for limit in self.config.ratio), many))
+            side = self.size / draws.uniform(*self.config.shorter_side)
+            return side[:, None].repeat(2, 1), (1 - side[:, None]) * draws.uniform(-1, 1, 2)
+        area = draws.uniform(*self.config.scale)
+        ratio = np.exp(draws.uniform(*(math.log(limit) for limit in self.config.ratio)))
         part = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1).clip(max=1.0)
-        return part, (1 - part) * rng.uniform(-1, 1, (many, 2))
+        return part, (1 - part) * draws.uniform(-1, 1, 2)
 
-    def _cut_out(self, batch: Tensor, rng: np.random.Generator) -> Tensor:
+    def _cut_out(self, batch: Tensor, draws: Draws) -> Tensor:
         """A square around a random centre set to the mean (DeVries, Taylor 2017, arXiv 1708.04552)."""
         half = self.config.cutout / 2
         places = torch.arange(self.size, device=batch.device) + 0.5
-        centres = _tensor(rng.uniform(0, self.size, (2, len(batch), 1)), batch.device)
-        inside = (places - centres).abs() < half  # (2, B, size)
-        return batch.masked_fill_(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0.0)
+        centres = _tensor(draws.uniform(0, self.size, 2, 1), batch.device)
+        inside = (places - centres).abs() < half  # (B, 2, size)
+        return batch.masked_fill_(inside[:, :1, :, None] & inside[:, 1:, None, :], 0.0)
+
+    def _erase(self, batch: Tensor, draws: Draws) -> Tensor:
+        """In some images a window set to the mean (Zhong et al. 2017, arXiv 1708.04896, section 3.2: a 50th to a third
+        of the area, 0.3 to 3.3 times as high as wide).
+        """
+        area, ratio = draws.uniform(0.02, 1 / 3), np.exp(draws.uniform(math.log(0.3), math.log(1 / 0.3)))
+        sides = self.size * np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1).clip(max=1.0)
+        sides *= draws.uniform(0, 1, 1) < self.config.erasing
+        first = draws.uniform(0, 1, 2) * (self.size - sides)
+        places = torch.arange(self.size, device=batch.device) + 0.5
+        low, high = (_tensor(edge[:, :, None], batch.device) for edge in (first, first + sides))
+        inside = (places >= low) & (places < high)  # (B, 2, size)
+        return batch.masked_fill_(inside[:, :1, :, None] & inside[:, 1:, None, :], 0.0)
 
 
-def mix(images: Tensor, labels: Tensor, classes: int, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang, Cisse, Dauphin, Lopez-Paz 2018, section 2): `(B, C, H, W)` and `(B,)` to images of which each has
-    a share of another, and their labels' shares `(B, classes)`.
+class Mix:
+    """Mixup and cutmix: each image gets a part of its neighbour in the shuffled batch, and of its label.
+
+    Neighbours are the first and second, third and fourth, and so on, so that a process with an even share of a batch
+    has them all; an odd one out stays as it is. With both, each batch draws which one it gets, as timm's does.
     """
-    share = float(rng.beta(alpha, alpha))
-    others = torch.from_numpy(rng.permutation(len(images))).to(images.device)
-    targets = nn.functional.one_hot(labels, classes).float()
-    mixed = torch.lerp(images[others], images, share)
-    return mixed.contiguous(memory_format=torch.channels_last), torch.lerp(targets[others], targets, share)
+
+    def __init__(self, classes: int, mixup: float = 0.0, cutmix: float = 0.0):
+        self.classes, self.mixup, self.cutmix = classes, mixup, cutmix
+
+    def __bool__(self) -> bool:
+        return bool(self.mixup or self.cutmix)
+
+    def __call__(self, images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """`(B, C, H, W)` and `(B,)` int64 to mixed images and their labels' shares `(B, classes)`."""
+        cuts = self.cutmix and not (self.mixup and draws.common(lambda rng: rng.random()) < 0.5)
+        alpha = self.cutmix if cuts else self.mixup
+        share = float(draws.common(lambda rng: rng.beta(alpha, alpha)))
+        paired = torch.arange(len(images), device=images.device) ^ 1
+        paired[-1].clamp_(max=len(images) - 1)
+        targets = nn.functional.one_hot(labels, self.classes).float()
+        if not cuts:
+            images = torch.lerp(images[paired], images, share).contiguous(memory_format=torch.channels_last)
+        else:
+            images, share = self._paste(images, paired, share, draws)
+        return images, torch.lerp(targets[paired], targets, share)
+
+    def _paste(self, images: Tensor, paired: Tensor, share: float, draws: Draws) -> tuple[Tensor, float]:
+        """Into every image one and the same window of its neighbour, and the share of the image that is left (Yun et
+        al. 2019, arXiv 1905.04899, section 3.1)."""
+        height, width = images.shape[2:]
+        middle = draws.common(lambda rng: rng.random(2))
+        rows, columns = (
+            slice(*(round(min(max(side * (centre + sign * math.sqrt(1 - share) / 2), 0), side)) for sign in (-1, 1)))
+            for side, centre in zip((height, width), middle, strict=True)
+        )
+        pasted = images.clone(memory_format=torch.preserve_format)
+        pasted[:, :, rows, columns] = images[paired][:, :, rows, columns]
+        return pasted, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
 
 
 # Principal components of ImageNet's colours on the scale 0 to 1, as fb.resnet.torch and many after it have them: square
@@ -146,12 +226,12 @@ _DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
 _COMPONENTS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 
 
-def _colours(many: int, deviation: float, rng: np.random.Generator) -> np.ndarray:
+def _colours(deviation: float, draws: Draws) -> np.ndarray:
     """`(B, 1, 1, 3)` to add to every pixel of an image: each principal component times its eigenvalue and a normal draw
     (Krizhevsky, Sutskever, Hinton 2012, section 4.1).
     """
-    draws = rng.normal(0, deviation, (many, 3)) * _DEVIATIONS
-    return (draws @ _COMPONENTS.T)[:, None, None]
+    amounts = draws.normal(deviation, 3) * _DEVIATIONS
+    return (amounts @ _COMPONENTS.T)[:, None, None]
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:

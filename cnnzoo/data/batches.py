@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnzoo.data.arrays import ArrayImages, Images
-from cnnzoo.data.augment import Augment, Windows, mix
+from cnnzoo.data.arrays import ArrayImages, Images, Unreadable
+from cnnzoo.data.augment import Augment, Mix, Windows
+from cnnzoo.data.draws import Draws, Share
+from cnnzoo.data.parts import Parts
 from cnnzoo.data.preprocess import normalise
+from cnnzoo.errors import InputError
 
 WINDOWS_IN_MEMORY = 1 << 30  # bytes that the padded and mirrored copy of a whole set may take
 
@@ -18,7 +21,10 @@ WINDOWS_IN_MEMORY = 1 << 30  # bytes that the padded and mirrored copy of a whol
 class TrainBatches:
     """Shuffled, augmented batches of one size; a remainder waits for the next epoch's shuffle.
 
-    `balanced` draws every class equally often. With mixup, labels are shares of the `classes`.
+    `balanced` draws every class equally often. With mixup, labels are shares of the `classes`. Several processes each
+    get their `share` of every batch, with what would have happened to these images in one process.
+
+    An image that can no longer be read gives its place to another of the same batch; `problems` has a line for each.
     """
 
     def __init__(
@@ -31,21 +37,29 @@ class TrainBatches:
         device: torch.device | str = "cpu",
         classes: int | None = None,
         balanced: bool = False,
+        share: Share | None = None,
     ):
         self.images, self.labels = images, labels
-        self.classes = classes or int(labels.max()) + 1
-        self.balanced = balanced
+        self.balanced, self.share = balanced, share or Share()
         self.batch_size = min(batch_size, len(images))
         self.augment = augment
         self.seed = seed
         self.device = torch.device(device)
         config = augment.config
+        in_memory, on_gpu = isinstance(images, ArrayImages), self.device.type != "cpu"
+        self.mix = Mix(classes or int(labels.max()) + 1, config.mixup, config.cutmix)
         self._padding = config.padding if config.crop == "padded" else 0
         self._flip = config.flip
         self._windows = None
+        self.problems: list[str] = []
+        # Parts are cut before they go to the device, unless that is a GPU and has the decoded images.
+        cuts = config.crop in ("resized", "jittered") and not (on_gpu and in_memory)
+        self._crop = config if cuts else None
+        if cuts:
+            self.augment = augment.after_crop()
         count, height, width, channels = images.shape
         size = count * (height + 2 * self._padding) * (width + 2 * self._padding) * channels * (2 if self._flip else 1)
-        if isinstance(images, ArrayImages) and size <= WINDOWS_IN_MEMORY:
+        if in_memory and not cuts and size <= WINDOWS_IN_MEMORY:
             self._windows = Windows(images.pixels, self._padding, self._flip)
 
     def __len__(self) -> int:
@@ -58,12 +72,11 @@ class TrainBatches:
         steps = (self._gather(order, epoch, step) for step in range(start, len(self)))
         if self._windows is None:
             steps = _ahead(steps)  # decode or read the next batch while the net works on this one
-        for pixels, labels, rng in steps:
+        augment = self.augment.at(epoch)
+        for pixels, labels, draws in steps:
             pixels, labels = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in (pixels, labels))
-            images = self.augment(pixels, rng)
-            if alpha := self.augment.config.mixup:
-                images, labels = mix(images, labels, self.classes, alpha, rng)
-            yield images, labels
+            images = augment(pixels, draws)
+            yield self.mix(images, labels, draws) if self.mix else (images, labels)
 
     def pixels(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same batches as uint8, `(B, H, W, C)`, after flip and padded crop and before all else."""
@@ -72,15 +85,39 @@ class TrainBatches:
             pixels, labels, _ = self._gather(order, epoch, step)
             yield pixels, labels
 
-    def _gather(self, order: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-        indices = order[step * self.batch_size : (step + 1) * self.batch_size]
-        rng = np.random.default_rng((1, self.seed, epoch, step))
+    def _gather(self, order: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray, Draws]:
+        many = self.batch_size // self.augment.config.repeats
+        indices = self.share.own(np.tile(order[step * many : (step + 1) * many], self.augment.config.repeats))
+        draws = Draws(np.random.default_rng((1, self.seed, epoch, step)), len(indices), self.share)
         if self._windows is not None:
-            pixels = self._windows.take(indices, rng)
-        else:
-            windows = Windows(self.images.take(indices), self._padding, self._flip)
-            pixels = windows.take(np.arange(len(indices)), rng)
-        return pixels, self.labels[indices], rng
+            return self._windows.take(indices, draws), self.labels[indices], draws
+        try:
+            pixels = self._read(indices, draws, self.augment.at(epoch).size)
+        except Unreadable as gap:
+            pixels, indices = self._fill(gap, indices)
+        if not self._crop:
+            pixels = Windows(pixels, self._padding, self._flip).take(np.arange(len(indices)), draws)
+        return pixels, self.labels[indices], draws
+
+    def _read(self, indices: np.ndarray, draws: Draws, size: int) -> np.ndarray:
+        if self._crop:
+            return self.images.take_parts(indices, Parts(self._crop, size, draws))
+        return self.images.take(indices)
+
+    def _fill(self, gap: Unreadable, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and indices of a batch in which others stand in for those that cannot be read."""
+        if not gap.good:
+            raise InputError(f"none of a batch's {len(indices)} images can be read any more: {gap.problems[0]}")
+        _note(self.problems, gap, "others of its batch stand in for it")
+        places = np.arange(len(indices))
+        for number, place in enumerate(gap.problems):
+            places[place] = gap.good[number % len(gap.good)]
+        return gap.pixels[places], indices[places]
+
+
+def _note(problems: list[str], gap: Unreadable, remedy: str) -> None:
+    """A line for each file of which nothing was said yet."""
+    problems += [line for problem in gap.problems.values() if (line := f"{problem}; {remedy}") not in problems]
 
 
 def shuffled(labels: np.ndarray, balanced: bool, seed: int, epoch: int) -> np.ndarray:
@@ -106,7 +143,9 @@ class FeatureBatches:
         seed: int,
         device: torch.device | str = "cpu",
         balanced: bool = False,
+        share: Share | None = None,
     ):
+        self.share = share or Share()
         self.vectors = torch.from_numpy(vectors).to(device)
         self.labels = labels
         self.batch_size = min(batch_size, len(labels))
@@ -122,15 +161,17 @@ class FeatureBatches:
         view = np.random.default_rng((1, self.seed, epoch)).integers(self.vectors.shape[1], size=len(order))
         device = self.vectors.device
         for step in range(start, len(self)):
-            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
-            chosen = torch.from_numpy(order[part]).to(device), torch.from_numpy(view[part]).to(device)
-            yield self.vectors[chosen], torch.from_numpy(self.labels[order[part]]).to(device)
+            places = self.share.own(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
+            chosen = torch.from_numpy(order[places]).to(device), torch.from_numpy(view[places]).to(device)
+            yield self.vectors[chosen], torch.from_numpy(self.labels[order[places]]).to(device)
 
 
 class EvalBatches:
     """Every image once, in order, as the weights' preprocessing wants it.
 
     Of images `(N, V, H, W, C)`, which have V crops each, a batch of B labels has B * V images, the first one's first.
+    An image that can no longer be read is black; `problems` has a line for each.
+    Several processes each get their `share` of the images.
     """
 
     def __init__(
@@ -141,22 +182,35 @@ class EvalBatches:
         mean: tuple,
         std: tuple,
         device: torch.device | str = "cpu",
+        share: Share | None = None,
     ):
         self.images, self.labels = images, labels
         self.batch_size = batch_size
+        self._own = (share or Share()).of_all(np.arange(len(images)))
         self.mean, self.std = mean, std
         self.device = torch.device(device)
+        self.problems: list[str] = []
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return -(-len(self._own) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """`(B, C, H, W)` float32 and `(B,)` int64, on the device."""
-        for start in range(0, len(self.images), self.batch_size):
-            indices = np.arange(start, min(start + self.batch_size, len(self.images)))
-            pixels = torch.from_numpy(self.images.take(indices)).to(self.device, non_blocking=True)
-            labels = torch.from_numpy(self.labels[indices]).to(self.device, non_blocking=True)
+        batches = map(self._read, range(0, len(self._own), self.batch_size))
+        if not isinstance(self.images, ArrayImages):
+            batches = _ahead(batches)
+        for pixels, labels in batches:
+            pixels, labels = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in (pixels, labels))
             yield normalise(pixels.flatten(0, -4), self.mean, self.std), labels
+
+    def _read(self, start: int) -> tuple[np.ndarray, np.ndarray]:
+        indices = self._own[start : start + self.batch_size]
+        try:
+            pixels = self.images.take(indices)
+        except Unreadable as gap:
+            pixels = gap.pixels
+            _note(self.problems, gap, "it was judged as a black image")
+        return pixels, self.labels[indices]
 
 
 def _ahead(items: Iterator, depth: int = 2) -> Iterator:

@@ -8,14 +8,15 @@ from PIL import Image
 
 from cnnzoo.data.preprocess import Preprocess, centre, decode, fit
 
-COUNTS = (1, 10, 144)
+COUNTS = (1, 2, 10, 144)
 SCALES = (256, 288, 320, 352)  # shorter sides for crops of 224 (GoogLeNet, section 7)
 
 
 @dataclass(frozen=True)
 class Crops:
-    """How an image file becomes `count` squares: 10 or 144 of them, where `arrays.Geometry` makes one.
+    """How an image file becomes `count` squares: 2, 10 or 144 of them, where `arrays.Geometry` makes one.
 
+    2: what evaluation sees, and its mirror image.
     10: the corners and the centre of the central square of side `resize`, and their mirror images (Krizhevsky,
     Sutskever, Hinton 2012, section 4.1).
     144: at each of four scales, of the left, central and right (or top, central and bottom) square the corners, the
@@ -33,10 +34,16 @@ class Crops:
     def channels(self) -> int:
         return self.preprocess.channels
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (self.count, self.size, self.size, self.channels)
+
     def fit(self, image: Image.Image) -> np.ndarray:
         """`(count, size, size, channels)` uint8."""
         p = self.preprocess
-        if self.count == 10:
+        if self.count == 2:
+            crops = [fit(image, p.resize, p.size, p.interpolation, p.squash)]
+        elif self.count == 10:
             square = fit(image, max(p.resize, p.size), max(p.resize, p.size), p.interpolation, p.squash)
             crops = _corners_and_centre(square, p.size)
         else:

@@ -4,8 +4,10 @@ A `Preprocess` is bound to weights: it travels with them in the run folder, and 
 else.
 """
 
+import io
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cnnzoo.data import jpeg
 from cnnzoo.errors import InputError
 
 # What a folder of photos may hold; other files in it are not images.
@@ -38,9 +41,30 @@ _UPRIGHT = {
 }  # by the EXIF tag Orientation; PIL's own exif_transpose fails on tags it need not read
 
 
+class Stored(ABC):
+    """An image file that lies within another file; whoever takes a path to an image takes this too.
+
+    `str` of it is its name, for messages.
+    """
+
+    @abstractmethod
+    def read_bytes(self) -> bytes:
+        """The image file's content. Raises OSError where it cannot be read."""
+
+    @abstractmethod
+    def stamp(self) -> str:
+        """Changes whenever the content may have changed."""
+
+
+def read(file: str | Path | Stored) -> bytes:
+    """An image file's content. Raises InputError that says why it cannot be read."""
+    with _explained():
+        return file.read_bytes() if isinstance(file, Stored) else Path(file).read_bytes()
+
+
 @contextmanager
-def opened(file: str | Path, at_least: int | None = None) -> Iterator[Image.Image]:
-    """An image file of which the header is read, the pixels not yet: `upright` reads them.
+def opened(file: str | Path | bytes, at_least: int | None = None) -> Iterator[Image.Image]:
+    """An image file, or its content, of which the header is read, the pixels not yet: `upright` reads them.
 
     With `at_least` a JPEG whose shorter side stays that long may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's
     scaling), of which both sides must be multiples, so that nothing shifts. With three times the length that the
@@ -51,8 +75,13 @@ def opened(file: str | Path, at_least: int | None = None) -> Iterator[Image.Imag
 
     Raises InputError that says what is wrong with the file, also for what shows only while its pixels are read.
     """
-    try:
-        with _pil_limit.lifted(), Image.open(file) as image:
+    with _explained(), _pil_limit.lifted():
+        try:
+            image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        except Image.UnidentifiedImageError:
+            empty = not (file if isinstance(file, bytes) else Path(file).stat().st_size)
+            raise InputError("the file is empty" if empty else "it is not an image") from None
+        with image:
             width, height = image.size
             if width * height > LARGEST:
                 raise InputError(f"its {width}x{height} pixels are more than the {LARGEST:,} that are decoded")
@@ -61,15 +90,19 @@ def opened(file: str | Path, at_least: int | None = None) -> Iterator[Image.Imag
                 scale = next(scales, 1)
                 image.draft(None, (width // scale, height // scale))  # does nothing to other formats than JPEG
             yield image
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What can go wrong with a file, as InputError."""
+    try:
+        yield
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError("there is no such file") from None
     except PermissionError:
         raise InputError("no permission to read it") from None
-    except Image.UnidentifiedImageError:
-        empty = Path(file).stat().st_size == 0
-        raise InputError("the file is empty" if empty else "it is not an image") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         why = " ".join(str(error).split())
         cut = "truncated" in why.lower() or "unexpected end" in why.lower()
@@ -79,19 +112,48 @@ def opened(file: str | Path, at_least: int | None = None) -> Iterator[Image.Imag
 def upright(image: Image.Image) -> Image.Image:
     """The pixels of an opened file, turned as its EXIF tag says."""
     image.load()
-    for turn in _UPRIGHT.get(image.getexif().get(0x112), ()):
+    return _turned(image, _orientation(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(0x112, 1)
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    for turn in _UPRIGHT.get(orientation, ()):
         image = image.transpose(turn)
     return image
 
 
-def decode(file: str | Path, channels: int = 3, at_least: int | None = None) -> Image.Image:
+def decode(file: str | Path | Stored, channels: int = 3, at_least: int | None = None) -> Image.Image:
     """The image in a file, upright, as 8-bit RGB (channels 3) or grey (channels 1), reduced as `opened` says.
 
     Palettes, CMYK, 16 bits and EXIF rotation are resolved; transparent pixels become white; an animation gives its
     first frame. Raises InputError that says what is wrong with the file.
     """
-    with opened(file, at_least) as image:
+    return decode_content(read(file), channels, at_least)
+
+
+def decode_content(content: bytes, channels: int = 3, at_least: int | None = None) -> Image.Image:
+    """`decode` of a file's content."""
+    if at_least is None and jpeg_header(content) and (pixels := jpeg.decode(content, channels)) is not None:
+        return _turned(Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels), orientation(content))
+    with opened(content, at_least) as image:
         return _to_mode(upright(image), "L" if channels == 1 else "RGB")
+
+
+def jpeg_header(content: bytes) -> jpeg.Header | None:
+    """Of a JPEG that needs no care; None leaves it to PIL."""
+    header = jpeg.read_header(content)
+    return header if header and header.width * header.height <= LARGEST else None
+
+
+def orientation(content: bytes) -> int:
+    """What a JPEG's EXIF tag of that name says; 1 is upright."""
+    if not jpeg.has_metadata(content):
+        return 1
+    with opened(content) as image:
+        return _orientation(image)
 
 
 class _PilLimit:

@@ -1,6 +1,7 @@
-"""A source's name, or a folder, to images, labels and class names, split into training and validation images.
+"""A source's name to images, labels and class names, split into training and validation images.
 
-Named sets come through torchvision's own classes, which use the files already in place and fetch missing ones.
+Named sets come through torchvision's own classes, which use the files already in place and fetch missing ones; a source
+may also be a folder of photos, tar shards (`shards`) or a data set of Hugging Face's (`hugging_face`).
 """
 
 import math
@@ -13,13 +14,12 @@ import numpy as np
 from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
-from cnnzoo.data.arrays import ArrayImages, Geometry, Images, cache_folder, decode_files
+from cnnzoo.data import hugging_face, shards
+from cnnzoo.data.arrays import ArrayImages, File, Geometry, Images, cache_folder, decode_files
 from cnnzoo.data.crops import Crops
+from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, Found, Part, photos
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, as_image, centre
 from cnnzoo.errors import InputError, near
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HELD_OUT = ("val", "valid", "validation", "test")  # names for the folder beside train/, the first found counting
 
 
 @dataclass(frozen=True)
@@ -49,31 +49,6 @@ class Dataset:
         return {"train": list(self.train.names), "val": list(self.val.names)}
 
 
-@dataclass(frozen=True)
-class _Part:
-    images: np.ndarray | Sequence  # (N, H, W, C) uint8, or files, or pictures of any kinds and sizes
-    labels: np.ndarray
-    names: tuple[str, ...]
-
-    def choose(self, indices: np.ndarray) -> "_Part":
-        images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
-        return _Part(images, self.labels[indices], tuple(self.names[i] for i in indices))
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What a source holds, before any decoding or scaling."""
-
-    classes: tuple[str, ...]
-    train: _Part
-    val: _Part | None  # None: to be split off
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    notes: tuple[str, ...] = ()
-    home: Path | None = None  # of the files, if it is files
-
-
 def load(
     config: DataConfig,
     augment: AugmentConfig,
@@ -89,6 +64,8 @@ def load(
     found = _find(config)
     if found.val is None:
         found = _split(found, config)
+    elif config.folds:
+        raise InputError(f"{config.source} has validation images of its own, so data.folds has nothing to divide")
     return _ready(found, config, augment, input_size, channels, preprocess, cache_folder(found.home))
 
 
@@ -116,8 +93,8 @@ def from_images(
         images = images.reshape(*images.shape[:3], -1)
     else:
         images = [Path(image).expanduser() if isinstance(image, str) else image for image in images]
-    part = _Part(images, labels, names)
-    found = _Found(tuple(classes), part, None, channels_found, IMAGENET_MEAN, IMAGENET_STD)
+    part = Part(images, labels, names)
+    found = Found(tuple(classes), part, None, channels_found, IMAGENET_MEAN, IMAGENET_STD)
     found = _split(found, config, keep_lone=True)
     if not len(found.val.labels):
         raise InputError(f"each class of {config.source} has one image only, so there is none to validate on")
@@ -131,7 +108,7 @@ def _is_grey(image: str | Path | Image.Image | np.ndarray) -> bool:
 
 
 def _ready(
-    found: _Found,
+    found: Found,
     config: DataConfig,
     augment: AugmentConfig,
     input_size: int,
@@ -166,7 +143,7 @@ def held_out(
     """The images to judge a trained net on, their classes, and notes.
 
     Where the source has no validation images of its own, the share that training holds out (`split`), or every image.
-    With 10 or 144 `crops` an image is `(crops, size, size, C)`, made anew each time.
+    With several `crops` an image is `(crops, size, size, C)`, made anew each time.
     """
     found = _find(config)
     if found.val is None and split:
@@ -178,9 +155,21 @@ def held_out(
     return part, found.classes, notes
 
 
-def _find(config: DataConfig) -> _Found:
+def _find(config: DataConfig) -> Found:
+    found = _find_source(config)
+    if config.val_source is None:
+        return found
+    val = _find_source(replace(config, source=config.val_source))
+    wrong = f"data.val_source {config.val_source} has classes that {config.source} lacks"
+    return replace(found, val=val.train.among(val.classes, found.classes, wrong), notes=found.notes + val.notes)
+
+
+def _find_source(config: DataConfig) -> Found:
     if config.source in NAMED:
         return NAMED[config.source](config)
+    for kind in (hugging_face, shards):
+        if kind.is_source(config.source):
+            return kind.find(config.source)
     folder = Path(config.source).expanduser()
     if not folder.is_dir():
         if os.sep in config.source or folder.exists():
@@ -201,18 +190,18 @@ def _find(config: DataConfig) -> _Found:
 # ---- named sets
 
 
-def _digits(config: DataConfig) -> _Found:
+def _digits(config: DataConfig) -> Found:
     """1,797 digits of 8x8 from 43 people (UCI, Alpaydin and Kaynak 1998), which scikit-learn carries."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = (digits.images * (255 / 16)).round().astype(np.uint8)[:, :, :, None]
-    part = _Part(pixels, digits.target.astype(np.int64), _numbered("digits", len(pixels)))
-    return _Found(tuple(map(str, range(10))), part, None, 1, (0.3053,), (0.3760,))
+    part = Part(pixels, digits.target.astype(np.int64), _numbered("digits", len(pixels)))
+    return Found(tuple(map(str, range(10))), part, None, 1, (0.3053,), (0.3760,))
 
 
-def _torchvision(kind: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[DataConfig], _Found]:
-    def find(config: DataConfig) -> _Found:
+def _torchvision(kind: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[DataConfig], Found]:
+    def find(config: DataConfig) -> Found:
         from torchvision import datasets
 
         root = _root(config)
@@ -229,14 +218,14 @@ def _torchvision(kind: str, mean: tuple[float, ...], std: tuple[float, ...]) -> 
             pixels = np.asarray(data.data)
             pixels = pixels[:, :, :, None] if pixels.ndim == 3 else pixels
             name = f"{config.source}/{'train' if train else 'test'}"
-            parts.append(_Part(pixels, np.asarray(data.targets, dtype=np.int64), _numbered(name, len(pixels))))
+            parts.append(Part(pixels, np.asarray(data.targets, dtype=np.int64), _numbered(name, len(pixels))))
         classes = tuple(str(name).split(" - ")[0] for name in data.classes)  # MNIST's are "0 - zero"
-        return _Found(classes, parts[0], parts[1], len(mean), mean, std)
+        return Found(classes, parts[0], parts[1], len(mean), mean, std)
 
     return find
 
 
-def _imagenet(config: DataConfig) -> _Found:
+def _imagenet(config: DataConfig) -> Found:
     """ILSVRC-2012 as folders train/ and val/ of 1,000 class folders each, which everyone has to fetch by themselves."""
     folder = _root(config) / "imagenet"
     if not (folder / "train").is_dir():
@@ -255,7 +244,7 @@ def _numbered(name: str, many: int) -> tuple[str, ...]:
     return tuple(f"{name}/{i}" for i in range(many))
 
 
-NAMED: dict[str, Callable[[DataConfig], _Found]] = {
+NAMED: dict[str, Callable[[DataConfig], Found]] = {
     "digits": _digits,
     "mnist": _torchvision("MNIST", (0.1307,), (0.3081,)),
     "fashion_mnist": _torchvision("FashionMNIST", (0.2860,), (0.3530,)),
@@ -268,20 +257,16 @@ NAMED: dict[str, Callable[[DataConfig], _Found]] = {
 # ---- folders
 
 
-def _folder(folder: Path) -> _Found:
+def _folder(folder: Path) -> Found:
     """A folder of class folders, or one with train/ and val/ of them."""
-    photos = {"channels": 3, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "home": folder}
     train, *beside = parts(folder).values()
     classes, part, notes = _classes(train)
     if not beside:
-        return _Found(classes, part, None, notes=notes, **photos)
+        return photos(classes, part, None, folder, notes)
     held_out = beside[0]
     val_classes, val_part, val_notes = _classes(held_out)
-    if extra := sorted(set(val_classes) - set(classes)):
-        raise InputError(f"{held_out} has classes that {train} lacks: {', '.join(extra)}")
-    places = np.array([classes.index(name) for name in val_classes])
-    val_part = replace(val_part, labels=places[val_part.labels])
-    return _Found(classes, part, val_part, notes=notes + val_notes, **photos)
+    val_part = val_part.among(val_classes, classes, f"{held_out} has classes that {train} lacks")
+    return photos(classes, part, val_part, folder, notes + val_notes)
 
 
 def parts(folder: Path) -> dict[str, Path]:
@@ -315,7 +300,7 @@ def _loose(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in EXTENSIONS]
 
 
-def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
+def _classes(folder: Path) -> tuple[tuple[str, ...], Part, tuple[str, ...]]:
     """Class names in order, files with labels, and what was passed over."""
     classes, loose = class_folders(folder), len(_loose(folder))
     files, labels, strays, empty = [], [], 0, []
@@ -335,7 +320,7 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], _Part, tuple[str, ...]]:
     notes = (f"{_files(strays)} in {folder} passed over for want of an image's ending",) if strays else ()
     if loose:
         notes += (f"{_files(loose)} in {folder} passed over for lying outside the class folders",)
-    part = _Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
+    part = Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
     return tuple(entry.name for entry in classes), part, notes
 
 
@@ -346,8 +331,8 @@ def _hidden(entry: Path, folder: Path) -> bool:
 # ---- from what was found to what is trained on
 
 
-def _split(found: _Found, config: DataConfig, keep_lone: bool = False) -> _Found:
-    """Hold out `val_fraction` of each class; with `keep_lone` nothing of a class of one image."""
+def _split(found: Found, config: DataConfig, keep_lone: bool = False) -> Found:
+    """Hold out `val_fraction` of each class, or a fold of it; with `keep_lone` nothing of a class of one image."""
     part, rng = found.train, np.random.default_rng(config.split_seed)
     val: list[int] = []
     for label, name in enumerate(found.classes):
@@ -357,15 +342,20 @@ def _split(found: _Found, config: DataConfig, keep_lone: bool = False) -> _Found
                 f"class {name!r} of {config.source} has one image only; "
                 f"it needs two, one to train and one to validate on"
             )
+        if len(own) < (config.folds or 0):
+            raise InputError(
+                f"class {name!r} of {config.source} has {len(own)} images, too few for {config.folds} folds"
+            )
         many = min(max(round(config.val_fraction * len(own)), 1), len(own) - 1)
-        val += rng.permutation(own)[:many].tolist()
+        mixed = rng.permutation(own)
+        val += (np.array_split(mixed, config.folds)[config.fold] if config.folds else mixed[:many]).tolist()
     held_out = np.zeros(len(part.labels), dtype=bool)
     held_out[val] = True
     return replace(found, train=part.choose(np.flatnonzero(~held_out)), val=part.choose(np.flatnonzero(held_out)))
 
 
 def _preprocess(
-    config: DataConfig, found: _Found, input_size: int, channels: int, trained: Preprocess | None
+    config: DataConfig, found: Found, input_size: int, channels: int, trained: Preprocess | None
 ) -> Preprocess:
     """The weights' own preprocessing where there is one, else the usual for the size; the config's keys override it."""
     size = config.size or (trained.size if trained else input_size)
@@ -380,7 +370,7 @@ def _preprocess(
     return Preprocess(size, resize, mean, std, config.interpolation or usual.interpolation, usual.squash)
 
 
-def _usual_resize(found: _Found, size: int) -> int:
+def _usual_resize(found: Found, size: int) -> int:
     """Photos: the centre 7/8.
 
     Small pictures: whole, or with a margin where they lack at most 1/8 (MNIST's 28 in LeNet's 32).
@@ -407,11 +397,11 @@ def _training_geometry(preprocess: Preprocess, augment: AugmentConfig) -> Geomet
 
 
 def _read(
-    part: _Part, cache: Path, config: DataConfig, geometry: Geometry | Crops, what: str
-) -> tuple[Split, dict[Path, str]]:
+    part: Part, cache: Path, config: DataConfig, geometry: Geometry | Crops, what: str
+) -> tuple[Split, dict[File, str]]:
     if isinstance(part.images, np.ndarray):
         return Split(ArrayImages(_scale(part.images, geometry)), part.labels, part.names), {}
-    if not all(isinstance(image, Path) for image in part.images):
+    if not all(isinstance(image, File) for image in part.images):
         return Split(ArrayImages(_fit_each(part, geometry)), part.labels, part.names), {}
     keep = config.cache == "auto"
     images, bad = decode_files(part.images, geometry, cache, keep, config.workers, what)
@@ -427,7 +417,7 @@ def _scale(pixels: np.ndarray, geometry: Geometry | Crops) -> np.ndarray:
     return np.stack([geometry.fit(as_image(image, geometry.channels)) for image in pixels])
 
 
-def _fit_each(part: _Part, geometry: Geometry | Crops) -> np.ndarray:
+def _fit_each(part: Part, geometry: Geometry | Crops) -> np.ndarray:
     """What `geometry` makes of pictures of any kinds and sizes."""
     pixels = []
     for image, name in zip(part.images, part.names, strict=True):
@@ -438,7 +428,7 @@ def _fit_each(part: _Part, geometry: Geometry | Crops) -> np.ndarray:
     return np.stack(pixels)
 
 
-def _tell_bad(bad: dict[Path, str], policy: str) -> str:
+def _tell_bad(bad: dict[File, str], policy: str) -> str:
     shown = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:10])
     more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
     files = _files(len(bad))

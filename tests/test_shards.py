@@ -1,0 +1,279 @@
+"""Sources that outgrow a folder: WebDataset's tar shards and data sets of Hugging Face's."""
+
+import gzip
+import io
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnzoo.config import AugmentConfig, DataConfig
+from cnnzoo.data import hugging_face, shards, sources
+from cnnzoo.errors import InputError
+
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]  # of class 0, 1 and 2
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.delenv("CNNZOO_CACHE", raising=False)
+
+
+def photo(label: int, ending: str = "png") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 10), COLOURS[label]).save(buffer, {"jpg": "JPEG"}.get(ending, ending))
+    return buffer.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def shard(file: Path, labels: list, ending: str = "png") -> Path:
+    """A tar of a sample for each label; a text label has the colour of its length."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for number, label in enumerate(labels):
+            add(tar, f"{number:04}.{ending}", photo(label if isinstance(label, int) else len(label) % 3, ending))
+            add(tar, f"{number:04}.cls", str(label).encode())
+    return file
+
+
+def load(source: str | Path, **config) -> sources.Dataset:
+    return sources.load(DataConfig(str(source), **config), AugmentConfig(), 8)
+
+
+def assert_aligned(data: sources.Dataset) -> None:
+    for split in (data.train, data.val):
+        pixels = split.images.take(np.arange(len(split)))[:, 4, 4]
+        np.testing.assert_allclose(pixels, [COLOURS[label] for label in split.labels], atol=3)
+
+
+# ---- shards
+
+
+@pytest.mark.parametrize("pattern", ["train-{000..002}.tar", "train-*.tar", "train-{0..2}.tar"])
+def test_a_pattern_is_all_its_shards_in_order(pattern, tmp_path):
+    digits = len("{000..002}") - 7 if "000" in pattern or "*" in pattern else 1
+    for number in range(3):
+        shard(tmp_path / f"train-{number:0{digits}}.tar", [0, 1, 2] * 4)
+    data = load(tmp_path / pattern, val_fraction=0.25)
+    assert data.classes == ("0", "1", "2")
+    assert (len(data.train), len(data.val)) == (27, 9)
+    assert_aligned(data)
+    assert data.train.names[0].startswith(str(tmp_path / f"train-{0:0{digits}}.tar") + "/")
+    assert data.train.names == tuple(sorted(data.train.names))
+
+
+@pytest.mark.parametrize("cache", ["auto", "none"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_shards_are_decoded_as_files_are(ending, cache, tmp_path):
+    assert_aligned(load(shard(tmp_path / "a.tar", [0, 1, 2] * 4, ending), cache=cache))
+
+
+def test_validation_images_from_other_shards(tmp_path):
+    shard(tmp_path / "train.tar", [0, 1, 2] * 4)
+    shard(tmp_path / "val.tar", [2, 0])
+    data = load(tmp_path / "train.tar", val_source=str(tmp_path / "val.tar"))
+    assert len(data.train) == 12
+    assert data.val.labels.tolist() == [2, 0]
+    assert_aligned(data)
+
+
+def test_validation_classes_missing_in_training_are_named(tmp_path):
+    shard(tmp_path / "train.tar", [0, 1] * 4)
+    shard(tmp_path / "val.tar", [2, 0])
+    with pytest.raises(InputError, match=r"data\.val_source .*val\.tar has classes that .*train\.tar lacks: 2"):
+        load(tmp_path / "train.tar", val_source=str(tmp_path / "val.tar"))
+
+
+def test_numbers_are_in_order_and_names_by_the_alphabet(tmp_path):
+    assert load(shard(tmp_path / "a.tar", [2, 0, 1] * 2)).classes == ("0", "1", "2")
+    names = load(shard(tmp_path / "b.tar", ["tulip", "rose"] * 2))
+    assert names.classes == ("rose", "tulip")
+
+
+def test_classes_txt_names_the_numbers(tmp_path):
+    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
+    data = load(shard(tmp_path / "a.tar", [0, 2] * 4))
+    assert data.classes == ("red", "blue")
+    (tmp_path / "classes.txt").write_text("red")
+    with pytest.raises(InputError, match=r"classes\.txt has 1 lines, but there is a class 2"):
+        load(tmp_path / "a.tar")
+
+
+def test_samples_without_image_or_class_are_passed_over_and_told(tmp_path):
+    with tarfile.open(shard(tmp_path / "a.tar", [0, 1] * 4), "a") as tar:
+        add(tar, "more/x.png", photo(0))
+        add(tar, "more/y.cls", b"1")
+        add(tar, "more/._z.png", b"of a Mac")
+    data = load(tmp_path / "a.tar")
+    assert len(data.train) + len(data.val) == 8
+    assert data.notes == (f"2 of 10 samples in {tmp_path / 'a.tar'} passed over for want of an image or a class",)
+
+
+def test_shards_without_samples_say_what_one_is(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "0.txt", b"text")
+    with pytest.raises(InputError, match=r"holds no image with its class, such as 000017\.jpg and 000017\.cls"):
+        load(tmp_path / "a.tar")
+
+
+def test_missing_shards_are_named(tmp_path):
+    shard(tmp_path / "a-0.tar", [0, 1])
+    with pytest.raises(InputError, match=rf"there is no file {tmp_path}/a-1\.tar and 1 more"):
+        load(tmp_path / "a-{0..2}.tar")
+    with pytest.raises(InputError, match=r"there is no file .*b-\*\.tar$"):
+        load(tmp_path / "b-*.tar")
+
+
+def test_damaged_and_compressed_shards_are_named(tmp_path):
+    whole = shard(tmp_path / "a.tar", [0, 1] * 4).read_bytes()
+    (tmp_path / "b.tar").write_bytes(whole[:1_500])
+    (tmp_path / "c.tar.gz").write_bytes(gzip.compress(whole))
+    (tmp_path / "d.tar").write_bytes(b"no tar at all" * 100)
+    for name, why in (("b.tar", "cut short"), ("c.tar.gz", "it is compressed; unpack it"), ("d.tar", "no tar")):
+        with pytest.raises(InputError, match=rf"{tmp_path}/{name}: .*{why}"):
+            load(tmp_path / name)
+
+
+def test_a_bad_image_in_a_shard_is_named(tmp_path):
+    with tarfile.open(shard(tmp_path / "a.tar", [0, 1] * 4), "a") as tar:
+        add(tar, "bad.jpg", b"no image")
+        add(tar, "bad.cls", b"1")
+    with pytest.raises(InputError, match=r"1 file cannot be read \(.*a\.tar/bad\.jpg: it is not an image"):
+        load(tmp_path / "a.tar", val_fraction=0.5)
+    data = load(tmp_path / "a.tar", bad_files="skip")
+    assert len(data.train) + len(data.val) == 8
+    assert_aligned(data)
+
+
+def test_shards_are_indexed_once_and_anew_when_changed(tmp_path, monkeypatch):
+    file, reads, read = shard(tmp_path / "a.tar", [0, 1] * 4), [], shards._samples
+    monkeypatch.setattr(shards, "_samples", lambda *args: reads.append(args) or read(*args))
+    first, second = load(file), load(file)
+    assert len(reads) == 1
+    assert first.split() == second.split()
+    assert_aligned(second)
+    shard(file, [1, 0, 2] * 4)
+    assert len(load(file).train) == 9
+    assert len(reads) == 2
+
+
+def test_folders_of_members_are_part_of_a_samples_name(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for label in range(3):
+            for number in range(2):
+                add(tar, f"v1.0/{label}/{number}.cls", str(label).encode())
+                add(tar, f"v1.0/{label}/{number}.PNG", photo(label))
+    assert_aligned(load(tmp_path / "a.tar"))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of theirs
+def test_we_read_what_webdataset_writes_and_reads(tmp_path, monkeypatch):
+    wds = pytest.importorskip("webdataset")
+    monkeypatch.chdir(tmp_path)
+    with wds.ShardWriter("train-%06d.tar", maxcount=5, verbose=0) as writer:
+        for number in range(12):
+            writer.write({"__key__": f"photo{number:03}", "jpg": photo(number % 3, "jpg"), "cls": number % 3})
+    found = shards.find("train-{000000..000002}.tar")
+    theirs = wds.WebDataset("train-{000000..000002}.tar", shardshuffle=False, empty_check=False)
+    theirs = [(sample["jpg"], int(sample["cls"])) for sample in theirs]
+    ours = [(image.read_bytes(), label) for image, label in zip(found.train.images, found.train.labels, strict=True)]
+    assert ours == theirs
+
+
+# ---- Hugging Face
+
+
+@pytest.fixture
+def hf():
+    return pytest.importorskip("datasets")
+
+
+def rows(hf, labels: list[int], **more) -> object:
+    features = hf.Features(photo=hf.Image(), kind=hf.ClassLabel(names=["red", "green", "blue"]), **more)
+    columns = {"photo": [{"bytes": photo(label), "path": None} for label in labels], "kind": labels}
+    columns |= dict.fromkeys(more, labels)
+    return hf.Dataset.from_dict(columns, features=features)
+
+
+@pytest.mark.parametrize("prefix", ["", "hf:"])
+def test_a_saved_data_set_is_split(prefix, hf, tmp_path):
+    rows(hf, [0, 1, 2] * 4).save_to_disk(tmp_path / "set")
+    data = load(f"{prefix}{tmp_path / 'set'}", val_fraction=0.25)
+    assert data.classes == ("red", "green", "blue")
+    assert (len(data.train), len(data.val)) == (9, 3)
+    assert_aligned(data)
+
+
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+def test_splits_are_kept_apart(held_out, hf, tmp_path):
+    hf.DatasetDict({"train": rows(hf, [0, 1, 2] * 2), held_out: rows(hf, [2, 1])}).save_to_disk(tmp_path)
+    data = load(tmp_path, cache="none")
+    assert (len(data.train), data.val.labels.tolist()) == (6, [2, 1])
+    assert data.val.names == (f"{tmp_path}/{held_out}/0", f"{tmp_path}/{held_out}/1")
+    assert_aligned(data)
+
+
+def test_a_split_whose_classes_are_secret_is_passed_over(hf, tmp_path):
+    secret = rows(hf, [0, 0]).map(lambda row: {"kind": -1})
+    hf.DatasetDict({"train": rows(hf, [0, 1, 2] * 4), "test": secret}).save_to_disk(tmp_path)
+    data = load(tmp_path)
+    assert len(data.train) + len(data.val) == 12
+    assert data.notes == (f"test of {tmp_path} passed over, since its classes are not told",)
+
+
+def test_a_folder_of_photos_through_their_library(hf, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, label in (("red", 0), ("green", 1)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "set" / name / f"{number}.png").write_bytes(photo(label))
+    data = load(f"hf:{tmp_path / 'set'}")
+    assert data.classes == ("green", "red")
+    assert len(data.train) + len(data.val) == 8
+
+
+def test_columns_that_are_missing_or_too_many_are_named(hf, tmp_path):
+    rows(hf, [0, 1]).remove_columns("kind").save_to_disk(tmp_path / "a")
+    with pytest.raises(InputError, match=r"a/train has no column of classes among photo; make one by"):
+        load(tmp_path / "a")
+    rows(hf, [0, 1], colour=hf.ClassLabel(num_classes=3)).save_to_disk(tmp_path / "b")
+    with pytest.raises(InputError, match=r"b/train has several columns of classes \(kind, colour\); keep one by"):
+        load(tmp_path / "b")
+
+
+def test_a_damaged_row_is_named(hf, tmp_path):
+    data = rows(hf, [0, 1, 2] * 2).cast_column("photo", hf.Image(decode=False))
+    data = data.map(
+        lambda row, place: {"photo": {"bytes": b"bad", "path": None}} if place == 2 else {}, with_indices=True
+    )
+    data.cast_column("photo", hf.Image()).save_to_disk(tmp_path)
+    with pytest.raises(InputError, match=rf"1 file cannot be read \({tmp_path}/train/2: it is not an image"):
+        load(tmp_path, val_fraction=0.5)
+
+
+def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "state.json").touch()
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert hugging_face.is_source(str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"needs Hugging Face's datasets, which pip install 'cnnzoo\[datasets\]' brings"
+    ):
+        load(tmp_path)
+
+
+def test_a_data_set_that_cannot_be_loaded_is_one_line(hf, tmp_path):
+    (tmp_path / "state.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=rf"data\.source {tmp_path} cannot be loaded by Hugging Face's datasets: "
+    ) as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
