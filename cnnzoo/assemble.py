@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from tqdm import tqdm
 
 from cnnzoo import registry, zoo
 from cnnzoo.config import AugmentConfig, Config, TrainConfig
-from cnnzoo.data import sources
+from cnnzoo.data import hugging_face, sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches
+from cnnzoo.data.draws import Share
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.train import losses, optim, phases
+from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Feed, Trainer
 from cnnzoo.transfer import doctor, probe
@@ -37,7 +39,7 @@ def load_data(config: Config, entry: registry.Entry) -> Dataset:
 def doubts(source: str) -> list[str]:
     """A line for each kind of trouble that the data doctor sees at a glance in a folder of photos."""
     folder = Path(source).expanduser()
-    if source in sources.NAMED or not folder.is_dir():
+    if source in sources.NAMED or not folder.is_dir() or hugging_face.is_source(source):
         return []
     found = [finding for finding in doctor.quick(folder) if finding.severity != "note"]
     first = {finding.kind: finding for finding in reversed(found)}
@@ -90,37 +92,56 @@ def card(config: Config, data: Dataset, model: nn.Module, report: EpochReport) -
     }
 
 
-def _phases(config: TrainConfig) -> list[phases.Phase]:
-    if config.phases is None:
-        return [phases.Phase(config.epochs)] if config.epochs else []
-    return [phases.Phase(phase.epochs, tuple(phase.trainable), phase.rates) for phase in config.phases]
+def _phases(config: TrainConfig, stages: Sequence[str], layer_decay: float) -> list[phases.Phase]:
+    plan = [phases.Phase(config.epochs)] if config.epochs else []
+    if config.phases is not None:
+        plan = [phases.Phase(phase.epochs, tuple(phase.trainable), phase.rates) for phase in config.phases]
+    phases.check(plan, stages)
+    if layer_decay == 1:
+        return plan
+    depth = {stage: layer_decay**distance for distance, stage in enumerate(reversed(stages))}
+    return [replace(phase, rates={stage: depth[stage] * phase.rate(stage) for stage in stages}) for phase in plan]
 
 
-def make_trainer(config: Config, data: Dataset, model: nn.Module, precision: str, tell: Tell, **hooks) -> Trainer:
+def make_trainer(
+    config: Config,
+    data: Dataset,
+    model: nn.Module,
+    precision: str,
+    tell: Tell,
+    team: Team | None = None,
+    **hooks,
+) -> Trainer:
     """The trainer of a config, everything handed to it finished."""
-    device = next(model.parameters()).device
+    device, team = next(model.parameters()).device, team or Team()
     stages = model.entry.parameters(name for name, _ in model.named_parameters())
-    plan = _phases(config.train)
-    phases.check(plan, list(stages))
+    plan = _phases(config.train, list(stages), config.optim.layer_decay)
     train, classes = data.train, model.num_classes
     balanced = config.train.balance == "sampler"
     weights = _class_weights(train.labels, classes).to(device) if config.train.balance == "loss" else None
-    batch_size, seed = config.train.batch_size, config.train.seed
+    batch_size, seed = _shared_batch(config, data, team), config.train.seed
+    share = Share(team.rank, team.size)
+    if config.train.batch_norm == "sync" and team.size > 1:
+        if device.type != "cuda":
+            raise InputError("train.batch_norm sync needs GPUs, since torch has no SyncBatchNorm for other devices")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def make_head_feed() -> Feed:
         """Of the features that the net gives at that moment."""
         features, held_out = _features(config, data, model, tell)
-        batches = FeatureBatches(features.vectors, train.labels, batch_size, seed, device, balanced)
-        rows, labels = torch.from_numpy(held_out.plain).to(device), torch.from_numpy(data.val.labels).to(device)
+        batches = FeatureBatches(features.vectors, train.labels, batch_size, seed, device, balanced, share)
+        rows, labels = (torch.from_numpy(share.of_all(whole)).to(device) for whole in (held_out.plain, data.val.labels))
         head = model.get_classifier()
         return Feed(batches, [(rows, labels)], head, head)
 
     return Trainer(
         model,
-        losses.build(config.loss, model.entry.loss, weights),
+        losses.build(config.loss, model.entry.loss, weights, _teacher(config, data, device)),
         optim.build(config.optim, model, stages),
-        TrainBatches(train.images, train.labels, batch_size, _augment(config, data), seed, device, classes, balanced),
-        val_batches(data, device, max(batch_size, 256)),
+        TrainBatches(
+            *(train.images, train.labels, batch_size, _augment(config, data), seed, device, classes, balanced, share)
+        ),
+        val_batches(data, device, max(batch_size, 256), share),
         phases=plan,
         stages=stages,
         make_schedule=lambda optimizer, epochs, steps: Schedule(config.schedule, optimizer, epochs, steps),
@@ -129,22 +150,62 @@ def make_trainer(config: Config, data: Dataset, model: nn.Module, precision: str
         channels_last=config.train.channels_last,
         accumulate=config.train.accumulate,
         clip_norm=config.optim.clip_norm,
+        ema=config.train.ema,
+        rolls_back=config.train.on_divergence == "rollback",
         seed=seed,
         compiled=torch.compile(model) if config.train.compile is True else None,
         make_head_feed=make_head_feed if _caches_features(config) else None,
         keep_statistics=config.train.batch_norm == "keep",
         patience=config.train.patience,
+        team=team,
+        tell=tell,
         **hooks,
     )
 
 
+def _shared_batch(config: Config, data: Dataset, team: Team) -> int:
+    """The batch of all processes together. Raises InputError where they cannot share it evenly."""
+    batch, size = config.train.batch_size, team.size
+    least = min(len(data.train), len(data.val))
+    if least < size:
+        raise InputError(f"{size} processes are too many for {least} images; start fewer")
+    batch = min(batch, len(data.train) - len(data.train) % size)
+    mixes = config.augment.mixup or config.augment.cutmix
+    unit = size * (2 if mixes and size > 1 else 1) * config.augment.repeats
+    if batch % unit:
+        near = " or ".join(str(n) for n in (batch - batch % unit, batch - batch % unit + unit) if n)
+        pairs = ", in pairs of images to mix" if mixes and size > 1 else ""
+        who = f"{size} processes" if size > 1 else f"augment.repeats {config.augment.repeats}"
+        raise InputError(f"train.batch_size is {batch}, which {who} cannot share evenly{pairs}; take {near}")
+    return batch
+
+
+def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module | None:
+    """The net of loss.teacher. Raises InputError where it knows other classes, or wants other colours than the run."""
+    if (said := config.loss.teacher) is None:
+        return None
+    name, _, tag = said.partition(".")
+    net, _ = zoo.open_net(*((said, False) if Path(said).expanduser().exists() else (name, tag or True)))
+    if getattr(net, "classes", data.classes) != data.classes or net.num_classes < len(data.classes):
+        raise InputError(f"loss.teacher {said} knows other classes than {data.name}")
+    wants, gets = zoo.preprocessing(net), data.preprocess
+    if (wants.mean, wants.std) != (gets.mean, gets.std):
+        raise InputError(
+            f"loss.teacher {said} was trained with data.mean {list(wants.mean)} and data.std {list(wants.std)}; "
+            f"set these, instead of {list(gets.mean)} and {list(gets.std)}"
+        )
+    return net.to(device)
+
+
 def _augment(config: Config, data: Dataset) -> Augment:
-    return Augment(config.augment, data.preprocess.size, data.preprocess.mean, data.preprocess.std)
+    p, train = data.preprocess, config.train
+    epochs = sum(phase.epochs for phase in train.phases) if train.phases else train.epochs
+    return Augment(config.augment, config.data.train_size or p.size, p.mean, p.std, epochs)
 
 
-def val_batches(data: Dataset, device: torch.device, batch_size: int) -> EvalBatches:
+def val_batches(data: Dataset, device: torch.device, batch_size: int, share: Share | None = None) -> EvalBatches:
     p = data.preprocess
-    return EvalBatches(data.val.images, data.val.labels, batch_size, p.mean, p.std, device)
+    return EvalBatches(data.val.images, data.val.labels, batch_size, p.mean, p.std, device, share)
 
 
 def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
@@ -157,7 +218,7 @@ def _caches_features(config: Config) -> bool:
     """Whether phases in which the head alone moves take features from the cache."""
     if config.train.cache_features != "auto":
         return config.train.cache_features
-    augments = config.augment != replace(AugmentConfig(), padding=config.augment.padding)
+    augments = config.augment != replace(AugmentConfig(), padding=config.augment.padding) or config.loss.teacher
     return config.model.head != "own" and (config.probe.views > 1 or not augments)
 
 

@@ -19,17 +19,21 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from cnnzoo.errors import InputError
+
+LOCK = ".lock"  # within a run folder while a process trains in it
 
 
 class Run:
@@ -50,7 +54,7 @@ class Run:
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{path} is a file, so no run folder can be made there; choose another by --run")
-        if run.path.exists() and any(run.path.iterdir()):
+        if run.path.exists() and any(entry.name != LOCK for entry in run.path.iterdir()):
             raise InputError(
                 f"{path} exists already; go on with it by --resume {path}, or choose another folder by --run"
             )
@@ -97,6 +101,26 @@ class Run:
         """The classifiers that were tried for the head, the one taken first; None where no probe gave it."""
         file = self.path / "probe.json"
         return json.loads(file.read_text()) if file.exists() else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process trains in this folder meanwhile. Raises InputError where one does already."""
+        file = self.path / LOCK
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another process is training in {self.path}; wait for it, or choose a folder by --run"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # unless something was written, there is to be no folder
+                self.path.rmdir()
 
     def write(self, name: str, content: str | bytes) -> None:
         write(self.path / name, content.encode() if isinstance(content, str) else content)
@@ -153,6 +177,49 @@ class Run:
             raise InputError(f"{self.path} has no predictions yet; finish it by cnnzoo train --resume {self.path}")
         with np.load(self.predictions_file, allow_pickle=False) as arrays:
             return arrays["logits"], arrays["targets"]
+
+
+class Writer:
+    """Keeps a run going on a full disk: what cannot be written is told once, and tried again with what comes next.
+
+    The files that are there stay as they are meanwhile, so that what was saved last can be resumed from.
+    """
+
+    def __init__(self, run: Run, tell: Callable[[str], None]):
+        self.run, self.tell = run, tell
+        self._waiting: dict[str, Callable[[], None]] = {}  # the newest of each kind
+        self._failing = False
+
+    def keep_model(self, weights: Mapping[str, Tensor], card: dict) -> None:
+        """Weights that may have changed by the time there is room for them."""
+        own = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+        self._write("model", partial(self.run.save_model, own, card))
+
+    def write_metrics(self, history: Iterable[dict]) -> None:
+        self._write("metrics", partial(self.run.write_metrics, list(history)))
+
+    def save_state(self, state: dict) -> None:
+        """A state that could not be saved is never tried again once training has gone on, for its tensors have too."""
+        self._write("state", partial(self.run.save_state, state))
+
+    def close(self) -> None:
+        """Write what is still waiting. Raises OSError where that fails again."""
+        for action in self._waiting.values():
+            action()
+
+    def _write(self, kind: str, action: Callable[[], None]) -> None:
+        self._waiting.pop("state", None)
+        self._waiting[kind] = action
+        try:
+            for name in list(self._waiting):
+                self._waiting[name]()
+                del self._waiting[name]
+        except OSError as error:
+            if not self._failing:
+                self.tell(f"{error.strerror}: {self.run.path} cannot be written; the run goes on, and tries again")
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def write(path: Path, content: bytes | memoryview) -> None:

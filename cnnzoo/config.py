@@ -60,36 +60,49 @@ class DataConfig:
     """Which images.
 
     Args:
-        source: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet, or a folder of class folders.
+        source: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet, a folder of class folders, tar shards such as
+            shards/train-{000000..000012}.tar (WebDataset's: images and .cls), or hf:NAME, a data set of Hugging Face's.
+        val_source: the same for validation images, where they lie elsewhere; null takes source's own, or a share of it.
         root: where named sets lie or are fetched to; null is $CNNZOO_DATA, else ~/.cache/cnnzoo/data.
         size: side of the square the net sees, in pixels; null takes the net's own.
+        train_size: that of training images; null is size. Smaller ones train faster, and a net judged at a size that is
+            larger by a seventh or so is the better for it (Touvron, Vedaldi, Douze, Jegou 2019, arXiv 1906.06423).
         resize: the image's shorter side before the centre is cut out (or set in a margin); null chooses by size.
         mean: of each channel on the scale 0 to 1; null takes the weights' or the data set's own.
         std: of each channel on the scale 0 to 1; null takes the weights' or the data set's own.
         interpolation: of every resizing; null takes the weights' own, else bilinear.
         val_fraction: share held out, class by class, where the source has no validation images of its own.
         split_seed: chooses that share.
+        folds: instead of that share, hold out one of so many equal parts, as cross-validation does.
+        fold: which one, from 0.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
         cache: keep decoded photos in memory or a memory-mapped file (auto), or decode them anew each time (none).
         workers: threads that decode; 0 is one per core. The result does not depend on it.
     """
 
     source: str = "digits"
+    val_source: str | None = None
     root: str | None = None
     size: int | None = None
+    train_size: int | None = None
     resize: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     val_fraction: float = 0.2
     split_seed: int = 0
+    folds: int | None = None
+    fold: int = 0
     bad_files: Literal["error", "skip"] = "error"
     cache: Literal["auto", "none"] = "auto"
     workers: int = 0
 
     def __post_init__(self):
         _check(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "between 0 and 1")
+        _check(self.folds is None or self.folds >= 2, "data.folds", self.folds, "null or at least 2")
+        _check(0 <= self.fold < (self.folds or 1), "data.fold", self.fold, "at least 0 and below data.folds")
         _check(self.size is None or self.size > 0, "data.size", self.size, "at least 1")
+        _check(self.train_size is None or self.train_size > 0, "data.train_size", self.train_size, "at least 1")
         _check(self.resize is None or self.resize > 0, "data.resize", self.resize, "at least 1")
         _check(self.workers >= 0, "data.workers", self.workers, "at least 0")
 
@@ -116,6 +129,17 @@ class AugmentConfig:
         cutout: side in pixels of a square set to the mean.
         mixup: alpha of the Beta distribution of which each batch draws the share of another image, and of its label,
             that is mixed into an image (Zhang, Cisse, Dauphin, Lopez-Paz 2018, arXiv 1710.09412).
+        cutmix: the same for the area of a window that is pasted from another image (Yun et al. 2019, arXiv 1905.04899);
+            with mixup too, each batch draws which one it gets.
+        policy: randaugment (`policy_changes` drawn changes one after the other, each of `policy_strength`: Cubuk, Zoph,
+            Shlens, Le 2019, arXiv 1909.13719) or trivialaugment (one change of drawn strength: Mueller, Hutter 2021,
+            arXiv 2103.10158).
+        policy_changes: of randaugment, to each image.
+        policy_strength: of randaugment, 0 to 30.
+        erasing: probability that a window of the image is set to the mean (Zhong et al. 2017, arXiv 1708.04896).
+        repeats: times that each image of a batch is in it, augmented anew (Hoffer et al. 2020, arXiv 1901.09335).
+        grows_from: share of the size that the first epoch sees; it grows evenly (progressive resizing).
+        grown_at: share of the epochs after which the size is whole.
     """
 
     flip: bool = False
@@ -133,6 +157,14 @@ class AugmentConfig:
     pca_noise: float = 0.0
     cutout: int = 0
     mixup: float = 0.0
+    cutmix: float = 0.0
+    policy: Literal["randaugment", "trivialaugment"] | None = None
+    policy_changes: int = 2
+    policy_strength: float = 9.0
+    erasing: float = 0.0
+    repeats: int = 1
+    grows_from: float = 1.0
+    grown_at: float = 0.8
 
     def __post_init__(self):
         amounts = (
@@ -145,9 +177,16 @@ class AugmentConfig:
             "pca_noise",
             "cutout",
             "mixup",
+            "cutmix",
         )
         for key in amounts:
             _check(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "at least 0")
+        _check(self.policy_changes >= 1, "augment.policy_changes", self.policy_changes, "at least 1")
+        _check(0 <= self.policy_strength <= 30, "augment.policy_strength", self.policy_strength, "between 0 and 30")
+        _check(0 <= self.erasing <= 1, "augment.erasing", self.erasing, "between 0 and 1")
+        _check(self.repeats >= 1, "augment.repeats", self.repeats, "at least 1")
+        _check(0 < self.grows_from <= 1, "augment.grows_from", self.grows_from, "above 0 and at most 1")
+        _check(0 < self.grown_at <= 1, "augment.grown_at", self.grown_at, "above 0 and at most 1")
         _check(0 <= self.zoom < 1, "augment.zoom", self.zoom, "at least 0 and below 1")
         _check(self.shear < 90, "augment.shear", self.shear, "below 90")
         _check(0 < self.scale[0] <= self.scale[1], "augment.scale", list(self.scale), "two rising numbers above 0")
@@ -161,18 +200,28 @@ class LossConfig:
     """What is minimised.
 
     Args:
-        name: cross_entropy, map (equation 9 of the LeNet-5 paper), or auto, the net's own.
+        name: cross_entropy, bce (each class a yes or no of its own: Wightman, Touvron, Jegou 2021, arXiv 2110.00476),
+            map (equation 9 of the LeNet-5 paper), or auto, the net's own.
         label_smoothing: share of the target spread over all classes.
         aux_weight: weight of each auxiliary head's loss.
         rubbish: the constant j of map: how readily everything may be called rubbish.
+        teacher: a net whose answers are learnt too (Hinton, Vinyals, Dean 2015, arXiv 1503.02531): a run folder, a
+            file, or NET.TAG of the weights table.
+        teacher_weight: of its answers, the labels having the rest.
+        temperature: at which its answers and the net's are compared.
     """
 
-    name: Literal["auto", "cross_entropy", "map"] = "auto"
+    name: Literal["auto", "cross_entropy", "bce", "map"] = "auto"
     label_smoothing: float = 0.0
     aux_weight: float = 0.3
     rubbish: float = 0.1
+    teacher: str | None = None
+    teacher_weight: float = 0.5
+    temperature: float = 2.0
 
     def __post_init__(self):
+        _check(0 < self.teacher_weight <= 1, "loss.teacher_weight", self.teacher_weight, "above 0 and at most 1")
+        _check(self.temperature > 0, "loss.temperature", self.temperature, "above 0")
         _check(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "at least 0 and below 1")
 
 
@@ -181,19 +230,21 @@ class OptimConfig:
     """How weights move.
 
     Args:
-        name: sgd, adam, adamw, rmsprop (torch's) or rmsprop_tf (timm's, as Inception's recipes need).
+        name: sgd, adam, adamw, rmsprop (torch's), rmsprop_tf (timm's, as Inception's recipes need), lamb, lars or muon
+            (timm's).
         lr: the highest rate of the schedule.
-        momentum: of sgd and rmsprop.
-        nesterov: Nesterov's form of momentum.
-        betas: of adam and adamw.
+        momentum: of sgd, rmsprop, lars and muon.
+        nesterov: Nesterov's form of momentum, of sgd, lars and muon.
+        betas: of adam, adamw and lamb.
         alpha: decay of the mean square of rmsprop.
         eps: of adam, adamw and rmsprop; null keeps the optimiser's own.
         weight_decay: added to the gradient (adamw: to the step).
         decay_norms_and_biases: whether biases and normalisation layers decay too.
         clip_norm: largest norm of the whole gradient; null does not clip.
+        layer_decay: factor on the rate from each stage to the one before it, beside those of phases.
     """
 
-    name: Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb", "lars", "muon"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
@@ -203,14 +254,16 @@ class OptimConfig:
     weight_decay: float = 0.0
     decay_norms_and_biases: bool = True
     clip_norm: float | None = None
+    layer_decay: float = 1.0
 
     def __post_init__(self):
+        _check(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "above 0 and at most 1")
         _check(self.lr > 0, "optim.lr", self.lr, "above 0")
         _check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0 and below 1")
         _check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
         _check(self.clip_norm is None or self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0")
         _check(
-            not self.nesterov or self.name == "sgd",
+            not self.nesterov or self.name in ("sgd", "lars", "muon"),
             "optim.nesterov",
             self.nesterov,
             f"false with optim.name {self.name}",
@@ -314,12 +367,18 @@ class TrainConfig:
         channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer.
         compile: run the net through torch.compile; auto does not.
         phases: null trains everything for `epochs`; a list freezes and thaws stages, see PhaseConfig.
-        batch_norm: update or keep the statistics of BatchNorm in stages that move; frozen stages always keep theirs.
+        batch_norm: update or keep the statistics of BatchNorm in stages that move (frozen ones always keep theirs); sync
+            computes those of each batch over all GPUs, which else each have their own, averaged when an epoch ends.
         balance: none; loss (each class weighs the same in the loss) or sampler (each class is drawn equally often).
         patience: epochs of a phase without a better validation accuracy after which the phase ends; null never.
         cache_features: whether a phase in which only the head moves gets features computed once, with probe.views of
             each image, and without augmentation or dropout before the head; auto does where nothing is augmented.
         checkpoint_minutes: save inside an epoch after so many minutes; every epoch ends in a save anyway.
+        ema: decay of a moving average of the weights, which is then what is validated and kept; auto looks back on a
+            twentieth of the run; null keeps none.
+        on_divergence: where a loss or a weight is no longer finite, stop, or rollback to the last state and go on at
+            half the rate, five times at most.
+        loggers: where the figures go beside metrics.jsonl: any of csv, tensorboard, wandb.
     """
 
     epochs: int = 10
@@ -331,11 +390,14 @@ class TrainConfig:
     channels_last: bool = True
     compile: Literal["auto"] | bool = "auto"
     phases: list[PhaseConfig] | None = None
-    batch_norm: Literal["update", "keep"] = "update"
+    batch_norm: Literal["update", "keep", "sync"] = "update"
     balance: Literal["none", "loss", "sampler"] = "none"
     patience: int | None = None
     cache_features: Literal["auto"] | bool = "auto"
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: float = 0.5
+    ema: Literal["auto"] | float | None = None
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    loggers: list[Literal["csv", "tensorboard", "wandb"]] = field(default_factory=list)
 
     def __post_init__(self):
         _check(self.epochs >= 0, "train.epochs", self.epochs, "at least 0")
@@ -348,6 +410,9 @@ class TrainConfig:
         )
         _check(self.phases is None or self.phases, "train.phases", self.phases, "null or a list of at least one phase")
         _check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "null or at least 1")
+        _check(
+            not isinstance(self.ema, float | int) or 0 <= self.ema < 1, "train.ema", self.ema, "at least 0 and below 1"
+        )
         _check(self.checkpoint_minutes >= 0, "train.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
 
 
@@ -374,8 +439,10 @@ class Config:
         _check(not idle or self.model.head == "probe", "train.epochs", 0, "at least 1 unless model.head is probe")
         if self.train.cache_features is True and self.model.head == "own":
             raise InputError("train.cache_features true needs model.head linear or probe, a head on pooled features")
-        if self.augment.mixup and self.loss.name == "map":
-            raise InputError("augment.mixup needs loss.name cross_entropy, since map knows no mixed labels")
+        if (self.augment.mixup or self.augment.cutmix) and self.loss.name == "map":
+            raise InputError("augment.mixup and cutmix need loss.name cross_entropy or bce; map knows no mixed labels")
+        if self.loss.teacher and self.train.cache_features is True:
+            raise InputError("train.cache_features true goes without loss.teacher, who is to see the images")
 
     @property
     def folder(self) -> Path:
@@ -442,6 +509,7 @@ class Parser(ArgumentParser):
         kind = re.sub(r"(typing|cnnzoo\.config)\.", "", kind)
         kind = re.sub(r"Optional\[(.*)\]", r"\1 | None", kind)
         kind = re.sub(r"Union\[(.*)\]", lambda m: m[1].replace(", ", " | "), kind)
+        kind = re.sub(r"list\[Literal\[(.*?)\]\]", lambda m: f"a list of any of {m[1]}".replace("'", ""), kind)
         kind = re.sub(r"Literal\[(.*?)\]", lambda m: m[1].replace("'", "").replace(", ", " | "), kind)
         words = {
             "int": "a whole number",

@@ -1,30 +1,37 @@
 """THE PAGE: config -> data -> model -> trainer -> run folder -> report. Read `train` from top to bottom."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from cnnzoo import assemble, calibrate, registry, zoo
+from cnnzoo import assemble, calibrate, loggers, registry, zoo
 from cnnzoo import config as config_
-from cnnzoo.checkpoint import Run, read_card
+from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
-from cnnzoo.device import pick_device, pick_precision
+from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.report import page
-from cnnzoo.train import phases
+from cnnzoo.train import distributed, phases
+from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
 Tell = Callable[[str], None]
+
+
+def _silent(*_: object) -> None:
+    """What processes say and write that are not the first."""
 
 
 def train(
@@ -54,31 +61,56 @@ def train(
         Interrupted: after `should_stop` said so; the run resumes from there.
     """
     run, config, state = _open(config, resume, tell)
-    device = pick_device(config.train.device)
-    precision = pick_precision(config.train.precision, device)
+    with distributed.joined(config.train.device) as (team, device):
+        tell = tell if team.is_first else _silent
+        with run.locked() if team.is_first else nullcontext():
+            _train(run, config, state, team, device, data, with_report, tell, should_stop)
+    return run
 
+
+def _train(
+    run: Run,
+    config: Config,
+    state: dict | None,
+    team: Team,
+    device: torch.device,
+    data: Dataset | None,
+    with_report: bool,
+    tell: Tell,
+    should_stop: Callable[[], bool],
+) -> None:
+    """The run itself. Of a team's processes the first speaks and writes."""
+    precision = pick_precision(config.train.precision, device)
     entry = registry.lookup(config.model.name)
     if data is None:
-        data = assemble.load_data(config, entry)
-        for line in assemble.doubts(config.data.source) if state is None else ():
+        with team.one_after_another():
+            data = assemble.load_data(config, entry)
+        for line in assemble.doubts(config.data.source) if state is None and team.is_first else ():
             tell(line)
     model = assemble.build_model(config, data).to(device)
     if state is not None and data.split() != run.split:
         raise InputError(f"{config.data.source} no longer holds the images that {run.path} was begun with")
-    for line in (*_header(config, entry, data, device, precision), *data.notes):
+    for line in (*_header(config, entry, data, device, precision, team), *data.notes):
         tell(line)
 
     known = None  # what a probe found, where one gives the head its start
     if config.model.head == "probe":
         if state is None:
-            known = assemble.start_by_probe(config, data, model, tell)
+            with team.one_after_another():
+                known = assemble.start_by_probe(config, data, model, tell)
         else:
             assemble.rebuild_head(model, read_card(run.model_file)["head"])
 
+    writer = Writer(run, tell) if team.is_first else None
+    log = loggers.open_(config.train.loggers if writer else (), run.path, asdict(config), tell)
+
     def on_epoch(report: EpochReport, is_best: bool) -> None:
+        if writer is None:
+            return
         if is_best:
-            run.save_model(model.state_dict(), assemble.card(config, data, model, report))
-        run.write_metrics(trainer.progress.history)
+            writer.keep_model(model.state_dict(), assemble.card(config, data, model, report))
+        writer.write_metrics(trainer.progress.history)
+        log.log(trainer.progress.history)
         tell(describe(report, sum(phase.epochs for phase in trainer.phases)))
 
     trainer = assemble.make_trainer(
@@ -87,28 +119,35 @@ def train(
         model,
         precision,
         tell,
+        team,
         start=known and known.report,
-        save=run.save_state,
+        save=writer.save_state if writer else _silent,
         save_minutes=config.train.checkpoint_minutes,
         on_epoch=on_epoch,
         should_stop=should_stop,
     )
-    if state is None:
-        run.write("config.yaml", config_.dump(config))
-        run.write("split.json", json.dumps(data.split()))
-    run.write("environment.json", json.dumps(environment(device, precision), indent=2))
+    if team.is_first:
+        if state is None:
+            run.write("config.yaml", config_.dump(config))
+            run.write("split.json", json.dumps(data.split()))
+        run.write("environment.json", json.dumps(environment(device, precision, team), indent=2))
+        if known:
+            run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
     for line in _plan(trainer, config):
         tell(line)
     if known:
-        run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
         on_epoch(known.report, is_best=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             trainer.fit(state)
         except Interrupted:
             raise Interrupted(run.path) from None
-    finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
-    return run
+        finally:
+            log.close()
+    if writer:
+        writer.close()
+        finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
+    team.wait()
 
 
 def finish(
@@ -146,6 +185,11 @@ def write_report(run: Run, data: Dataset | None = None) -> Path:
     return run.report_file
 
 
+def was_restarted() -> bool:
+    """Whether torchrun started this process anew, after one of its team was lost: then a run goes on by itself."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def _open(
     config: Config | Mapping | str | Path | None, resume: str | Path | None, tell: Tell
 ) -> tuple[Run, Config, dict | None]:
@@ -174,7 +218,8 @@ def _open(
 
 def _differences(given: Config, own: Config) -> str:
     """The keys that make a run another one and in which two configs differ."""
-    free = {"data.root", "data.workers", "data.cache", "train.device", "train.checkpoint_minutes"}
+    free = {"data.root", "data.workers", "data.cache"}
+    free |= {f"train.{key}" for key in ("device", "checkpoint_minutes", "accumulate", "loggers", "on_divergence")}
     here, there = (
         {
             f"{section}.{key}": value
@@ -191,7 +236,7 @@ def _differences(given: Config, own: Config) -> str:
     )
 
 
-def environment(device: torch.device, precision: str) -> dict:
+def environment(device: torch.device, precision: str, team: Team) -> dict:
     """What a run ran on, and the command that started it."""
     import cnnzoo
 
@@ -206,6 +251,7 @@ def environment(device: torch.device, precision: str) -> dict:
         if device.type == "cuda"
         else f"{device} ({platform.processor() or platform.machine()})",
         "threads": torch.get_num_threads(),
+        "processes": team.size,
         "precision": precision,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -221,15 +267,18 @@ def _commit() -> str | None:
         return None
 
 
-def _header(config: Config, entry: registry.Entry, data: Dataset, device: torch.device, precision: str) -> list[str]:
+def _header(
+    config: Config, entry: registry.Entry, data: Dataset, device: torch.device, precision: str, team: Team
+) -> list[str]:
     channels, size = data.preprocess.channels, data.preprocess.size
     layout = "channels last" if config.train.channels_last else "channels first"
     trains = config.train.phases or config.train.epochs
     how = f"{layout}; {config.optim.name}, {config.schedule.name}, batches of {config.train.batch_size}"
+    where = f"{team.size} processes, the first on {device}" if team.size > 1 else f"{device}"
     return [
         f"{entry.name} on {data.name}: {len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{channels}x{size}x{size}, {len(data.classes)} classes",
-        f"{device}, {precision}, {how if trains else 'nothing moves but the head'}, seed {config.train.seed}",
+        f"{where}, {precision}, {how if trains else 'nothing moves but the head'}, seed {config.train.seed}",
     ]
 
 

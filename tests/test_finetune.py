@@ -202,16 +202,6 @@ def test_balanced_draws_are_equally_many():
     assert (np.sort(shuffled(labels, False, 0, 0)) == np.arange(1000)).all()
 
 
-def test_mixed_images_have_mixed_labels():
-    from cnnzoo.data.augment import mix
-
-    images, labels = torch.arange(8.0).reshape(8, 1, 1, 1).repeat(1, 3, 2, 2), torch.arange(8)
-    mixed, targets = mix(images, labels, 8, 0.5, np.random.default_rng(0))
-    torch.testing.assert_close(targets.sum(1), torch.ones(8))
-    torch.testing.assert_close(mixed[:, 0, 0, 0], targets @ torch.arange(8.0))
-    assert ((targets > 0) & (targets < 1)).any()
-
-
 def test_cached_features_need_a_head_on_pooled_ones():
     with pytest.raises(InputError, match=r"train\.cache_features true needs model\.head linear or probe"):
         learn.config_.read({"model": {"name": "squeezenet1_1"}, "train": {"cache_features": True}})

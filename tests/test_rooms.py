@@ -26,18 +26,22 @@ MAY_IMPORT = {
     "claims": {"registry", "zoo", "weights", "summary"},
     "compare": {"checkpoint", "zoo", "weights", "summary", "claims"},
     "predict": {"registry", "config", "data", "checkpoint", "zoo", "inference", "tables"},
-    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"},
+    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"} | {"inference"},
     "export": {"registry", "config", "data", "checkpoint", "zoo"},
     "report": {"registry", "config", "data", "checkpoint", "evaluate", "calibrate"},
-    "inference": set(),
+    "inference": {"quantize"},
+    "quantize": set(),
+    "loggers": {"checkpoint"},
+    "profiling": {"registry", "config", "data", "train", "checkpoint", "assemble"},
+    "benchmark": {"config", "data", "train", "checkpoint", "zoo", "inference", "quantize"},
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"},
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
     "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "evaluate", "report", "assemble"}
-    | {"calibrate"},
+    | {"calibrate", "loggers"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
     "cli": {"config", "run", "learn", "checkpoint", "weights", "zoo", "evaluate", "predict", "summary", "claims"}
-    | {"tables", "transfer"},
+    | {"tables", "transfer", "profiling", "benchmark"},
 }
 
 

@@ -181,6 +181,8 @@ def test_photos_in_folders(data_root, tmp_path, monkeypatch):
 
 # ---- resuming
 
+UNTIMED = {"seconds": 0, "images_per_second": 0, "waiting": 0}
+
 
 def stopped(folder, after: int, **sections) -> Run:
     """A run interrupted after so many steps."""
@@ -197,9 +199,7 @@ def test_a_stopped_run_resumes_to_the_weights_it_would_have_had(tmp_path, after)
     run = stopped(tmp_path / "parts", after, **augment)
     cnnzoo.train(resume=run.path)
     assert equal(weights(whole.path), weights(run.path))
-    assert [{**line, "seconds": 0, "images_per_second": 0} for line in whole.metrics] == [
-        {**line, "seconds": 0, "images_per_second": 0} for line in run.metrics
-    ]
+    assert [{**line, **UNTIMED} for line in whole.metrics] == [{**line, **UNTIMED} for line in run.metrics]
 
 
 def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path):
@@ -325,6 +325,91 @@ def test_a_disk_that_fills_leaves_the_last_good_checkpoint(tmp_path):
     assert run.state_file.read_bytes() == good
     assert not [file for file in run.path.iterdir() if file.name.endswith(".part")]
     cnnzoo.train(resume=run.path)
+
+
+def test_a_run_outlives_a_disk_that_is_full_for_a_while(tmp_path):
+    whole = cnnzoo.train(short(tmp_path / "whole"))
+    told, limits = [], resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if "cannot be written" in line:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        run = cnnzoo.train(short(tmp_path / "r"), tell=tell)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [line for line in told if "cannot be written" in line] == [
+        f"File too large: {run.path} cannot be written; the run goes on, and tries again"
+    ]
+    assert equal(weights(whole.path), weights(run.path))
+    assert len(run.metrics) == 2
+    assert cnnzoo.load(run).classes == cnnzoo.load(whole).classes
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    run = stopped(tmp_path / "r", 3)
+    with run.locked(), pytest.raises(InputError, match=r"another process is training in .*r; wait for it"):
+        cnnzoo.train(resume=run.path)
+    cnnzoo.train(resume=run.path)
+
+
+def test_a_start_that_fails_leaves_no_folder(tmp_path):
+    with pytest.raises(InputError, match="did you mean digits"):
+        cnnzoo.train(short(tmp_path / "r", data={"source": "digit"}))
+    assert not (tmp_path / "r").exists()
+
+
+def test_folds_hold_every_image_out_once(tmp_path):
+    runs = [cnnzoo.train(short(tmp_path / f"{i}", data={"source": "digits", "folds": 3, "fold": i})) for i in range(3)]
+    held_out = [name for run in runs for name in run.split["val"]]
+    assert sorted(held_out) == sorted([*runs[0].split["val"], *runs[0].split["train"]])
+    with pytest.raises(InputError, match=r"data\.fold is 3, but must be at least 0 and below data\.folds"):
+        config.read({"data": {"folds": 3, "fold": 3}})
+
+
+def test_a_teacher_is_a_run_that_knows_the_same_classes(finished, tmp_path):
+    taught = {"teacher": str(finished.path), "teacher_weight": 0.9}
+    run = cnnzoo.train(short(tmp_path / "taught", loss=taught))
+    assert run.metrics[-1]["train_loss"] > 0
+    (tmp_path / "two").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "two" / name).mkdir()
+        for i in range(4):
+            Image.new("L", (32, 32), 50 * i).save(tmp_path / "two" / name / f"{i}.png")
+    with pytest.raises(InputError, match="knows other classes than"):
+        cnnzoo.train(
+            short(tmp_path / "x", loss=taught, data={"source": str(tmp_path / "two")}, model={"name": "lenet5"})
+        )
+
+
+def test_memory_that_does_not_suffice_costs_time_and_not_the_run(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "r")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "out of memory with 1024 images at once: from here 512 at once; a step still sees 1024" in done.stdout
+    assert len(Run(tmp_path / "r").metrics) == 1
+
+
+# A step of resnet20 on 1,024 images of 32x32 takes more than 2 GB, on half of them about 1.
+LIMITED = """
+import resource, sys, cnnzoo
+
+def tell(line):
+    print(line)
+    if line.startswith("cpu,"):
+        taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 1_700_000_000, resource.RLIM_INFINITY))
+
+data, train = {"source": "digits", "size": 32}, {"epochs": 1, "batch_size": 1024}
+cnnzoo.train({"run": sys.argv[1], "model": {"name": "resnet20"}, "data": data, "train": train}, tell=tell)
+"""
 
 
 def test_a_checkpoint_that_would_run_code_does_not(tmp_path):

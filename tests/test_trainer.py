@@ -109,12 +109,13 @@ def test_twice_the_same_run_gives_the_same_weights():
         {"schedule": ScheduleConfig(name="cosine", warmup_epochs=1.5)},
         {"schedule": ScheduleConfig(name="plateau", warmup_epochs=1, patience=0)},
         {"optimizer": OptimConfig(name="adamw", lr=0.01), "accumulate": 3, "clip_norm": 1.0},
+        {"ema": 0.9},
         {
             "phases": (Phase(1, ("head",)), Phase(2, ("*",), {"stage1": 0.1})),
             "schedule": ScheduleConfig(name="one_cycle"),
         },
     ],
-    ids=["constant", "one_cycle", "cosine", "plateau", "adamw", "phases"],
+    ids=["constant", "one_cycle", "cosine", "plateau", "adamw", "ema", "phases"],
 )
 def test_stopped_after_any_step_and_resumed_it_ends_in_the_same_weights(stop_at, options):
     whole = make(**options)
@@ -304,10 +305,14 @@ def test_warm_up_rises_in_a_straight_line():
 # ---- optimisers and losses
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf"])
+RATES = {"sgd": 0.1, "lars": 5.0, "lamb": 0.05, "muon": 0.05}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb", "lars", "muon"])
 def test_every_optimiser_learns(name):
-    lr = 0.1 if name == "sgd" else 0.01
-    assert make(optimizer=OptimConfig(name=name, lr=lr)).fit().history[-1]["val_top1"] > 0.9
+    if name == "muon":
+        pytest.importorskip("timm.optim.muon", reason="this timm has no Muon")
+    assert make(optimizer=OptimConfig(name=name, lr=RATES.get(name, 0.01))).fit().history[-1]["val_top1"] > 0.8
 
 
 def test_weight_decay_spares_biases_and_norms_when_asked():
@@ -357,3 +362,170 @@ def test_a_state_from_before_phases_could_end_early_resumes():
     resumed = make()
     resumed.fit(older)
     assert len(resumed.progress.history) == 3
+
+
+# ---- the average of the weights
+
+
+def test_the_average_follows_its_formula_and_is_what_is_judged_and_kept():
+    seen, kept = [], []
+    trainer = make(phases=(Phase(1),), ema=0.5)
+    step = trainer._step
+
+    def watched(images, targets):
+        loss = step(images, targets)
+        seen.append(trainer.model.head.weight.detach().clone())
+        return loss
+
+    start = trainer.model.head.weight.detach().clone()
+    trainer._step = watched
+    trainer.on_epoch = lambda report, is_best: kept.append(weights(trainer))
+    trainer.fit()
+    average = start
+    for number, value in enumerate(seen, 1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        average = decay * average + (1 - decay) * value
+    torch.testing.assert_close(kept[0]["head.weight"], average)
+    assert torch.equal(trainer.model.head.weight, seen[-1])  # training itself goes on with the plain ones
+
+
+def test_a_fitted_decay_looks_back_on_a_twentieth_of_the_run():
+    assert make(ema="auto").ema.decay == pytest.approx(1 - 1 / (0.05 * 30))
+
+
+# ---- what may go wrong
+
+
+class Breaking(Batches):
+    """Batches of which one has no numbers in it, as often as `times` says."""
+
+    def __init__(self, times: int):
+        self.times = times
+
+    def epoch(self, epoch, start=0):
+        for step, (x, y) in enumerate(super().epoch(epoch, start), start):
+            breaks = (epoch, step) == (1, 4) and self.times > 0
+            self.times -= breaks
+            yield (x * float("nan") if breaks else x), y
+
+
+def test_on_request_a_run_that_diverges_goes_back_and_on_at_half_the_rate():
+    told, rates = [], []
+    trainer = make(rolls_back=True, tell=told.append, optimizer=OptimConfig(lr=0.1, momentum=0.9))
+    trainer.image_feed = replace(trainer.image_feed, batches=Breaking(times=2))
+    trainer.on_epoch = lambda report, is_best: rates.append(report.lr)
+    trainer.fit()
+    assert rates == pytest.approx([0.1, 0.025, 0.025])
+    assert [line.partition(";")[2] for line in told] == [
+        " back to epoch 2, step 0, and on at 0.5 times the rate",
+        " back to epoch 2, step 0, and on at 0.25 times the rate",
+    ]
+    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
+
+
+@pytest.mark.parametrize("name", ["constant", "one_cycle", "cosine"])
+def test_after_going_back_the_whole_schedule_is_lower(name):
+    def rates(times: int) -> list[float]:
+        trainer, seen = make(rolls_back=True, schedule=ScheduleConfig(name=name)), []
+        trainer.image_feed = replace(trainer.image_feed, batches=Breaking(times))
+        step = trainer._step
+        trainer._step = lambda x, y: seen.append(trainer.optimizer.param_groups[0]["lr"]) or step(x, y)
+        trainer.fit()
+        return seen
+
+    plain, lower = rates(0), rates(1)
+    assert lower[-20:] == pytest.approx([rate / 2 for rate in plain[-20:]])
+
+
+def test_a_run_that_goes_on_diverging_is_given_up():
+    trainer = make(rolls_back=True)
+    trainer.image_feed = replace(trainer.image_feed, batches=Breaking(times=100))
+    with pytest.raises(InputError, match=r"once more after 5 times half the rate; try a lower optim\.lr"):
+        trainer.fit()
+
+
+def test_weights_that_are_not_finite_are_never_saved():
+    saved = []
+    trainer = make(save_minutes=0.0, save=lambda state: saved.append(copy.deepcopy(state["model"])))
+    step = trainer._step
+
+    def poisoned(images, targets):
+        loss = step(images, targets)
+        if trainer.progress.step == 6:
+            trainer.model.head.weight.data[0, 0] = math.inf  # the loss of this step was still finite
+        return loss
+
+    trainer._step = poisoned
+    with pytest.raises(InputError, match="a weight is not finite after epoch 1, step 7"):
+        trainer.fit()
+    assert saved
+    assert all(torch.isfinite(state["head.weight"]).all() for state in saved)
+
+
+class Hungry(Net):
+    """Takes `room` images at once, and not one more."""
+
+    def forward(self, x):
+        if self.training and len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(x)
+
+
+def test_out_of_memory_splits_the_batch_and_the_steps_stay_the_same():
+    told = []
+    plain, hungry = make(accumulate=4), make(tell=told.append)
+    hungry.model.__class__, hungry.model.room = Hungry, 4
+    plain.fit()
+    hungry.fit()
+    assert told == [
+        "out of memory with 16 images at once: from here 8 at once; a step still sees 16",
+        "out of memory with 8 images at once: from here 4 at once; a step still sees 16",
+    ]
+    assert same(weights(plain), weights(hungry))
+
+
+def test_where_one_image_is_too_much_it_says_so():
+    trainer = make()
+    trainer.model.__class__, trainer.model.room = Hungry, 0
+    with pytest.raises(InputError, match="out of memory with 1 images at once; take a smaller net"):
+        trainer.fit()
+
+
+def test_another_error_is_not_taken_for_want_of_memory():
+    trainer = make()
+    trainer.image_feed = replace(trainer.image_feed, forward=lambda x: trainer.model(x[:, :1]))
+    trainer.feed = trainer.image_feed
+    with pytest.raises(RuntimeError, match="channels"):
+        trainer.fit()
+
+
+# ---- further losses
+
+
+def test_bce_takes_each_class_by_itself():
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    shares = 0.9 * nn.functional.one_hot(targets, 3).float() + 0.1 / 3
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, shares)
+    loss = losses.build(LossConfig(name="bce", label_smoothing=0.1))
+    assert loss(logits, targets) == pytest.approx(expected.item())
+    assert loss(logits, nn.functional.one_hot(targets, 3).float()) == pytest.approx(expected.item())
+
+
+def test_a_teacher_counts_by_its_weight_and_is_not_taught():
+    teacher, images = Net(), torch.randn(4, 2, 1, 1)
+    loss = losses.build(LossConfig(teacher="x", teacher_weight=0.7, temperature=3.0), teacher=teacher)
+    logits, targets = torch.randn(4, 2, requires_grad=True), torch.tensor([0, 1, 1, 0])
+    soft = (teacher.eval()(images) / 3).softmax(1)
+    apart = (soft * (soft.log() - (logits / 3).log_softmax(1))).sum(1).mean()
+    expected = 0.3 * nn.functional.cross_entropy(logits, targets) + 0.7 * 9 * apart
+    given = loss.train()(logits, targets, images)
+    assert given.item() == pytest.approx(expected.item(), rel=1e-5)
+    given.backward()
+    assert not teacher.training
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_net_that_says_what_its_teacher_says_has_nothing_to_learn_from_it():
+    teacher, images = Net().eval(), torch.randn(4, 2, 1, 1)
+    loss = losses.build(LossConfig(teacher="x", teacher_weight=1.0), teacher=teacher)
+    assert loss(teacher(images), torch.zeros(4, dtype=torch.long), images).item() == pytest.approx(0, abs=1e-6)

@@ -12,19 +12,60 @@ class Loss(nn.Module):
     section 5).
     """
 
-    def __init__(self, criterion: nn.Module, aux_weight: float):
+    def __init__(self, criterion: nn.Module, aux_weight: float, teaching: "Teaching | None" = None):
         super().__init__()
         self.criterion = criterion
         self.aux_weight = aux_weight
+        self.teaching = teaching
 
-    def forward(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """`outputs` is logits `(B, K)`, or `(logits, *aux)`; `targets` is `(B,)` int64, or shares `(B, K)`."""
-        if isinstance(outputs, Tensor):
-            return self.criterion(outputs.float(), targets)
-        logits, *aux = outputs
-        return self.criterion(logits.float(), targets) + self.aux_weight * sum(
-            self.criterion(a.float(), targets) for a in aux
-        )
+    def forward(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor, images: Tensor | None = None) -> Tensor:
+        """`outputs` is logits `(B, K)`, or `(logits, *aux)`; `targets` is `(B,)` int64, or shares `(B, K)`; `images`
+        `(B, C, H, W)` are what a teacher is shown.
+        """
+        logits, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
+        loss = self.criterion(logits.float(), targets)
+        if aux:
+            loss = loss + self.aux_weight * sum(self.criterion(a.float(), targets) for a in aux)
+        return self.teaching(loss, logits.float(), images) if self.teaching else loss
+
+
+class Teaching(nn.Module):
+    """A trained net's answers as further targets (Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2).
+
+    The loss becomes `(1 - weight) * loss + weight * T^2 * KL(teacher || net)`, both softened by the temperature T.
+    """
+
+    def __init__(self, teacher: nn.Module, weight: float, temperature: float):
+        super().__init__()
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.weight, self.temperature = weight, temperature
+
+    def train(self, mode: bool = True) -> "Teaching":
+        return super().train(False)
+
+    def forward(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = (self.teacher(images).float() / self.temperature).log_softmax(1)
+        given = (logits / self.temperature).log_softmax(1)
+        apart = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
+        return (1 - self.weight) * loss + self.weight * self.temperature**2 * apart
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Each class a yes or no of its own, the mean over all (Wightman, Touvron, Jegou 2021, arXiv 2110.00476,
+    section 3).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """`targets` is `(B,)` int64, or shares `(B, K)`."""
+        if targets.ndim == 1:
+            targets = nn.functional.one_hot(targets, logits.shape[1])
+        targets = targets.float() * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
+        return nn.functional.binary_cross_entropy_with_logits(logits, targets)
 
 
 class MAP(nn.Module):
@@ -42,7 +83,12 @@ class MAP(nn.Module):
         return nn.functional.cross_entropy(torch.cat([logits, rubbish], dim=1), targets)
 
 
-def build(config: LossConfig, own: str = "cross_entropy", class_weights: Tensor | None = None) -> Loss:
+def build(
+    config: LossConfig,
+    own: str = "cross_entropy",
+    class_weights: Tensor | None = None,
+    teacher: nn.Module | None = None,
+) -> Loss:
     """The loss of a config; `own` is what `auto` stands for, `class_weights` `(K,)` is what each class's images count.
 
     Raises InputError for weights of a loss that takes none.
@@ -52,6 +98,8 @@ def build(config: LossConfig, own: str = "cross_entropy", class_weights: Tensor 
         raise InputError(f"train.balance loss goes with cross_entropy, not with {name}; take train.balance sampler")
     criterion = {
         "cross_entropy": lambda: nn.CrossEntropyLoss(class_weights, label_smoothing=config.label_smoothing),
+        "bce": lambda: BinaryCrossEntropy(config.label_smoothing),
         "map": lambda: MAP(config.rubbish),
     }[name]()
-    return Loss(criterion, config.aux_weight)
+    teaching = None if teacher is None else Teaching(teacher, config.teacher_weight, config.temperature)
+    return Loss(criterion, config.aux_weight, teaching)

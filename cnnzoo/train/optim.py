@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cnnzoo.config import OptimConfig
+from cnnzoo.errors import InputError
 
 
 def build(config: OptimConfig, model: nn.Module, stages: Mapping[str, Iterable[str]]) -> torch.optim.Optimizer:
@@ -22,32 +23,66 @@ def build(config: OptimConfig, model: nn.Module, stages: Mapping[str, Iterable[s
         for params, decay in (([p for p in own if id(p) not in spared_ids], config.weight_decay), (spared, 0.0)):
             if params:
                 groups.append({"params": params, "weight_decay": decay, "stage": stage})
-    return _BUILDERS[config.name](config, groups)
+    fused = next(iter(parameters.values())).device.type in (
+        "cuda",
+        "cpu",
+    )  # one kernel for all weights, not one for each
+    return _BUILDERS[config.name](config, groups, fused)
 
 
-def _sgd(config: OptimConfig, groups: list[dict]) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+def _sgd(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
 
 
-def _adam(config: OptimConfig, groups: list[dict]) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=config.eps or 1e-8)
+def _adam(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=config.eps or 1e-8, fused=fused)
 
 
-def _adamw(config: OptimConfig, groups: list[dict]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps or 1e-8)
+def _adamw(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps or 1e-8, fused=fused)
 
 
-def _rmsprop(config: OptimConfig, groups: list[dict]) -> torch.optim.Optimizer:
+def _rmsprop(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
     return torch.optim.RMSprop(
         groups, lr=config.lr, alpha=config.alpha, eps=config.eps or 1e-8, momentum=config.momentum
     )
 
 
-def _rmsprop_tf(config: OptimConfig, groups: list[dict]) -> torch.optim.Optimizer:
+def _rmsprop_tf(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
     """TensorFlow's form: epsilon under the root, the mean square starting at one. Inception's recipes rest on it."""
     from timm.optim import RMSpropTF
 
     return RMSpropTF(groups, lr=config.lr, alpha=config.alpha, eps=config.eps or 1e-10, momentum=config.momentum)
 
 
-_BUILDERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw, "rmsprop": _rmsprop, "rmsprop_tf": _rmsprop_tf}
+def _lamb(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
+    from timm.optim import Lamb
+
+    return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps or 1e-6)
+
+
+def _lars(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
+    from timm.optim import Lars
+
+    return Lars(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def _muon(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
+    """For weights of two and more dimensions; timm's moves the others by AdamW at the same rate."""
+    try:
+        from timm.optim import Muon
+    except ImportError:
+        raise InputError("optim.name muon needs a newer timm: pip install -U timm") from None
+    return Muon(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+_BUILDERS = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+    "rmsprop": _rmsprop,
+    "rmsprop_tf": _rmsprop_tf,
+    "lamb": _lamb,
+    "lars": _lars,
+    "muon": _muon,
+}

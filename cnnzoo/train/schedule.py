@@ -40,10 +40,11 @@ class Schedule:
         return {"steps": self._steps, **{name: part.state_dict() for name, part in parts.items() if part is not None}}
 
     def load_state_dict(self, state: dict) -> None:
+        """How far it has come. The rates it moves between stay those it was made with."""
         self._steps = state["steps"]
         for name, part in (("main", self._main), ("warmup", self._warmup), ("plateau", self._plateau)):
             if part is not None:
-                part.load_state_dict(state[name])
+                part.load_state_dict({key: value for key, value in state[name].items() if key != "base_lrs"})
 
 
 def _main(config: ScheduleConfig, optimizer: torch.optim.Optimizer, total: int, warmup: int, steps_per_epoch: int):

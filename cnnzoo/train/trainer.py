@@ -5,9 +5,11 @@
 What changes the arithmetic of a step is a visible line in `_step`; the one extension point is `on_epoch`.
 """
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -16,8 +18,17 @@ from tqdm import tqdm
 
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.train import phases as phases_
+from cnnzoo.train.distributed import Team, gathers_gradients
+from cnnzoo.train.ema import EMA, fitted_decay
 from cnnzoo.train.schedule import Schedule
-from cnnzoo.train.validation import autocast, evaluate
+from cnnzoo.train.validation import autocast, evaluate, is_out_of_memory
+
+LOOKS = 8  # steps between which a team of processes agrees on whether to go on
+ROLLBACKS = 5  # after which a run that diverges is given up
+
+
+class Diverged(Exception):
+    """A loss or a weight is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class EpochReport:
     lr: float  # the rate of the epoch's last step, of the fastest group
     seconds: float  # of training, without the validation
     images_per_second: float
+    waiting: float = 0.0  # share of those seconds in which there was no batch yet
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,10 @@ class Progress:
     step: int = 0  # steps finished in the epoch under way
     loss_sum: float = 0.0  # over those steps
     seconds: float = 0.0  # spent on those steps
+    waiting: float = 0.0  # seconds of these in which there was no batch yet
     history: list[dict] = field(default_factory=list)  # an EpochReport for each finished epoch
     lengths: list[int] = field(default_factory=list)  # of the phases, in epochs; early stopping shortens them
+    rate: float = 1.0  # factor on every rate; halved whenever the run had to go back
 
     @property
     def best(self) -> dict | None:
@@ -65,7 +79,7 @@ class Trainer:
 
     Args:
         model: the net, on its device.
-        loss: `(outputs, targets) -> scalar`.
+        loss: `(outputs, targets, images) -> scalar`.
         optimizer: with groups that bear the key "stage".
         batches: has `len()` in steps, `batch_size`, and `epoch(number, start) -> iterator of (images, targets)`.
         val_batches: iterable of (images, targets), each validation image once.
@@ -75,8 +89,10 @@ class Trainer:
         lr: the highest rate.
         precision: fp32, bf16 or fp16.
         channels_last: memory format of images and weights.
-        accumulate: parts into which a batch is split.
+        accumulate: parts into which a batch is split; where memory does not suffice, twice as many are tried.
         clip_norm: largest norm of the gradient, or None.
+        ema: decay of the average of the weights that is judged and kept; "auto" fits it to the run; None: none.
+        rolls_back: whether a run that diverges goes back to its last state, at half the rate, rather than stopping.
         seed: of dropout.
         compiled: the function that runs the model in training; None is the model itself.
         make_head_feed: `() -> Feed`, called at the start of a phase in which the head alone moves, for what it trains
@@ -84,9 +100,12 @@ class Trainer:
         start: what the model knows already, as epoch 0.
         keep_statistics: BatchNorm keeps its statistics, also in stages that move.
         patience: epochs of a phase without a better accuracy after which it ends; None never.
+        team: the processes that train together.
         save: `(state) -> None`, called at the end of each epoch, every `save_minutes` within one, and before stopping.
-        on_epoch: `(report, is_best) -> None`, called after each epoch's validation and before its save.
+        on_epoch: `(report, is_best) -> None`, called after each epoch's validation and before its save, while the model
+            has the weights that were judged.
         should_stop: asked after each step.
+        tell: is given a line for a person where something had to change.
     """
 
     def __init__(
@@ -105,16 +124,20 @@ class Trainer:
         channels_last: bool = False,
         accumulate: int = 1,
         clip_norm: float | None = None,
+        ema: float | str | None = None,
+        rolls_back: bool = False,
         seed: int = 0,
         compiled: Callable | None = None,
         make_head_feed: Callable[[], Feed] | None = None,
         start: EpochReport | None = None,
         keep_statistics: bool = False,
         patience: int | None = None,
+        team: Team | None = None,
         save: Callable[[dict], None] = lambda state: None,
-        save_minutes: float = 5.0,
+        save_minutes: float = 1.0,
         on_epoch: Callable[[EpochReport, bool], None] = lambda report, is_best: None,
         should_stop: Callable[[], bool] = lambda: False,
+        tell: Callable[[str], None] = lambda line: None,
         show_progress: bool = True,
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer
@@ -124,34 +147,50 @@ class Trainer:
         self.accumulate, self.clip_norm, self.seed = accumulate, clip_norm, seed
         self.feed = self.image_feed = Feed(batches, val_batches, compiled or model, model)
         self.make_head_feed, self.keep_statistics, self.patience = make_head_feed, keep_statistics, patience
+        self.team, self.rolls_back = team or Team(), rolls_back
         self.save, self.save_minutes = save, save_minutes
-        self.on_epoch, self.should_stop, self.show_progress = on_epoch, should_stop, show_progress
+        self.on_epoch, self.should_stop, self.tell, self.show_progress = on_epoch, should_stop, tell, show_progress
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.progress = Progress(history=[asdict(start)] if start else [])
         self.schedule: Schedule | None = None
         self.frozen: list[nn.Module] = []
+        self.forward = self.feed.forward
         if channels_last:
             model.to(memory_format=torch.channels_last)
+        steps = sum(phase.epochs for phase in self.phases) * len(batches)
+        self.ema = None if ema is None else EMA(model, fitted_decay(steps) if ema == "auto" else ema)
+        self._last_good: dict | None = None  # to roll back to
 
     def fit(self, state: dict | None = None) -> Progress:
         """Train from the start, or from a state that `save` was given, to the end of the last phase.
 
-        Raises Interrupted after saving when `should_stop` says so, and InputError at a non-finite loss.
+        Raises Interrupted after saving when `should_stop` says so, and InputError where the run diverges.
         """
         if state is not None:
             self._load(state)
+        self._remember()
         while self.progress.epoch < sum(phase.epochs for phase in self.phases):
             self._enter_phase(state)
             state = None
-            report = self._train_epoch()
-            self.schedule.end_epoch(report.val_loss)
-            self.progress.history.append(asdict(report))
-            self.progress.epoch += 1
-            self.progress.step, self.progress.loss_sum, self.progress.seconds = 0, 0.0, 0.0
-            self._end_phase_early()
-            self.on_epoch(report, self.progress.best["epoch"] == report.epoch)
-            self.save(self.state())
+            try:
+                report = self._train_epoch()
+            except Diverged as trouble:
+                state = self._go_back(trouble)
+                continue
+            with self.ema.shown() if self.ema else nullcontext():
+                report = self._judge(report)
+                self.schedule.end_epoch(report.val_loss)
+                self.progress.history.append(asdict(report))
+                self.progress.epoch += 1
+                self._begin_epoch()
+                self._end_phase_early()
+                self.on_epoch(report, self.progress.best["epoch"] == report.epoch)
+            self._save()
         return self.progress
+
+    def _begin_epoch(self) -> None:
+        progress = self.progress
+        progress.step, progress.loss_sum, progress.seconds, progress.waiting = 0, 0.0, 0.0, 0.0
 
     def _end_phase_early(self) -> None:
         """Where `patience` epochs of this phase brought no better accuracy than the best before them."""
@@ -163,112 +202,207 @@ class Trainer:
     def _enter_phase(self, state: dict | None) -> None:
         """At the first epoch of a phase, and after resuming within one, freeze, thaw, and set up the schedule."""
         phase, start = phases_.at(self.phases, self.progress.epoch)
-        if self.schedule is not None and self.progress.epoch > start:
+        if self.schedule is not None and self.progress.epoch > start and state is None:
             return
-        resumed = [group["lr"] for group in self.optimizer.param_groups]
-        self.frozen = phases_.enter(phase, self.model, self.stages, self.optimizer, self.lr, self.keep_statistics)
+        saved = [group["lr"] for group in self.optimizer.param_groups]
+        rate = self.lr * self.progress.rate
+        self.frozen = phases_.enter(phase, self.model, self.stages, self.optimizer, rate, self.keep_statistics)
         head_alone = phases_.moves_head_alone(phase, self.stages)
         self.feed = self.make_head_feed() if self.make_head_feed and head_alone else self.image_feed
+        self.forward = self.team.wrap(self.feed.judged, self.feed.forward)
         self.schedule = self.make_schedule(self.optimizer, phase.epochs, len(self.feed.batches))
         if state is not None and (self.progress.epoch > start or self.progress.step > 0):
             self.schedule.load_state_dict(state["schedule"])
-            for group, lr in zip(self.optimizer.param_groups, resumed, strict=True):
-                group["lr"] = lr
+            slower = self.progress.rate / state["progress"].get("rate", 1.0)
+            for group, lr in zip(self.optimizer.param_groups, saved, strict=True):
+                group["lr"] = lr * slower
 
     def _train_epoch(self) -> EpochReport:
+        """An epoch's steps, or what is left of them. The report lacks the validation."""
         progress, feed, steps = self.progress, self.feed, len(self.feed.batches)
         self.model.train()
         for module in self.frozen:
             module.eval()
         unread: list[Tensor] = []  # losses still on the device, where reading one waits for its step
-        loss_sum, seconds, started = progress.loss_sum, progress.seconds, time.perf_counter()
+        seconds, started = progress.seconds, time.perf_counter()
         saved = shown = time.monotonic()
         total = sum(phase.epochs for phase in self.phases)
         title = f"epoch {progress.epoch + 1}/{total}"
-        hide = None if self.show_progress else True  # None: unless it is a terminal
+        hide = None if self.show_progress and self.team.is_first else True  # None: unless it is a terminal
         with tqdm(total=steps, initial=progress.step, desc=title, leave=False, disable=hide) as bar:
-            for images, targets in feed.batches.epoch(progress.epoch, progress.step):
+            for images, targets in self._timed(feed.batches.epoch(progress.epoch, progress.step)):
                 unread.append(self._step(images, targets))
                 progress.step += 1
-                now, stop = time.monotonic(), self.should_stop()
+                now, stop, last = time.monotonic(), self.should_stop(), progress.step == steps
                 save = now - saved >= 60 * self.save_minutes
-                if now - shown >= 0.25 or stop or save or progress.step == steps:
-                    loss_sum += self._read(unread)
-                    bar.set_postfix(loss=f"{loss_sum / progress.step:.4f}", refresh=False)
-                    bar.update(len(unread))
-                    unread.clear()
+                alone = self.team.size == 1
+                if last or (stop or save or now - shown >= 0.25 if alone else progress.step % LOOKS == 0):
+                    stop, save = self._look(unread, stop, save, last)
+                    bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
+                    bar.update(progress.step - bar.n)
                     shown = now
-                if (stop or save) and progress.step < steps:
-                    progress.loss_sum, progress.seconds = loss_sum, seconds + time.perf_counter() - started
-                    self.save(self.state())
-                    saved = now
-                    if stop:
-                        raise Interrupted
-        seconds += time.perf_counter() - started
-        val_loss, val_top1 = evaluate(feed.judged, feed.val_batches, self.precision, self.channels_last)
+                    if (stop or save) and not last:
+                        progress.seconds = seconds + time.perf_counter() - started
+                        self._save()
+                        saved = now
+                        if stop:
+                            raise Interrupted
+        progress.seconds = seconds + time.perf_counter() - started
         return EpochReport(
             epoch=progress.epoch + 1,
-            train_loss=loss_sum / steps,
-            val_loss=val_loss,
-            val_top1=val_top1,
+            train_loss=self.team.mean(progress.loss_sum / steps),
+            val_loss=math.nan,
+            val_top1=math.nan,
             lr=max(group["lr"] for group in self.optimizer.param_groups),
-            seconds=seconds,
-            images_per_second=steps * feed.batches.batch_size / seconds,
+            seconds=progress.seconds,
+            images_per_second=steps * feed.batches.batch_size / progress.seconds,
+            waiting=progress.waiting / progress.seconds,
         )
+
+    def _judge(self, report: EpochReport) -> EpochReport:
+        """The report with the validation."""
+        self.team.average_buffers(self.model)
+        feed = self.feed
+        judged = evaluate(feed.judged, feed.val_batches, self.precision, self.channels_last, self.team.gather)
+        return replace(report, val_loss=judged[0], val_top1=judged[1])
+
+    def _timed(self, batches: Iterator) -> Iterator:
+        """The batches; the time until each is there adds up."""
+        batches = iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self.progress.waiting += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
 
     def _step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One step of the optimiser; returns the batch's mean loss, on the device."""
-        self._seed_dropout(hash((self.seed, self.progress.epoch, self.progress.step)) % 2**63)
         if self.channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        total = 0.0
-        for part, part_targets in zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
-            with autocast(self.device, self.precision):
-                outputs = self.feed.forward(part)
-            loss = self.loss(outputs, part_targets)
-            if self.accumulate > 1:
-                loss = loss * (len(part) / len(images))
-            self.scaler.scale(loss).backward()
-            total = total + loss.detach()
+        total = self._accumulate_gradients(images, targets)
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
+        if self.ema:
+            self.ema.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
 
-    def _seed_dropout(self, seed: int) -> None:
+    def _accumulate_gradients(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Forward and backward, in as many parts as memory makes necessary; returns the mean loss."""
+        while True:
+            self._seed_dropout()
+            total = 0.0
+            try:
+                parts = zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True)
+                left = len(images)
+                for part, part_targets in parts:
+                    left -= len(part)
+                    with gathers_gradients(self.forward, last=left == 0):
+                        with autocast(self.device, self.precision):
+                            outputs = self.forward(part)
+                        loss = self.loss(outputs, part_targets, part)
+                        if self.accumulate > 1:
+                            loss = loss * (len(part) / len(images))
+                        self.scaler.scale(loss).backward()
+                    total = total + loss.detach()
+                return total
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            outputs = loss = total = None  # or they would hold what is to be freed
+            self._split_further(len(images))
+
+    def _split_further(self, many: int) -> None:
+        """Halve the images that go through the net at once, or raise InputError where that cannot be."""
+        self.optimizer.zero_grad(set_to_none=True)
+        before = -(-many // self.accumulate)
+        what = f"out of memory with {before} images at once"
+        if self.team.size > 1:  # the others are waiting for gradients by now
+            raise InputError(f"{what}; set train.accumulate {2 * self.accumulate} and go on by --resume auto")
+        if before == 1:
+            raise InputError(f"{what}; take a smaller net, or smaller images by data.size")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.accumulate = min(2 * self.accumulate, many)
+        self.tell(f"{what}: from here {-(-many // self.accumulate)} at once; a step still sees {many}")
+
+    def _seed_dropout(self) -> None:
         """For this step alone. torch.manual_seed would do, but formats three stack traces where there is no GPU."""
+        place = (self.seed, self.progress.epoch, self.progress.step)
+        seed = hash((*place, self.team.rank) if self.team.rank else place) % 2**63
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def _read(self, unread: list[Tensor]) -> float:
-        """The sum of the latest steps' losses, or InputError at the first that is not finite."""
+    def _look(self, unread: list[Tensor], stop: bool, save: bool, last: bool) -> tuple[bool, bool]:
+        """Add the latest steps' losses up, and agree with the team on whether to stop and to save.
+
+        Raises Diverged where any process has found a number that is not finite.
+        """
         losses = torch.stack(unread).cpu()
+        unread.clear()
         total = losses.double().sum().item()
+        lost = ""
         if not math.isfinite(total):
             first = int((~torch.isfinite(losses)).nonzero()[0])
-            step = self.progress.step - len(unread) + first + 1
-            rate = max(group["lr"] for group in self.optimizer.param_groups)
-            raise InputError(
-                f"the loss is {losses[first].item()} at epoch {self.progress.epoch + 1}, step {step}, rate {rate:.3g}; "
-                f"the last good state is kept; "
-                f"try a lower optim.lr (a quarter, say), schedule.warmup_epochs or optim.clip_norm"
-            )
-        return total
+            lost = f"the loss is {losses[first].item()} at {self._place(self.progress.step - len(losses) + first + 1)}"
+        elif (stop or save or last) and not self._weights_are_finite():
+            lost = f"a weight is not finite after {self._place(self.progress.step)}"
+        stop, save, diverged = self.team.any(stop, save, bool(lost))
+        if diverged:
+            raise Diverged(lost or f"another process diverged before {self._place(self.progress.step)}")
+        self.progress.loss_sum += total
+        return stop, save
+
+    def _place(self, step: int) -> str:
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        return f"epoch {self.progress.epoch + 1}, step {step}, rate {rate:.3g}"
+
+    @torch.no_grad()
+    def _weights_are_finite(self) -> bool:
+        weights = [p.detach() for p in self.model.parameters() if p.requires_grad]
+        return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
+
+    def _go_back(self, trouble: Diverged) -> dict:
+        """The last good state, loaded, at half the rate; or InputError where that is not wished or in vain."""
+        advice = "try a lower optim.lr (a quarter, say), schedule.warmup_epochs or optim.clip_norm"
+        if self._last_good is None:
+            raise InputError(f"{trouble}; the last good state is kept; {advice}") from None
+        rate = self.progress.rate / 2
+        if rate < 0.5**ROLLBACKS:
+            raise InputError(f"{trouble}, once more after {ROLLBACKS} times half the rate; {advice}") from None
+        state = copy.deepcopy(self._last_good)
+        self._load(state)
+        self.progress.rate = rate
+        where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
+        self.tell(f"{trouble}; back to {where}, and on at {rate:g} times the rate")
+        return state
+
+    def _save(self) -> None:
+        self.save(self.state())
+        self._remember()
+
+    def _remember(self) -> None:
+        """What to roll back to."""
+        if self.rolls_back:
+            self._last_good = copy.deepcopy(self.state())
 
     def state(self) -> dict:
         """Everything that resuming needs."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else None,
             "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
             "progress": asdict(self.progress) | {"lengths": [phase.epochs for phase in self.phases]},
         }
 
@@ -276,6 +410,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
         self.progress = Progress(**state["progress"])
         lengths = self.progress.lengths or [phase.epochs for phase in self.phases]  # older states do not tell
         self.phases = [replace(phase, epochs=epochs) for phase, epochs in zip(self.phases, lengths, strict=True)]

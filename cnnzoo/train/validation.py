@@ -1,6 +1,6 @@
 """What a net says to images it is not trained on, and how often it is right."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 import torch
@@ -12,6 +12,27 @@ def autocast(device: torch.device, precision: str):
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+# CUDA has an exception for it; on a CPU torch and oneDNN each say it in their own words.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "could not create a")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of torch means that memory did not suffice."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _answers(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Logits of some images, half of them at once where memory does not suffice for all."""
+    try:
+        return [model(images).float()]
+    except (RuntimeError, MemoryError) as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    first, second = images.chunk(2)
+    return _answers(model, first) + _answers(model, second)
 
 
 @torch.inference_mode()
@@ -27,7 +48,7 @@ def logits(
             if channels_last and images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
-                all_logits.append(model(images).float())
+                all_logits += _answers(model, images)
             all_targets.append(targets)
     finally:
         model.train(training)
@@ -35,9 +56,16 @@ def logits(
 
 
 def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32", channels_last: bool = False
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    precision: str = "fp32",
+    channels_last: bool = False,
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (as a fraction), exact over all images, whatever the loss in training was."""
-    outputs, targets = logits(model, batches, precision, channels_last)
+    """Mean cross-entropy and accuracy (as a fraction), exact over all images, whatever the loss in training was.
+
+    `gather` puts the rows of several processes together, of which each has judged other images.
+    """
+    outputs, targets = map(gather, logits(model, batches, precision, channels_last))
     loss = nn.functional.cross_entropy(outputs.double(), targets)
     return loss.item(), (outputs.argmax(dim=1) == targets).double().mean().item()

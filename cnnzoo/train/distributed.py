@@ -1,0 +1,139 @@
+"""A team of processes that train one net together, each on its share of every batch. torchrun starts them.
+
+Every function here does nothing, or gives back what it was given, where the team is one process.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel as DDP
+
+from cnnzoo.device import pick_device
+from cnnzoo.errors import InputError
+
+# Each process keeps statistics of its own until an epoch ends; newer torch has a new name for the option.
+_HAS_NEW_NAME = "forward_sync_buffers" in inspect.signature(DDP).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if _HAS_NEW_NAME else "broadcast_buffers"
+PATIENCE = timedelta(hours=2)  # that processes wait for the one that decodes, or that fits a probe
+
+
+class Team:
+    """This process's place among all of them."""
+
+    def __init__(self, rank: int = 0, size: int = 1, host: dist.ProcessGroup | None = None):
+        self.rank, self.size = rank, size
+        self._host = host  # for what is agreed on without waiting for a device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one speaks and writes for all."""
+        return self.rank == 0
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag, whether it is raised anywhere."""
+        if self.size == 1:
+            return flags
+        raised = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(raised, dist.ReduceOp.MAX, self._host)
+        return tuple(map(bool, raised.tolist()))
+
+    def mean(self, value: float) -> float:
+        """Of the values that the processes have."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total, group=self._host)
+        return total.item() / self.size
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """`(N, …)` on the CPU: the rows of all processes, which may have different numbers of them, in order."""
+        if self.size == 1:
+            return rows
+        counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(rows)]), self._host)
+        longest = int(max(counts))
+        padded = rows.new_zeros((longest, *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.zeros_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded, self._host)
+        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+    @contextmanager
+    def one_after_another(self) -> Iterator[None]:
+        """The first process goes ahead, and the others find what it has left on the disk."""
+        if not self.is_first:
+            self.wait()
+        try:
+            yield
+        finally:
+            if self.is_first:
+                self.wait()
+
+    def wait(self) -> None:
+        """For all the others to get here."""
+        if self.size > 1:
+            dist.barrier(self._host)
+
+    def wrap(self, model: nn.Module, forward: Callable) -> Callable:
+        """`forward`, a form of the model, so that gradients are the mean over the processes."""
+        if self.size == 1 or not any(p.requires_grad for p in model.parameters()):
+            return forward
+        module = forward if isinstance(forward, nn.Module) else model
+        return DDP(module, gradient_as_bucket_view=True, **{_SYNC_BUFFERS: False})
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Statistics, which each process gathers from its own share, become the mean of all."""
+        floats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        if self.size == 1 or not floats:
+            return
+        flat = torch.cat([buffer.reshape(-1).float() for buffer in floats])
+        dist.all_reduce(flat)
+        parts = (flat / self.size).split([buffer.numel() for buffer in floats])
+        torch._foreach_copy_(floats, [part.view_as(buffer) for part, buffer in zip(parts, floats, strict=True)])
+
+
+def gathers_gradients(forward: Callable, last: bool):
+    """The context of a part of a batch: processes exchange gradients at the last part only."""
+    return forward.no_sync() if hasattr(forward, "no_sync") and not last else nullcontext()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
+    """The team that torchrun started this process for, and its device; a team of one without torchrun.
+
+    Raises InputError where there are fewer GPUs than processes on this machine.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team(), pick_device(device)
+        return
+    place = _device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        host = dist.new_group(backend="gloo", timeout=PATIENCE) if place.type == "cuda" else None
+        yield Team(dist.get_rank(), size, host), place
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str) -> torch.device:
+    """Of several processes on a machine, each has a GPU to itself, or all share the CPU."""
+    local, many, gpus = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    if name not in ("auto", "cuda", "cpu"):
+        raise InputError(f"train.device is {name}, but each of {many} processes needs a device of its own; say auto")
+    if name == "cpu" or (name == "auto" and not gpus):
+        return torch.device("cpu")
+    if many > gpus:
+        raise InputError(
+            f"torchrun started {many} processes on this machine, which has {gpus} GPUs; "
+            f"take --nproc-per-node {max(gpus, 1)}, or --train.device cpu"
+        )
+    return torch.device("cuda", local)

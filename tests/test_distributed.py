@@ -1,0 +1,147 @@
+"""Several processes that train one net together, as torchrun starts them: here by gloo, on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+SHORT = {
+    "model.name": "lenet5",
+    "data.source": "digits",
+    "augment.rotation": 10,
+    "augment.flip": "true",
+    "augment.cutmix": 1.0,
+    "optim.lr": 0.05,
+    "train.epochs": 2,
+    "train.batch_size": 64,
+    "train.ema": "auto",
+    "train.device": "cpu",
+}
+
+
+def command(processes: int, folder: Path, *options: str, restarts: int = 0, **changes) -> list[str]:
+    launch = [sys.executable] if processes == 1 else [*TORCHRUN, str(processes), "--max-restarts", str(restarts), "--"]
+    keys = [f"--{key}={value}" for key, value in (SHORT | changes).items()]
+    return [*launch, str(SCRIPT), f"--run={folder}", *keys, *options]
+
+
+def environment(**more) -> dict:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0", **more}
+
+
+def train(processes: int, folder: Path, *options: str, **changes) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(processes, folder, *options, **changes), env=environment(), capture_output=True, text=True, timeout=300
+    )
+
+
+@contextmanager
+def started(line: list[str]):
+    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def metrics(folder: Path) -> list[dict]:
+    file = folder / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def apart(one: Path, other: Path) -> float:
+    a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    done = train(1, folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_two_processes_end_in_the_weights_of_one(alone, tmp_path):
+    done = train(2, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert apart(alone, tmp_path / "run") < 1e-5
+    assert done.stdout.count("epoch 1/2") == 1  # one speaks for both
+
+
+def test_the_figures_are_those_of_every_image_once(alone, tmp_path):
+    # 359 held-out digits in three unequal parts
+    done = train(3, tmp_path / "run", **{"train.batch_size": 66})
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "run" / "predictions.npz") as arrays:  # by one process, from the weights that were kept
+        right = arrays["logits"].argmax(1) == arrays["targets"]
+    assert len(right) == 359
+    assert right.mean() == pytest.approx(max(report["val_top1"] for report in metrics(tmp_path / "run")))
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(alone, tmp_path):
+    folder = tmp_path / "run"
+    changes = {"train.epochs": 6}
+    whole = train(1, tmp_path / "whole", **changes)
+    assert whole.returncode == 0, whole.stderr
+    with started(command(2, folder, restarts=1, **changes)) as team:
+        wait_for(lambda: len(metrics(folder)) >= 2, team)
+        workers = subprocess.run(["pgrep", "-P", str(team.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
+        errors = team.communicate(timeout=300)[1]
+        assert team.returncode == 0, errors
+    assert [report["epoch"] for report in metrics(folder)] == [1, 2, 3, 4, 5, 6]
+    assert apart(tmp_path / "whole", folder) < 1e-5
+
+
+def wait_for(holds, process: subprocess.Popen, seconds: float = 120) -> None:
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def test_sigterm_stops_all_at_one_step_and_the_run_goes_on_with_any_number_of_processes(tmp_path):
+    folder, changes = tmp_path / "run", {"train.epochs": 6}
+    with started(command(2, folder, **changes)) as team:
+        wait_for(lambda: len(metrics(folder)) >= 1, team)
+        team.terminate()
+        team.communicate(timeout=120)
+    assert 1 <= len(metrics(folder)) < 6
+    state = torch.load(folder / "last.pt", weights_only=True)
+    assert state["progress"]["epoch"] >= 1
+    done = train(1, folder, "--resume=auto", **changes)
+    assert done.returncode == 0, done.stderr
+    assert len(metrics(folder)) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.batch_size": 63}, "train.batch_size is 63, which 2 processes cannot share evenly"),
+        ({"train.device": "cuda:1"}, "each of 2 processes needs a device of its own"),
+        ({"train.batch_norm": "sync"}, "train.batch_norm sync needs GPUs"),
+    ],
+    ids=["batch", "device", "sync"],
+)
+def test_what_a_team_cannot_do_is_said_in_a_line(tmp_path, changes, message):
+    done = train(2, tmp_path / "run", **changes)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("cnnzoo: error:")]
+    assert len(said) == 1
+    assert message in said[0]
+    assert not (tmp_path / "run").exists()
