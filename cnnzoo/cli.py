@@ -144,7 +144,7 @@ def train(options: Sequence[str]) -> None:
     first.add_argument("--config")
     first.add_argument("--resume")
     arguments, overrides = first.parse_known_args(options)
-    resume = arguments.resume
+    resume = arguments.resume or ("auto" if run.was_restarted() else None)
     if "-h" in overrides or "--help" in overrides:
         parser = config_.parser()
         parser.add_argument(
@@ -162,8 +162,9 @@ def train(options: Sequence[str]) -> None:
             run.train(config, resume=resume, tell=tell, should_stop=lambda: bool(caught))
         except Interrupted:
             folder = config.folder if resume in (None, "auto") else resume
-            tell(f"stopped by {caught[0].name} and saved; go on by: cnnzoo train --resume {folder}")
-            sys.exit(128 + caught[0])
+            number = caught[0] if caught else signal.SIGTERM  # which another process of the team caught
+            tell(f"stopped by {number.name} and saved; go on by: cnnzoo train --resume {folder}")
+            sys.exit(128 + number)
 
 
 def check(
@@ -360,7 +361,7 @@ def evaluate(
         against: another of the kind of run_or_model; tells whether their difference may be chance.
         pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         root: where named data sets lie.
-        crops: 1, or the mean over 10 (AlexNet's) or 144 (GoogLeNet's) crops of each image.
+        crops: 1, or the mean over 2 (the image and its mirror image), 10 (AlexNet's) or 144 (GoogLeNet's).
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         json: print JSON.
     """
@@ -572,6 +573,52 @@ def _chosen_weights(names: Sequence[str]) -> list:
     return found
 
 
+def profile(
+    *,
+    config: str | None = None,
+    steps: int = 8,
+    out: str | None = None,
+    json: bool = False,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Tell where the time of a config's training steps goes, and write a trace; nothing is left of the training.
+
+    Args:
+        config: a YAML file, as for cnnzoo train.
+        steps: how many are timed.
+        out: the folder for trace.json and profile.json; by default profiles/ and the run folder's name.
+        json: print JSON.
+        overrides: any key of the config, as --train.batch_size 64; see cnnzoo train --help.
+    """
+    from cnnzoo import profiling
+
+    read = config_.read(config, overrides)
+    result = profiling.profile(read, steps=steps, out=out, tell=lambda line: print(line, file=sys.stderr))
+    print(dumps(result.to_dict()) if json else result)
+
+
+def benchmark(names: list[str] = (), *, quick: bool = False, out: str | None = None, json: bool = False) -> None:
+    """Measure speed beside torchvision, timm and plain loops, in turn in one run; only the ratios are worth quoting.
+
+    Args:
+        names: of the suite, which cnnzoo benchmark list tells; by default all. Those that begin with G need a GPU.
+        quick: two rounds rather than five.
+        out: a folder for benchmark.json and benchmark.md.
+        json: print JSON.
+    """
+    from cnnzoo import benchmark as suite
+
+    if list(names) == ["list"]:
+        print("\n".join(f"{each.name:<4} {each.about}" for each in suite.SUITE.values()))
+        return
+    say = (lambda line: print(line, file=sys.stderr)) if json else tell
+    results = suite.run(names, rounds=2 if quick else 5, tell=say)
+    if json:
+        print(dumps(results.to_dict()))
+    if out:
+        say(f"tables: {results.write(out)}")
+
+
 def report(run: str) -> None:
     """Make a run's report.html anew.
 
@@ -598,6 +645,8 @@ COMMANDS: dict[str, Callable] = {
     "export": export,
     "weights": weights,
     "report": report,
+    "profile": profile,
+    "benchmark": benchmark,
 }
 
 
@@ -627,7 +676,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if os.environ.get("CNNZOO_TRACEBACK"):
             raise
-        print(f"cnnzoo: error: {_one_line(error)}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        who = "" if rank == "0" else f" in process {rank}"
+        print(f"cnnzoo: error{who}: {_one_line(error)}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         print("cnnzoo: stopped", file=sys.stderr)

@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from tqdm import tqdm
 
-from cnnzoo import calibrate, zoo
+from cnnzoo import calibrate, inference, zoo
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
@@ -179,7 +179,7 @@ def evaluate(
 
     `data` is a source's name or a folder; None is what the run was validated on. Of a source without validation images
     of its own, a run is judged on the share that it held out, and every image of any other source counts. Classes are
-    matched by name. With 10 or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs.
+    matched by name. With 2, 10 or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs.
 
     Raises InputError where there is nothing to judge, or where the data has classes that the net does not know.
     """
@@ -264,10 +264,10 @@ def _judge(
     names, labels = _align(getattr(net, "classes", None), net.num_classes, classes, part.labels, chosen.source)
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
-    judged = net if crops == 1 else MeanOfCrops(net, crops)
-    outputs, targets = logits(
-        judged.to(where), tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None)
-    )
+    net = net.to(where)
+    fast = inference.optimize(net, "fp32") if len(part.images) >= inference.FEW else net
+    judged = fast if crops == 1 else MeanOfCrops(fast, crops)
+    outputs, targets = logits(judged, tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
     temperature = None if is_own else getattr(net, "temperature", 1.0) if crops == 1 else 1.0
     return _Judged(outputs.numpy(), targets.numpy(), names, part.names, temperature)
 

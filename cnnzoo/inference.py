@@ -10,12 +10,16 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
 
+from cnnzoo import quantize
 from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError
 
-TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}  # of the largest output, to which fast and plain must agree
+FEW = 100  # images that the net as it is gets through before its fast form would be ready
+# To which fast and plain outputs must agree: of the largest output, in int8 of their standard deviation, on average.
+TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 
 
 class Features(nn.Module):
@@ -32,15 +36,17 @@ class Features(nn.Module):
 class Optimized(nn.Module):
     """A net in eval mode that answers faster: `(B, C, H, W)` float32 in, `(B, K)` float32 out, no gradients.
 
-    In fp32 on a CPU onnxruntime does the work, which fuses layers and lays weights out for the processor; elsewhere a
-    copy in 16 bits, channels-last. The first images of each size are given to the plain net as well; it does the work
-    where it is faster, or where the two do not agree.
+    On a CPU onnxruntime does the work in fp32 and int8, which fuses layers and lays weights out for the processor;
+    elsewhere a copy does whose weights are converted once, BatchNorm folded into convolutions, channels-last. The first
+    images of each size are given to the plain net as well; it does the work where it is faster, or where the two do not
+    agree.
     """
 
-    def __init__(self, net: nn.Module, precision: str):
+    def __init__(self, net: nn.Module, precision: str, compiled: bool = False):
         super().__init__()
         self.net = net.eval()
-        self.precision = precision
+        self.precision, self.compiled = precision, compiled
+        self.agreement: float | None = None  # in int8: share of the calibration images that get the plain net's class
         self._by_size: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
         for name in ("preprocessing", "classes", "num_classes", "temperature", "entry"):
             if hasattr(net, name):
@@ -53,47 +59,102 @@ class Optimized(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = tuple(x.shape[1:])
         if size not in self._by_size:
-            self._by_size[size] = self._chosen(x[:4])
+            self._by_size[size] = self._chosen(x if self.compiled else x[:4])  # torch.compile is for one batch size
         return self._by_size[size](x)
 
+    def _plain(self, x: Tensor) -> Tensor:
+        return self.net(x.contiguous(memory_format=torch.channels_last)).float()
+
     def _chosen(self, images: Tensor) -> Callable[[Tensor], Tensor]:
-        """The faster of two functions for images of this size, if they agree; else the plain net."""
+        """The fastest of the functions for images of this size that agree with the plain net, or that itself."""
+        if self.precision == "int8":
+            calibrated = " or ".join(_times(size) for size in self._by_size)
+            raise InputError(f"int8 was calibrated on images of {calibrated}, but is given {_times(images.shape[1:])}")
+        wanted = self._plain(images)
+        largest = max(wanted.abs().max().item(), 1.0)
+        agreeing = [self._plain]
+        for run in self._forms(images):
+            with contextlib.suppress(RuntimeError):  # what a CUDA graph cannot record, say
+                error = (run(images) - wanted).abs().max().item()
+                if error <= TOLERANCE[self.precision] * largest:  # which is not so if it is no number
+                    agreeing.append(run)
+        return min(agreeing, key=lambda run: _seconds(run, images))
 
-        def plain(x: Tensor) -> Tensor:
-            return self.net(x.contiguous(memory_format=torch.channels_last)).float()
+    def _forms(self, images: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        if self.precision == "fp32" and images.device.type == "cpu":
+            graph = _exported(self.net, images)
+            return [_session(graph)] if graph else []
+        run = _converted(self.net, self.precision)
+        if images.device.type != "cuda":
+            return [run]
+        return [torch.compile(run)] if self.compiled else [run, Replayed(run)]
 
-        if self.precision != "fp32":
-            fast = _sixteen_bits(self.net, self.precision)
-        else:
-            fast = _onnx(self.net, images) if images.device.type == "cpu" else None
-        if fast is None:
-            return plain
-        wanted, given = plain(images), fast(images)
-        error, largest = (given - wanted).abs().max().item(), wanted.abs().max().item()
-        if not error <= TOLERANCE[self.precision] * max(largest, 1.0):  # nor if it is no number
-            return plain
-        return min((fast, plain), key=lambda run: _seconds(run, images))
+    @torch.inference_mode()
+    def calibrate(self, images: Tensor, batch_size: int = 16) -> None:
+        """Make the int8 form for images of this size, and tell how far it agrees with the plain net."""
+        graph = _exported(self.net, images[:1])
+        if graph is None:
+            raise InputError("this net cannot be exported to ONNX, which int8 needs; take precision fp32")
+        run = _session(quantize.quantized(graph, images))
+        wanted, given = (torch.cat([f(part) for part in images.split(batch_size)]) for f in (self._plain, run))
+        self.agreement = (wanted.argmax(1) == given.argmax(1)).double().mean().item()
+        error = ((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-12)).item()
+        if not error <= TOLERANCE["int8"]:
+            raise InputError(
+                f"in int8 this net answers too differently: by {error:.0%} of its outputs' deviation, where "
+                f"{TOLERANCE['int8']:.0%} are allowed, and with another class for {1 - self.agreement:.1%} of the "
+                f"images; take precision fp32"
+            )
+        self._by_size[tuple(images.shape[1:])] = run
 
 
-def optimize(model: nn.Module, precision: str = "auto") -> nn.Module:
+def optimize(
+    model: nn.Module, precision: str = "auto", *, calibration: Tensor | None = None, compile: bool = False
+) -> nn.Module:
     """The fast inference form of a net, on the net's own device.
 
     Args:
         model: a net that takes `(B, C, H, W)` float32; it is put into eval mode and otherwise left alone.
-        precision: fp32, bf16, fp16, or auto: bf16 where the processor computes in it, else fp32. In fp32 outputs agree
-            within 1e-4 of the largest one, in bf16 within 5e-2.
+        precision: fp32, bf16, fp16, int8, or auto: bf16 where the processor computes in it, else fp32. In fp32 outputs
+            agree within 1e-4 of the largest one, in bf16 within 5e-2; where they do not, the plain net answers. int8 is
+            for CPUs, and told by its mean deviation, see `calibration`.
+        calibration: for int8, a hundred images or more, `(N, C, H, W)` float32 as the net sees them; they need no
+            labels, but must be of all the kinds to come: calibrated on flowers alone, GoogLeNet loses 16 points on
+            other photos. What each layer makes of them sets the range of its 8 bits (Jacob et al.: Quantization and
+            Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018, section 2).
+        compile: on CUDA, through torch.compile, which takes about a minute for each size and so pays for many
+            thousands of images.
 
     Returns:
         A module for the same images and the same `(B, K)` float32 outputs, without gradients, with the net's
-        `preprocessing`, `classes` and `num_classes`.
+        `preprocessing`, `classes` and `num_classes`; in int8 with `agreement`, the share of the calibration images for
+        which it names the plain net's class, and for images of their size alone.
+
+    Raises:
+        InputError: for an unknown precision; for int8 without calibration, without the onnx library, on another device
+            than a CPU, or where it deviates by more than 0.3 of the outputs' standard deviation.
     """
     if precision not in ("auto", *TOLERANCE):
         raise InputError(f"precision is {precision!r}, but must be one of auto, {', '.join(TOLERANCE)}")
+    if (precision == "int8") != (calibration is not None):
+        raise InputError(
+            "precision int8 needs calibration: a hundred images or more like those to come, (N, C, H, W) float32 as "
+            "the net sees them"
+            if precision == "int8"
+            else f"calibration is for precision int8, not for {precision}"
+        )
+    if calibration is not None and calibration.ndim != 4:
+        raise InputError(f"calibration is {tuple(calibration.shape)}, but must be images (N, C, H, W)")
     device = next(model.parameters()).device
     if precision == "auto":
         native = device.type == "cpu" and computes_in_bf16()
         precision = "bf16" if native else pick_precision("auto", device)
-    return Optimized(model, precision)
+    fast = Optimized(model, precision, compile)
+    if precision == "int8":
+        if device.type != "cpu":
+            raise InputError(f"int8 runs on a CPU, but the net is on {device}; take bf16, or move it by .cpu()")
+        fast.calibrate(calibration)
+    return fast
 
 
 def computes_in_bf16() -> bool:
@@ -106,16 +167,61 @@ def computes_in_bf16() -> bool:
     )
 
 
-def _sixteen_bits(net: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    fast = copy.deepcopy(net).to(dtype=dtype, memory_format=torch.channels_last)
+def _converted(net: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
+    """A copy with its weights in this precision, once and for all."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    fast = folded(net).to(dtype=dtype, memory_format=torch.channels_last)
     return lambda x: fast(x.to(dtype=dtype, memory_format=torch.channels_last)).float()
 
 
-def _onnx(net: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """The net in onnxruntime, for any number of images of this size; None where it cannot be had."""
-    import onnxruntime
+def folded(net: nn.Module) -> nn.Module:
+    """A copy of a net in eval mode whose convolutions have taken in the BatchNorm that follows them, where nothing else
+    sees their outputs; as it is where torch.fx cannot follow the net.
+    """
+    copied = copy.deepcopy(net)
+    for module in copied.modules():
+        if hasattr(module, "check_images"):  # which only asks for shapes, and torch.fx knows none
+            module.check_images = lambda images: None
+    try:
+        return fuse(fx.symbolic_trace(copied), inplace=True, no_trace=True)
+    except Exception:  # of any kind: a net may do what torch.fx does not know
+        return copy.deepcopy(net)
 
+
+class Replayed:
+    """A function of images on CUDA, recorded once for each small batch's shape as a CUDA graph and then replayed, since
+    a few images are computed sooner than their kernels are launched one by one.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor], most: int = 32):
+        self.run, self.most = run, most
+        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            return self.run(x)
+        with torch.cuda.device(x.device):
+            if x.shape not in self.graphs:
+                self.graphs[x.shape] = self._record(x)
+            graph, given, answer = self.graphs[x.shape]
+            given.copy_(x)
+            graph.replay()
+            return answer.clone()
+
+    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        given, graph, aside = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):  # libraries choose and prepare their kernels first
+                self.run(given)
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(graph):
+            answer = self.run(given)
+        return graph, given, answer
+
+
+def _exported(net: nn.Module, images: Tensor) -> bytes | None:
+    """The net as ONNX, for any number of images of this size; None where it cannot be had."""
     file = io.BytesIO()
     try:
         with warnings.catch_warnings(), _quiet():
@@ -125,11 +231,18 @@ def _onnx(net: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor] | None:
             torch.onnx.export(net, (images,), file, dynamo=False, verbose=False, opset_version=20, **names)
     except Exception:  # of any kind: a net may do what no exporter knows
         return None
+    return file.getvalue()
+
+
+def _session(graph: bytes) -> Callable[[Tensor], Tensor]:
+    """An ONNX graph as a function, in onnxruntime."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or it takes the decoders' cores
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {"images": x.contiguous().numpy()})[0])
 
 
@@ -157,3 +270,7 @@ def _seconds(run: Callable[[Tensor], Tensor], images: Tensor) -> float:
         run(images).cpu()
         times.append(time.perf_counter() - started)
     return min(times)
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))

@@ -18,8 +18,6 @@ from cnnzoo.data.preprocess import Preprocess, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
 
-FEW = 100  # images that the net as it is gets through before its fast form would be ready
-
 
 @dataclass(frozen=True)
 class Predictions:
@@ -151,7 +149,7 @@ def _stream(
     temperature = getattr(net, "temperature", 1.0)
     device, training = next(net.parameters()).device, net.training
     net.eval()
-    fast = net if len(pictures) < FEW or isinstance(net, inference.Optimized) else inference.optimize(net)
+    fast = net if len(pictures) < inference.FEW or isinstance(net, inference.Optimized) else inference.optimize(net)
     bar = tqdm(total=len(pictures), desc="predicting", unit="image", leave=False, disable=None)
     try:
         for batch in read_ahead(pictures, preprocess, batch_size):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from benchmark_train import main, ratios
+from measure import main, ratios
 from torch import nn
 
 from cnnzoo import zoo

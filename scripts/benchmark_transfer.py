@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import timm.data
 import torch
-from benchmark_train import main, ratios
+from measure import main, ratios
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import nn

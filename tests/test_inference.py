@@ -6,7 +6,7 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo.errors import InputError
-from cnnzoo.inference import Features, Optimized
+from cnnzoo.inference import Features, Optimized, folded
 
 NETS = ("lenet5", "resnet20", "squeezenet1_1", "googlenet_2014", "densenet40", "highway_mnist", "nin_cifar10")
 
@@ -87,6 +87,95 @@ def test_sixteen_bits_stay_near():
     assert (given - expected).abs().max() <= 5e-2 * max(1.0, expected.abs().max().item())
 
 
-def test_an_unknown_precision_is_told():
-    with pytest.raises(InputError, match="precision is 'int8', but must be one of auto, fp32, bf16, fp16"):
-        cnnzoo.optimize(cnnzoo.create("lenet5"), "int8")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "int4"}, "precision is 'int4', but must be one of auto, fp32, bf16, fp16, int8"),
+        ({"precision": "int8"}, "precision int8 needs calibration: a hundred images or more"),
+        ({"precision": "int8", "calibration": torch.zeros(1, 32, 32)}, r"calibration is \(1, 32, 32\), but must be"),
+        ({"precision": "fp32", "calibration": torch.zeros(1, 1, 32, 32)}, "calibration is for precision int8, not for"),
+    ],
+)
+def test_what_does_not_go_together_is_told(options, words):
+    with pytest.raises(InputError, match=words):
+        cnnzoo.optimize(cnnzoo.create("lenet5"), **options)
+
+
+# ---- int8
+
+
+@pytest.fixture(scope="module")
+def eight_bits():
+    pytest.importorskip("onnx")
+    torch.manual_seed(0)
+    net, images = (
+        cnnzoo.create("resnet20").eval(),
+        torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(1)),
+    )
+    return net, cnnzoo.optimize(net, "int8", calibration=images)
+
+
+def test_int8_stays_near_on_images_it_was_not_calibrated_on(eight_bits):
+    net, fast = eight_bits
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = net(images)
+    given = fast(images)
+    assert given.dtype == torch.float32
+    assert (given - expected).square().mean().sqrt() < 0.1 * expected.std()
+    assert not torch.allclose(given, expected, atol=1e-4)  # 8 bits have gone through it
+
+
+def test_int8_tells_how_often_it_agrees(eight_bits):
+    _, fast = eight_bits
+    assert 0.8 <= fast.agreement <= 1
+
+
+def test_int8_is_for_the_size_it_was_calibrated_on(eight_bits):
+    _, fast = eight_bits
+    with pytest.raises(InputError, match="calibrated on images of 3x32x32, but is given 3x48x48"):
+        fast(torch.randn(1, 3, 48, 48))
+
+
+def test_int8_that_would_answer_differently_is_refused():
+    pytest.importorskip("onnx")
+    net = nn.Sequential(Far(), nn.Conv2d(3, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match="in int8 this net answers too differently"):
+        cnnzoo.optimize(net, "int8", calibration=torch.randn(16, 3, 8, 8))
+
+
+class Far(nn.Module):
+    """Next to a thousand, what differs between images is less than a step of 8 bits."""
+
+    def forward(self, x):
+        return x + 1000
+
+
+# ---- folded BatchNorm
+
+
+@pytest.mark.parametrize(("name", "left"), [("resnet20", 0), ("googlenet", 0), ("densenet40", 39)])
+def test_folding_keeps_the_answers_and_takes_batch_norm_out(name, left):
+    torch.manual_seed(0)
+    net = cnnzoo.create(name).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):  # which as new would be the identity
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.8, 1.2)
+            nn.init.uniform_(module.weight, 0.8, 1.2)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    fast = folded(net)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in fast.modules()) == left
+    images = torch.randn(2, *net.entry.input_size[:1], 64, 64)
+    with torch.no_grad():
+        expected = net(images)
+        torch.testing.assert_close(fast(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_a_net_that_cannot_be_followed_is_not_folded():
+    net = Undecided().eval()
+    torch.manual_seed(1)
+    images = torch.randn(2, 3, 2, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(net)(images), net(images))

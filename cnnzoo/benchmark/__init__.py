@@ -1,0 +1,104 @@
+"""`cnnzoo benchmark`: ours beside the peers, in one run, in turn. Only ratios are worth quoting."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cnnzoo.benchmark import inference, training
+from cnnzoo.benchmark.harness import Bench, Results, Row, Unequal, machine
+from cnnzoo.errors import unknown
+
+
+def imports(bench: Bench) -> Iterator[Row]:
+    """C9: import cnnzoo and list its nets, in a process of its own, beside import torch, and beside timm's list."""
+    sides = {
+        "import torch": "import torch",
+        "import timm; timm.list_models()": "import timm; timm.list_models()",
+    }
+
+    def fresh(code: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    yield from bench.contest(
+        "import cnnzoo; cnnzoo.list_models()",
+        fresh("import cnnzoo; cnnzoo.list_models()"),
+        {name: fresh(code) for name, code in sides.items()},
+        work=1,
+        unit="runs/s",
+        wanted={"import torch": 0.9},
+    )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One of the suite."""
+
+    name: str
+    run: Callable[[Bench], Iterator[Row]]
+    device: str = "cpu"
+
+    @property
+    def about(self) -> str:
+        """The first line of its docstring, without the name it begins with."""
+        return self.run.__doc__.splitlines()[0].partition(": ")[2]
+
+
+SUITE = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark("C1", inference.own_precision),
+        Benchmark("C1b", inference.fp32),
+        Benchmark("C1d", inference.int8),
+        Benchmark("C2", training.steps_on_cpu),
+        Benchmark("C5", training.feed),
+        Benchmark("C5b", training.cifar),
+        Benchmark("C7", training.mnist),
+        Benchmark("C7b", training.mnist_rate),
+        Benchmark("C8", training.overhead),
+        Benchmark("C9", imports),
+        Benchmark("G1", training.steps_on_gpu, "cuda"),
+        Benchmark("G1b", training.more_steps_on_gpu, "cuda"),
+        Benchmark("G2", inference.on_gpu, "cuda"),
+        Benchmark("G2b", inference.one_image, "cuda"),
+        Benchmark("G4", training.mnist, "cuda"),
+        Benchmark("G7", training.memory, "cuda"),
+        Benchmark("G8", training.against_a_graph, "cuda"),
+        Benchmark("G9", training.host_syncs, "cuda"),
+    )
+}
+
+
+def run(names: Sequence[str] = (), rounds: int = 5, tell: Callable[[Row | str], None] = lambda line: None) -> Results:
+    """Measure benchmarks of the suite, by default all.
+
+    Args:
+        names: of `SUITE`.
+        rounds: in which the sides take turns, after one that warms up.
+        tell: is given each row as soon as it is there.
+
+    Raises:
+        InputError: for a benchmark nobody knows.
+    """
+    for name in names:
+        if name not in SUITE:
+            raise unknown("benchmark", name, SUITE)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    about, rows, notes = machine(device), [], {}
+    for benchmark in [SUITE[name] for name in names or SUITE]:
+        bench = Bench(benchmark.name, torch.device(benchmark.device), rounds)
+        try:
+            if benchmark.device == "cuda" and device.type != "cuda":
+                bench.note("not run: there is no GPU")
+            else:
+                for row in benchmark.run(bench):
+                    tell(str(row))
+                    rows.append(row)
+        except Unequal as error:
+            bench.note(f"not timed: {error}")
+        if bench.notes:
+            notes[benchmark.name] = "; ".join(bench.notes)
+            tell(f"{benchmark.name:<4} {notes[benchmark.name]}")
+    return Results(about, rows, notes)

@@ -1,0 +1,211 @@
+"""How a benchmark is measured: sides in turn, in one process, and only their ratios told.
+
+What the other work on a machine costs falls on all sides alike when they take turns, and cancels in the ratio of one
+round; the median over rounds leaves out the rounds in which it did not.
+"""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cnnzoo import checkpoint, inference, quantize
+
+Side = Callable[[], object]  # does the same amount of work each time it is called
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ours beside one peer."""
+
+    benchmark: str  # its name in the suite
+    what: str
+    peer: str
+    unit: str  # of ours and theirs; more is better
+    ours: float  # medians over the rounds
+    theirs: float
+    ratio: float  # median over the rounds of ours / theirs
+    lowest: float
+    highest: float
+    rounds: int
+    wanted: float | None = None  # the least ratio asked for
+    note: str = ""
+
+    def __str__(self) -> str:
+        asked = f", asked {self.wanted:g}" if self.wanted else ""
+        return (
+            f"{self.benchmark:<4} {self.what} | {self.peer}: {self.ratio:.2f} times "
+            f"({self.lowest:.2f} to {self.highest:.2f} in {self.rounds} rounds{asked}); "
+            f"{_short(self.ours)} against {_short(self.theirs)} {self.unit}{f'; {self.note}' if self.note else ''}"
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the benchmarks gave, and where."""
+
+    machine: Mapping[str, object]
+    rows: Sequence[Row]
+    notes: Mapping[str, str] = field(default_factory=dict)  # benchmark -> what else was found, or why it was not run
+
+    def __str__(self) -> str:
+        told = [*map(str, self.rows), *(f"{name:<4} {note}" for name, note in self.notes.items())]
+        return "\n".join(told)
+
+    def to_dict(self) -> dict:
+        return {"machine": dict(self.machine), "rows": list(map(asdict, self.rows)), "notes": dict(self.notes)}
+
+    def write(self, folder: str | Path) -> Path:
+        """benchmark.json and benchmark.md; returns the folder, which is made."""
+        checkpoint.write(Path(folder) / "benchmark.json", json.dumps(self.to_dict(), indent=2).encode())
+        checkpoint.write(Path(folder) / "benchmark.md", self.to_markdown().encode())
+        return Path(folder)
+
+    def to_markdown(self) -> str:
+        """The machine in a line, then a table."""
+        lines = [
+            ", ".join(f"{key} {value}" for key, value in self.machine.items()),
+            "",
+            "| | what | beside | times | lowest to highest | asked | ours | theirs | |",
+            "|---|---|---|---:|---:|---:|---:|---:|---|",
+        ]
+        for row in self.rows:
+            asked = f"{row.wanted:g}" if row.wanted else ""
+            lines.append(
+                f"| {row.benchmark} | {row.what} | {row.peer} | **{row.ratio:.2f}** | {row.lowest:.2f} to "
+                f"{row.highest:.2f} | {asked} | {_short(row.ours)} | {_short(row.theirs)} {row.unit} | {row.note} |"
+            )
+        lines += [f"| {name} | | | | | | | | {note} |" for name, note in self.notes.items()]
+        return "\n".join(lines) + "\n"
+
+
+class Bench:
+    """What a benchmark is handed: the device, how often to take turns, and the means to do so.
+
+    Args:
+        name: of the benchmark, for its rows.
+        device: on which both sides run.
+        rounds: that count; as many as `warm_ups` are run before them.
+    """
+
+    def __init__(self, name: str, device: torch.device, rounds: int = 5, warm_ups: int = 1):
+        self.name, self.device, self.rounds, self.warm_ups = name, device, rounds, warm_ups
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Say in the results what no ratio tells: what was not measured and why, or what else was found."""
+        self.notes.append(text)
+
+    def contest(
+        self,
+        what: str,
+        ours: Side,
+        peers: Mapping[str, Side],
+        work: float,
+        unit: str = "images/s",
+        wanted: Mapping[str, float] | None = None,
+        agree: float | None = None,
+        note: str = "",
+    ) -> Iterator[Row]:
+        """Let the sides take turns. A row for each peer.
+
+        Args:
+            ours: our side.
+            peers: the others, by what a reader should know of them.
+            work: units that each side does when it is called.
+            wanted: the least ratio asked for, by peer.
+            agree: if given, every side returns its outputs, and they are first checked to be ours within this share of
+                the largest one.
+        """
+        wanted = dict(wanted or {})
+        if agree is not None:
+            outputs = ours()
+            for peer, side in peers.items():
+                check_equal(outputs, side(), agree, f"{what}, {peer}")
+        sides = {"": ours, **peers}
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in tqdm(range(self.warm_ups + self.rounds), desc=f"{self.name} {what}", leave=False, disable=None):
+            for name, side in sides.items():
+                took = self.seconds(side)
+                if turn >= self.warm_ups:
+                    seconds[name].append(took)
+        for peer in peers:
+            yield self.row(what, peer, seconds[""], seconds[peer], work, unit, wanted.get(peer), note)
+
+    def row(
+        self,
+        what: str,
+        peer: str,
+        ours: Sequence[float],
+        theirs: Sequence[float],
+        work: float = 1.0,
+        unit: str = "1/s",
+        wanted: float | None = None,
+        note: str = "",
+    ) -> Row:
+        """From costs (seconds, or bytes) of the rounds, ours and theirs, in which `work` units were done."""
+        ratios = [there / here for here, there in zip(ours, theirs, strict=True)]
+        rates = (work / statistics.median(costs) for costs in (ours, theirs))
+        spread = statistics.median(ratios), min(ratios), max(ratios)
+        return Row(self.name, what, peer, unit, *rates, *spread, len(ratios), wanted, note)
+
+    def seconds(self, side: Side) -> float:
+        """Of one call, with all that it started on the device finished."""
+        self.wait()
+        started = time.perf_counter()
+        side()
+        self.wait()
+        return time.perf_counter() - started
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class Unequal(Exception):
+    """Two sides that should give the same do not, so their speeds mean nothing."""
+
+
+def check_equal(ours: Tensor, theirs: Tensor, share: float, what: str) -> None:
+    """Raises Unequal unless outputs agree within this share of the largest one."""
+    error = (ours.float() - theirs.float()).abs().max().item() / max(theirs.float().abs().max().item(), 1e-12)
+    if not error <= share:
+        raise Unequal(f"{what}: outputs differ by {error:.1e} of the largest, where {share:.0e} is allowed")
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """What results depend on."""
+    versions = {name: metadata.version(name) for name in ("torch", "torchvision", "timm", "onnxruntime")}
+    about: dict[str, object] = {"date": time.strftime("%Y-%m-%d"), "processor": _processor()}
+    about |= {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "SIMD": _simd()}
+    if device.type == "cuda":
+        about |= {"GPU": torch.cuda.get_device_name(device), "CUDA": torch.version.cuda}
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return about | {"load before": load, "python": platform.python_version()} | versions
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _simd() -> str:
+    also = {"BF16": inference.computes_in_bf16(), "VNNI": quantize.multiplies_bytes()}
+    known = torch.backends.cpu.get_cpu_capability()
+    return f"{known} {' '.join(f'with {name}' if there else f'without {name}' for name, there in also.items())}"
+
+
+def _short(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"

@@ -1,0 +1,502 @@
+"""Training: our trainer beside the loops of timm's and torchvision's scripts and the one everybody starts with."""
+
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from cnnzoo import config as config_
+from cnnzoo import inference, zoo
+from cnnzoo.benchmark import peers
+from cnnzoo.benchmark.harness import Bench, Row, check_equal
+from cnnzoo.config import AugmentConfig, Config, LossConfig, OptimConfig, ScheduleConfig
+from cnnzoo.data import sources
+from cnnzoo.data.arrays import ArrayImages
+from cnnzoo.data.augment import Augment
+from cnnzoo.data.batches import EvalBatches, TrainBatches
+from cnnzoo.train import losses, optim
+from cnnzoo.train.anatomy import Stepper
+from cnnzoo.train.phases import Phase
+from cnnzoo.train.schedule import Schedule
+from cnnzoo.train.trainer import EpochReport, Trainer
+
+CIFAR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CPU_BATCHES = {"resnet18": 16, "resnet50": 4}
+
+
+# ---- ours
+
+
+class Kept:
+    """The same batch again and again, as resident data would be."""
+
+    def __init__(self, images: Tensor, targets: Tensor, steps: int):
+        self.batch, self.steps, self.batch_size = (images, targets), steps, len(images)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.batch for _ in range(start, self.steps))
+
+
+class Head:
+    """The first steps of other batches' epochs."""
+
+    def __init__(self, batches: TrainBatches, steps: int):
+        self.batches, self.steps, self.batch_size = batches, steps, batches.batch_size
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return islice(self.batches.epoch(epoch, start), self.steps - start)
+
+
+def trainer_of(net: nn.Module, batches, val, config: Config | None = None, **options) -> Trainer:
+    """A trainer of `config`'s optimiser and schedule; None: SGD at 0.01 with momentum 0.9, as all peers here have."""
+    config = config or Config(
+        optim=OptimConfig(lr=0.01, momentum=0.9), schedule=ScheduleConfig(name="constant"), loss=LossConfig()
+    )
+    names = [name for name, _ in net.named_parameters()]
+    stages = net.entry.parameters(names) if hasattr(net, "entry") else {"all": names}
+    return Trainer(
+        net,
+        losses.build(config.loss),
+        optim.build(config.optim, net, stages),
+        batches,
+        val,
+        phases=[Phase(config.train.epochs)],
+        stages=stages,
+        make_schedule=lambda optimizer, epochs, steps: Schedule(config.schedule, optimizer, epochs, steps),
+        lr=config.optim.lr,
+        show_progress=False,
+        **{"channels_last": True, **options},
+    )
+
+
+# ---- the loop that scripts have
+
+
+def plain_steps(net: nn.Module, steps: int, precision: str = "fp32", channels_last: bool = False) -> Callable:
+    """`(images, targets) -> loss`, `steps` steps on the batch as timm's and torchvision's scripts do them, which read
+    the loss after each.
+    """
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    net.to(memory_format=layout).train()
+
+    def run(images: Tensor, targets: Tensor) -> float:
+        for _ in range(steps):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                outputs = net(images.contiguous(memory_format=layout))
+                loss = nn.functional.cross_entropy(outputs, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            value = loss.item()
+        return value
+
+    return run
+
+
+# ---- a step
+
+
+def steps_on_cpu(bench: Bench) -> Iterator[Row]:
+    """C2: a training step of resnet18 and resnet50, beside timm and torchvision at their defaults and best flags."""
+    bf16 = inference.computes_in_bf16()
+    if not bf16:
+        bench.note("this CPU does not compute in bf16, so both sides stay with fp32, and best flags are channels-last")
+    asked = {"resnet18": 2.4, "resnet50": 2.1} if bf16 else {}
+    for name, many in CPU_BATCHES.items():
+        yield from _steps(bench, name, many, 2, "bf16" if bf16 else "fp32", asked.get(name), 1.05)
+
+
+def steps_on_gpu(bench: Bench) -> Iterator[Row]:
+    """G1: a training step on resident data, 256 images in bf16, beside timm's loop: defaults, best flags, compiled."""
+    yield from _steps(bench, "resnet50", 256, 20, "bf16", 3.5, 1.3, compiled=1.15)
+
+
+def more_steps_on_gpu(bench: Bench) -> Iterator[Row]:
+    """G1b: the same of six more nets."""
+    asked = {"vgg16": 1.15, "googlenet": 1.3, "inception_v3": 1.3, "densenet121": 1.5, "xception": 1.2, "resnet18": 1.2}
+    for name, least in asked.items():
+        yield from _steps(bench, name, 256, 10, "bf16", None, least, compiled=1.12)
+
+
+def _steps(
+    bench: Bench,
+    name: str,
+    many: int,
+    steps: int,
+    precision: str,
+    least: float | None,
+    best: float | None,
+    compiled: float | None = None,
+) -> Iterator[Row]:
+    size = peers.size_of(name)
+    images, targets = batch(many, size, bench.device)
+    options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    net, peer, library = peers.pair(name, bench.device, **options)
+    best_peer = peers.pair(name, bench.device, **options)[1]
+    with torch.inference_mode():
+        check_equal(net.eval()(images[:2]), peer.eval()(images[:2]), 1e-3, name)
+    sides = {f"{library}, defaults (fp32)": plain_steps(peer, steps)}
+    wanted = {f"{library}, defaults (fp32)": least, f"{library}, best flags": best}
+    if library != "timm" and name.startswith("resnet"):
+        other = peers.timm_net(name).to(bench.device)
+        other.load_state_dict(peer.state_dict())
+        sides["timm, defaults (fp32)"] = plain_steps(other, steps)
+        wanted["timm, defaults (fp32)"] = least
+    sides[f"{library}, best flags"] = plain_steps(best_peer, steps, precision, channels_last=True)
+    if compiled:
+        third = peers.pair(name, bench.device, **options)[1]
+        sides[f"{library}, best flags and compiled"] = plain_steps(torch.compile(third), steps, precision, True)
+        wanted[f"{library}, best flags and compiled"] = compiled
+    fast = {"compiled": torch.compile(net)} if compiled else {}
+    stepper = Stepper(trainer_of(net, Kept(images, targets, steps), [], precision=precision, **fast))
+
+    def ours() -> None:
+        for _ in range(steps):
+            stepper.step(images, targets)
+
+    yield from bench.contest(
+        f"training step, {name}, {precision}, {many} x {size}x{size}",
+        ours,
+        {peer: lambda run=run: run(images, targets) for peer, run in sides.items()},
+        work=many * steps,
+        wanted={peer: figure for peer, figure in wanted.items() if figure},
+    )
+
+
+def batch(many: int, size: int, device: torch.device, channels: int = 3, classes: int = 10) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(many, channels, size, size, generator=generator)
+    return images.to(device), torch.randint(classes, (many,), generator=generator).to(device)
+
+
+# ---- epochs
+
+
+class Pictures(Dataset):
+    """Arrays as PIL images, as torchvision's sets give them."""
+
+    def __init__(self, pixels: np.ndarray, transform: Callable):
+        self.pixels, self.transform = pixels, transform
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[place])), place % 10
+
+
+def cifar_loader(pixels: np.ndarray, batch_size: int, workers: int = 0) -> DataLoader:
+    from torchvision import transforms
+
+    steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    steps += [transforms.ToTensor(), transforms.Normalize(*CIFAR)]
+    pictures = Pictures(pixels, transforms.Compose(steps))
+    more = {"num_workers": workers, "persistent_workers": True} if workers else {}
+    return DataLoader(pictures, batch_size, shuffle=True, drop_last=True, **more)
+
+
+def cifar_batches(pixels: np.ndarray, batch_size: int, device: torch.device) -> TrainBatches:
+    augment = Augment(AugmentConfig(flip=True, crop="padded"), 32, *CIFAR)
+    labels = np.arange(len(pixels)) % 10
+    return TrainBatches(ArrayImages(pixels), labels, batch_size, augment, seed=0, device=device)
+
+
+def noise(many: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (many, 32, 32, 3), dtype=np.uint8)
+
+
+def feed(bench: Bench) -> Iterator[Row]:
+    """C5: 32x32 images with padded crop and flip, uint8 and float out, beside DataLoader with PIL."""
+    pixels = noise(5_000)
+    batches, loader = cifar_batches(pixels, 500, bench.device), cifar_loader(pixels, 500)
+    sides = {"uint8": (batches.pixels, 100), "float": (batches.epoch, 20)}
+    for kind, (epoch, least) in sides.items():
+        yield from bench.contest(
+            f"feeding 32x32, {kind} out",
+            lambda epoch=epoch: _exhaust(epoch(0)),
+            {"DataLoader with PIL": lambda: _exhaust(loader)},
+            work=len(pixels),
+            wanted={"DataLoader with PIL": least},
+        )
+
+
+def _exhaust(batches) -> None:
+    for _ in batches:
+        pass
+
+
+def cifar(bench: Bench) -> Iterator[Row]:
+    """C5b: resnet20 on 32x32 images with crop and flip, beside a plain DataLoader loop on the same net."""
+    pixels, many = noise(1_024), 128
+    net, peer = (zoo.create("resnet20").to(bench.device) for _ in range(2))
+    peer.load_state_dict(net.state_dict())
+    stepper = Stepper(trainer_of(net, cifar_batches(pixels, many, bench.device), []))
+    ours, loader = stepper.batches(), cifar_loader(pixels, many)
+    steps, step = len(pixels) // many, plain_steps(peer, 1)
+
+    def plain() -> None:
+        for images, targets in loader:
+            step(images.to(bench.device), targets.to(bench.device))
+
+    yield from bench.contest(
+        f"training resnet20 on 32x32, batches of {many}",
+        lambda: [stepper.step(*next(ours)) for _ in range(steps)],
+        {"DataLoader with PIL": plain},
+        work=steps * many,
+        wanted={"DataLoader with PIL": 2.5},
+    )
+
+
+def mnist_rate(bench: Bench) -> Iterator[Row]:
+    """C7b: lenet5 on MNIST, images a second, beside a plain DataLoader loop."""
+    if not _has_mnist(bench):
+        return
+    config, steps = _mnist_config(), 60
+    batches, _ = _mnist(config, bench.device)
+    loader, _ = _mnist_loaders()
+    net, peer = (zoo.create("lenet5").to(bench.device) for _ in range(2))
+    stepper, step = Stepper(trainer_of(net, batches, [], config)), plain_steps(peer, 1)
+    ours = stepper.batches()
+
+    def plain() -> None:
+        for images, targets in islice(loader, steps):
+            step(images.to(bench.device), targets.to(bench.device))
+
+    yield from bench.contest(
+        "training lenet5 on MNIST, batches of 128",
+        lambda: [stepper.step(*next(ours)) for _ in range(steps)],
+        {"DataLoader with PIL": plain},
+        work=steps * 128,
+    )
+
+
+def mnist(bench: Bench) -> Iterator[Row]:
+    """C7 and G4: seconds of training until lenet5 knows 99 % of MNIST's test images, beside the plain loop.
+
+    Neither side's validation counts. The plain loop: SGD at 0.05, momentum 0.9, constant, batches of 128.
+    """
+    if not _has_mnist(bench):
+        return
+    ours, theirs = _our_seconds(bench), _plain_seconds(bench)
+    if None in (ours, theirs):
+        bench.note(f"{'ours' if ours is None else 'the plain loop'} did not reach 99 %")
+        return
+    wanted = 4.0 if bench.device.type == "cpu" else 100.0
+    yield bench.row("lenet5 on MNIST until 99 %", "plain loop", [ours], [theirs], unit="runs/s", wanted=wanted)
+
+
+def _has_mnist(bench: Bench) -> bool:
+    there = (Path(os.environ.get("CNNZOO_DATA", ".")) / "MNIST").is_dir()
+    if not there:
+        bench.note("not run: $CNNZOO_DATA has no MNIST")
+    return there
+
+
+def _mnist_config() -> Config:
+    optimiser = {"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    return config_.read({"data": {"source": "mnist"}, "optim": optimiser, "train": {"epochs": 5, "batch_size": 128}})
+
+
+def _mnist(config: Config, device: torch.device) -> tuple[TrainBatches, EvalBatches]:
+    data = sources.load(config.data, config.augment, 32)
+    p = data.preprocess
+    augment = Augment(config.augment, 32, p.mean, p.std)
+    batch_size = config.train.batch_size
+    return (
+        TrainBatches(data.train.images, data.train.labels, batch_size, augment, seed=0, device=device),
+        EvalBatches(data.val.images, data.val.labels, 256, p.mean, p.std, device),
+    )
+
+
+def _mnist_loaders() -> list[DataLoader]:
+    """Of the training and of the test images, as tutorials have them."""
+    from torchvision import datasets, transforms
+
+    prepare = transforms.Compose([transforms.Pad(2), transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    sets = (datasets.MNIST(os.environ["CNNZOO_DATA"], part, prepare) for part in (True, False))
+    return [DataLoader(images, 128, shuffle=images.train) for images in sets]
+
+
+def _our_seconds(bench: Bench) -> float | None:
+    config = _mnist_config()
+    batches, val = _mnist(config, bench.device)
+    torch.manual_seed(0)
+    reports: list[EpochReport] = []
+    net = zoo.create("lenet5").to(bench.device)
+    trainer_of(net, batches, val, config, on_epoch=lambda report, is_best: reports.append(report)).fit()
+    good = next((number for number, report in enumerate(reports, 1) if report.val_top1 >= 0.99), None)
+    return good and sum(report.seconds for report in reports[:good])
+
+
+def _plain_seconds(bench: Bench, most: int = 40) -> float | None:
+    train, test = _mnist_loaders()
+    torch.manual_seed(0)
+    net = zoo.create("lenet5").to(bench.device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    seconds = 0.0
+    for _ in range(most):
+        net.train()
+        started = time.perf_counter()
+        for images, targets in train:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(images.to(bench.device)), targets.to(bench.device))
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        seconds += time.perf_counter() - started
+        net.eval()
+        with torch.inference_mode():
+            right = sum((net(x.to(bench.device)).argmax(1).cpu() == y).sum().item() for x, y in test)
+        if right >= 0.99 * len(test.dataset):
+            return seconds
+    return None
+
+
+# ---- what the trainer adds
+
+
+def overhead(bench: Bench, steps: int = 1500) -> Iterator[Row]:
+    """C8: the trainer beside a hand-written loop over the same batches, step by step in turn, at a step of a few ms.
+
+    The plain step is there twice: the difference between its two figures tells how much of ours is noise.
+    """
+    images, targets = torch.randn(9, 16, 16, 16), torch.randint(0, 10, (9,))
+    peers_ = {"plain loop": plain_steps(_small(), 1), "plain again": plain_steps(_small(), 1)}
+    seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in peers_}}
+
+    class InTurn(Kept):
+        """What the trainer does with a batch until it asks for the next is its step."""
+
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+            for _ in range(start, self.steps):
+                started = time.perf_counter()
+                yield self.batch
+                seconds["ours"].append(time.perf_counter() - started)
+                for name, step in peers_.items():
+                    seconds[name].append(bench.seconds(lambda step=step: step(images, targets)))
+
+    one = [(images, targets)]
+    trainer_of(_small(), InTurn(images, targets, steps), one, _one_epoch(), channels_last=False).fit()
+    warm = {name: column[steps // 10 :] for name, column in seconds.items()}
+    what = f"trainer, a step of {1000 * statistics.median(warm['plain loop']):.1f} ms"
+    yield bench.row(what, "plain loop", warm["ours"], warm["plain loop"], unit="steps/s", wanted=0.99)
+    yield bench.row("the plain loop", "itself", warm["plain again"], warm["plain loop"], unit="steps/s")
+
+
+def _one_epoch() -> Config:
+    optimiser = {"lr": 0.01, "momentum": 0.9}
+    return config_.read({"optim": optimiser, "schedule": {"name": "constant"}, "train": {"epochs": 1}})
+
+
+def _small() -> nn.Module:
+    torch.manual_seed(0)
+    body = [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).train()
+
+
+def against_a_graph(bench: Bench) -> Iterator[Row]:
+    """G8: steps of lenet5 and resnet20 beside a CUDA graph of the bare step, which nothing can be faster than."""
+    for name, many in (("lenet5", 512), ("resnet20", 512)):
+        channels, size, _ = zoo.info(name).input_size
+        images, targets = batch(many, size, bench.device, channels)
+        torch.manual_seed(0)
+        net, peer = (zoo.create(name).to(bench.device, memory_format=torch.channels_last).train() for _ in range(2))
+        stepper = Stepper(trainer_of(net, Kept(images, targets, 50), [], precision="bf16"))
+        graph = _graph_of_a_step(peer, images.contiguous(memory_format=torch.channels_last), targets)
+        yield from bench.contest(
+            f"trainer, {name}, bf16, batches of {many}",
+            lambda stepper=stepper, images=images, targets=targets: [stepper.step(images, targets) for _ in range(50)],
+            {"bare CUDA graph": lambda graph=graph: [graph.replay() for _ in range(50)]},
+            work=50,
+            unit="steps/s",
+            wanted={"bare CUDA graph": 0.97},
+        )
+
+
+def _graph_of_a_step(net: nn.Module, images: Tensor, targets: Tensor) -> torch.cuda.CUDAGraph:
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=False)
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            loss = nn.functional.cross_entropy(net(images), targets)
+        loss.backward()
+        optimizer.step()
+
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
+
+
+def host_syncs(bench: Bench, steps: int = 20) -> Iterator[Row]:
+    """G9: how often a step makes the processor wait for the GPU."""
+    images, targets = batch(64, 32, bench.device)
+    net, peer = (zoo.create("resnet20").to(bench.device) for _ in range(2))
+    stepper, plain = Stepper(trainer_of(net, Kept(images, targets, steps), [], precision="bf16")), plain_steps(peer, 1)
+    counts = [_syncs(lambda: stepper.step(images, targets), steps), _syncs(lambda: plain(images, targets), steps)]
+    bench.note(
+        f"{counts[0]:g} host synchronisations a step in ours, {counts[1]:g} in the plain loop, which reads the loss"
+    )
+    yield from ()
+
+
+def _syncs(step: Callable[[], object], steps: int) -> float:
+    step()  # what is only set up once
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            for _ in range(steps):
+                step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in found) / steps
+
+
+def memory(bench: Bench) -> Iterator[Row]:
+    """G7: a training step of densenet121 with memory_efficient beside torchvision's without: peak memory, and time."""
+    images, targets = batch(256, 224, bench.device)
+    net, peer, library = peers.pair("densenet121", bench.device)
+    saving = zoo.create("densenet121", memory_efficient=True).to(bench.device)
+    saving.load_state_dict(net.state_dict())
+    sides = [plain_steps(side, 1, "bf16", channels_last=True) for side in (saving, peer)]
+    costs = [_peak(bench, lambda side=side: side(images, targets)) for side in sides]
+    yield bench.row(
+        "densenet121, bf16, 256 images: peak memory", library, costs[:1], costs[1:], 2**30, "1/GiB", 1 / 0.35
+    )
+    ours, theirs = (lambda side=side: side(images, targets) for side in sides)
+    yield from bench.contest("densenet121, the same: time", ours, {library: theirs}, 256, wanted={library: 1 / 1.2})
+
+
+def _peak(bench: Bench, step: Callable[[], object]) -> float:
+    """Bytes above what was held before, in a step that is not the first."""
+    step()
+    bench.wait()
+    torch.cuda.reset_peak_memory_stats(bench.device)
+    before = torch.cuda.memory_allocated(bench.device)
+    step()
+    bench.wait()
+    return torch.cuda.max_memory_allocated(bench.device) - before

@@ -1,0 +1,165 @@
+"""Where else a run's figures go: a table for spreadsheets, TensorBoard, Weights & Biases.
+
+metrics.jsonl is always written and holds all; what is here is for the tools a person has open already. A logger is told
+the whole history each time, so that a resumed run leaves no epoch twice.
+"""
+
+import csv
+import importlib
+import io
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cnnzoo import checkpoint
+from cnnzoo.errors import InputError, unknown
+
+History = Sequence[Mapping[str, Any]]  # for each finished epoch its number under "epoch", and its figures
+
+
+class Csv:
+    """metrics.csv beside metrics.jsonl: a column for each figure, a line for each epoch."""
+
+    needs = None
+
+    def __init__(self, folder: Path, config: Mapping):
+        self.file = folder / "metrics.csv"
+
+    def log(self, history: History) -> None:
+        columns = dict.fromkeys(key for report in history for key in report)
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, columns)
+        table.writeheader()
+        table.writerows(history)
+        checkpoint.write(self.file, text.getvalue().encode())
+
+    def close(self) -> None:
+        pass
+
+
+class TensorBoard:
+    """Event files under tensorboard/ in the run folder; `tensorboard --logdir runs` compares runs."""
+
+    needs = "torch.utils.tensorboard"
+
+    def __init__(self, folder: Path, config: Mapping):
+        self.folder, self.writer = folder / "tensorboard", None
+
+    def log(self, history: History) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        epoch = history[-1]["epoch"]
+        if self.writer is None:  # TensorBoard forgets what a killed run logged of this epoch and later ones
+            self.writer = SummaryWriter(str(self.folder), purge_step=epoch)
+        for name, figure in figures(history[-1]).items():
+            self.writer.add_scalar(name, figure, epoch)
+        self.writer.flush()
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases, named after the run folder; project and mode are its own environment's
+    (WANDB_PROJECT, by default cnnzoo, and WANDB_MODE, such as offline).
+    """
+
+    needs = "wandb"
+
+    def __init__(self, folder: Path, config: Mapping):
+        self.folder, self.config, self.run = folder, dict(config), None
+
+    def log(self, history: History) -> None:
+        if self.run is None:
+            self.run = self._begin()
+        self.run.log(figures(history[-1]), step=history[-1]["epoch"])
+
+    def _begin(self):
+        """Go on with the same run after a resume: its id is kept beside what wandb keeps in the folder."""
+        import wandb
+
+        file = self.folder / "wandb" / "id"
+        known = file.read_text().strip() if file.exists() else None
+        run = wandb.init(
+            id=known or secrets.token_hex(4),
+            resume="allow",
+            project=os.environ.get("WANDB_PROJECT", "cnnzoo"),
+            name=self.folder.name,
+            dir=str(self.folder),
+            config=self.config,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        checkpoint.write(file, run.id.encode())
+        return run
+
+    def close(self) -> None:
+        if self.run is not None:
+            self.run.finish()
+
+
+KNOWN: dict[str, type] = {"csv": Csv, "tensorboard": TensorBoard, "wandb": WandB}
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, float]:
+    """Of a report what can be drawn over epochs."""
+    return {key: value for key, value in report.items() if key != "epoch" and isinstance(value, int | float)}
+
+
+class Loggers:
+    """Several loggers as one. One that fails is told of and let go: no run ends for want of a picture."""
+
+    def __init__(self, loggers: Mapping[str, Any], tell: Callable[[str], None]):
+        self.loggers, self.tell = dict(loggers), tell
+
+    def log(self, history: History) -> None:
+        """Tell all of them of the latest epoch; `history` holds every finished one."""
+        for name, logger in list(self.loggers.items()):
+            try:
+                logger.log(history)
+            except Exception as error:  # of any kind: a library, a network and a disk stand behind it
+                del self.loggers[name]
+                with suppress(Exception):
+                    logger.close()
+                self.tell(f"the {name} logger stopped ({_one_line(error)}); the run goes on without it")
+
+    def close(self) -> None:
+        for name, logger in self.loggers.items():
+            try:
+                logger.close()
+            except Exception as error:
+                self.tell(f"the {name} logger could not finish ({_one_line(error)})")
+
+
+def open_(
+    names: Iterable[str], folder: str | Path, config: Mapping, tell: Callable[[str], None] = lambda line: None
+) -> Loggers:
+    """The loggers of a run. Nothing is written before the first epoch is logged.
+
+    Args:
+        names: any of csv, tensorboard, wandb.
+        folder: the run folder.
+        config: the run's, as plain data; Weights & Biases keeps it beside the figures.
+        tell: is given a line when a logger fails.
+
+    Raises:
+        InputError: for an unknown name, and for a library that is not installed.
+    """
+    for name in (names := tuple(dict.fromkeys(names))):
+        if name not in KNOWN:
+            raise unknown("logger in train.loggers", name, KNOWN)
+        try:
+            if KNOWN[name].needs:
+                importlib.import_module(KNOWN[name].needs)
+        except ImportError:
+            raise InputError(
+                f"train.loggers has {name}, which is not installed; pip install 'cnnzoo[{name}]' brings it"
+            ) from None
+    return Loggers({name: KNOWN[name](Path(folder), config) for name in names}, tell)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

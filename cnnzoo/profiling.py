@@ -1,0 +1,123 @@
+"""`cnnzoo profile`: where the time of a config's training steps goes, and what to change."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cnnzoo import assemble, checkpoint, registry
+from cnnzoo import config as config_
+from cnnzoo.config import Config
+from cnnzoo.data.sources import Dataset
+from cnnzoo.device import pick_device, pick_precision
+from cnnzoo.errors import InputError
+from cnnzoo.train import anatomy
+from cnnzoo.train.anatomy import Anatomy, Operator
+
+SHOWN = 10  # operators
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was found, and in which folder the trace lies."""
+
+    about: str
+    anatomy: Anatomy
+    operators: list[Operator]  # the costliest first
+    advice: str
+    folder: Path
+
+    def __str__(self) -> str:
+        seconds = self.anatomy.seconds
+        step = sum(seconds.values())
+        lines = [self.about, f"{'a step':<22}{1000 * step:>9.1f} ms   share"]
+        lines += [f"  {part:<20}{1000 * took:>9.1f}      {took / step:>6.1%}" for part, took in seconds.items() if took]
+        width = max(len(operator.name) for operator in self.operators[:SHOWN])
+        lines.append(f"{'operators':<{width}}   a step        ms   calls")
+        lines += [
+            f"  {operator.name:<{width}} {1000 * operator.seconds:>16.1f} {operator.calls:>7.0f}"
+            for operator in self.operators[:SHOWN]
+        ]
+        rates = f"{self.anatomy.loader:,.0f} images/s from the loader alone, {self.anatomy.model:,.0f} through the net"
+        return "\n".join([*lines, f"{rates} alone, on one batch", self.advice, f"trace: {self.folder / 'trace.json'}"])
+
+    def to_dict(self) -> dict:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def profile(
+    config: Config | Mapping | str | Path | None = None,
+    *,
+    steps: int = 8,
+    out: str | Path | None = None,
+    data: Dataset | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Profile:
+    """Run some steps of a config's trainer, of its last phase, and tell where their time goes.
+
+    Args:
+        config: a `Config`, a mapping like the YAML, or a YAML file; None takes the defaults.
+        steps: how many are timed; three more are traced.
+        out: the folder for trace.json, which chrome://tracing and ui.perfetto.dev show, and profile.json; by default
+            profiles/ and the run folder's name. The run folder itself is neither read nor made.
+        data: the images, where they are at hand already.
+        tell: is given each line meant for a person while it runs.
+
+    Raises:
+        InputError: for anything wrong with the config or the data, and where nothing is trained.
+    """
+    if steps < 1:
+        raise InputError(f"steps is {steps}, but must be at least 1")
+    config = config if isinstance(config, Config) else config_.read(config)
+    if not config.train.epochs and not config.train.phases:
+        raise InputError("train.epochs is 0, so there is no step to profile")
+    folder = Path(out or Path("profiles") / config.folder.name)
+    device = pick_device(config.train.device)
+    precision = pick_precision(config.train.precision, device)
+    entry = registry.lookup(config.model.name)
+    data = data or assemble.load_data(config, entry)
+    model = assemble.build_model(config, data).to(device)
+    trainer = assemble.make_trainer(config, data, model, precision, tell)
+    parts = anatomy.dissect(trainer, steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    half = folder / f".trace.{os.getpid()}.json"
+    try:
+        operators = anatomy.trace(trainer, str(half))
+        os.replace(half, folder / "trace.json")
+    finally:
+        half.unlink(missing_ok=True)
+    about = f"{entry.name} on {data.name}, {device}, {precision}, batches of {parts.batch_size}, {steps} steps"
+    found = Profile(about, parts, operators, advice(parts, config, device.type, precision), folder)
+    checkpoint.write(folder / "profile.json", json.dumps(found.to_dict(), indent=2).encode())
+    return found
+
+
+def advice(parts: Anatomy, config: Config, device: str, precision: str) -> str:
+    """What is the narrow one, and what to change, in a sentence."""
+    step = sum(parts.seconds.values())
+    share = {part: seconds / step for part, seconds in parts.seconds.items()}
+    if share["waiting for data"] > 0.15:
+        wide = f"the loader is the narrow one ({share['waiting for data']:.0%} of a step is waiting)"
+        if config.data.cache == "none":
+            return f"{wide}: set data.cache auto, so that photos are decoded once"
+        return f"{wide}: more cores, a smaller data.size, or photos resized on disk before training would help"
+    if share["augmentation"] > 0.15:
+        return (
+            f"augmentation takes {share['augmentation']:.0%} of a step: of augment's keys, those that resample "
+            f"(rotation, shift, shear, zoom) cost most"
+        )
+    updates = share["optimiser"] + share["average of weights"]
+    if updates > 0.2:
+        return f"updates take {updates:.0%} of a step, whatever its batch: raise train.batch_size, and optim.lr with it"
+    means = []
+    if device != "cpu" and precision == "fp32":
+        means.append("train.precision bf16")
+    if not config.train.channels_last:
+        means.append("train.channels_last true")
+    if device == "cuda" and config.train.compile is False:
+        means.append("train.compile true")
+    means.append("a smaller data.size or net" if not means else "")
+    return (
+        f"the net itself is the narrow one, as it should be: {' and '.join(filter(None, means))} would make it faster"
+    )

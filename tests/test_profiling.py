@@ -1,0 +1,112 @@
+"""Where a step's time goes, found on the config's own trainer, which leaves nothing behind but the trace."""
+
+import json
+import time
+
+import pytest
+
+from cnnzoo import assemble, config, profiling, registry
+from cnnzoo.cli import main
+from cnnzoo.errors import InputError
+from cnnzoo.train.anatomy import PARTS, Anatomy
+
+SMALL = {"model": {"name": "lenet5"}, "train": {"batch_size": 32, "epochs": 1, "device": "cpu", "ema": 0.9}}
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    return profiling.profile(SMALL, steps=3, out=tmp_path_factory.mktemp("profile"))
+
+
+def test_the_parts_make_up_the_step(profile):
+    seconds = profile.anatomy.seconds
+    assert tuple(seconds) == PARTS
+    assert all(took > 0 for took in seconds.values())
+    assert seconds["forward"] + seconds["backward"] > seconds["optimiser"]
+
+
+def test_the_loader_and_the_net_are_also_timed_alone(profile):
+    assert profile.anatomy.batch_size == 32
+    step = sum(profile.anatomy.seconds.values())
+    assert profile.anatomy.loader > 0.2 * 32 / step
+    assert profile.anatomy.model > 0.2 * 32 / step
+
+
+def test_the_trace_is_chromes_and_marks_the_parts(profile):
+    events = json.loads((profile.folder / "trace.json").read_text())["traceEvents"]
+    names = {event.get("name") for event in events}
+    assert {"forward", "backward", "optimiser", "aten::mkldnn_convolution"} <= names
+    assert sorted(file.name for file in profile.folder.iterdir()) == ["profile.json", "trace.json"]
+
+
+def test_operators_are_told_the_costliest_first(profile):
+    took = [operator.seconds for operator in profile.operators]
+    assert took == sorted(took, reverse=True)
+    assert any("convolution" in operator.name for operator in profile.operators[:5])
+    assert not set(PARTS) & {operator.name for operator in profile.operators}
+
+
+def test_a_person_sees_a_table_and_one_piece_of_advice(profile):
+    lines = str(profile).splitlines()
+    assert lines[0] == "lenet5 on digits, cpu, fp32, batches of 32, 3 steps"
+    assert sum(line.startswith("  forward ") for line in lines) == 1
+    assert lines[-2] == profile.advice
+    assert lines[-1] == f"trace: {profile.folder / 'trace.json'}"
+    assert json.loads((profile.folder / "profile.json").read_text())["advice"] == profile.advice
+
+
+class Slow:
+    """Images that are slow to read, as from a slow disk."""
+
+    def __init__(self, images):
+        self.images, self.shape = images, images.shape
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, indices):
+        time.sleep(0.2)
+        return self.images.take(indices)
+
+
+def test_a_slow_loader_is_found_out(tmp_path):
+    read = config.read(SMALL)
+    data = assemble.load_data(read, registry.lookup("lenet5"))
+    object.__setattr__(data.train, "images", Slow(data.train.images))
+    found = profiling.profile(read, steps=3, out=tmp_path, data=data)
+    assert found.advice.startswith("the loader is the narrow one")
+    assert found.anatomy.loader < found.anatomy.model
+
+
+@pytest.mark.parametrize(
+    ("part", "overrides", "words"),
+    [
+        ("waiting for data", ["--data.cache=none"], "set data.cache auto"),
+        ("waiting for data", [], "photos resized on disk"),
+        ("augmentation", [], "augmentation takes 50%"),
+        ("optimiser", [], "raise train.batch_size"),
+        ("forward", ["--train.channels_last=false"], "train.channels_last true would make it faster"),
+        ("forward", [], "a smaller data.size or net would make it faster"),
+    ],
+)
+def test_advice_names_the_narrow_one_and_the_remedy(part, overrides, words):
+    seconds = dict.fromkeys(PARTS, 0.0) | {"backward": 1.0, part: 1.0}
+    parts = Anatomy(32, seconds, 100.0, 100.0)
+    assert words in profiling.advice(parts, config.read(overrides=overrides), "cpu", "fp32")
+
+
+def test_the_command_takes_a_file_and_keys_and_touches_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("run: runs/mine\ntrain: {epochs: 1, batch_size: 16}")
+    assert main(["profile", "--config", "c.yaml", "--steps", "1", "--train.batch_size", "24"]) == 0
+    assert "batches of 24, 1 steps" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    assert (tmp_path / "profiles" / "mine" / "trace.json").exists()
+
+
+def test_a_run_without_steps_is_told():
+    nothing = {"model": {"head": "probe"}, "train": {"epochs": 0}}
+    with pytest.raises(InputError, match=r"train\.epochs is 0, so there is no step to profile"):
+        profiling.profile(nothing)
+    with pytest.raises(InputError, match="steps is 0, but must be at least 1"):
+        profiling.profile(SMALL, steps=0)
