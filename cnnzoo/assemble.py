@@ -20,7 +20,7 @@ from cnnzoo.data.draws import Share
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
-from cnnzoo.train import losses, optim, phases
+from cnnzoo.train import forms, losses, optim, phases
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Feed, Trainer
@@ -107,12 +107,15 @@ def make_trainer(
     config: Config,
     data: Dataset,
     model: nn.Module,
-    precision: str,
     tell: Tell,
     team: Team | None = None,
+    precision: str | None = None,
     **hooks,
 ) -> Trainer:
-    """The trainer of a config, everything handed to it finished."""
+    """The trainer of a config, everything handed to it finished.
+
+    `precision` is what a run goes on in that is resumed; None chooses anew.
+    """
     device, team = next(model.parameters()).device, team or Team()
     stages = model.entry.parameters(name for name, _ in model.named_parameters())
     plan = _phases(config.train, list(stages), config.optim.layer_decay)
@@ -125,6 +128,10 @@ def make_trainer(
         if device.type != "cuda":
             raise InputError("train.batch_norm sync needs GPUs, since torch has no SyncBatchNorm for other devices")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+    precision, compiled, why = _form(config, data, model, team, batch_size, precision)
+    if plan:
+        tell(why)
 
     def make_head_feed() -> Feed:
         """Of the features that the net gives at that moment."""
@@ -153,7 +160,7 @@ def make_trainer(
         ema=config.train.ema,
         rolls_back=config.train.on_divergence == "rollback",
         seed=seed,
-        compiled=torch.compile(model) if config.train.compile is True else None,
+        compiled=compiled,
         make_head_feed=make_head_feed if _caches_features(config) else None,
         keep_statistics=config.train.batch_norm == "keep",
         patience=config.train.patience,
@@ -161,6 +168,28 @@ def make_trainer(
         tell=tell,
         **hooks,
     )
+
+
+def _form(
+    config: Config, data: Dataset, model: nn.Module, team: Team, batch: int, precision: str | None
+) -> tuple[str, Callable, str]:
+    """The precision, the function that runs the net, and a line on why it is these."""
+    device, p = next(model.parameters()).device, data.preprocess
+    at_once = max(batch // team.size // config.train.accumulate, 1)
+    side = config.data.train_size or p.size
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    images = torch.zeros(at_once, p.channels, side, side, device=device).contiguous(memory_format=layout)
+    kind, why = forms.precision(precision or config.train.precision, model, images)
+    if team.size > 1:  # all compute alike
+        kind = "bf16" if team.any(kind == "bf16")[0] else kind
+    setting, epochs = config.train.compile, sum(phase.epochs for phase in config.train.phases or ())
+    if setting == "auto":
+        form = forms.choose(model, images, kind, (epochs or config.train.epochs) * (len(data.train) // batch))
+    elif setting:
+        form = forms.Form(forms.compiled(model, graphs=setting == "graphs"), "compiled, as set")
+    else:
+        form = forms.Form(model, "not compiled, as set")
+    return kind, form.forward, f"{kind} ({why}); {form.why}"
 
 
 def _shared_batch(config: Config, data: Dataset, team: Team) -> int:

@@ -143,6 +143,7 @@ def train(options: Sequence[str]) -> None:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     first.add_argument("--resume")
+    first.add_argument("--folds", type=int)
     arguments, overrides = first.parse_known_args(options)
     resume = arguments.resume or ("auto" if run.was_restarted() else None)
     if "-h" in overrides or "--help" in overrides:
@@ -152,18 +153,26 @@ def train(options: Sequence[str]) -> None:
             metavar="RUN",
             help="a run folder to go on with, or auto: the config's own folder where it holds a run",
         )
+        parser.add_argument(
+            "--folds", metavar="K", help="cross-validate: train K runs, each judged on another K-th of the images"
+        )
         parser.parse_args(overrides)
     base = arguments.config
     if base is None and resume not in (None, "auto"):
         base = run.Run.open(resume).config_file
     config = config_.read(base, overrides)
     with stop_on_signals() as caught:
+        hooks = {"tell": tell, "should_stop": lambda: bool(caught)}
         try:
-            run.train(config, resume=resume, tell=tell, should_stop=lambda: bool(caught))
+            if arguments.folds is None:
+                run.train(config, resume=resume, **hooks)
+            else:
+                tell(str(run.cross_validate(config, arguments.folds, resume=resume is not None, **hooks)))
         except Interrupted:
             folder = config.folder if resume in (None, "auto") else resume
             number = caught[0] if caught else signal.SIGTERM  # which another process of the team caught
-            tell(f"stopped by {number.name} and saved; go on by: cnnzoo train --resume {folder}")
+            again = f"--resume {folder}" if arguments.folds is None else "the same command and --resume auto"
+            tell(f"stopped by {number.name} and saved; go on by: cnnzoo train {again}")
             sys.exit(128 + number)
 
 
@@ -383,6 +392,7 @@ def predict(
     out: str | None = None,
     top: int = 5,
     min_confidence: float = 0.0,
+    mirror: bool = False,
     batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -395,6 +405,7 @@ def predict(
         out: write a table (.csv, .json, .parquet) with the columns file, top1 …, prob1 …, abstain, error.
         top: how many classes to name.
         min_confidence: abstain from an answer where the most likely class is less likely than this, such as 0.6.
+        mirror: take the mean over each image and its mirror image, at twice the time.
         batch_size: images to a forward pass; by default 16 on a CPU, else 128.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
     """
@@ -407,7 +418,7 @@ def predict(
         tables.check(out)
     pictures = Pictures(images)
     net, _ = zoo.open_net(run_or_model, pretrained)
-    options = {"batch_size": batch_size, "min_confidence": min_confidence, "device": device}
+    options = {"batch_size": batch_size, "min_confidence": min_confidence, "mirror": mirror, "device": device}
     tally = Tally()
     parts = tally.watch(stream(net, pictures, **options))
     if out:

@@ -365,10 +365,11 @@ class TrainConfig:
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda, cuda:1 …
         precision: auto (bfloat16 where the GPU has it, else fp32), fp32, bf16 or fp16.
         channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer.
-        compile: run the net through torch.compile; auto does not.
+        compile: run the net through torch.compile, graphs as CUDA graphs too; auto tries both on a GPU before a long
+            run and takes what is fastest.
         phases: null trains everything for `epochs`; a list freezes and thaws stages, see PhaseConfig.
-        batch_norm: update or keep the statistics of BatchNorm in stages that move (frozen ones always keep theirs); sync
-            computes those of each batch over all GPUs, which else each have their own, averaged when an epoch ends.
+        batch_norm: update or keep the statistics of BatchNorm in stages that move (frozen ones always keep theirs);
+            sync computes those of each batch over all GPUs, which else each have their own, averaged as an epoch ends.
         balance: none; loss (each class weighs the same in the loss) or sampler (each class is drawn equally often).
         patience: epochs of a phase without a better validation accuracy after which the phase ends; null never.
         cache_features: whether a phase in which only the head moves gets features computed once, with probe.views of
@@ -388,7 +389,7 @@ class TrainConfig:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
-    compile: Literal["auto"] | bool = "auto"
+    compile: Literal["auto", "graphs"] | bool = "auto"
     phases: list[PhaseConfig] | None = None
     batch_norm: Literal["update", "keep", "sync"] = "update"
     balance: Literal["none", "loss", "sampler"] = "none"

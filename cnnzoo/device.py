@@ -19,7 +19,22 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on GPUs that compute in it, else fp32."""
-    if name != "auto":
-        return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    """`auto` is bf16 where the device computes in it, else fp32. Raises InputError for what the device lacks."""
+    native = computes_in_bf16(device)
+    if name == "auto":
+        return "bf16" if native else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise InputError("the precision is fp16, in which a CPU does not train; take fp32, or bf16")
+    if name == "bf16" and device.type == "cuda" and not native:
+        raise InputError(f"the precision is bf16, which {torch.cuda.get_device_name(device)} lacks; take fp16 or fp32")
+    return name
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether a GPU multiplies in bfloat16, or a CPU (AVX512-BF16 or AMX), which is twice as fast there."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)

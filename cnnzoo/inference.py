@@ -147,24 +147,13 @@ def optimize(
         raise InputError(f"calibration is {tuple(calibration.shape)}, but must be images (N, C, H, W)")
     device = next(model.parameters()).device
     if precision == "auto":
-        native = device.type == "cpu" and computes_in_bf16()
-        precision = "bf16" if native else pick_precision("auto", device)
+        precision = pick_precision("auto", device)
     fast = Optimized(model, precision, compile)
     if precision == "int8":
         if device.type != "cpu":
             raise InputError(f"int8 runs on a CPU, but the net is on {device}; take bf16, or move it by .cpu()")
         fast.calibrate(calibration)
     return fast
-
-
-def computes_in_bf16() -> bool:
-    """Whether this CPU multiplies in bfloat16 (AVX512-BF16 or AMX), which is twice as fast there."""
-    flags = torch.backends.cpu.get_cpu_capability()
-    if not flags.startswith("AVX512"):
-        return False
-    return any(
-        getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
 
 
 def _converted(net: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:

@@ -13,7 +13,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig, Config, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
-from cnnzoo.device import pick_device, pick_precision
+from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
 from cnnzoo.train import rehearsal
 from cnnzoo.transfer import finetune as recipes
@@ -151,8 +151,7 @@ def _rehearse(config: Config, tell: Tell):
     data = assemble.load_data(config, registry.lookup(config.model.name))
     model = assemble.build_model(config, data).to(device)
     known = assemble.start_by_probe(config, data, model, lambda line: None) if config.model.head == "probe" else None
-    precision = pick_precision(config.train.precision, device)
-    return assemble.make_trainer(config, data, model, precision, tell, start=known and known.report)
+    return assemble.make_trainer(config, data, model, lambda line: None, start=known and known.report)
 
 
 def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[int, ...]:

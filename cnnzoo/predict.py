@@ -84,6 +84,7 @@ def predict(
     *,
     batch_size: int | None = None,
     min_confidence: float = 0.0,
+    mirror: bool = False,
     device: str | None = None,
 ) -> Predictions:
     """Class probabilities for photos.
@@ -94,6 +95,7 @@ def predict(
         images: files, folders, patterns, PIL images, uint8 arrays: see `Pictures`.
         batch_size: images to a forward pass; None is 16 on a CPU, which more do not make faster, else 128.
         min_confidence: if the most likely class is less likely than this, the image has no answer.
+        mirror: whether probabilities are the mean over the image and its mirror image, at twice the time.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
 
     Returns:
@@ -104,7 +106,7 @@ def predict(
         InputError: where there is nothing to predict on; for an array that is no picture; for a net that takes
             neither colour nor grey images.
     """
-    options = {"batch_size": batch_size, "min_confidence": min_confidence, "device": device}
+    options = {"batch_size": batch_size, "min_confidence": min_confidence, "mirror": mirror, "device": device}
     return join(stream(model_or_run, images, **options))
 
 
@@ -124,6 +126,7 @@ def stream(
     *,
     batch_size: int | None = None,
     min_confidence: float = 0.0,
+    mirror: bool = False,
     device: str | None = None,
 ) -> Iterator[Predictions]:
     """`predict` for any number of images: batch by batch, and what is yielded is all that takes memory."""
@@ -139,11 +142,11 @@ def stream(
     if net is not model_or_run or device is not None:
         net = net.to(pick_device(device or "auto"))
     batch_size = batch_size or (16 if next(net.parameters()).device.type == "cpu" else 128)
-    return _stream(net, preprocess, pictures, batch_size, min_confidence)
+    return _stream(net, preprocess, pictures, batch_size, min_confidence, mirror)
 
 
 def _stream(
-    net: nn.Module, preprocess: Preprocess, pictures: Pictures, batch_size: int, min_confidence: float
+    net: nn.Module, preprocess: Preprocess, pictures: Pictures, batch_size: int, min_confidence: float, mirror: bool
 ) -> Iterator[Predictions]:
     classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
     temperature = getattr(net, "temperature", 1.0)
@@ -158,8 +161,10 @@ def _stream(
             if good:
                 pixels = torch.from_numpy(np.stack([batch[place].pixels for place in good])).to(device)
                 with torch.inference_mode():
-                    outputs = fast(normalise(pixels, preprocess.mean, preprocess.std)).float() / temperature
-                probabilities[good] = outputs.softmax(1).cpu().numpy()
+                    views = [normalise(pixels, preprocess.mean, preprocess.std)]
+                    views += [views[0].flip(3)] if mirror else []
+                    likely = sum((fast(view).float() / temperature).softmax(1) for view in views) / len(views)
+                probabilities[good] = likely.cpu().numpy()
             files, errors = tuple(picture.name for picture in batch), tuple(picture.error for picture in batch)
             upscaled = np.array([picture.upscaled for picture in batch], dtype=bool)
             yield Predictions(files, probabilities, errors, classes, upscaled, min_confidence)

@@ -10,7 +10,7 @@ from cnnzoo import assemble, checkpoint, registry
 from cnnzoo import config as config_
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
-from cnnzoo.device import pick_device, pick_precision
+from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
 from cnnzoo.train import anatomy
 from cnnzoo.train.anatomy import Anatomy, Operator
@@ -74,11 +74,10 @@ def profile(
         raise InputError("train.epochs is 0, so there is no step to profile")
     folder = Path(out or Path("profiles") / config.folder.name)
     device = pick_device(config.train.device)
-    precision = pick_precision(config.train.precision, device)
     entry = registry.lookup(config.model.name)
     data = data or assemble.load_data(config, entry)
     model = assemble.build_model(config, data).to(device)
-    trainer = assemble.make_trainer(config, data, model, precision, tell)
+    trainer = assemble.make_trainer(config, data, model, tell)
     parts = anatomy.dissect(trainer, steps)
     folder.mkdir(parents=True, exist_ok=True)
     half = folder / f".trace.{os.getpid()}.json"
@@ -87,6 +86,7 @@ def profile(
         os.replace(half, folder / "trace.json")
     finally:
         half.unlink(missing_ok=True)
+    precision = trainer.precision
     about = f"{entry.name} on {data.name}, {device}, {precision}, batches of {parts.batch_size}, {steps} steps"
     found = Profile(about, parts, operators, advice(parts, config, device.type, precision), folder)
     checkpoint.write(folder / "profile.json", json.dumps(found.to_dict(), indent=2).encode())

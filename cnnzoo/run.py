@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,15 @@ from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
-from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.report import page
-from cnnzoo.train import distributed, phases
+from cnnzoo.train import distributed, phases, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
 Tell = Callable[[str], None]
+NARROW = 0.15  # share of an epoch spent waiting for data from which on that is worth a word
 
 
 def _silent(*_: object) -> None:
@@ -80,7 +80,6 @@ def _train(
     should_stop: Callable[[], bool],
 ) -> None:
     """The run itself. Of a team's processes the first speaks and writes."""
-    precision = pick_precision(config.train.precision, device)
     entry = registry.lookup(config.model.name)
     if data is None:
         with team.one_after_another():
@@ -90,7 +89,7 @@ def _train(
     model = assemble.build_model(config, data).to(device)
     if state is not None and data.split() != run.split:
         raise InputError(f"{config.data.source} no longer holds the images that {run.path} was begun with")
-    for line in (*_header(config, entry, data, device, precision, team), *data.notes):
+    for line in (*_header(config, entry, data, device, team), *data.notes):
         tell(line)
 
     known = None  # what a probe found, where one gives the head its start
@@ -104,6 +103,8 @@ def _train(
     writer = Writer(run, tell) if team.is_first else None
     log = loggers.open_(config.train.loggers if writer else (), run.path, asdict(config), tell)
 
+    told: list[str] = []  # of images that could not be read any more
+
     def on_epoch(report: EpochReport, is_best: bool) -> None:
         if writer is None:
             return
@@ -112,14 +113,19 @@ def _train(
         writer.write_metrics(trainer.progress.history)
         log.log(trainer.progress.history)
         tell(describe(report, sum(phase.epochs for phase in trainer.phases)))
+        if report.epoch == 1 and trainer.feed is trainer.image_feed:
+            tell(_pace(report, loader, config))
+        for line in trainer.problems[len(told) :]:  # the list only grows
+            told.append(line)
+            tell(line)
 
     trainer = assemble.make_trainer(
         config,
         data,
         model,
-        precision,
         tell,
         team,
+        precision=run.environment["precision"] if state else None,
         start=known and known.report,
         save=writer.save_state if writer else _silent,
         save_minutes=config.train.checkpoint_minutes,
@@ -130,11 +136,12 @@ def _train(
         if state is None:
             run.write("config.yaml", config_.dump(config))
             run.write("split.json", json.dumps(data.split()))
-        run.write("environment.json", json.dumps(environment(device, precision, team), indent=2))
+        run.write("environment.json", json.dumps(environment(device, trainer.precision, team), indent=2))
         if known:
             run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
     for line in _plan(trainer, config):
         tell(line)
+    loader = rehearsal.loader_rate(trainer.image_feed.batches) if trainer.phases and state is None else 0.0
     if known:
         on_epoch(known.report, is_best=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -148,6 +155,49 @@ def _train(
         writer.close()
         finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
     team.wait()
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Runs that were each judged on another part of the images."""
+
+    runs: tuple[Run, ...]
+    top1: tuple[float, ...]  # of each run's kept weights, as a fraction
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.top1))
+
+    @property
+    def deviation(self) -> float:
+        """Of the folds' accuracies, with one degree of freedom taken off."""
+        return float(np.std(self.top1, ddof=1))
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{value:.2%}" for value in self.top1)
+        return f"{len(self.runs)} folds: top-1 {self.mean:.2%}, standard deviation {self.deviation:.2%} ({each})"
+
+
+def cross_validate(config: Config | Mapping | str | Path | None, folds: int, *, resume: bool = False, **hooks) -> Folds:
+    """Train a run for each fold, in fold0, fold1 … of the config's run folder, so that every image is held out once.
+
+    Args:
+        config: as `train` takes it.
+        folds: their number, 2 at least.
+        resume: keep folds that are finished, and go on with the one that is not.
+        hooks: `train`'s data, with_report, tell and should_stop.
+    """
+    whole = config if isinstance(config, Config) else config_.read(config)
+    runs, top1 = [], []
+    for fold in range(folds):
+        own = replace(whole, run=str(whole.folder / f"fold{fold}"), data=replace(whole.data, folds=folds, fold=fold))
+        run = Run(own.folder)
+        if not (resume and run.predictions_file.exists()):
+            run = train(own, resume="auto" if resume else None, **hooks)
+        outputs, targets = run.predictions
+        runs.append(run)
+        top1.append(float((outputs.argmax(1) == targets).mean()))
+    return Folds(tuple(runs), tuple(top1))
 
 
 def finish(
@@ -267,9 +317,7 @@ def _commit() -> str | None:
         return None
 
 
-def _header(
-    config: Config, entry: registry.Entry, data: Dataset, device: torch.device, precision: str, team: Team
-) -> list[str]:
+def _header(config: Config, entry: registry.Entry, data: Dataset, device: torch.device, team: Team) -> list[str]:
     channels, size = data.preprocess.channels, data.preprocess.size
     layout = "channels last" if config.train.channels_last else "channels first"
     trains = config.train.phases or config.train.epochs
@@ -278,7 +326,7 @@ def _header(
     return [
         f"{entry.name} on {data.name}: {len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{channels}x{size}x{size}, {len(data.classes)} classes",
-        f"{where}, {precision}, {how if trains else 'nothing moves but the head'}, seed {config.train.seed}",
+        f"{where}, {how if trains else 'nothing moves but the head'}, seed {config.train.seed}",
     ]
 
 
@@ -298,6 +346,16 @@ def _plan(trainer: Trainer, config: Config) -> list[str]:
             f"parameters move; rates {rates}{f'; {more}' if more else ''}"
         )
     return lines if len(lines) > 1 or config.train.phases else []
+
+
+def _pace(report: EpochReport, loader: float, config: Config) -> str:
+    """Which is the narrow one, data or net, and what to change where it is the data."""
+    net = report.images_per_second / max(1 - report.waiting, 0.01)
+    rates = f"the data alone comes at {loader:,.0f} images/s, the net alone takes {net:,.0f}"
+    if report.waiting < NARROW:
+        return f"{rates}: the net sets the pace"
+    kept = "a smaller data.size or fewer augmentations" if config.data.cache == "auto" else "data.cache auto"
+    return f"{rates}: it waited for data {report.waiting:.0%} of the time; more cores, or {kept}, would help"
 
 
 def describe(report: EpochReport, epochs: int) -> str:

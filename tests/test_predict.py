@@ -192,6 +192,14 @@ def test_probabilities_are_at_the_runs_temperature(net, model_file, folder):
     assert calibrated == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-5)
 
 
+def test_mirroring_takes_the_mean_over_both_images(net, folder):
+    photos = [np.asarray(Image.open(file).convert("RGB")) for file in sorted(folder.rglob("*.png"))]
+    there, back = (cnnzoo.predict(net, views).probabilities for views in (photos, [p[:, ::-1] for p in photos]))
+    both = cnnzoo.predict(net, photos, mirror=True).probabilities
+    np.testing.assert_allclose(both, (there + back) / 2, atol=1e-3)
+    assert np.abs(there - back).max() > 1e-3
+
+
 def test_answers_below_the_confidence_asked_for_are_marked(cli, net, model_file, folder):
     sure = cnnzoo.predict(model_file, folder).probabilities.max(axis=1)
     least = float(np.sort(sure)[2] + np.sort(sure)[3]) / 2

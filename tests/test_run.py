@@ -362,10 +362,19 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_folds_hold_every_image_out_once(tmp_path):
-    runs = [cnnzoo.train(short(tmp_path / f"{i}", data={"source": "digits", "folds": 3, "fold": i})) for i in range(3)]
+def test_folds_hold_every_image_out_once_and_finished_ones_are_kept(tmp_path, command):
+    options = ["--run", tmp_path / "k", "--train.epochs", 1, "--folds", 3]
+    said = command("train", *options).stdout
+    runs = [Run(tmp_path / "k" / f"fold{i}") for i in range(3)]
     held_out = [name for run in runs for name in run.split["val"]]
     assert sorted(held_out) == sorted([*runs[0].split["val"], *runs[0].split["train"]])
+    right = [run.metrics[-1]["val_top1"] for run in runs]
+    assert said.splitlines()[-1].startswith(f"3 folds: top-1 {np.mean(right):.2%}, standard deviation ")
+    shutil.rmtree(runs[1].path)
+    before = runs[0].model_file.stat().st_mtime_ns
+    again = command("train", *options, "--resume", "auto").stdout
+    assert again.splitlines()[-1] == said.splitlines()[-1]
+    assert runs[0].model_file.stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"data\.fold is 3, but must be at least 0 and below data\.folds"):
         config.read({"data": {"folds": 3, "fold": 3}})
 

@@ -26,6 +26,16 @@ def seconds_an_epoch(trainer: Trainer, number: int) -> float:
     return step * len(feed.batches) + held_out
 
 
+def loader_rate(batches, seconds: float = 1.0) -> float:
+    """Images a second of the batches of an epoch alone, looked at for so many seconds."""
+    started, seen = time.perf_counter(), 0
+    for images, _ in batches.epoch(0):
+        seen += len(images)
+        if time.perf_counter() - started > seconds:
+            break
+    return seen / (time.perf_counter() - started)
+
+
 def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, steps: int = 80) -> float:
     """A rate for the last phase by a range test (Smith 2017, arXiv 1506.01186, section 3.3).
 

@@ -395,6 +395,11 @@ class Trainer:
         if self.rolls_back:
             self._last_good = copy.deepcopy(self.state())
 
+    @property
+    def problems(self) -> list[str]:
+        """A line for each image that could not be read any more; the list only grows."""
+        return getattr(self.image_feed.batches, "problems", [])
+
     def state(self) -> dict:
         """Everything that resuming needs."""
         return {

@@ -1,0 +1,102 @@
+"""In which form a net trains fastest: decided by a short measurement on this net, batch and machine."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnnzoo.device import pick_precision
+from cnnzoo.train.validation import autocast
+
+SHORT = 300.0  # seconds of a run below which a minute of compiling cannot pay
+STEPS = 10  # timed of each form, after WARM_UPS
+WARM_UPS = 3
+GAIN = 1.05  # that compiling must bring
+BF16_GAIN = 1.2  # that bf16 must bring on a CPU, where small nets lose more to conversions than they gain
+
+
+def precision(name: str, model: nn.Module, images: Tensor) -> tuple[str, str]:
+    """fp32, bf16 or fp16, and why. Where a CPU could compute in bf16, both are tried on a copy and a few images."""
+    chosen = pick_precision(name, images.device)
+    if name != "auto":
+        return chosen, "as set"
+    if chosen == "fp32" or images.device.type != "cpu":
+        return chosen, "the device computes in it" if chosen == "bf16" else "the device has no bf16"
+    trial, few = copy.deepcopy(model).train(), images[:16]
+    plain, half = (_seconds(trial, trial, few, kind, steps=3, warm_ups=1) for kind in ("fp32", "bf16"))
+    if plain < BF16_GAIN * half:
+        return "fp32", f"bf16 is {plain / half:.2f} times as fast a step here, which is not enough"
+    return "bf16", f"{plain / half:.2f} times as fast a step here"
+
+
+@dataclass(frozen=True)
+class Form:
+    """The function that runs a net in training, and why it is this one."""
+
+    forward: Callable
+    why: str
+
+
+def compiled(model: nn.Module, graphs: bool = False) -> Callable:
+    """The net through torch.compile; `graphs` records its kernels as CUDA graphs, which spares small nets launches."""
+    return torch.compile(model, mode="reduce-overhead" if graphs else None)
+
+
+def choose(
+    model: nn.Module,
+    images: Tensor,
+    precision: str,
+    steps: int,
+    forms: dict[str, Callable[[nn.Module], Callable]] | None = None,
+) -> Form:
+    """The fastest of the plain net and its compiled forms for a run of `steps` steps on batches like `images`.
+
+    They are tried on a copy. A form must save more than it took to compile; one that fails is passed over. On a CPU the
+    plain net is taken at once: compiling was slower for each net that was measured (torch 2.6 to 2.15).
+    """
+    if forms is None and images.device.type != "cuda":
+        return Form(
+            model, "not compiled: that does not pay on a CPU" if images.device.type == "cpu" else "not compiled"
+        )
+    forms = forms or {"compiled": compiled, "compiled, as CUDA graphs": lambda net: compiled(net, graphs=True)}
+    trial = copy.deepcopy(model).train()
+    plain = _seconds(trial, trial, images, precision)
+    if plain * steps < SHORT:
+        return Form(model, f"not compiled: the run takes about {plain * steps:.0f} s as it is")
+    best, saved = Form(model, "not compiled: that does not pay here"), 0.0
+    for name, make in forms.items():
+        started = time.perf_counter()
+        try:
+            step = _seconds(trial, make(trial), images, precision)
+        except Exception as error:  # of any kind: a compiler stands behind it
+            best = Form(best.forward, f"{best.why} ({name}: {type(error).__name__})")
+            continue
+        gain = (plain - step) * steps - (time.perf_counter() - started)
+        if plain > GAIN * step and gain > saved:
+            best, saved = Form(make(model), f"{name}: {plain / step:.2f} times as fast a step here"), gain
+    return best
+
+
+def _seconds(
+    model: nn.Module, forward: Callable, images: Tensor, precision: str, steps: int = STEPS, warm_ups: int = WARM_UPS
+) -> float:
+    """Of forward and backward."""
+    for number in range(warm_ups + steps):
+        if number == warm_ups:
+            _wait(images.device)
+            started = time.perf_counter()
+        with autocast(images.device, precision):
+            outputs = forward(images)
+            logits = outputs if isinstance(outputs, Tensor) else sum(outputs)
+        logits.float().square().mean().backward()
+        model.zero_grad(set_to_none=True)
+    _wait(images.device)
+    return (time.perf_counter() - started) / steps
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
