@@ -51,7 +51,7 @@ def doubts(source: str) -> list[str]:
 
 
 def build_model(config: Config, data: Dataset) -> nn.Module:
-    """The net for the data's classes and channels, random weights by the seed, tried on one empty image."""
+    """The net for the data's classes and channels, random weights by the seed, tried on an empty image of each size."""
     model, size, channels = config.model, data.preprocess.size, data.preprocess.channels
     if model.num_classes is not None and model.num_classes < len(data.classes):
         raise InputError(f"model.num_classes is {model.num_classes}, but {data.name} has {len(data.classes)} classes")
@@ -71,7 +71,8 @@ def build_model(config: Config, data: Dataset) -> nn.Module:
         if model.head == "linear":
             rebuild_head(net, {"kind": "linear", "num_classes": classes})
     with torch.no_grad():
-        net.eval()(torch.zeros(1, channels, size, size))
+        for side in {size, _augment(config, data).at(0).size}:
+            net.eval()(torch.zeros(1, channels, side, side))
     return net
 
 

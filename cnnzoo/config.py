@@ -448,7 +448,8 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the run lies."""
-        return Path(self.run or f"runs/{self.model.name}_{Path(self.data.source).name}")
+        name = re.sub(r"[^\w.-]+", "_", Path(self.data.source).name)  # a pattern of shards has braces
+        return Path(self.run or f"runs/{self.model.name}_{name}")
 
 
 def dump(config: Config) -> str:

@@ -1,11 +1,16 @@
-"""SIGKILL a run at random moments, resume it, and compare its weights with an uninterrupted run's, bit for bit.
+"""Stop a run at random moments, go on with it, and compare its weights with those of an uninterrupted run.
 
-    python scripts/kill_trials.py            # 20 trials: about five minutes on two cores
+    python scripts/kill_trials.py kill       # SIGKILL of the only process, then --resume
+    python scripts/kill_trials.py term       # SIGTERM, then --resume
+    python scripts/kill_trials.py worker     # SIGKILL of one of two processes under torchrun, which starts them anew
 
-The run saves by the clock inside its epochs too, so that it is killed mid-epoch, mid-save and between the two.
+20 trials each take five to ten minutes on two cores. The run saves by the clock inside its epochs too, so that it is
+stopped mid-epoch, mid-save and between the two. Its weights must be those of as many processes that nobody stopped, bit
+for bit.
 """
 
 import argparse
+import os
 import random
 import signal
 import subprocess
@@ -18,13 +23,16 @@ import torch
 
 from cnnzoo.checkpoint import Run
 
-OPTIONS = ("--model.drop_rate", 0.2, "--augment.rotation", 10, "--augment.shift", 0.1)
+OPTIONS = ("--augment.rotation", 10, "--augment.shift", 0.1, "--train.ema", "auto")
 LENGTH = ("--train.epochs", 12, "--train.batch_size", 32, "--train.checkpoint_minutes", 0.005)
+SCRIPT = Path(__file__).parent / "train.py"
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", 2, "--max-restarts", 3, "--")
 
 
-def start(*options: object) -> subprocess.Popen:
-    line = [sys.executable, "-m", "cnnzoo", "train", *map(str, options)]
-    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(*options: object, team: bool = False) -> subprocess.Popen:
+    line = [sys.executable, *(TORCHRUN if team else ()), SCRIPT, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(list(map(str, line)), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -32,37 +40,61 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     return state["model"]
 
 
+def apart(a: dict, b: dict) -> float:
+    """The largest difference; infinite where the two do not hold the same."""
+    return max((a[k] - b[k]).abs().max().item() for k in a) if a.keys() == b.keys() else float("inf")
+
+
+def stop(process: subprocess.Popen, kind: str) -> None:
+    if kind == "worker":
+        workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        if workers:
+            os.kill(int(random.choice(workers)), signal.SIGKILL)
+    else:
+        process.send_signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+    process.wait()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("kill", "term", "worker"), nargs="?", default="kill")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
+    random.seed(arguments.seed)
+    team = arguments.kind == "worker"
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
-        if start("--run", whole, *OPTIONS, *LENGTH).wait():
+        started = time.monotonic()
+        if start("--run", whole, *OPTIONS, *LENGTH, team=team).wait():
             sys.exit("the uninterrupted run failed")
-        expected = final_weights(whole)
-        equal = 0
+        took = time.monotonic() - started
+        expected, good = final_weights(whole), 0
         for trial in range(arguments.trials):
             run = Path(folder) / f"trial{trial}"
-            process = start("--run", run, *OPTIONS, *LENGTH)
+            process = start("--run", run, *OPTIONS, *LENGTH, team=team)
             while not (run / "config.yaml").exists() and process.poll() is None:
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 6))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            time.sleep(random.uniform(0, took / 2))
+            ended = process.poll() is not None
+            stop(process, arguments.kind)
             place = "before its first save"
-            if (run / "last.pt").exists() or (run / "last.prev.pt").exists():
+            if team:
+                place = f"torchrun ended with {process.returncode}"
+            elif (run / "last.pt").exists() or (run / "last.prev.pt").exists():
                 progress = Run(run).load_state()[0]["progress"]
                 place = f"last saved after epoch {progress['epoch']}, step {progress['step']}"
-            start("--resume", run).wait()
-            weights = final_weights(run)
-            same = weights.keys() == expected.keys() and all(torch.equal(weights[k], expected[k]) for k in weights)
-            equal += same
-            print(f"trial {trial + 1}: killed, {place}; resumed: {'equal' if same else 'DIFFERENT'}", flush=True)
-    print(f"{equal} of {arguments.trials} equal bit for bit")
-    return equal != arguments.trials
+            if not team:
+                start("--resume", run).wait()
+            difference = apart(expected, final_weights(run))
+            right = difference < 1e-5 if team else difference == 0
+            good += right
+            early = "had ended already" if ended else "stopped"
+            print(
+                f"trial {trial + 1}: {early}, {place}; {difference:.2g} apart{'' if right else ': WRONG'}", flush=True
+            )
+    print(f"{good} of {arguments.trials} ended in the weights they would have had")
+    return good != arguments.trials
 
 
 if __name__ == "__main__":

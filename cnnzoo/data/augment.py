@@ -96,7 +96,7 @@ class Augment:
 
     def at(self, epoch: int) -> "Augment":
         """What it is in that epoch (from 0), whose images may be smaller."""
-        share = min(epoch / (self.config.grown_at * self.epochs), 1.0)
+        share = min(epoch / (self.config.grown_at * max(self.epochs, 1)), 1.0)
         side = self.size * (self.config.grows_from + (1 - self.config.grows_from) * share)
         unit = 32 if self.size >= 128 else 4  # sizes that nets halve without a rest
         size = self.size if share == 1 else min(max(round(side / unit) * unit, unit), self.size)
