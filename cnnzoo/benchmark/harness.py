@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cnnzoo import checkpoint, inference, quantize
+from cnnzoo import checkpoint, quantize
+from cnnzoo.device import computes_in_bf16
 
 Side = Callable[[], object]  # does the same amount of work each time it is called
 
@@ -202,7 +203,7 @@ def _processor() -> str:
 
 
 def _simd() -> str:
-    also = {"BF16": inference.computes_in_bf16(), "VNNI": quantize.multiplies_bytes()}
+    also = {"BF16": computes_in_bf16(torch.device("cpu")), "VNNI": quantize.multiplies_bytes()}
     known = torch.backends.cpu.get_cpu_capability()
     return f"{known} {' '.join(f'with {name}' if there else f'without {name}' for name, there in also.items())}"
 

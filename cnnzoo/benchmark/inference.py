@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cnnzoo import inference, quantize, zoo
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row
+from cnnzoo.device import computes_in_bf16
 from cnnzoo.errors import InputError
 
 BATCHES = {"alexnet": 8, "vgg16": 2, "googlenet": 8}  # images at once on a CPU, 4 for the other nets
@@ -18,7 +19,7 @@ TRAINED = {"squeezenet1_1": "caffe_in1k", "googlenet_2014": "bvlc_in1k"}  # whos
 
 def own_precision(bench: Bench) -> Iterator[Row]:
     """C1: seven nets in bf16, which optimize takes where the CPU computes in it, beside eager fp32 and eager bf16."""
-    if not inference.computes_in_bf16():
+    if not computes_in_bf16(torch.device("cpu")):
         bench.note("this CPU does not compute in bf16, so optimize stays with fp32, which C1b measures")
         return
     wanted = {"eager fp32": 2.2}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cnnzoo import config as config_
-from cnnzoo import inference, zoo
+from cnnzoo import zoo
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row, check_equal
 from cnnzoo.config import AugmentConfig, Config, LossConfig, OptimConfig, ScheduleConfig
@@ -23,6 +23,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
+from cnnzoo.device import computes_in_bf16
 from cnnzoo.train import losses, optim
 from cnnzoo.train.anatomy import Stepper
 from cnnzoo.train.phases import Phase
@@ -114,7 +115,7 @@ def plain_steps(net: nn.Module, steps: int, precision: str = "fp32", channels_la
 
 def steps_on_cpu(bench: Bench) -> Iterator[Row]:
     """C2: a training step of resnet18 and resnet50, beside timm and torchvision at their defaults and best flags."""
-    bf16 = inference.computes_in_bf16()
+    bf16 = computes_in_bf16(torch.device("cpu"))
     if not bf16:
         bench.note("this CPU does not compute in bf16, so both sides stay with fp32, and best flags are channels-last")
     asked = {"resnet18": 2.4, "resnet50": 2.1} if bf16 else {}
