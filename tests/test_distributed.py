@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 SHORT = {
     "model.name": "lenet5",
     "data.source": "digits",
@@ -37,7 +37,7 @@ def command(processes: int, folder: Path, *options: str, restarts: int = 0, **ch
 
 
 def environment(**more) -> dict:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0", **more}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
 def train(processes: int, folder: Path, *options: str, **changes) -> subprocess.CompletedProcess:

@@ -116,7 +116,11 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
     place = _device(device)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # torchrun's store outlives a team that it starts anew, and would lead to the addresses of processes that are gone.
+    store = dist.PrefixStore(f"team {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         host = dist.new_group(backend="gloo", timeout=PATIENCE) if place.type == "cuda" else None
         yield Team(dist.get_rank(), size, host), place
