@@ -15,6 +15,8 @@ _HOMES = {
     "cnnzoo.summary": ("summary",),
     "cnnzoo.compare": ("compare",),
     "cnnzoo.run": ("train",),
+    "cnnzoo.folds": ("cross_validate",),
+    "cnnzoo.profiling": ("profile",),
     "cnnzoo.learn": ("finetune", "pick", "probe"),
     "cnnzoo.estimator": ("CNNClassifier",),
     "cnnzoo.inference": ("optimize",),

@@ -18,6 +18,7 @@ from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches
 from cnnzoo.data.draws import Share
 from cnnzoo.data.sources import Dataset
+from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.train import forms, losses, optim, phases
@@ -130,7 +131,8 @@ def make_trainer(
             raise InputError("train.batch_norm sync needs GPUs, since torch has no SyncBatchNorm for other devices")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
-    precision, compiled, why = _form(config, data, model, team, batch_size, precision)
+    steps = sum(phase.epochs for phase in plan) * (len(train) // batch_size)
+    precision, compiled, why = _form(config, data, model, team, batch_size, steps, precision)
     if plan:
         tell(why)
 
@@ -172,20 +174,22 @@ def make_trainer(
 
 
 def _form(
-    config: Config, data: Dataset, model: nn.Module, team: Team, batch: int, precision: str | None
+    config: Config, data: Dataset, model: nn.Module, team: Team, batch: int, steps: int, precision: str | None
 ) -> tuple[str, Callable, str]:
     """The precision, the function that runs the net, and a line on why it is these."""
     device, p = next(model.parameters()).device, data.preprocess
+    if not steps:  # a probe trains nothing
+        return pick_precision(config.train.precision, device), model, ""
     at_once = max(batch // team.size // config.train.accumulate, 1)
     side = config.data.train_size or p.size
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     images = torch.zeros(at_once, p.channels, side, side, device=device).contiguous(memory_format=layout)
-    kind, why = forms.precision(precision or config.train.precision, model, images)
+    kind, why = (precision, "as the run began") if precision else forms.precision(config.train.precision, model, images)
     if team.size > 1:  # all compute alike
         kind = "bf16" if team.any(kind == "bf16")[0] else kind
-    setting, epochs = config.train.compile, sum(phase.epochs for phase in config.train.phases or ())
+    setting = config.train.compile
     if setting == "auto":
-        form = forms.choose(model, images, kind, (epochs or config.train.epochs) * (len(data.train) // batch))
+        form = forms.choose(model, images, kind, steps)
     elif setting:
         form = forms.Form(forms.compiled(model, graphs=setting == "graphs"), "compiled, as set")
     else:
@@ -216,8 +220,9 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
         return None
     name, _, tag = said.partition(".")
     net, _ = zoo.open_net(*((said, False) if Path(said).expanduser().exists() else (name, tag or True)))
-    if getattr(net, "classes", data.classes) != data.classes or net.num_classes < len(data.classes):
-        raise InputError(f"loss.teacher {said} knows other classes than {data.name}")
+    classes = config.model.num_classes or len(data.classes)
+    if net.num_classes != classes or zoo.outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
+        raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")
     wants, gets = zoo.preprocessing(net), data.preprocess
     if (wants.mean, wants.std) != (gets.mean, gets.std):
         raise InputError(

@@ -117,8 +117,9 @@ class Run:
         try:
             yield
         finally:
+            with suppress(OSError):  # before the release: the next process may have locked it by then
+                file.unlink()
             lock.release()
-            file.unlink(missing_ok=True)
             with suppress(OSError):  # unless something was written, there is to be no folder
                 self.path.rmdir()
 

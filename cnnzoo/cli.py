@@ -167,7 +167,9 @@ def train(options: Sequence[str]) -> None:
             if arguments.folds is None:
                 run.train(config, resume=resume, **hooks)
             else:
-                tell(str(run.cross_validate(config, arguments.folds, resume=resume is not None, **hooks)))
+                from cnnzoo import folds
+
+                tell(str(folds.cross_validate(config, arguments.folds, resume=resume is not None, **hooks)))
         except Interrupted:
             folder = config.folder if resume in (None, "auto") else resume
             number = caught[0] if caught else signal.SIGTERM  # which another process of the team caught

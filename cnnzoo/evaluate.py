@@ -1,7 +1,6 @@
 """How good a trained net is on images it has not seen, how sure that is, and whether another is better."""
 
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -261,7 +260,8 @@ def _judge(
         chosen = replace(chosen, root=root)
     preprocess = zoo.preprocessing(net)
     part, classes, _ = sources.held_out(chosen, preprocess, is_own, crops)
-    names, labels = _align(getattr(net, "classes", None), net.num_classes, classes, part.labels, chosen.source)
+    names = getattr(net, "classes", None) or classes
+    labels = np.array(zoo.outputs_of(net, classes, chosen.source))[part.labels]
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
     net = net.to(where)
@@ -293,27 +293,3 @@ class MeanOfCrops(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x).float().softmax(1).unflatten(0, (-1, self.crops)).mean(1).log()
-
-
-def _align(
-    known: tuple[str, ...] | None, outputs: int, classes: tuple[str, ...], labels: np.ndarray, source: str
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """The net's class names, and the labels as its outputs count them.
-
-    Where a net knows ImageNet's thousand, classes may be called by their WordNet ids, as ImageNet's folders are.
-    """
-    if known is None:
-        if outputs != len(classes):
-            raise InputError(f"{source} has {len(classes)} classes, but the net has {outputs} outputs without names")
-        return classes, labels
-    outputs_of = {name: place for place, name in reversed([*enumerate(known)])}
-    if len(known) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):
-        from timm.data import ImageNetInfo
-
-        outputs_of = {wordnet_id: place for place, wordnet_id in enumerate(ImageNetInfo().label_names())}
-    if strangers := [name for name in classes if name not in outputs_of]:
-        raise InputError(
-            f"{source} has classes that the net does not know: {', '.join(strangers[:10])}; "
-            f"it knows {', '.join(known[:10])}"
-        )
-    return known, np.array([outputs_of[name] for name in classes])[labels]

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +114,7 @@ def _train(
         log.log(trainer.progress.history)
         tell(describe(report, sum(phase.epochs for phase in trainer.phases)))
         if report.epoch == 1 and trainer.feed is trainer.image_feed:
-            tell(_pace(report, loader, config))
+            tell(_pace(report, loader * team.size, config))
         for line in trainer.problems[len(told) :]:  # the list only grows
             told.append(line)
             tell(line)
@@ -155,49 +155,6 @@ def _train(
         writer.close()
         finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
     team.wait()
-
-
-@dataclass(frozen=True)
-class Folds:
-    """Runs that were each judged on another part of the images."""
-
-    runs: tuple[Run, ...]
-    top1: tuple[float, ...]  # of each run's kept weights, as a fraction
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.top1))
-
-    @property
-    def deviation(self) -> float:
-        """Of the folds' accuracies, with one degree of freedom taken off."""
-        return float(np.std(self.top1, ddof=1))
-
-    def __str__(self) -> str:
-        each = ", ".join(f"{value:.2%}" for value in self.top1)
-        return f"{len(self.runs)} folds: top-1 {self.mean:.2%}, standard deviation {self.deviation:.2%} ({each})"
-
-
-def cross_validate(config: Config | Mapping | str | Path | None, folds: int, *, resume: bool = False, **hooks) -> Folds:
-    """Train a run for each fold, in fold0, fold1 … of the config's run folder, so that every image is held out once.
-
-    Args:
-        config: as `train` takes it.
-        folds: their number, 2 at least.
-        resume: keep folds that are finished, and go on with the one that is not.
-        hooks: `train`'s data, with_report, tell and should_stop.
-    """
-    whole = config if isinstance(config, Config) else config_.read(config)
-    runs, top1 = [], []
-    for fold in range(folds):
-        own = replace(whole, run=str(whole.folder / f"fold{fold}"), data=replace(whole.data, folds=folds, fold=fold))
-        run = Run(own.folder)
-        if not (resume and run.predictions_file.exists()):
-            run = train(own, resume="auto" if resume else None, **hooks)
-        outputs, targets = run.predictions
-        runs.append(run)
-        top1.append(float((outputs.argmax(1) == targets).mean()))
-    return Folds(tuple(runs), tuple(top1))
 
 
 def finish(

@@ -1,7 +1,8 @@
 """Names to finished nets: the zoo's front door."""
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -240,6 +241,32 @@ def open_net(run_or_model: str | Path, pretrained: bool | str) -> tuple[nn.Modul
     if anew := ", ".join(name for name in net.load_report.initialised if not name.startswith(aux)):
         raise InputError(f"{pretrained} lacks a part of {run_or_model}: without {anew} it knows nothing")
     return net, None
+
+
+def outputs_of(net: nn.Module, classes: Sequence[str], source: str) -> list[int]:
+    """Which of a net's outputs belongs to each class of a source.
+
+    Where a net knows ImageNet's thousand, classes may be called by their WordNet ids, as ImageNet's folders are.
+
+    Raises InputError for classes that the net does not know.
+    """
+    known = getattr(net, "classes", None)
+    if known is None:
+        if net.num_classes != len(classes):
+            outputs = f"{net.num_classes} outputs without names"
+            raise InputError(f"{source} has {len(classes)} classes, but the net has {outputs}")
+        return [*range(len(classes))]
+    places = {name: place for place, name in reversed([*enumerate(known)])}
+    if len(known) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):
+        from timm.data import ImageNetInfo
+
+        places = {wordnet_id: place for place, wordnet_id in enumerate(ImageNetInfo().label_names())}
+    if strangers := [name for name in classes if name not in places]:
+        raise InputError(
+            f"{source} has classes that the net does not know: {', '.join(strangers[:10])}; "
+            f"it knows {', '.join(known[:10])}"
+        )
+    return [places[name] for name in classes]
 
 
 def preprocessing(model_or_name: nn.Module | str) -> Preprocess:

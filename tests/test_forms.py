@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnzoo.device import computes_in_bf16, pick_precision
+from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError
 from cnnzoo.train import forms
 
@@ -115,5 +115,7 @@ def test_fp16_is_not_for_cpus():
         pick_precision("fp16", CPU)
 
 
-def test_auto_is_bf16_where_the_device_computes_in_it():
-    assert pick_precision("auto", CPU) == ("bf16" if computes_in_bf16(CPU) else "fp32")
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_device_computes_in_it(monkeypatch, native, chosen):
+    monkeypatch.setattr("cnnzoo.device.computes_in_bf16", lambda device: native)
+    assert pick_precision("auto", CPU) == chosen

@@ -87,10 +87,8 @@ def test_a_shear_leaves_the_middle_and_turns_back(name):
     assert (back - images)[:, :, 10:23, 10:23].abs().mean() < 0.02
 
 
-@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("name", [name for name in RANGES if name != "identity"])
 def test_each_image_is_changed_by_its_own_amount(name):
-    if name == "identity":
-        return
     images, amounts = smooth(), torch.tensor([0.0, 0.1, 0.2, 0.3]) * (10 if name in ("rotate", "posterize") else 1)
     together = change(name, images, amounts)
     alone = torch.cat([change(name, images[i : i + 1], amounts[i : i + 1]) for i in range(4)])

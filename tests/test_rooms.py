@@ -38,9 +38,22 @@ MAY_IMPORT = {
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
     "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "evaluate", "report", "assemble"}
     | {"calibrate", "loggers"},
+    "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
-    "cli": {"config", "run", "learn", "checkpoint", "weights", "zoo", "evaluate", "predict", "summary", "claims"}
+    "cli": {
+        "config",
+        "run",
+        "folds",
+        "learn",
+        "checkpoint",
+        "weights",
+        "zoo",
+        "evaluate",
+        "predict",
+        "summary",
+        "claims",
+    }
     | {"tables", "transfer", "profiling", "benchmark"},
 }
 

@@ -437,6 +437,17 @@ def test_after_going_back_the_whole_schedule_is_lower(name):
     assert lower[-20:] == pytest.approx([rate / 2 for rate in plain[-20:]])
 
 
+def test_a_resumed_run_goes_back_to_where_it_was_resumed():
+    saved, steps, told = [], iter(range(100)), []
+    parts = make(save=lambda state: saved.append(copy.deepcopy(state)), should_stop=lambda: next(steps) >= 11)
+    with pytest.raises(Interrupted):
+        parts.fit()
+    resumed = make(rolls_back=True, tell=told.append)
+    resumed.image_feed = replace(resumed.image_feed, batches=Breaking(times=1))
+    assert len(resumed.fit(saved[-1]).history) == 3
+    assert told[0].endswith("back to epoch 2, step 2, and on at 0.5 times the rate")
+
+
 def test_a_run_that_goes_on_diverging_is_given_up():
     trainer = make(rolls_back=True)
     trainer.image_feed = replace(trainer.image_feed, batches=Breaking(times=100))

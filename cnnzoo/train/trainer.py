@@ -168,7 +168,7 @@ class Trainer:
         """
         if state is not None:
             self._load(state)
-        self._remember()
+        self._remember(state or self.state())
         while self.progress.epoch < sum(phase.epochs for phase in self.phases):
             self._enter_phase(state)
             state = None
@@ -387,13 +387,14 @@ class Trainer:
         return state
 
     def _save(self) -> None:
-        self.save(self.state())
-        self._remember()
+        state = self.state()
+        self.save(state)
+        self._remember(state)
 
-    def _remember(self) -> None:
+    def _remember(self, state: dict) -> None:
         """What to roll back to."""
         if self.rolls_back:
-            self._last_good = copy.deepcopy(self.state())
+            self._last_good = copy.deepcopy(state)
 
     @property
     def problems(self) -> list[str]:

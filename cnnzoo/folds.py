@@ -1,0 +1,58 @@
+"""Cross-validation: several runs, each judged on another part of the images, so that every image is held out once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cnnzoo import config as config_
+from cnnzoo.checkpoint import Run
+from cnnzoo.config import Config
+from cnnzoo.errors import InputError
+from cnnzoo.run import train
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Runs that were each judged on another part of the images."""
+
+    runs: tuple[Run, ...]
+    top1: tuple[float, ...]  # of each run's kept weights, as a fraction
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.top1))
+
+    @property
+    def deviation(self) -> float:
+        """Of the folds' accuracies, with one degree of freedom taken off."""
+        return float(np.std(self.top1, ddof=1))
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{value:.2%}" for value in self.top1)
+        return f"{len(self.runs)} folds: top-1 {self.mean:.2%}, standard deviation {self.deviation:.2%} ({each})"
+
+
+def cross_validate(config: Config | Mapping | str | Path | None, folds: int, *, resume: bool = False, **hooks) -> Folds:
+    """Train a run for each fold, in fold0, fold1 … of the config's run folder, so that every image is held out once.
+
+    Args:
+        config: as `train` takes it.
+        folds: their number, 2 at least.
+        resume: keep folds that are finished, and go on with the one that is not.
+        hooks: `train`'s data, with_report, tell and should_stop.
+    """
+    if folds < 2:
+        raise InputError(f"folds is {folds}, but must be at least 2")
+    whole = config if isinstance(config, Config) else config_.read(config)
+    runs, top1 = [], []
+    for fold in range(folds):
+        own = replace(whole, run=str(whole.folder / f"fold{fold}"), data=replace(whole.data, folds=folds, fold=fold))
+        run = Run(own.folder)
+        if not (resume and run.predictions_file.exists()):
+            run = train(own, resume="auto" if resume else None, **hooks)
+        outputs, targets = run.predictions
+        runs.append(run)
+        top1.append(float((outputs.argmax(1) == targets).mean()))
+    return Folds(tuple(runs), tuple(top1))
