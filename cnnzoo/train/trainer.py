@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.train import memory
 from cnnzoo.train import phases as phases_
 from cnnzoo.train.distributed import Team, gathers_gradients
 from cnnzoo.train.ema import EMA, fitted_decay
@@ -169,23 +170,24 @@ class Trainer:
         if state is not None:
             self._load(state)
         self._remember(state or self.state())
-        while self.progress.epoch < sum(phase.epochs for phase in self.phases):
-            self._enter_phase(state)
-            state = None
-            try:
-                report = self._train_epoch()
-            except Diverged as trouble:
-                state = self._go_back(trouble)
-                continue
-            with self.ema.shown() if self.ema else nullcontext():
-                report = self._judge(report)
-                self.schedule.end_epoch(report.val_loss)
-                self.progress.history.append(asdict(report))
-                self.progress.epoch += 1
-                self._begin_epoch()
-                self._end_phase_early()
-                self.on_epoch(report, self.progress.best["epoch"] == report.epoch)
-            self._save()
+        with memory.kept(self.device):
+            while self.progress.epoch < sum(phase.epochs for phase in self.phases):
+                self._enter_phase(state)
+                state = None
+                try:
+                    report = self._train_epoch()
+                except Diverged as trouble:
+                    state = self._go_back(trouble)
+                    continue
+                with self.ema.shown() if self.ema else nullcontext():
+                    report = self._judge(report)
+                    self.schedule.end_epoch(report.val_loss)
+                    self.progress.history.append(asdict(report))
+                    self.progress.epoch += 1
+                    self._begin_epoch()
+                    self._end_phase_early()
+                    self.on_epoch(report, self.progress.best["epoch"] == report.epoch)
+                self._save()
         return self.progress
 
     def _begin_epoch(self) -> None:
