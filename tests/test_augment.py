@@ -509,7 +509,7 @@ def test_resized_crop_lies_within_the_image():
     assert max(right.max(), bottom.max()) <= 1.01
 
 
-@pytest.mark.parametrize("scale", [(0.08, 0.3), (0.5, 0.5), (0.3, 0.6)])
+@pytest.mark.parametrize("scale", [(0.08, 0.3), (0.5, 0.5), (0.3, 0.6), (0.8, 0.8)])
 def test_resized_crop_takes_its_share_of_the_area(scale):
     left, right, top, bottom = parts(AugmentConfig(crop="resized", scale=scale))
     area = (right - left) * (bottom - top)

@@ -1,12 +1,21 @@
 """Sides take turns, are checked to give the same, and only their ratios are told."""
 
 import json
+import math
+import os
+import time
+from functools import partial
+from pathlib import Path
 
+import photos
 import pytest
 import torch
+from PIL import Image
 
-from cnnzoo import benchmark
-from cnnzoo.benchmark import inference, peers, training
+from cnnzoo import benchmark, config
+from cnnzoo.benchmark import cifar, inference, peers, training
+from cnnzoo.benchmark import photos as training_photos
+from cnnzoo.benchmark.apart import Apart
 from cnnzoo.benchmark.harness import Bench, Results, Unequal
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError
@@ -83,12 +92,25 @@ def test_inference_is_measured_beside_its_peers(monkeypatch):
 
 def test_training_is_measured_beside_its_peers(monkeypatch):
     monkeypatch.setattr(training, "CPU_BATCHES", {"resnet18": 1})
+    monkeypatch.setattr(Bench, "side", lambda bench, make, *args: make(bench.device, *args))  # spares four processes
     rows = benchmark.run(["C2"], rounds=1).rows
     assert [row.peer for row in rows] == [
         "torchvision, defaults (fp32)",
         "timm, defaults (fp32)",
         "torchvision, best flags",
     ]
+
+
+def test_a_side_may_have_a_process_of_its_own():
+    side = Apart(partial, time.sleep, 0.0)
+    assert list(Bench("X", CPU, rounds=2).contest("what", side, {"here": lambda: None}, work=1))
+    with pytest.raises(OSError, match="closed"):
+        side()  # the contest has ended it
+
+
+def test_what_goes_wrong_in_the_other_process_is_told():
+    with pytest.raises(RuntimeError, match=r"sqrt\(\) takes exactly one argument"):
+        Apart(partial, math.sqrt, 1, 2)()
 
 
 def test_the_trainers_overhead_is_measured_step_by_step():
@@ -114,3 +136,163 @@ def test_the_command_lists_the_suite(capsys):
 def test_an_unknown_benchmark_is_told_before_any_is_run():
     with pytest.raises(InputError, match="unknown benchmark 'C1bb'; did you mean C1b"):
         benchmark.run(["C9", "C1bb"])
+
+
+# ---- G3, G5 and G6, as small as a CPU can bear
+
+# What airbench94's script reads, and what it prints; its trainings take no time here.
+READS = """
+import torch
+parts = {name: torch.load(f"cifar10/{name}.pt") for name in ("train", "test")}
+images, labels = parts["test"]["images"], parts["test"]["labels"]
+assert images.dtype == torch.uint8 and images.shape[1:] == (32, 32, 3) and len(parts["train"]["classes"]) == 3
+assert labels.bincount().tolist() == [4, 4, 4]
+"""
+PRINTS = """
+print("|  run     |  epoch  |  train_acc  |  val_acc  |  tta_val_acc  |  time_seconds  |")
+for run in range(1000):
+    print(f"|  {run:>6}  |      0  |     0.9000  |   0.9000  |               |        0.1000  |")
+    print(f"|          |   eval  |     1.0000  |   0.9500  |       {GOAL:.4f}  |        {8 + run:.4f}  |")
+"""
+
+
+@pytest.fixture(scope="module")
+def small_cifar(tmp_path_factory):
+    """Pictures of three kinds, laid out as cifar10_jpeg is, and a recipe for them."""
+    root = tmp_path_factory.mktemp("data")
+    for part, each in (("train", 16), ("test", 4)):
+        photos.folder(root / "cifar10_jpeg" / part, each)
+    recipe = cifar.RECIPE | {
+        "model": {"name": "lenet5"},
+        "augment": {},
+        "optim": {"lr": 0.05, "momentum": 0.9},
+        "train": {"epochs": 6, "batch_size": 16},
+    }
+    return root, recipe
+
+
+def script_of(folder, goal: float, reads: str = "") -> str:
+    (folder / "airbench.py").write_text(reads + PRINTS.replace("GOAL", str(goal)))
+    return str(folder / "airbench.py")
+
+
+@pytest.fixture
+def g3(small_cifar, monkeypatch):
+    """Run G3 on the small set; returns its rows and notes."""
+    root, recipe = small_cifar
+    monkeypatch.setenv("CNNZOO_DATA", str(root))
+    monkeypatch.setattr(cifar, "RECIPE", recipe)
+    monkeypatch.setattr(cifar, "SEEDS", 3)
+
+    def run(script: str | None):
+        monkeypatch.delenv("CNNZOO_AIRBENCH", raising=False)
+        if script:
+            monkeypatch.setenv("CNNZOO_AIRBENCH", script)
+        bench = Bench("G3", CPU, rounds=1)
+        return list(cifar.until_94(bench)), bench.notes
+
+    return run
+
+
+def test_airbench_sets_the_goal_on_the_same_pixels(g3, tmp_path):
+    (row,), notes = g3(script_of(tmp_path, 0.5, READS))
+    assert row.what == "lenet5 on cifar10_jpeg until 50.00%"
+    assert row.rounds == 3
+    assert row.theirs == pytest.approx(1 / 10)  # of 9, 10 and 11 seconds; its first training warms up
+    assert row.note.endswith("3 seeds; airbench94: 50.00% (deviation 0.00%)")
+    assert not notes
+
+
+def test_who_does_not_come_to_the_goal_is_not_timed(g3, tmp_path):
+    rows, (note,) = g3(script_of(tmp_path, 1.01))
+    assert not rows
+    assert note.startswith("lenet5 on cifar10_jpeg: ")
+    assert note.endswith("; 101.00% was not reached")
+
+
+def test_without_airbench_ours_runs_alone_and_says_so(g3):
+    rows, (alone, note) = g3(None)
+    assert not rows
+    assert alone == "alone: $CNNZOO_AIRBENCH names no script, such as airbench94_muon.py"
+    assert "after 6 epochs and " in note
+    assert "3 seeds; 94.00% " in note
+
+
+def test_an_airbench_that_fails_is_quoted(g3, tmp_path):
+    (tmp_path / "airbench.py").write_text("raise SystemExit('no CUDA here')")
+    rows, (failed, _) = g3(str(tmp_path / "airbench.py"))
+    assert not rows
+    assert failed == f"airbench94 did not run: {tmp_path / 'airbench.py'}: no CUDA here"
+
+
+def test_g3_trains_what_the_config_says():
+    file = Path(__file__).parent.parent / "configs" / "wrn_16_4_cifar10_94.yaml"
+    assert config.read(cifar.RECIPE) == config.read(file)
+
+
+@pytest.fixture
+def real_photos(data_root):
+    if not (data_root / "imagenet_samples").is_dir():
+        pytest.skip("CNNZOO_DATA has no imagenet_samples")
+
+
+SMALL = training_photos.Size(photos=20, held_out=10, side=32, batch=10, workers=0, epochs=(2, 1))
+
+
+def test_photos_are_made_of_real_ones_and_all_differ(tmp_path):
+    photos.folder(tmp_path / "real", each=1)
+    training_photos.make_photos(tmp_path / "made", sorted((tmp_path / "real").rglob("*.png")), range(20))
+    files = sorted((tmp_path / "made").rglob("*.jpg"))
+    assert [file.parent.name for file in files] == [kind for kind in "0123456789" for _ in range(2)]
+    assert len({file.read_bytes() for file in files}) == 20
+    for file in files:
+        with Image.open(file) as photo:
+            assert photo.size == (500, 375)
+
+
+def test_epochs_over_photos_are_measured_cold_and_warm(real_photos):
+    rows = list(training_photos.epochs(Bench("G5", CPU, rounds=1, warm_ups=0), SMALL, {"resnet18": 4.0}))
+    assert [(row.what.rpartition(", ")[2], row.peer, row.wanted) for row in rows] == [
+        ("first epoch", "torchvision, defaults (fp32)", None),
+        ("first epoch", "torchvision, best flags", 1.8),
+        ("later epochs", "torchvision, defaults (fp32)", None),
+        ("later epochs", "torchvision, best flags", 4.0),
+    ]
+
+
+def test_transfer_is_measured_as_whole_runs(real_photos):
+    cache = os.environ["CNNZOO_CACHE"]
+    rows = list(training_photos.transfer(Bench("G6", CPU, rounds=1, warm_ups=0), SMALL, "resnet18"))
+    assert [(row.what.split(", ")[1], row.peer, row.wanted) for row in rows] == [
+        ("linear probe", "plain loop, torchvision, defaults (fp32)", 25.0),
+        ("linear probe", "plain loop, torchvision, best flags", None),
+        ("fine-tuning", "plain loop, torchvision, defaults (fp32)", 1.4),
+        ("fine-tuning", "plain loop, torchvision, best flags", None),
+    ]
+    assert os.environ["CNNZOO_CACHE"] == cache
+
+
+@pytest.mark.parametrize(
+    ("measure", "lacking"),
+    [
+        (cifar.until_94, "neither CIFAR-10 (cifar-10-batches-py) nor cifar10_jpeg"),
+        (training_photos.epochs, "no imagenet_samples"),
+        (training_photos.transfer, "no imagenet_samples"),
+    ],
+)
+def test_without_real_images_there_is_nothing_to_measure(measure, lacking, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNZOO_DATA", str(tmp_path))
+    bench = Bench("G", CPU, rounds=1)
+    assert list(measure(bench)) == []
+    assert bench.notes == [f"not run: $CNNZOO_DATA has {lacking}"]
+
+
+def test_a_benchmark_that_cannot_run_does_not_keep_others_from_it(monkeypatch):
+    def broken(bench):
+        """X: never."""
+        raise InputError("the loss is nan")
+        yield
+
+    monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", broken))
+    results = benchmark.run(["X"], rounds=1)
+    assert (results.rows, results.notes) == ([], {"X": "not timed: the loss is nan"})

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from cnnzoo.benchmark import inference, training
+from cnnzoo.benchmark import cifar, inference, photos, training
 from cnnzoo.benchmark.harness import Bench, Results, Row, Unequal, machine
-from cnnzoo.errors import unknown
+from cnnzoo.errors import InputError, unknown
 
 
 def imports(bench: Bench) -> Iterator[Row]:
@@ -63,7 +63,10 @@ SUITE = {
         Benchmark("G1b", training.more_steps_on_gpu, "cuda"),
         Benchmark("G2", inference.on_gpu, "cuda"),
         Benchmark("G2b", inference.one_image, "cuda"),
+        Benchmark("G3", cifar.until_94, "cuda"),
         Benchmark("G4", training.mnist, "cuda"),
+        Benchmark("G5", photos.epochs, "cuda"),
+        Benchmark("G6", photos.transfer, "cuda"),
         Benchmark("G7", training.memory, "cuda"),
         Benchmark("G8", training.against_a_graph, "cuda"),
         Benchmark("G9", training.host_syncs, "cuda"),
@@ -96,7 +99,7 @@ def run(names: Sequence[str] = (), rounds: int = 5, tell: Callable[[Row | str], 
                 for row in benchmark.run(bench):
                     tell(str(row))
                     rows.append(row)
-        except Unequal as error:
+        except (Unequal, InputError) as error:  # the others are measured all the same
             bench.note(f"not timed: {error}")
         if bench.notes:
             notes[benchmark.name] = "; ".join(bench.notes)

@@ -1,4 +1,4 @@
-"""How a benchmark is measured: sides in turn, in one process, and only their ratios told.
+"""How a benchmark is measured: sides in turn, in one run, and only their ratios told.
 
 What the other work on a machine costs falls on all sides alike when they take turns, and cancels in the ratio of one
 round; the median over rounds leaves out the rounds in which it did not.
@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cnnzoo import checkpoint, quantize
-from cnnzoo.device import computes_in_bf16
+from cnnzoo.benchmark.apart import Apart
+from cnnzoo.device import computes_in_bf16, pick_precision
 
 Side = Callable[[], object]  # does the same amount of work each time it is called
 
@@ -102,9 +103,18 @@ class Bench:
         self.name, self.device, self.rounds, self.warm_ups = name, device, rounds, warm_ups
         self.notes: list[str] = []
 
+    @property
+    def precision(self) -> str:
+        """bf16 where the device computes in it, else fp32."""
+        return pick_precision("auto", self.device)
+
     def note(self, text: str) -> None:
         """Say in the results what no ratio tells: what was not measured and why, or what else was found."""
         self.notes.append(text)
+
+    def side(self, make: Callable[..., Side], *args) -> Side:
+        """`make(device, *args)`, on a CPU in a process of its own, which `contest` ends."""
+        return Apart(make, self.device, *args) if self.device.type == "cpu" else make(self.device, *args)
 
     def contest(
         self,
@@ -134,11 +144,16 @@ class Bench:
                 check_equal(outputs, side(), agree, f"{what}, {peer}")
         sides = {"": ours, **peers}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for turn in tqdm(range(self.warm_ups + self.rounds), desc=f"{self.name} {what}", leave=False, disable=None):
-            for name, side in sides.items():
-                took = self.seconds(side)
-                if turn >= self.warm_ups:
-                    seconds[name].append(took)
+        try:
+            for turn in tqdm(range(self.warm_ups + self.rounds), desc=f"{self.name} {what}", leave=False, disable=None):
+                for name, side in sides.items():
+                    took = self.seconds(side)
+                    if turn >= self.warm_ups:
+                        seconds[name].append(took)
+        finally:
+            for side in sides.values():
+                if isinstance(side, Apart):
+                    side.close()
         for peer in peers:
             yield self.row(what, peer, seconds[""], seconds[peer], work, unit, wanted.get(peer), note)
 

@@ -5,7 +5,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from cnnzoo import config as config_
 from cnnzoo import zoo
 from cnnzoo.benchmark import peers
-from cnnzoo.benchmark.harness import Bench, Row, check_equal
+from cnnzoo.benchmark.harness import Bench, Row, Side, check_equal
 from cnnzoo.config import AugmentConfig, Config, LossConfig, OptimConfig, ScheduleConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages
@@ -26,12 +26,14 @@ from cnnzoo.data.batches import EvalBatches, TrainBatches
 from cnnzoo.device import computes_in_bf16
 from cnnzoo.train import losses, optim
 from cnnzoo.train.anatomy import Stepper
+from cnnzoo.train.machine import tuned
 from cnnzoo.train.phases import Phase
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Trainer
 
 CIFAR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CPU_BATCHES = {"resnet18": 16, "resnet50": 4}
+CIFAR_BATCH = 128
 
 
 # ---- ours
@@ -85,6 +87,13 @@ def trainer_of(net: nn.Module, batches, val, config: Config | None = None, **opt
     )
 
 
+def train(stepper: Stepper, batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> None:
+    """Some steps, as `Trainer.fit` makes them."""
+    with tuned(stepper.trainer.device):
+        for images, targets in islice(batches, steps):
+            stepper.step(images, targets)
+
+
 # ---- the loop that scripts have
 
 
@@ -120,7 +129,7 @@ def steps_on_cpu(bench: Bench) -> Iterator[Row]:
         bench.note("this CPU does not compute in bf16, so both sides stay with fp32, and best flags are channels-last")
     asked = {"resnet18": 2.4, "resnet50": 2.1} if bf16 else {}
     for name, many in CPU_BATCHES.items():
-        yield from _steps(bench, name, many, 2, "bf16" if bf16 else "fp32", asked.get(name), 1.05)
+        yield from _steps(bench, name, many, 4, "bf16" if bf16 else "fp32", asked.get(name), 1.05)
 
 
 def steps_on_gpu(bench: Bench) -> Iterator[Row]:
@@ -146,38 +155,55 @@ def _steps(
     compiled: float | None = None,
 ) -> Iterator[Row]:
     size = peers.size_of(name)
-    images, targets = batch(many, size, bench.device)
-    options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-    net, peer, library = peers.pair(name, bench.device, **options)
-    best_peer = peers.pair(name, bench.device, **options)[1]
+    net, peer, library = peers.pair(name, torch.device("cpu"), **_no_aux(name))
+    images, _ = batch(2, size, torch.device("cpu"))
     with torch.inference_mode():
-        check_equal(net.eval()(images[:2]), peer.eval()(images[:2]), 1e-3, name)
-    sides = {f"{library}, defaults (fp32)": plain_steps(peer, steps)}
+        check_equal(net.eval()(images), peer.eval()(images), 1e-3, name)
+    load = name, many, steps
+    sides = {f"{library}, defaults (fp32)": bench.side(_their_steps, *load)}
     wanted = {f"{library}, defaults (fp32)": least, f"{library}, best flags": best}
     if library != "timm" and name.startswith("resnet"):
-        other = peers.timm_net(name).to(bench.device)
-        other.load_state_dict(peer.state_dict())
-        sides["timm, defaults (fp32)"] = plain_steps(other, steps)
+        sides["timm, defaults (fp32)"] = bench.side(_their_steps, *load, "fp32", False, False, True)
         wanted["timm, defaults (fp32)"] = least
-    sides[f"{library}, best flags"] = plain_steps(best_peer, steps, precision, channels_last=True)
+    sides[f"{library}, best flags"] = bench.side(_their_steps, *load, precision, True)
     if compiled:
-        third = peers.pair(name, bench.device, **options)[1]
-        sides[f"{library}, best flags and compiled"] = plain_steps(torch.compile(third), steps, precision, True)
+        sides[f"{library}, best flags and compiled"] = bench.side(_their_steps, *load, precision, True, True)
         wanted[f"{library}, best flags and compiled"] = compiled
-    fast = {"compiled": torch.compile(net)} if compiled else {}
-    stepper = Stepper(trainer_of(net, Kept(images, targets, steps), [], precision=precision, **fast))
-
-    def ours() -> None:
-        for _ in range(steps):
-            stepper.step(images, targets)
-
     yield from bench.contest(
         f"training step, {name}, {precision}, {many} x {size}x{size}",
-        ours,
-        {peer: lambda run=run: run(images, targets) for peer, run in sides.items()},
+        bench.side(_our_steps, *load, precision, compiled is not None),
+        sides,
         work=many * steps,
         wanted={peer: figure for peer, figure in wanted.items() if figure},
     )
+
+
+def _our_steps(device: torch.device, name: str, many: int, steps: int, precision: str, compiled: bool) -> Side:
+    images, targets = batch(many, peers.size_of(name), device)
+    net, _, _ = peers.pair(name, device, **_no_aux(name))
+    fast = {"compiled": torch.compile(net)} if compiled else {}
+    stepper = Stepper(trainer_of(net, Kept(images, targets, steps), [], precision=precision, **fast))
+    return lambda: train(stepper, repeat((images, targets)), steps)
+
+
+def _their_steps(
+    device: torch.device,
+    name: str,
+    many: int,
+    steps: int,
+    precision: str = "fp32",
+    channels_last: bool = False,
+    compiled: bool = False,
+    timm: bool = False,
+) -> Side:
+    images, targets = batch(many, peers.size_of(name), device)
+    peer = peers.timm_net(name).to(device) if timm else peers.pair(name, device, **_no_aux(name))[1]
+    run = plain_steps(torch.compile(peer) if compiled else peer, steps, precision, channels_last)
+    return lambda: run(images, targets)
+
+
+def _no_aux(name: str) -> dict:
+    return {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
 
 
 def batch(many: int, size: int, device: torch.device, channels: int = 3, classes: int = 10) -> tuple[Tensor, Tensor]:
@@ -244,47 +270,59 @@ def _exhaust(batches) -> None:
 
 def cifar(bench: Bench) -> Iterator[Row]:
     """C5b: resnet20 on 32x32 images with crop and flip, beside a plain DataLoader loop on the same net."""
-    pixels, many = noise(1_024), 128
-    net, peer = (zoo.create("resnet20").to(bench.device) for _ in range(2))
-    peer.load_state_dict(net.state_dict())
-    stepper = Stepper(trainer_of(net, cifar_batches(pixels, many, bench.device), []))
-    ours, loader = stepper.batches(), cifar_loader(pixels, many)
-    steps, step = len(pixels) // many, plain_steps(peer, 1)
-
-    def plain() -> None:
-        for images, targets in loader:
-            step(images.to(bench.device), targets.to(bench.device))
-
     yield from bench.contest(
-        f"training resnet20 on 32x32, batches of {many}",
-        lambda: [stepper.step(*next(ours)) for _ in range(steps)],
-        {"DataLoader with PIL": plain},
-        work=steps * many,
+        f"training resnet20 on 32x32, batches of {CIFAR_BATCH}",
+        bench.side(_our_cifar),
+        {"DataLoader with PIL": bench.side(_plain_cifar)},
+        work=8 * CIFAR_BATCH,
         wanted={"DataLoader with PIL": 2.5},
     )
+
+
+def _our_cifar(device: torch.device) -> Side:
+    net, batches = zoo.create("resnet20").to(device), cifar_batches(noise(8 * CIFAR_BATCH), CIFAR_BATCH, device)
+    stepper = Stepper(trainer_of(net, batches, []))
+    ours = stepper.batches()
+    return lambda: train(stepper, ours, len(batches))
+
+
+def _plain_cifar(device: torch.device) -> Side:
+    loader = cifar_loader(noise(8 * CIFAR_BATCH), CIFAR_BATCH)
+    return _plain_loop(zoo.create("resnet20").to(device), loader, len(loader), device)
+
+
+def _plain_loop(net: nn.Module, loader: DataLoader, steps: int, device: torch.device) -> Side:
+    step = plain_steps(net, 1)
+
+    def run() -> None:
+        for images, targets in islice(loader, steps):
+            step(images.to(device), targets.to(device))
+
+    return run
 
 
 def mnist_rate(bench: Bench) -> Iterator[Row]:
     """C7b: lenet5 on MNIST, images a second, beside a plain DataLoader loop."""
     if not _has_mnist(bench):
         return
-    config, steps = _mnist_config(), 60
-    batches, _ = _mnist(config, bench.device)
-    loader, _ = _mnist_loaders()
-    net, peer = (zoo.create("lenet5").to(bench.device) for _ in range(2))
-    stepper, step = Stepper(trainer_of(net, batches, [], config)), plain_steps(peer, 1)
-    ours = stepper.batches()
-
-    def plain() -> None:
-        for images, targets in islice(loader, steps):
-            step(images.to(bench.device), targets.to(bench.device))
-
     yield from bench.contest(
         "training lenet5 on MNIST, batches of 128",
-        lambda: [stepper.step(*next(ours)) for _ in range(steps)],
-        {"DataLoader with PIL": plain},
-        work=steps * 128,
+        bench.side(_our_mnist, 60),
+        {"DataLoader with PIL": bench.side(_plain_mnist, 60)},
+        work=60 * 128,
     )
+
+
+def _our_mnist(device: torch.device, steps: int) -> Side:
+    config = _mnist_config()
+    batches, _ = _mnist(config, device)
+    stepper = Stepper(trainer_of(zoo.create("lenet5").to(device), batches, [], config))
+    ours = stepper.batches()
+    return lambda: train(stepper, ours, steps)
+
+
+def _plain_mnist(device: torch.device, steps: int) -> Side:
+    return _plain_loop(zoo.create("lenet5").to(device), _mnist_loaders()[0], steps, device)
 
 
 def mnist(bench: Bench) -> Iterator[Row]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
-from cnnzoo.data.draws import Draws
+from cnnzoo.data.courier import to_device
+from cnnzoo.data.draws import TRIES, Draws
 from cnnzoo.data.policies import Policy
 from cnnzoo.data.preprocess import normalise
 from cnnzoo.errors import InputError
@@ -152,9 +153,13 @@ class Augment:
         if self.config.crop == "jittered":
             side = self.size / draws.uniform(*self.config.shorter_side)
             return side[:, None].repeat(2, 1), (1 - side[:, None]) * draws.uniform(-1, 1, 2)
-        area = draws.uniform(*self.config.scale)
-        ratio = np.exp(draws.uniform(*(math.log(limit) for limit in self.config.ratio)))
-        part = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1).clip(max=1.0)
+        area = draws.uniform(*self.config.scale, TRIES)
+        ratio = np.exp(draws.uniform(*(math.log(limit) for limit in self.config.ratio), TRIES))
+        shapes = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1)  # (B, TRIES, 2)
+        within = (shapes <= 1).all(2)
+        first = shapes[np.arange(len(shapes)), within.argmax(1)]  # of those that lie within the image
+        narrowest, widest = self.config.ratio
+        part = np.where(within.any(1)[:, None], first, (min(widest, 1.0), min(1 / narrowest, 1.0)))
         return part, (1 - part) * draws.uniform(-1, 1, 2)
 
     def _cut_out(self, batch: Tensor, draws: Draws) -> Tensor:
@@ -235,4 +240,4 @@ def _colours(deviation: float, draws: Draws) -> np.ndarray:
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)
+    return to_device(values.astype(np.float32), device)

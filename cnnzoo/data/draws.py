@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+TRIES = 10  # of torchvision's RandomResizedCrop, for a part that lies within the image
+
 
 @dataclass(frozen=True)
 class Share:

@@ -12,15 +12,13 @@ import torch
 
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg
-from cnnzoo.data.draws import Draws
+from cnnzoo.data.draws import TRIES, Draws
 from cnnzoo.data.preprocess import decode_content, jpeg_header, orientation
 
 try:
     import cv2
 except ImportError:  # brought by cnnzoo[photos]
     cv2 = None
-
-TRIES = 10  # of torchvision, for a part that lies within the image
 
 
 class Box(NamedTuple):

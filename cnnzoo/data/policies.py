@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
+from cnnzoo.data.courier import to_device
 from cnnzoo.data.draws import Draws
 
 # The largest amount of each change: RandAugment's, and TrivialAugment's "wide" one (arXiv 2103.10158, table 1).
@@ -52,8 +53,8 @@ class Policy:
                 if name == "identity" or not len(places):
                     continue
                 amounts = strengths[places] * ranges[self.wide] * (1 if name in UNSIGNED else signs[places])
-                where = torch.from_numpy(places).to(images.device)
-                amount = torch.from_numpy(amounts.astype(np.float32)).to(images.device)
+                where = to_device(places, images.device)
+                amount = to_device(amounts.astype(np.float32), images.device)
                 images[where] = change(name, images[where], amount)
         return 255 * images.permute(0, 2, 3, 1)
 

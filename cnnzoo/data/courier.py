@@ -1,0 +1,43 @@
+"""Arrays on their way to the device, for which nobody waits."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Sent = tuple[list[Tensor], torch.cuda.Event | None]
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """To a GPU through pinned memory, from which it fetches while the processor goes on; from any other the processor
+    would have to wait until the GPU has done all that it was told before.
+    """
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+class Courier:
+    """Brings arrays to a device, to a GPU on a stream of its own: beside what the GPU computes, not in between.
+
+    Of each parcel `send` may be another thread's than `receive`.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def send(self, *arrays: np.ndarray) -> Sent:
+        """Begin to copy."""
+        if self._stream is None:
+            return [to_device(array, self.device) for array in arrays], None
+        with torch.cuda.stream(self._stream):
+            return [to_device(array, self.device) for array in arrays], self._stream.record_event()
+
+    def receive(self, sent: Sent) -> list[Tensor]:
+        """The tensors; whatever the GPU is told to do with them from now on waits for their arrival."""
+        tensors, arrived = sent
+        if arrived is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(arrived)
+            for tensor in tensors:
+                tensor.record_stream(current)  # or their memory might be used anew while it is being read
+        return tensors

@@ -1,0 +1,36 @@
+"""While a trainer is at work on a CPU, what its steps free stays with the process; then it is given back."""
+
+import platform
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnnzoo.train import machine
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these settings")
+
+PAGE = resource.getpagesize()
+SIZE = 32 * 2**20
+
+
+def faults_of_filling(times: int) -> int:
+    """Pages that the system had to hand over."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.empty(SIZE, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+def test_on_a_cpu_the_same_pages_are_used_again_and_given_back_at_the_end():
+    with machine.tuned(torch.device("cpu")):
+        faults_of_filling(times=30)  # what is freed comes to lie side by side
+        assert faults_of_filling(times=10) < 3 * SIZE // PAGE
+        inside = resident()
+    assert resident() < inside - SIZE / 2
