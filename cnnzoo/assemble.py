@@ -21,11 +21,12 @@ from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
+from cnnzoo.models._committee import Committee
 from cnnzoo.train import forms, losses, optim, phases
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Feed, Trainer
-from cnnzoo.transfer import doctor, probe
+from cnnzoo.transfer import committee, doctor, probe
 from cnnzoo.transfer.features import Backbone, Extracted
 from cnnzoo.transfer.probe import Probe
 
@@ -139,7 +140,8 @@ def make_trainer(
     def make_head_feed() -> Feed:
         """Of the features that the net gives at that moment."""
         features, held_out = _features(config, data, model, tell)
-        batches = FeatureBatches(features.vectors, train.labels, batch_size, seed, device, balanced, share)
+        own = features.vectors, train.labels, batch_size, seed, device
+        batches = FeatureBatches(*own, balanced, share, train.weights)
         rows, labels = (torch.from_numpy(share.of_all(whole)).to(device) for whole in (held_out.plain, data.val.labels))
         head = model.get_classifier()
         return Feed(batches, [(rows, labels)], head, head)
@@ -148,9 +150,7 @@ def make_trainer(
         model,
         losses.build(config.loss, model.entry.loss, weights, _teacher(config, data, device)),
         optim.build(config.optim, model, stages),
-        TrainBatches(
-            *(train.images, train.labels, batch_size, _augment(config, data), seed, device, classes, balanced, share)
-        ),
+        train_batches(config, data, device, batch_size, classes, share),
         val_batches(data, device, max(batch_size, 256), share),
         phases=plan,
         stages=stages,
@@ -224,6 +224,12 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     if net.num_classes != classes or zoo.outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
         raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")
     wants, gets = zoo.preprocessing(net), data.preprocess
+    if isinstance(net, Committee):  # whose members normalise by themselves
+        side = config.data.train_size or gets.size
+        if net.image_shape != (gets.channels, side, side):
+            seen, given = ("x".join(map(str, shape)) for shape in (net.image_shape, (gets.channels, side, side)))
+            raise InputError(f"loss.teacher {said} looks at images of {seen}, but those trained on are {given}")
+        return _OfPlainImages(net, gets.mean, gets.std).to(device)
     if (wants.mean, wants.std) != (gets.mean, gets.std):
         raise InputError(
             f"loss.teacher {said} was trained with data.mean {list(wants.mean)} and data.std {list(wants.std)}; "
@@ -232,10 +238,31 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     return net.to(device)
 
 
+class _OfPlainImages(nn.Module):
+    """A net that takes images between 0 and 1, for images that are normalised."""
+
+    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x * self.std + self.mean)
+
+
 def _augment(config: Config, data: Dataset) -> Augment:
     p, train = data.preprocess, config.train
     epochs = sum(phase.epochs for phase in train.phases) if train.phases else train.epochs
     return Augment(config.augment, config.data.train_size or p.size, p.mean, p.std, epochs)
+
+
+def train_batches(
+    config: Config, data: Dataset, device: torch.device, batch_size: int, classes: int, share: Share | None = None
+) -> TrainBatches:
+    train, balanced = data.train, config.train.balance == "sampler"
+    own = train.images, train.labels, batch_size, _augment(config, data), config.train.seed, device
+    return TrainBatches(*own, classes, balanced, share, train.weights)
 
 
 def val_batches(data: Dataset, device: torch.device, batch_size: int, share: Share | None = None) -> EvalBatches:
@@ -282,18 +309,15 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     computed = train.computed + val.computed
     seconds = time.perf_counter() - started
     tell(f"features of {rows:,} images in {seconds:.1f} s, {computed:,} computed, the others from the cache")
+    images = (train.vectors, data.train.labels, val.plain, data.val.labels, model.num_classes)
+    asked, classifier = config.probe, config.probe.classifier
+    if asked.boost and classifier == "auto":
+        classifier = committee.WEAK
     with tqdm(desc="classifiers", leave=False, disable=None) as bar:
-        found = probe.fit(
-            train.vectors,
-            data.train.labels,
-            val.plain,
-            data.val.labels,
-            model.num_classes,
-            classifier=config.probe.classifier,
-            folds=config.probe.folds,
-            seed=config.train.seed,
-            tell=lambda name: bar.update() or bar.set_postfix_str(name),
-        )
+        steps = {"seed": config.train.seed, "tell": lambda name: bar.update() or bar.set_postfix_str(name)}
+        found = probe.fit(*images, classifier=classifier, folds=asked.folds, **steps)
+        if asked.bag or asked.boost:
+            found = committee.gather(found, *images, bag=asked.bag, boost=asked.boost, **steps)
     for line in str(found).splitlines():
         tell(line)
     put_head(model, found.head)

@@ -4,11 +4,14 @@ config.yaml         complete; reruns the run
 environment.json    versions, machine, command
 metrics.jsonl       a line an epoch
 probe.json          the shallow classifiers that were tried for the head, where a probe gave it
+soup.json           whose weights were averaged, where the net is a soup
 split.json          which images were trained on and which validated on
 last.pt             everything that resuming needs (last.prev.pt: the one before)
 model.safetensors   the best weights; the header rebuilds the net, its classes and its preprocessing
 predictions.npz     logits and targets of the validation images, by the best weights
+committee.json      what the members of a committee reach alone and together, where the run is one
 report.html         for people
+snapshots/1 …       of a cyclic schedule: a run folder for the net that each cycle ended in
 """
 
 import hashlib
@@ -102,6 +105,22 @@ class Run:
         file = self.path / "probe.json"
         return json.loads(file.read_text()) if file.exists() else None
 
+    @property
+    def soup(self) -> dict | None:
+        """Whose weights the net's are the mean of; None where it is no soup."""
+        file = self.path / "soup.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def snapshot(self, number: int) -> "Run":
+        """The net that a cycle of the schedule ended in, counted from 1, as a run of its own."""
+        return Run(self.path / "snapshots" / str(number))
+
+    @property
+    def committee(self) -> dict | None:
+        """What the members reach alone and together; None where the run is no committee."""
+        file = self.path / "committee.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other process trains in this folder meanwhile. Raises InputError where one does already."""
@@ -191,10 +210,10 @@ class Writer:
         self._waiting: dict[str, Callable[[], None]] = {}  # the newest of each kind
         self._failing = False
 
-    def keep_model(self, weights: Mapping[str, Tensor], card: dict) -> None:
-        """Weights that may have changed by the time there is room for them."""
+    def keep_model(self, weights: Mapping[str, Tensor], card: dict, snapshot: Run | None = None) -> None:
+        """Weights that may have changed by the time there is room for them: the run's, or those of a snapshot."""
         own = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-        self._write("model", partial(self.run.save_model, own, card))
+        self._write(f"model {snapshot}", partial((snapshot or self.run).save_model, own, card))
 
     def write_metrics(self, history: Iterable[dict]) -> None:
         self._write("metrics", partial(self.run.write_metrics, list(history)))

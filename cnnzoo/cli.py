@@ -140,11 +140,17 @@ def train(options: Sequence[str]) -> None:
     """Train a net and leave a run folder. Options are those of the config, see --help."""
     from cnnzoo import run
 
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config")
     first.add_argument("--resume")
-    first.add_argument("--folds", type=int)
-    arguments, overrides = first.parse_known_args(options)
+    of_many = first.add_mutually_exclusive_group()
+    for name in MANY:
+        of_many.add_argument(f"--{name}", type=int)
+    try:
+        arguments, overrides = first.parse_known_args(options)
+    except argparse.ArgumentError as error:
+        raise InputError(str(error)) from None
+    kind = next((name for name in MANY if getattr(arguments, name) is not None), None)
     resume = arguments.resume or ("auto" if run.was_restarted() else None)
     if "-h" in overrides or "--help" in overrides:
         parser = config_.parser()
@@ -153,29 +159,60 @@ def train(options: Sequence[str]) -> None:
             metavar="RUN",
             help="a run folder to go on with, or auto: the config's own folder where it holds a run",
         )
-        parser.add_argument(
-            "--folds", metavar="K", help="cross-validate: train K runs, each judged on another K-th of the images"
-        )
+        for name, about in MANY.items():
+            parser.add_argument(f"--{name}", metavar="N", help=about)
         parser.parse_args(overrides)
     base = arguments.config
     if base is None and resume not in (None, "auto"):
         base = run.Run.open(resume).config_file
     config = config_.read(base, overrides)
+    if config.ensemble is not None:
+        from cnnzoo.ensemble import runs
+
+        _go_on_with(runs.again(config, tell))
+        return
     with stop_on_signals() as caught:
         hooks = {"tell": tell, "should_stop": lambda: bool(caught)}
         try:
-            if arguments.folds is None:
-                run.train(config, resume=resume, **hooks)
+            if kind is None:
+                _combine_snapshots(run.train(config, resume=resume, **hooks))
             else:
-                from cnnzoo import folds
-
-                tell(str(folds.cross_validate(config, arguments.folds, resume=resume is not None, **hooks)))
+                _train_many(kind, getattr(arguments, kind), config, resume is not None, hooks)
         except Interrupted:
             folder = config.folder if resume in (None, "auto") else resume
             number = caught[0] if caught else signal.SIGTERM  # which another process of the team caught
-            again = f"--resume {folder}" if arguments.folds is None else "the same command and --resume auto"
+            again = f"--resume {folder}" if kind is None else "the same command and --resume auto"
             tell(f"stopped by {number.name} and saved; go on by: cnnzoo train {again}")
             sys.exit(128 + number)
+
+
+MANY = {  # what cnnzoo train makes of one config with several runs
+    "folds": "cross-validate: train N runs, each judged on another N-th of the images",
+    "bag": "a committee of N runs, each trained on a bootstrap sample of the training images",
+    "seeds": "a committee of N runs, each with another seed",
+    "boost": "a committee of up to N runs, each trained for the mistakes of those before it",
+}
+
+
+def _train_many(kind: str, many: int, config: config_.Config, resume: bool, hooks: Mapping) -> None:
+    if kind == "folds":
+        from cnnzoo import folds
+
+        tell(str(folds.cross_validate(config, many, resume=resume, **hooks)))
+        return
+    from cnnzoo.ensemble import committees
+
+    made = committees.train_committee(config, kind, many, resume=resume, **hooks)
+    tell(str(made))
+    _go_on_with(made.run)
+
+
+def _combine_snapshots(run) -> None:
+    """Make the committee of a run's snapshots, where its schedule has left some."""
+    if config_.read(run.config_file).cycle_ends and os.environ.get("RANK", "0") == "0":
+        from cnnzoo.ensemble import committees
+
+        tell(str(committees.of_snapshots(run, tell=tell)))
 
 
 def check(
@@ -231,6 +268,8 @@ def probe(
     pretrained: bool | str = True,
     classifier: str = "auto",
     views: int = 1,
+    bag: int | None = None,
+    boost: int | None = None,
     seed: int = 0,
     run: str | None = None,
     overrides: Sequence[str] = (),
@@ -243,13 +282,16 @@ def probe(
         pretrained: its weights: nothing (the best known), a tag, a file or a run folder.
         classifier: logistic, knn, svm, centroid, ridge, mlp, or auto, the best of them by cross-validation.
         views: of each training image: one as evaluation sees it, the others mirrored and cropped at random.
-        seed: of the folds and the views.
+        bag: so many of the best classifier, each on a bootstrap sample of the training images, become one head.
+        boost: so many of a weak classifier, each made for the mistakes of those before it, become one head.
+        seed: of the folds, the views and the bootstrap samples.
         run: the run folder; by default runs/MODEL_FOLDER_probe.
         overrides: any key of the config, as --data.val_fraction 0.3; see cnnzoo train --help.
     """
     from cnnzoo import learn
 
-    options = {"classifier": classifier, "views": views, "seed": seed, "run": run, "overrides": overrides}
+    options = {"classifier": classifier, "views": views, "bag": bag, "boost": boost, "seed": seed, "run": run}
+    options |= {"overrides": overrides}
     _go_on_with(learn.probe(folder, model, pretrained, **options, tell=tell))
 
 
@@ -298,12 +340,27 @@ def finetune(
         except Interrupted as interrupted:
             tell(f"stopped by {caught[0].name} and saved; go on by: cnnzoo train --resume {interrupted}")
             sys.exit(128 + caught[0])
+    _combine_snapshots(done)
     _go_on_with(done)
 
 
-def _go_on_with(run) -> None:
+def soup(runs: list[str], *, method: str = "greedy", run: str | None = None, device: str = "auto") -> None:
+    """Average the weights of runs that were fine-tuned from the same weights: one net, as fast as any of them.
+
+    Args:
+        runs: run folders of the same net, classes, preprocessing and split.
+        method: greedy (from the best on, each that does not lower the validation accuracy) or uniform (all).
+        run: the run folder; by default runs/soup.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+    """
+    import cnnzoo
+
+    _go_on_with(cnnzoo.soup(runs, method, run=run, device=device, tell=tell))
+
+
+def _go_on_with(run, say: Callable[[str], None] | None = None) -> None:
     uses = (f"predict {run.path} PHOTOS", f"evaluate {run.path}", f"export {run.path} --out FILE")
-    tell(f"go on with: {', '.join(f'cnnzoo {use}' for use in uses)}")
+    (say or tell)(f"go on with: {', '.join(f'cnnzoo {use}' for use in uses)}")
 
 
 def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: int = 0, json: bool = False) -> None:
@@ -361,6 +418,7 @@ def evaluate(
     pretrained: bool | str = False,
     root: str | None = None,
     crops: int = 1,
+    precision: str = "fp32",
     device: str = "auto",
     json: bool = False,
 ) -> None:
@@ -373,12 +431,14 @@ def evaluate(
         pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         root: where named data sets lie.
         crops: 1, or the mean over 2 (the image and its mirror image), 10 (AlexNet's) or 144 (GoogLeNet's).
+        precision: fp32, bf16, fp16, int8 (on a CPU, calibrated on images the run trained on) or auto (bf16, else fp32).
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         json: print JSON.
     """
     import cnnzoo
 
-    options = {"pretrained": pretrained, "root": root, "crops": crops, "device": device}
+    options = {"pretrained": pretrained, "root": root, "crops": crops, "precision": precision, "device": device}
+    options["tell"] = aside
     if against is None:
         result = cnnzoo.evaluate(run_or_model, data, **options)
     else:
@@ -396,6 +456,7 @@ def predict(
     min_confidence: float = 0.0,
     mirror: bool = False,
     batch_size: int | None = None,
+    precision: str = "auto",
     device: str = "auto",
 ) -> None:
     """Name what is in images. A file that cannot be read keeps its row and says why.
@@ -409,6 +470,8 @@ def predict(
         min_confidence: abstain from an answer where the most likely class is less likely than this, such as 0.6.
         mirror: take the mean over each image and its mirror image, at twice the time.
         batch_size: images to a forward pass; by default 16 on a CPU, else 128.
+        precision: auto (bf16 for many images on a device that computes in it, else fp32), fp32, bf16, fp16 or int8 (on
+            a CPU, calibrated on images the run trained on, else on some of those given).
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
     """
     from cnnzoo import tables, zoo
@@ -421,6 +484,7 @@ def predict(
     pictures = Pictures(images)
     net, _ = zoo.open_net(run_or_model, pretrained)
     options = {"batch_size": batch_size, "min_confidence": min_confidence, "mirror": mirror, "device": device}
+    options |= {"precision": precision, "tell": aside}
     tally = Tally()
     parts = tally.watch(stream(net, pictures, **options))
     if out:
@@ -632,6 +696,78 @@ def benchmark(names: list[str] = (), *, quick: bool = False, out: str | None = N
         say(f"tables: {results.write(out)}")
 
 
+def ensemble(
+    runs: list[str],
+    *,
+    method: str = "mean",
+    weights: str | None = None,
+    data: str | None = None,
+    root: str | None = None,
+    seed: int = 0,
+    run: str | None = None,
+    why: str | None = None,
+    device: str = "auto",
+    json: bool = False,
+) -> None:
+    """Combine runs into a committee that predicts, evaluates, exports and reports like any run.
+
+    Args:
+        runs: two or more run folders; nets may differ in all but the names of their classes.
+        method: vote, plurality, mean (of probabilities), logits, geometric, rank, weighted, greedy, stacking; or all: a
+            table of them, and with --run a committee by the best.
+        weights: of the members, such as 0.5,0.3,0.2, for a method that finds none by itself.
+        data: images that no member was trained on, to fit on and judge by; by default those that all held out.
+        root: where named data sets lie.
+        seed: of the parts for cross-fitting.
+        run: the run folder; by default runs/committee_DATA_METHOD.
+        why: explain in this new folder, by tables and pictures, what the committee has over its members.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …, for predictions that must be made.
+        json: print JSON.
+    """
+    import cnnzoo
+    from cnnzoo.ensemble import dossier
+
+    say, given = aside if json else tell, _numbers("--weights", weights) if weights else None
+    if run:
+        cnnzoo.Run.new(run)  # complains now rather than after the work
+    if why:
+        dossier.check(why)
+    options = {"data": data, "root": root, "weights": given, "seed": seed, "device": device, "tell": say}
+    made = cnnzoo.Ensemble(runs, method, **options)
+    print(dumps(made.contest.to_dict()) if json else made)
+    if why:
+        say(str(cnnzoo.diversity(runs, made.combination.method, out=why, **options)))
+    if run or method != "all":
+        _go_on_with(made.save(run), say)
+
+
+def vote_odds(*, p: str = "0.7", n: int | None = None, out: str | None = None, json: bool = False) -> None:
+    """Tell what independent members reach by majority vote: the binomial formula, term by term, and a simulation.
+
+    Args:
+        p: the probability with which a member is right; or those of members that differ, such as 0.6,0.7,0.8.
+        n: how many members, 3 by default.
+        out: draw the committee's accuracy over its size into this file.
+        json: print JSON.
+    """
+    import cnnzoo
+
+    accuracies = _numbers("--p", p)
+    odds = cnnzoo.vote_odds(accuracies if len(accuracies) > 1 else accuracies[0], n, out=out)
+    simulated = odds.simulate(votes := 100_000)
+    if json:
+        print(dumps(odds.to_dict() | {"simulated": simulated}))
+    else:
+        print(f"{odds}\nsimulated: right in {simulated:.2%} of {votes:,} votes")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} is {text}, but must be a number, or several between commas") from None
+
+
 def report(run: str) -> None:
     """Make a run's report.html anew.
 
@@ -640,7 +776,12 @@ def report(run: str) -> None:
     """
     from cnnzoo import run as run_
 
-    print(run_.write_report(run_.Run.open(run)))
+    opened = run_.Run.open(run)
+    if opened.committee:
+        from cnnzoo.ensemble.runs import write_report
+    else:
+        from cnnzoo.run import write_report
+    print(write_report(opened))
 
 
 COMMANDS: dict[str, Callable] = {
@@ -653,10 +794,13 @@ COMMANDS: dict[str, Callable] = {
     "pick": pick,
     "probe": probe,
     "finetune": finetune,
+    "soup": soup,
     "evaluate": evaluate,
     "predict": predict,
     "export": export,
     "weights": weights,
+    "ensemble": ensemble,
+    "vote-odds": vote_odds,
     "report": report,
     "profile": profile,
     "benchmark": benchmark,
@@ -702,6 +846,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def tell(line: str) -> None:
     """A line for a person, at once."""
     print(line, flush=True)
+
+
+def aside(line: str) -> None:
+    """A line for a person, beside what the command gives."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import asdict, astuple, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
-from cnnzoo import checkpoint, zoo
+from cnnzoo import figures, zoo
 from cnnzoo.claims import JUDGED_ON, best
 from cnnzoo.errors import InputError
 from cnnzoo.summary import summary
@@ -76,7 +76,8 @@ def compare(names: str | Sequence[str] | None = None, out: str | Path | None = N
     Raises:
         InputError: for a name that nobody knows, where no net has weights, or for a kind of picture nobody knows.
     """
-    kind = _kind(out) if out is not None else None
+    if out is not None:
+        figures.kind(out)  # complains before the work
     asked = [names] if isinstance(names, str) else names or ()
     chosen = dict.fromkeys(name for pattern in asked for name in _matching(pattern))
     rows = {name: best(name) for name in chosen or zoo.list_models(pretrained=True)}
@@ -86,21 +87,9 @@ def compare(names: str | Sequence[str] | None = None, out: str | Path | None = N
     points.sort(key=lambda point: (point.judged_on != JUDGED_ON[1000], point.judged_on, -point.top1))
     without = tuple(name for name, row in rows.items() if not row) if chosen else ()
     comparison = Comparison(tuple(points), without)
-    if kind:
-        file = io.BytesIO()
-        draw(comparison).savefig(file, format=kind)
-        checkpoint.write(Path(out), file.getvalue())
+    if out is not None:
+        figures.save(draw(comparison), out)
     return comparison
-
-
-def _kind(out: str | Path) -> str:
-    """The kind of picture that the file's suffix asks for."""
-    from matplotlib.backend_bases import FigureCanvasBase  # here and below, since matplotlib takes a while to import
-
-    kind, known = Path(out).suffix.lower().removeprefix("."), FigureCanvasBase.get_supported_filetypes()
-    if kind not in known:
-        raise InputError(f"the picture is to be {out}, but its suffix must be one of {', '.join(sorted(known))}")
-    return kind
 
 
 def _matching(pattern: str) -> list[str]:
@@ -123,7 +112,7 @@ EDGE = {"edgecolors": "black", "linewidths": 0.6}
 
 def draw(comparison: Comparison):
     """The comparison as a figure, with a panel for each kind of images."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here, since matplotlib takes a while to import
     from matplotlib.figure import Figure
 
     panels = [tuple(points) for _, points in groupby(comparison.points, key=lambda point: point.judged_on)]

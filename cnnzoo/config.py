@@ -75,6 +75,10 @@ class DataConfig:
         split_seed: chooses that share.
         folds: instead of that share, hold out one of so many equal parts, as cross-validation does.
         fold: which one, from 0.
+        bag: train on a bootstrap sample of the training images, drawn class by class, the so-manieth (from 0) that
+            split_seed makes; null trains on each image.
+        weights: a JSON file with a number for each training image's name: how often, beside the others, it is drawn in
+            an epoch; null draws each once.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
         cache: keep decoded photos in memory or a memory-mapped file (auto), or decode them anew each time (none).
         workers: threads that decode; 0 is one per core. The result does not depend on it.
@@ -93,6 +97,8 @@ class DataConfig:
     split_seed: int = 0
     folds: int | None = None
     fold: int = 0
+    bag: int | None = None
+    weights: str | None = None
     bad_files: Literal["error", "skip"] = "error"
     cache: Literal["auto", "none"] = "auto"
     workers: int = 0
@@ -101,6 +107,8 @@ class DataConfig:
         _check(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "between 0 and 1")
         _check(self.folds is None or self.folds >= 2, "data.folds", self.folds, "null or at least 2")
         _check(0 <= self.fold < (self.folds or 1), "data.fold", self.fold, "at least 0 and below data.folds")
+        _check(self.bag is None or self.bag >= 0, "data.bag", self.bag, "null or at least 0")
+        _check(self.bag is None or self.weights is None, "data.weights", self.weights, "null with data.bag")
         _check(self.size is None or self.size > 0, "data.size", self.size, "at least 1")
         _check(self.train_size is None or self.train_size > 0, "data.train_size", self.train_size, "at least 1")
         _check(self.resize is None or self.resize > 0, "data.resize", self.resize, "at least 1")
@@ -276,19 +284,24 @@ class ScheduleConfig:
     """How the rate moves. All but plateau move at every step; each phase runs through the whole schedule.
 
     Args:
-        name: constant, step, multi_step, cosine, polynomial, one_cycle or plateau.
+        name: constant, step, multi_step, cosine, polynomial, one_cycle, plateau or cyclic (cosine that sets out anew
+            `cycles` times; the net that each cycle of the last phase ends in is kept, as a member of a committee: Huang
+            et al., Snapshot Ensembles, 2017, arXiv 1704.00109, equation 2).
         warmup_epochs: epochs in which the rate first rises in a straight line; may be a fraction.
         warmup_start: where it rises from, as a share of the highest rate.
         milestones: epochs at which multi_step lowers the rate.
         every: epochs after which step lowers the rate.
         gamma: factor of step, multi_step and plateau.
         power: of polynomial.
-        final: the rate at the end of cosine.
+        final: the rate at the end of cosine, and of each cycle.
         rise: share of the epochs in which one_cycle rises.
         patience: epochs without a better validation loss after which plateau lowers the rate.
+        cycles: of cyclic; the epochs of each phase are a multiple of them.
     """
 
-    name: Literal["constant", "step", "multi_step", "cosine", "polynomial", "one_cycle", "plateau"] = "one_cycle"
+    name: Literal["constant", "step", "multi_step", "cosine", "polynomial", "one_cycle", "plateau", "cyclic"] = (
+        "one_cycle"
+    )
     warmup_epochs: float = 0.0
     warmup_start: float = 0.01
     milestones: list[float] = field(default_factory=list)
@@ -298,8 +311,10 @@ class ScheduleConfig:
     final: float = 0.0
     rise: float = 0.3
     patience: int = 5
+    cycles: int = 5
 
     def __post_init__(self):
+        _check(self.cycles >= 2, "schedule.cycles", self.cycles, "at least 2")
         _check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
         _check(0 < self.warmup_start <= 1, "schedule.warmup_start", self.warmup_start, "above 0 and at most 1")
         _check(
@@ -307,12 +322,12 @@ class ScheduleConfig:
         )
         _check(self.every > 0, "schedule.every", self.every, "above 0")
         _check(0 < self.rise < 1, "schedule.rise", self.rise, "between 0 and 1")
-        one_cycle_warms_up = self.name == "one_cycle" and self.warmup_epochs > 0
+        own_start = {"one_cycle": "rises by itself", "cyclic": "begins each cycle at the highest rate"}.get(self.name)
         _check(
-            not one_cycle_warms_up,
+            not (own_start and self.warmup_epochs),
             "schedule.warmup_epochs",
             self.warmup_epochs,
-            "0 with one_cycle, which rises by itself",
+            f"0 with {self.name}, which {own_start}",
         )
 
 
@@ -342,15 +357,26 @@ class ProbeConfig:
         classifier: auto (the best of all by cross-validation), logistic, knn, svm, centroid, ridge or mlp.
         views: of each training image: one as evaluation sees it, the others by `augment`.
         folds: of the cross-validation that chooses.
+        bag: so many of the best classifier, each on a bootstrap sample of the training images, become one head.
+        boost: so many of a weak classifier (auto: centroid; logistic, ridge or svm as strongly regularised as they
+            come), each on images weighted by the mistakes of those before it, become one head.
     """
 
     classifier: Literal["auto", "logistic", "knn", "svm", "centroid", "ridge", "mlp"] = "auto"
     views: int = 1
     folds: int = 5
+    bag: int | None = None
+    boost: int | None = None
 
     def __post_init__(self):
         _check(self.views >= 1, "probe.views", self.views, "at least 1")
         _check(self.folds >= 2, "probe.folds", self.folds, "at least 2")
+        _check(self.bag is None or self.bag >= 2, "probe.bag", self.bag, "null or at least 2")
+        _check(self.boost is None or self.boost >= 2, "probe.boost", self.boost, "null or at least 2")
+        _check(self.bag is None or self.boost is None, "probe.boost", self.boost, "null with probe.bag")
+        takes_no_weights = self.boost is not None and self.classifier in ("knn", "mlp")
+        wanted = "centroid, logistic, ridge or svm with probe.boost, which weights the images"
+        _check(not takes_no_weights, "probe.classifier", self.classifier, wanted)
 
 
 @dataclass(frozen=True)
@@ -418,11 +444,32 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class EnsembleConfig:
+    """Which runs answer as one net, and how.
+
+    Args:
+        members: their run folders.
+        method: vote, plurality, mean, logits, geometric, rank, weighted, greedy, stacking, or all, the best of them;
+            greedy_soup and uniform_soup average the members' weights instead.
+        data: the images to fit on and judge by; null takes those that the members held out.
+        weights: of the members, for a method that finds none; null weighs all alike.
+        seed: of the parts for cross-fitting.
+    """
+
+    members: list[str]
+    method: str = "mean"
+    data: str | None = None
+    weights: list[float] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Config:
     """One reproducible run.
 
     Args:
         run: the run folder; null makes runs/<model>_<source>.
+        ensemble: a committee of runs instead of a training; then only run and data count beside it.
     """
 
     run: str | None = None
@@ -434,16 +481,45 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    ensemble: EnsembleConfig | None = None
 
     def __post_init__(self):
         idle = self.train.epochs == 0 and self.train.phases is None
         _check(not idle or self.model.head == "probe", "train.epochs", 0, "at least 1 unless model.head is probe")
         if self.train.cache_features is True and self.model.head == "own":
             raise InputError("train.cache_features true needs model.head linear or probe, a head on pooled features")
+        if self.schedule.name == "cyclic":
+            self._check_cycles()
+        if self.data.weights and self.train.balance == "sampler":
+            raise InputError("train.balance sampler and data.weights both say what is drawn; take one of them")
+        if (self.probe.bag or self.probe.boost) and not idle:
+            raise InputError("probe.bag and probe.boost make a head that learns no further; set train.epochs 0")
+        if self.data.weights and idle:
+            raise InputError("a probe knows no data.weights; probe.boost weights the images by itself")
         if (self.augment.mixup or self.augment.cutmix) and self.loss.name == "map":
             raise InputError("augment.mixup and cutmix need loss.name cross_entropy or bce; map knows no mixed labels")
         if self.loss.teacher and self.train.cache_features is True:
             raise InputError("train.cache_features true goes without loss.teacher, who is to see the images")
+
+    def _check_cycles(self) -> None:
+        cycles, key = self.schedule.cycles, "train.phases.epochs" if self.train.phases else "train.epochs"
+        for epochs in self.phase_lengths:
+            _check(epochs and epochs % cycles == 0, key, epochs, f"a multiple of schedule.cycles, which is {cycles}")
+        _check(self.train.patience is None, "train.patience", self.train.patience, "null with schedule.name cyclic")
+
+    @property
+    def phase_lengths(self) -> list[int]:
+        """The epochs of each phase."""
+        return [phase.epochs for phase in self.train.phases] if self.train.phases else [self.train.epochs]
+
+    @property
+    def cycle_ends(self) -> list[int]:
+        """The epochs (from 1) with which a cycle of the last phase ends; none unless the schedule is cyclic."""
+        if self.schedule.name != "cyclic":
+            return []
+        *before, last = self.phase_lengths
+        length = last // self.schedule.cycles
+        return [sum(before) + length * cycle for cycle in range(1, self.schedule.cycles + 1)]
 
     @property
     def folder(self) -> Path:

@@ -1,6 +1,7 @@
 """How good a trained net is on images it has not seen, how sure that is, and whether another is better."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from tqdm import tqdm
 
-from cnnzoo import calibrate, inference, zoo
+from cnnzoo import calibrate, zoo
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
+from cnnzoo.fast import MANY, Sample, fast_form
 from cnnzoo.train.validation import logits
+
+Tell = Callable[[str], None]
 
 FEW_CLASSES = 12  # up to which a confusion matrix can be read
 CHANCE = 0.05  # of a difference this large between equals, from which on it passes for chance
@@ -172,17 +176,22 @@ def evaluate(
     root: str | None = None,
     crops: int = 1,
     batch_size: int = 256,
+    precision: str = "fp32",
     device: str = "auto",
+    tell: Tell = lambda line: None,
 ) -> Evaluation:
     """A run, or a net of the registry with `pretrained` weights, on images it was not trained on.
 
     `data` is a source's name or a folder; None is what the run was validated on. Of a source without validation images
     of its own, a run is judged on the share that it held out, and every image of any other source counts. Classes are
     matched by name. With 2, 10 or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs.
+    `precision` is fp32, bf16, fp16, int8 (on a CPU) or auto, see `cnnzoo.optimize`. int8 is calibrated on images that
+    the run trained on, else on those that the data has in train/; `tell` is given a line on how far it agrees.
 
-    Raises InputError where there is nothing to judge, or where the data has classes that the net does not know.
+    Raises InputError where there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
+    that the net does not know.
     """
-    judged = _judge(run_or_model, data, pretrained, root, crops, batch_size, device)
+    judged = judge(run_or_model, data, pretrained, root, crops, batch_size, precision, device, tell)
     return measure(judged.outputs, judged.targets, judged.classes, judged.temperature)
 
 
@@ -195,7 +204,9 @@ def compare_runs(
     root: str | None = None,
     crops: int = 1,
     batch_size: int = 256,
+    precision: str = "fp32",
     device: str = "auto",
+    tell: Tell = lambda line: None,
 ) -> Comparison:
     """Whether one net is better than another or just luckier, on images that neither was trained on.
 
@@ -204,7 +215,7 @@ def compare_runs(
     Raises InputError where the two are judged on different images, or know different classes.
     """
     names = (str(first), str(second))
-    judged = [_judge(name, data, pretrained, root, crops, batch_size, device) for name in names]
+    judged = [judge(name, data, pretrained, root, crops, batch_size, precision, device, tell) for name in names]
     images = [[os.path.realpath(name) for name in one.images] for one in judged]
     if set(images[0]) != set(images[1]):
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
@@ -230,8 +241,8 @@ def compare_runs(
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """What a net says of images."""
+class Judged:
+    """What a net says of N images."""
 
     outputs: np.ndarray  # (N, K)
     targets: np.ndarray  # (N,)
@@ -240,15 +251,18 @@ class _Judged:
     temperature: float | None  # None where it was fitted on these images
 
 
-def _judge(
+def judge(
     run_or_model: str | Path,
-    data: str | None,
-    pretrained: bool | str,
-    root: str | None,
-    crops: int,
-    batch_size: int,
-    device: str,
-) -> _Judged:
+    data: str | None = None,
+    pretrained: bool | str = False,
+    root: str | None = None,
+    crops: int = 1,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    device: str = "auto",
+    tell: Tell = lambda line: None,
+) -> Judged:
+    """What `evaluate` measures, of the same arguments; it raises the same errors."""
     if crops not in COUNTS:
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
@@ -265,11 +279,22 @@ def _judge(
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
     net = net.to(where)
-    fast = inference.optimize(net, "fp32") if len(part.images) >= inference.FEW else net
+
+    def beside() -> Sample:
+        """What the data has to train on, beside what is judged."""
+        pixels = np.empty(0) if is_own else sources.sample(chosen, preprocess, MANY)
+        if not len(pixels):
+            raise InputError(
+                f"int8 is calibrated on images that are not judged: those that a run trained on, or those that lie in "
+                f"train/ beside val/, and there are none for {run_or_model} on {chosen.source}; take precision fp32"
+            )
+        return pixels, f"training images of {chosen.source}"
+
+    fast = fast_form(net, preprocess, len(part.images), precision, beside, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
     outputs, targets = logits(judged, tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
     temperature = None if is_own else getattr(net, "temperature", 1.0) if crops == 1 else 1.0
-    return _Judged(outputs.numpy(), targets.numpy(), names, part.names, temperature)
+    return Judged(outputs.numpy(), targets.numpy(), names, part.names, temperature)
 
 
 def _same(data: str, source: str) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cnnzoo import checkpoint, zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.data.preprocess_graph import PreprocessGraph
+from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.errors import InputError, unknown
 
 BATCHES = (1, 2, 7)  # at which a graph is checked; a batch baked in at export is wrong at two of them
@@ -125,8 +125,9 @@ def _open(run_or_model: nn.Module | Run | str | Path, pretrained: bool | str) ->
         raise InputError(
             f"this {type(net).__name__} cannot be exported: it must be a net of cnnzoo.create, with a head"
         )
-    for head in net.entry.aux:  # of use in training only
-        setattr(net, head.partition(".")[0], None)
+    for each in [module for module in net.modules() if hasattr(module, "entry")]:  # itself, or a committee's members
+        for head in each.entry.aux:  # of use in training only
+            setattr(each, head.partition(".")[0], None)
     return net
 
 
@@ -147,8 +148,8 @@ class _Logits(nn.Module):
         self.net = net
         self.preprocessing = zoo.preprocessing(net)
         self.temperature = float(getattr(net, "temperature", 1.0))
-        side = self.preprocessing.size
-        self.shape = (self.preprocessing.channels, side, side)
+        height, width, channels = self.preprocessing.shape
+        self.shape = (channels, height, width)
         self.input = f"images (B, {', '.join(map(str, self.shape))}) float32, preprocessed"
         self.output = f"logits (B, {net.num_classes}) float32"
         self.eval()
@@ -180,7 +181,7 @@ class _Probabilities(_Logits):
 
     def __init__(self, net: nn.Module):
         super().__init__(net)
-        self.preprocess = PreprocessGraph(self.preprocessing)
+        self.preprocess = graph_of(self.preprocessing)
         channels = self.preprocessing.channels
         colours = {1: " grey", 3: " RGB"}.get(channels, "")
         self.input = f"images (B, H, W, {channels}) uint8{colours}, of any height and width"

@@ -36,6 +36,8 @@ def probe(
     *,
     classifier: str = "auto",
     views: int = 1,
+    bag: int | None = None,
+    boost: int | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -49,7 +51,10 @@ def probe(
         pretrained: its weights: True (the best known), a tag, a file or a run folder.
         classifier: logistic, knn, svm, centroid, ridge, mlp, or auto: the best of them by cross-validation.
         views: of each training image: one as evaluation sees it, the others mirrored and cropped at random.
-        seed: of the folds and the views.
+        bag: so many of the best classifier, each on a bootstrap sample of the training images, become one head, the
+            mean of their probabilities; its out-of-bag accuracy is told.
+        boost: so many of a weak classifier, each made for the mistakes of those before it, become one head by SAMME.
+        seed: of the folds, the views and the bootstrap samples.
         run: the run folder; None makes runs/<model>_<folder>_probe.
         overrides: further keys of the config, as ("--data.val_fraction=0.3",).
         tell: is given each line meant for a person.
@@ -65,6 +70,7 @@ def probe(
         seed=seed,
         run=run and str(run),
     )
+    mapping["probe"] |= {"bag": bag, "boost": boost}
     return _train(config_.read(mapping, overrides), tell, lambda: False)
 
 

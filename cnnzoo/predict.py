@@ -1,8 +1,8 @@
 """From images to class names: a bad file keeps its row and says why."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from cnnzoo import inference, tables, zoo
+from cnnzoo import tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
-from cnnzoo.data.preprocess import Preprocess, normalise
+from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
+from cnnzoo.fast import MANY, Sample, fast_form
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def predict(
     batch_size: int | None = None,
     min_confidence: float = 0.0,
     mirror: bool = False,
+    precision: str = "auto",
     device: str | None = None,
+    tell: Tell = lambda line: None,
 ) -> Predictions:
     """Class probabilities for photos.
 
@@ -96,7 +101,11 @@ def predict(
         batch_size: images to a forward pass; None is 16 on a CPU, which more do not make faster, else 128.
         min_confidence: if the most likely class is less likely than this, the image has no answer.
         mirror: whether probabilities are the mean over the image and its mirror image, at twice the time.
+        precision: auto (bf16 where the device computes in it and there are many images, else fp32), fp32, bf16, fp16 or
+            int8 (on a CPU), see `cnnzoo.optimize`. int8 is calibrated on images that the run trained on; for a bare
+            net, or where these are not at hand, on a sample of the images given, which then should be of all kinds.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+        tell: is given a line on how far int8 agrees with fp32.
 
     Returns:
         Predictions. Their probabilities are calibrated by the temperature that the run found on its validation images.
@@ -104,10 +113,10 @@ def predict(
 
     Raises:
         InputError: where there is nothing to predict on; for an array that is no picture; for a net that takes
-            neither colour nor grey images.
+            neither colour nor grey images; for a precision that device or net lack.
     """
     options = {"batch_size": batch_size, "min_confidence": min_confidence, "mirror": mirror, "device": device}
-    return join(stream(model_or_run, images, **options))
+    return join(stream(model_or_run, images, **options, precision=precision, tell=tell))
 
 
 def join(parts: Iterable[Predictions]) -> Predictions:
@@ -127,7 +136,9 @@ def stream(
     batch_size: int | None = None,
     min_confidence: float = 0.0,
     mirror: bool = False,
+    precision: str = "auto",
     device: str | None = None,
+    tell: Tell = lambda line: None,
 ) -> Iterator[Predictions]:
     """`predict` for any number of images: batch by batch, and what is yielded is all that takes memory."""
     if batch_size is not None and batch_size < 1:
@@ -142,19 +153,28 @@ def stream(
     if net is not model_or_run or device is not None:
         net = net.to(pick_device(device or "auto"))
     batch_size = batch_size or (16 if next(net.parameters()).device.type == "cpu" else 128)
-    return _stream(net, preprocess, pictures, batch_size, min_confidence, mirror)
+    return _stream(net, preprocess, pictures, batch_size, min_confidence, mirror, precision, tell)
 
 
 def _stream(
-    net: nn.Module, preprocess: Preprocess, pictures: Pictures, batch_size: int, min_confidence: float, mirror: bool
+    net: nn.Module,
+    preprocess: Preprocess | Sheet,
+    pictures: Pictures,
+    batch_size: int,
+    min_confidence: float,
+    mirror: bool,
+    precision: str,
+    tell: Tell,
 ) -> Iterator[Predictions]:
     classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
     temperature = getattr(net, "temperature", 1.0)
     device, training = next(net.parameters()).device, net.training
     net.eval()
-    fast = net if len(pictures) < inference.FEW or isinstance(net, inference.Optimized) else inference.optimize(net)
     bar = tqdm(total=len(pictures), desc="predicting", unit="image", leave=False, disable=None)
     try:
+        fast = fast_form(
+            net, preprocess, len(pictures), precision, lambda: _spread(pictures, preprocess, batch_size), tell=tell
+        )
         for batch in read_ahead(pictures, preprocess, batch_size):
             probabilities = np.full((len(batch), len(classes)), np.nan, np.float32)
             good = [place for place, picture in enumerate(batch) if not picture.error]
@@ -162,7 +182,7 @@ def _stream(
                 pixels = torch.from_numpy(np.stack([batch[place].pixels for place in good])).to(device)
                 with torch.inference_mode():
                     views = [normalise(pixels, preprocess.mean, preprocess.std)]
-                    views += [views[0].flip(3)] if mirror else []
+                    views += [preprocess.mirrored(views[0])] if mirror else []
                     likely = sum((fast(view).float() / temperature).softmax(1) for view in views) / len(views)
                 probabilities[good] = likely.cpu().numpy()
             files, errors = tuple(picture.name for picture in batch), tuple(picture.error for picture in batch)
@@ -172,6 +192,13 @@ def _stream(
     finally:
         bar.close()
         net.train(training)
+
+
+def _spread(pictures: Pictures, preprocess: Preprocess | Sheet, batch_size: int) -> Sample:
+    """Some of the pictures, evenly spread, as the net sees them."""
+    some = Pictures(islice(pictures, 0, None, -(-len(pictures) // MANY)))
+    pixels = [each.pixels for batch in read_ahead(some, preprocess, batch_size) for each in batch if not each.error]
+    return np.stack(pixels) if pixels else np.empty(0), "of the images given"
 
 
 def write(path: str | Path, parts: Iterator[Predictions], many: int = 5) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,8 @@ def train(
         Interrupted: after `should_stop` said so; the run resumes from there.
     """
     run, config, state = _open(config, resume, tell)
+    if config.ensemble is not None:
+        raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")
     with distributed.joined(config.train.device) as (team, device):
         tell = tell if team.is_first else _silent
         with run.locked() if team.is_first else nullcontext():
@@ -110,6 +112,9 @@ def _train(
             return
         if is_best:
             writer.keep_model(model.state_dict(), assemble.card(config, data, model, report))
+        if report.epoch in config.cycle_ends:
+            snapshot = run.snapshot(config.cycle_ends.index(report.epoch) + 1)
+            writer.keep_model(model.state_dict(), assemble.card(config, data, model, report), snapshot)
         writer.write_metrics(trainer.progress.history)
         log.log(trainer.progress.history)
         tell(describe(report, sum(phase.epochs for phase in trainer.phases)))
@@ -154,6 +159,8 @@ def _train(
     if writer:
         writer.close()
         finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
+        for number, epoch in enumerate(config.cycle_ends, 1):
+            finish_snapshot(run, number, epoch, config, data, device)
     team.wait()
 
 
@@ -179,6 +186,16 @@ def finish(
     top1 = (outputs.argmax(1) == targets).double().mean().item()
     last = run.metrics[-1]
     tell(f"best {top1:.2%} of {len(targets):,} held-out images right, last {last['val_top1']:.2%}{report}")
+
+
+def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dataset, device: torch.device) -> None:
+    """Beside a snapshot's weights, what makes it a run folder, so that it predicts and joins a committee."""
+    snapshot = run.snapshot(number)
+    snapshot.write("config.yaml", config_.dump(replace(config, run=str(snapshot.path))))
+    for name in ("split.json", "environment.json"):
+        snapshot.write(name, (run.path / name).read_bytes())
+    snapshot.write_metrics(report for report in run.metrics if report["epoch"] == epoch)
+    finish(snapshot, data, device, _silent, with_report=False)
 
 
 def write_report(run: Run, data: Dataset | None = None) -> Path:
@@ -210,10 +227,8 @@ def _open(
         return Run.new(given.folder), given, None
     run = Run.open(resume)
     own = config_.read(run.config_file)
-    if given is not None and (changed := _differences(given, own)):
-        raise InputError(
-            f"{run.path} was begun with another config: {changed}; resume it as it was, or start a new run by --run"
-        )
+    if given is not None:
+        check_same(run, own, given)
     if not run.state_file.exists() and not run.state_before.exists():
         tell(f"{run.path} holds no checkpoint yet, so it starts from the beginning")
         return run, given or own, None
@@ -221,6 +236,14 @@ def _open(
     if wrong:
         tell(wrong)
     return run, given or own, state
+
+
+def check_same(run: Run, own: Config, given: Config) -> None:
+    """Raises InputError where a config would make another run than the one that is there, whose own is `own`."""
+    if changed := _differences(given, own):
+        raise InputError(
+            f"{run.path} was begun with another config: {changed}; resume it as it was, or start a new run by --run"
+        )
 
 
 def _differences(given: Config, own: Config) -> str:
@@ -231,7 +254,7 @@ def _differences(given: Config, own: Config) -> str:
         {
             f"{section}.{key}": value
             for section, values in asdict(c).items()
-            if section != "run"
+            if section not in ("run", "ensemble")
             for key, value in values.items()
         }
         for c in (given, own)

@@ -15,10 +15,11 @@ import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import config, registry
 from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
-from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.data.preprocess import Preprocess, together
 from cnnzoo.errors import InputError, unknown
-from cnnzoo.models import _heads
+from cnnzoo.models import _heads, _rules
 from cnnzoo.models._base import FeatureMaps
+from cnnzoo.models._committee import Committee, Seat
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import fetch, table
 from cnnzoo.weights.load import load_into, sizes, to_our_names, unwrap
@@ -203,7 +204,8 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path) -> Preproces
 
 def load(run_or_file: str | Path | Run) -> nn.Module:
     """The net of a run folder, or of a model.safetensors that one left, in eval mode, with `.classes`,
-    `.preprocessing` and `.temperature`: softmax(logits / temperature) is calibrated (1.0 where none was fitted).
+    `.preprocessing` and `.temperature`: softmax(logits / temperature) is calibrated (1.0 where none was fitted), and
+    `.run`, the folder's Run; None for a file that lies elsewhere.
     """
     path = run_or_file.path if isinstance(run_or_file, Run) else Path(run_or_file).expanduser()
     if path.is_dir():
@@ -215,9 +217,48 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
         raise InputError(
             f"{path} does not say which net it is; build that by cnnzoo.create(NAME, pretrained={str(path)!r})"
         )
-    options = {key: card[key] for key in ("num_classes", "in_chans", "drop_rate")}
-    net = create(card["name"], path, **options, **card["args"]).eval()
+    net = of_card(card, read_safetensors(path), str(path))
+    net.run = Run(path.parent) if (path.parent / "split.json").exists() else None
+    return net
+
+
+def of_card(card: dict, state: dict[str, Tensor], where: str) -> nn.Module:
+    """The net that the header of a model.safetensors describes, with the values of its tensors, as `load` gives it.
+
+    `where` they come from is said in messages.
+    """
+    if "members" in card:
+        net = _committee(card, state, where)
+    else:
+        options = {key: card[key] for key in ("num_classes", "in_chans", "drop_rate") if card[key] is not None}
+        source = _Source(where, lambda: state, card)
+        net = _with_weights(registry.lookup(card["name"]), {**options, **card["args"]}, source)
+        _materialise(net)
     net.temperature = float(card.get("temperature", 1.0))
+    return net.eval()
+
+
+def _committee(card: dict, state: dict[str, Tensor], where: str) -> Committee:
+    """Member i has the tensors "members.i.…", its rule "rule.…"."""
+
+    def own(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+    cards, classes = card["members"], tuple(card["classes"])
+    nets = [of_card(each, own(f"members.{i}."), f"{where}, member {i}") for i, each in enumerate(cards)]
+    seen = [preprocessing(net) for net in nets]
+    sheet, tops = together(seen)
+    outputs = [tuple(each["classes"].index(name) for name in classes) for each in cards]
+    seats = [
+        Seat(top, one.shape, one.mean, one.std, net.temperature, places)
+        for top, one, net, places in zip(tops, seen, nets, outputs, strict=True)
+    ]
+    rule = _rules.build(card["rule"], len(nets), len(classes))
+    rule.load_state_dict(own("rule."))
+    height, width, channels = sheet.shape
+    net = Committee(nets, seats, rule, (channels, height, width))
+    net.preprocessing, net.classes = sheet, classes
+    net.entry = Entry(card["name"], Committee, input_size=net.image_shape, num_classes=len(classes))
     return net
 
 

@@ -163,7 +163,7 @@ def test_names_of_functions_stay_functions_when_their_rooms_are_imported():
 def test_the_readme_names_only_commands_and_configs_that_exist():
     root = Path(__file__).parent.parent
     readme = (root / "README.md").read_text()
-    assert set(re.findall(r"^\$ cnnzoo (\w+)", readme, re.MULTILINE)) == set(COMMANDS)
+    assert set(re.findall(r"^\$ cnnzoo (\w[\w-]*)", readme, re.MULTILINE)) == set(COMMANDS)
     for name in re.findall(r"configs/\w+\.yaml", readme):
         assert (root / name).exists()
 

@@ -15,32 +15,38 @@ MAY_IMPORT = {
     "config": set(),
     "models": {"registry"},
     "weights": {"registry", "models"},
-    "data": {"config"},
+    "data": {"config", "resampling"},
     "train": {"config"},
     "checkpoint": set(),
     "calibrate": set(),
+    "resampling": set(),
     "tables": set(),
     "zoo": {"registry", "config", "models", "weights", "data", "checkpoint"},
     "receptive_field": set(),
     "summary": {"registry", "config", "data", "checkpoint", "zoo", "receptive_field"},
     "claims": {"registry", "zoo", "weights", "summary"},
-    "compare": {"checkpoint", "zoo", "weights", "summary", "claims"},
-    "predict": {"registry", "config", "data", "checkpoint", "zoo", "inference", "tables"},
-    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"} | {"inference"},
+    "figures": {"checkpoint"},
+    "compare": {"figures", "zoo", "weights", "summary", "claims"},
+    "predict": {"registry", "config", "data", "checkpoint", "zoo", "fast", "tables"},
+    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"} | {"fast"},
     "export": {"registry", "config", "data", "checkpoint", "zoo"},
     "report": {"registry", "config", "data", "checkpoint", "evaluate", "calibrate"},
     "inference": {"quantize"},
+    "fast": {"config", "data", "inference"},
     "quantize": set(),
     "loggers": {"checkpoint"},
     "profiling": {"registry", "config", "data", "train", "checkpoint", "assemble"},
-    "benchmark": {"config", "data", "train", "checkpoint", "zoo", "inference", "quantize"},
-    "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"},
+    "benchmark": {"config", "data", "train", "checkpoint", "zoo", "inference", "quantize", "learn"},
+    "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}
+    | {"calibrate", "resampling"},
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
     "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "evaluate", "report", "assemble"}
     | {"calibrate", "loggers"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
+    "ensemble": {"registry", "config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
+    | {"figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run", "folds"},
     "cli": {
         "config",
         "run",
@@ -54,7 +60,7 @@ MAY_IMPORT = {
         "summary",
         "claims",
     }
-    | {"tables", "transfer", "profiling", "benchmark"},
+    | {"tables", "transfer", "profiling", "benchmark", "ensemble"},
 }
 
 

@@ -92,6 +92,13 @@ def test_a_report_has_a_line_for_every_epoch():
     assert reports[0][1]
 
 
+def test_a_report_tells_the_rate_of_its_last_step():
+    told = []
+    cyclic = ScheduleConfig(name="cyclic", cycles=3)
+    make(schedule=cyclic, on_epoch=lambda report, is_best: told.append(report.lr)).fit()
+    assert told == pytest.approx([0.1 * 0.5 * (1 + math.cos(math.pi * 9 / 10))] * 3)
+
+
 def test_twice_the_same_run_gives_the_same_weights():
     first, second = make(), make()
     first.fit()
@@ -108,6 +115,7 @@ def test_twice_the_same_run_gives_the_same_weights():
         {"schedule": ScheduleConfig(name="one_cycle")},
         {"schedule": ScheduleConfig(name="cosine", warmup_epochs=1.5)},
         {"schedule": ScheduleConfig(name="plateau", warmup_epochs=1, patience=0)},
+        {"schedule": ScheduleConfig(name="cyclic", cycles=3)},
         {"optimizer": OptimConfig(name="adamw", lr=0.01), "accumulate": 3, "clip_norm": 1.0},
         {"ema": 0.9},
         {
@@ -115,7 +123,7 @@ def test_twice_the_same_run_gives_the_same_weights():
             "schedule": ScheduleConfig(name="one_cycle"),
         },
     ],
-    ids=["constant", "one_cycle", "cosine", "plateau", "adamw", "ema", "phases"],
+    ids=["constant", "one_cycle", "cosine", "plateau", "cyclic", "adamw", "ema", "phases"],
 )
 def test_stopped_after_any_step_and_resumed_it_ends_in_the_same_weights(stop_at, options):
     whole = make(**options)
@@ -278,6 +286,12 @@ def test_multi_step_lowers_at_milestones_warm_up_or_not():
 def test_cosine_falls_from_the_rate_to_its_end():
     seen = rates(ScheduleConfig(name="cosine"))
     assert seen == pytest.approx([0.5 * (1 + math.cos(math.pi * t / 20)) for t in range(20)])
+
+
+def test_cyclic_is_equation_2_of_snapshot_ensembles():
+    seen = rates(ScheduleConfig(name="cyclic", cycles=2), epochs=4, steps=5)
+    length = math.ceil(20 / 2)
+    assert seen == pytest.approx([0.5 * (math.cos(math.pi * ((t - 1) % length) / length) + 1) for t in range(1, 21)])
 
 
 def test_polynomial():

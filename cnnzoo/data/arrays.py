@@ -78,6 +78,30 @@ class ArrayImages:
         return batch
 
 
+class Chosen:
+    """Some of other images, each perhaps several times."""
+
+    def __init__(self, images: Images, places: np.ndarray):
+        self.images, self.places = images, places
+        self.shape = (len(places), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        return self.images.take(self.places[indices])
+
+    def take_parts(self, indices: np.ndarray, parts: Parts) -> np.ndarray:
+        return self.images.take_parts(self.places[indices], parts)
+
+
+def choose(images: Images, places: np.ndarray) -> Images:
+    """The images at `places`: a copy of those that are in memory, which later need no looking up."""
+    if isinstance(images, ArrayImages) and not isinstance(images.pixels, np.memmap):
+        return ArrayImages(images.pixels[places])
+    return Chosen(images, places)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """How an image file becomes a square: see `preprocess.fit`."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnzoo.data.arrays import ArrayImages, Images, Unreadable
 from cnnzoo.data.augment import Augment, Mix, Windows
+from cnnzoo.data.courier import Courier, to_device
 from cnnzoo.data.draws import Draws, Share
 from cnnzoo.data.parts import Parts
 from cnnzoo.data.preprocess import normalise
@@ -21,8 +22,9 @@ WINDOWS_IN_MEMORY = 1 << 30  # bytes that the padded and mirrored copy of a whol
 class TrainBatches:
     """Shuffled, augmented batches of one size; a remainder waits for the next epoch's shuffle.
 
-    `balanced` draws every class equally often. With mixup, labels are shares of the `classes`. Several processes each
-    get their `share` of every batch, with what would have happened to these images in one process.
+    `balanced` draws every class equally often, `weights` `(N,)` each image in proportion. With mixup, labels are shares
+    of the `classes`. Several processes each get their `share` of every batch, with what would have happened to these
+    images in one process.
 
     An image that can no longer be read gives its place to another of the same batch; `problems` has a line for each.
     """
@@ -38,9 +40,10 @@ class TrainBatches:
         classes: int | None = None,
         balanced: bool = False,
         share: Share | None = None,
+        weights: np.ndarray | None = None,
     ):
         self.images, self.labels = images, labels
-        self.balanced, self.share = balanced, share or Share()
+        self.balanced, self.share, self.weights = balanced, share or Share(), weights
         self.batch_size = min(batch_size, len(images))
         self.augment = augment
         self.seed = seed
@@ -68,19 +71,21 @@ class TrainBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's batches from step `start` on: `(B, C, H, W)` float32 and `(B,)` int64, on the device."""
-        order = shuffled(self.labels, self.balanced, self.seed, epoch)
-        steps = (self._gather(order, epoch, step) for step in range(start, len(self)))
+        order = shuffled(self.labels, self.balanced, self.seed, epoch, self.weights)
+        gathered = (self._gather(order, epoch, step) for step in range(start, len(self)))
+        courier = Courier(self.device)
+        steps = ((courier.send(pixels, labels), draws) for pixels, labels, draws in gathered)
         if self._windows is None:
             steps = _ahead(steps)  # decode or read the next batch while the net works on this one
         augment = self.augment.at(epoch)
-        for pixels, labels, draws in steps:
-            pixels, labels = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in (pixels, labels))
+        for sent, draws in steps:
+            pixels, labels = courier.receive(sent)
             images = augment(pixels, draws)
             yield self.mix(images, labels, draws) if self.mix else (images, labels)
 
     def pixels(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same batches as uint8, `(B, H, W, C)`, after flip and padded crop and before all else."""
-        order = shuffled(self.labels, self.balanced, self.seed, epoch)
+        order = shuffled(self.labels, self.balanced, self.seed, epoch, self.weights)
         for step in range(start, len(self)):
             pixels, labels, _ = self._gather(order, epoch, step)
             yield pixels, labels
@@ -120,13 +125,18 @@ def _note(problems: list[str], gap: Unreadable, remedy: str) -> None:
     problems += [line for problem in gap.problems.values() if (line := f"{problem}; {remedy}") not in problems]
 
 
-def shuffled(labels: np.ndarray, balanced: bool, seed: int, epoch: int) -> np.ndarray:
-    """The epoch's order of all images; if `balanced`, as many draws of images, every class equally likely."""
+def shuffled(
+    labels: np.ndarray, balanced: bool, seed: int, epoch: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """The epoch's order of all images; if `balanced`, as many draws of images, every class equally likely; with
+    `weights` `(N,)`, every image in proportion to its own.
+    """
     rng = np.random.default_rng((0, seed, epoch))
-    if not balanced:
+    if balanced:
+        weights = 1 / np.bincount(labels)[labels]
+    if weights is None:
         return rng.permutation(len(labels))
-    share = 1 / np.bincount(labels)[labels]
-    return rng.choice(len(labels), len(labels), p=share / share.sum())
+    return rng.choice(len(labels), len(labels), p=weights / weights.sum())
 
 
 class FeatureBatches:
@@ -144,8 +154,9 @@ class FeatureBatches:
         device: torch.device | str = "cpu",
         balanced: bool = False,
         share: Share | None = None,
+        weights: np.ndarray | None = None,
     ):
-        self.share = share or Share()
+        self.share, self.weights = share or Share(), weights
         self.vectors = torch.from_numpy(vectors).to(device)
         self.labels = labels
         self.batch_size = min(batch_size, len(labels))
@@ -157,13 +168,13 @@ class FeatureBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's batches from step `start` on: `(B, D)` float32 and `(B,)` int64, on the device."""
-        order = shuffled(self.labels, self.balanced, self.seed, epoch)
+        order = shuffled(self.labels, self.balanced, self.seed, epoch, self.weights)
         view = np.random.default_rng((1, self.seed, epoch)).integers(self.vectors.shape[1], size=len(order))
         device = self.vectors.device
         for step in range(start, len(self)):
             places = self.share.own(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
-            chosen = torch.from_numpy(order[places]).to(device), torch.from_numpy(view[places]).to(device)
-            yield self.vectors[chosen], torch.from_numpy(self.labels[order[places]]).to(device)
+            chosen = to_device(order[places], device), to_device(view[places], device)
+            yield self.vectors[chosen], to_device(self.labels[order[places]], device)
 
 
 class EvalBatches:
@@ -196,11 +207,11 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """`(B, C, H, W)` float32 and `(B,)` int64, on the device."""
-        batches = map(self._read, range(0, len(self._own), self.batch_size))
+        courier = Courier(self.device)
+        batches = (courier.send(*self._read(start)) for start in range(0, len(self._own), self.batch_size))
         if not isinstance(self.images, ArrayImages):
             batches = _ahead(batches)
-        for pixels, labels in batches:
-            pixels, labels = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in (pixels, labels))
+        for pixels, labels in map(courier.receive, batches):
             yield normalise(pixels.flatten(0, -4), self.mean, self.std), labels
 
     def _read(self, start: int) -> tuple[np.ndarray, np.ndarray]:

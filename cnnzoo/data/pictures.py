@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, as_image, opened, upright
+from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, opened, upright
 from cnnzoo.errors import InputError
 
 THREADS = 8  # that decode, at most: more wait for Python, and each keeps memory for the largest image it has seen
@@ -87,12 +87,12 @@ class Picture:
     """What became of one image."""
 
     name: str
-    pixels: np.ndarray | None = None  # (size, size, C) uint8
+    pixels: np.ndarray | None = None  # (H, W, C) uint8, as the net's preprocessing has them
     error: str = ""  # what is wrong with it, and then there are no pixels
     upscaled: bool = False  # it has fewer pixels than the net takes
 
 
-def read_ahead(pictures: Pictures, preprocess: Preprocess, batch_size: int) -> Iterator[list[Picture]]:
+def read_ahead(pictures: Pictures, preprocess: Preprocess | Sheet, batch_size: int) -> Iterator[list[Picture]]:
     """Every picture in order, `batch_size` at a time, and one empty list where there is none.
 
     Threads decode the next batch while the caller works on this one. Only the crops are kept, and large images wait for
@@ -116,7 +116,7 @@ def read_ahead(pictures: Pictures, preprocess: Preprocess, batch_size: int) -> I
 class _Reader:
     """From a picture to what the net sees of it."""
 
-    def __init__(self, preprocess: Preprocess):
+    def __init__(self, preprocess: Preprocess | Sheet):
         self.preprocess = preprocess
         self.at_least = max(3 * preprocess.resize, 512)  # below a megapixel, decoding in full takes no time
         self.room = Room(AT_ONCE)
@@ -135,8 +135,7 @@ class _Reader:
             return Picture(name, error=str(error))
 
     def _fitted(self, name: str, image: Image.Image) -> Picture:
-        wanted = min(self.preprocess.size, self.preprocess.resize)
-        return Picture(name, self.preprocess.pixels(image), upscaled=min(image.size) < wanted)
+        return Picture(name, self.preprocess.pixels(image), upscaled=min(image.size) < self.preprocess.least)
 
 
 class Room:

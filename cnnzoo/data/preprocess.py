@@ -8,7 +8,7 @@ import io
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnzoo.data import jpeg
+from cnnzoo.data.courier import to_device
 from cnnzoo.errors import InputError
 
 # What a folder of photos may hold; other files in it are not images.
@@ -211,6 +212,16 @@ class Preprocess:
     def channels(self) -> int:
         return len(self.mean)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of `pixels`: height, width, channels."""
+        return (self.size, self.size, self.channels)
+
+    @property
+    def least(self) -> int:
+        """The shorter side of the smallest image that is not scaled up."""
+        return min(self.size, self.resize)
+
     def __call__(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> Tensor:
         """A PIL image, a file, or a uint8 array (H, W), (H, W, C) or tensor (C, H, W), to `(C, size, size)` float32."""
         return normalise(torch.tensor(self.pixels(image))[None], self.mean, self.std)[0]
@@ -218,6 +229,14 @@ class Preprocess:
     def pixels(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> np.ndarray:
         """The same without the normalisation: `(size, size, C)` uint8."""
         return fit(as_image(image, self.channels), self.resize, self.size, self.interpolation, self.squash)
+
+    def mirrored(self, batch: Tensor) -> Tensor:
+        """What the mirror images would give: `(B, C, H, W)` to the same."""
+        return batch.flip(3)
+
+    def bare(self) -> "Preprocess":
+        """The same without normalisation, but for the scale 0..1."""
+        return replace(self, mean=(0.0,) * self.channels, std=(1.0,) * self.channels)
 
     def with_channels(self, channels: int) -> "Preprocess":
         """The same for images of so many channels: grey ones get the mean of the colours' figures."""
@@ -232,6 +251,100 @@ class Preprocess:
     @classmethod
     def from_dict(cls, values: dict) -> "Preprocess":
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What several nets see of one image, in one array: their views below each other, each from the left edge on.
+
+    A view of fewer channels than others has them all alike. Nothing is normalised, but for the scale 0..1: each net
+    does that by itself. A sheet stands wherever a `Preprocess` does in prediction and evaluation.
+    """
+
+    views: "tuple[Preprocess | Sheet, ...]"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of `pixels`: height, width, channels."""
+        heights, widths, channels = zip(*(view.shape for view in self.views), strict=True)
+        return (sum(heights), max(widths), max(channels))
+
+    @property
+    def tops(self) -> list[int]:
+        """The row in which each view begins."""
+        return [sum(view.shape[0] for view in self.views[:place]) for place in range(len(self.views))]
+
+    @property
+    def channels(self) -> int:
+        return self.shape[2]
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        return (0.0,) * self.channels
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return (1.0,) * self.channels
+
+    @property
+    def resize(self) -> int:
+        """The longest of the views'."""
+        return max(view.resize for view in self.views)
+
+    @property
+    def least(self) -> int:
+        """The shorter side of the smallest image that no view scales up."""
+        return max(view.least for view in self.views)
+
+    def __call__(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> Tensor:
+        """A picture, as a `Preprocess` takes it, to `(C, H, W)` float32."""
+        return normalise(torch.tensor(self.pixels(image))[None], self.mean, self.std)[0]
+
+    def pixels(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> np.ndarray:
+        """The same without the scaling: `(H, W, C)` uint8."""
+        return self._laid_out(lambda view: view.pixels(image))
+
+    fit = pixels  # as `arrays.Geometry` calls it
+
+    def read(self, file: str | Path | Stored) -> np.ndarray:
+        """The same of a file. Raises InputError if it cannot be read."""
+        content = read(Path(file) if isinstance(file, str) else file)
+        return self._laid_out(lambda view: view.pixels(decode_content(content, view.channels)))
+
+    def _laid_out(self, make: "Callable[[Preprocess | Sheet], np.ndarray]") -> np.ndarray:
+        sheet = np.zeros(self.shape, np.uint8)
+        for view, top in zip(self.views, self.tops, strict=True):
+            height, width, _ = view.shape
+            sheet[top : top + height, :width] = make(view)  # one channel spreads over all
+        return sheet
+
+    def mirrored(self, batch: Tensor) -> Tensor:
+        """What the mirror images would give: `(B, C, H, W)` to the same."""
+        mirrored = batch.clone()
+        for view, top in zip(self.views, self.tops, strict=True):
+            height, width, _ = view.shape
+            place = (..., slice(top, top + height), slice(width))
+            mirrored[place] = view.mirrored(batch[place])
+        return mirrored
+
+    def bare(self) -> "Sheet":
+        return self
+
+    def to_dict(self) -> dict:
+        return {"views": [view.to_dict() for view in self.views]}
+
+
+def together(seen: Iterable[Preprocess | Sheet]) -> tuple[Preprocess | Sheet, list[int]]:
+    """One preprocessing for nets that each want their own, and in which row of it each finds its view.
+
+    Nets that want the same but for normalisation share a view; where all do, there is no need of a sheet.
+    """
+    bare = [each.bare() for each in seen]
+    views = tuple(dict.fromkeys(bare))
+    if len(views) == 1:
+        return views[0], [0] * len(bare)
+    sheet = Sheet(views)
+    return sheet, [sheet.tops[views.index(each)] for each in bare]
 
 
 def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: int) -> Image.Image:
@@ -302,7 +415,7 @@ def normalise(batch: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) ->
     """`(B, H, W, C)` uint8 or float on the scale 0..255 to `(B, C, H, W)` float32 in channels-last memory."""
     count, height, width, _ = batch.shape
     # A whole row at a time: broadcasting over 3 channels instead is six times slower on a CPU.
-    scale = torch.tensor([1 / (255 * s) for s in std], device=batch.device).repeat(width)
-    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=batch.device).repeat(width)
+    figures = np.array([[1 / (255 * s), -m / s] for m, s in zip(mean, std, strict=True)], np.float32)
+    scale, offset = to_device(np.tile(figures, (width, 1)).T.copy(), batch.device)
     rows = batch.reshape(count, height, -1).to(torch.float32, copy=True)
     return rows.mul_(scale).add_(offset).view(batch.shape).permute(0, 3, 1, 2)

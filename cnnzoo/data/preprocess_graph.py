@@ -8,9 +8,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
-from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.errors import InputError
 
 _BITS = 22  # of a weight, as PIL rounds it for 8-bit images (libImaging/Resample.c)
@@ -59,6 +59,37 @@ class PreprocessGraph(nn.Module):
         weights = weights * ((to >= 0) & (to < scaled)).double()
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
         return (weights * 2**_BITS + 0.5).floor() / 2**_BITS
+
+
+class SheetGraph(nn.Module):
+    """Images `(B, H, W, C)` uint8 to the views `(B, C, …, …)` float32 of a `Sheet`, each as `PreprocessGraph` has it.
+
+    A grey view of colours is made as PIL makes it, to the bit.
+    """
+
+    def __init__(self, sheet: Sheet):
+        super().__init__()
+        _, self.width, self.channels = sheet.shape
+        self.views = nn.ModuleList(graph_of(view.bare()) for view in sheet.views)
+        self.is_grey = [view.channels < sheet.channels for view in sheet.views]
+
+    def forward(self, images: Tensor) -> Tensor:
+        views = []
+        for graph, is_grey in zip(self.views, self.is_grey, strict=True):
+            view = graph(_grey(images)).repeat(1, self.channels, 1, 1) if is_grey else graph(images)
+            views.append(pad(view, (0, self.width - view.shape[3])))
+        return torch.cat(views, 2)
+
+
+def graph_of(preprocess: Preprocess | Sheet) -> nn.Module:
+    """Raises InputError where the interpolation cannot be part of a graph."""
+    return SheetGraph(preprocess) if isinstance(preprocess, Sheet) else PreprocessGraph(preprocess)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """`(B, H, W, 3)` to `(B, H, W, 1)`, by PIL's whole numbers (libImaging/Convert.c), which a float32 holds."""
+    red, green, blue = images.float().unbind(3)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536).floor()[:, :, :, None]
 
 
 def _weigh(x: Tensor, weights: Tensor) -> Tensor:

@@ -4,9 +4,12 @@ Named sets come through torchvision's own classes, which use the files already i
 may also be a folder of photos, tar shards (`shards`) or a data set of Hugging Face's (`hugging_face`).
 """
 
+import hashlib
+import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +18,12 @@ from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import hugging_face, shards
-from cnnzoo.data.arrays import ArrayImages, File, Geometry, Images, cache_folder, decode_files
+from cnnzoo.data.arrays import ArrayImages, File, Geometry, Images, cache_folder, choose, decode_files, stamp
 from cnnzoo.data.crops import Crops
 from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, Found, Part, photos
-from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, as_image, centre
+from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, centre
 from cnnzoo.errors import InputError, near
+from cnnzoo.resampling import bootstrap
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,14 @@ class Split:
     images: Images
     labels: np.ndarray  # (N,) int64
     names: tuple[str, ...]  # each image's file, or its place in a named set
+    weights: np.ndarray | None = None  # (N,) how often each is drawn beside the others; None: each once an epoch
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def choose(self, places: np.ndarray) -> "Split":
+        """The images at `places`, each perhaps several times."""
+        return Split(choose(self.images, places), self.labels[places], tuple(self.names[i] for i in places))
 
 
 @dataclass(frozen=True)
@@ -134,11 +143,18 @@ def _ready(
     for part, name in ((train, "train"), (val, "validation")):
         if not len(part):
             raise InputError(f"{config.source} has no {name} images that can be read")
+    if config.bag is not None:
+        drawn = bootstrap(train.labels, (config.split_seed, config.bag))
+        many, of = len(np.unique(drawn)), len(train)
+        notes += (f"bootstrap sample {config.bag}: {many:,} of the {of:,} images to train on are in it, some repeated",)
+        train = train.choose(drawn)
+    if config.weights is not None:
+        train = replace(train, weights=_weights(Path(config.weights).expanduser(), train.names))
     return Dataset(config.source, found.classes, train, val, preprocess, notes, cache_folder(found.home))
 
 
 def held_out(
-    config: DataConfig, preprocess: Preprocess, split: bool, crops: int = 1
+    config: DataConfig, preprocess: Preprocess | Sheet, split: bool, crops: int = 1
 ) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
     """The images to judge a trained net on, their classes, and notes.
 
@@ -148,11 +164,54 @@ def held_out(
     found = _find(config)
     if found.val is None and split:
         found = _split(found, config)
-    geometry = _geometry(preprocess, preprocess.size) if crops == 1 else Crops(preprocess, crops)
+    if crops > 1 and isinstance(preprocess, Sheet):
+        raise InputError(f"a committee whose members see images in different sizes is judged on 1 crop, not on {crops}")
+    geometry = _as_judged(preprocess) if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
     part, bad = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
     notes = found.notes + ((_tell_bad(bad, config.bad_files),) if bad else ())
     return part, found.classes, notes
+
+
+def has_held_out(config: DataConfig) -> bool:
+    """Whether a source has validation images of its own."""
+    return _find(config).val is not None
+
+
+def fingerprint(config: DataConfig) -> str:
+    """Changes with any image of a source and any label, and with what is held out."""
+    found = _find(config)
+    split = (config.val_fraction, config.split_seed, config.folds, config.fold)
+    digest = hashlib.sha256(repr((config.source, found.classes, split)).encode())
+    for part in filter(None, (found.train, found.val)):
+        digest.update(np.ascontiguousarray(part.labels))
+        for image in [part.images] if isinstance(part.images, np.ndarray) else part.images:
+            digest.update(stamp(image).encode() if isinstance(image, File) else np.ascontiguousarray(image))
+    return digest.hexdigest()
+
+
+def sample(
+    config: DataConfig, preprocess: Preprocess | Sheet, many: int, names: Collection[str] | None = None, seed: int = 0
+) -> np.ndarray:
+    """`many` training images (all where there are fewer), drawn by `seed`, as evaluation sees them: `(many, size, size,
+    C)` uint8.
+
+    They are among `names`; None: all that the source has beside validation images of its own, which is none where it
+    has not. Files that cannot be read are passed over.
+    """
+    found = _find(config)
+    if names is None:
+        allowed = np.arange(0 if found.val is None else len(found.train.labels))
+    else:
+        names = set(names)
+        allowed = np.flatnonzero([name in names for name in found.train.names])
+    geometry, pixels = _as_judged(preprocess), []
+    for place in np.sort(np.random.default_rng(seed).permutation(allowed)[:many]):
+        image = found.train.images[place]
+        with suppress(InputError):
+            stored = isinstance(image, File)
+            pixels.append(geometry.read(image) if stored else geometry.fit(as_image(image, geometry.channels)))
+    return np.stack(pixels) if pixels else np.empty((0, *geometry.shape), np.uint8)
 
 
 def _find(config: DataConfig) -> Found:
@@ -354,6 +413,21 @@ def _split(found: Found, config: DataConfig, keep_lone: bool = False) -> Found:
     return replace(found, train=part.choose(np.flatnonzero(~held_out)), val=part.choose(np.flatnonzero(held_out)))
 
 
+def _weights(file: Path, names: Sequence[str]) -> np.ndarray:
+    """`(N,)` float64 from a file that has a number for each image's name."""
+    try:
+        told = json.loads(file.read_text())
+        weights = np.array([told[name] for name in names], dtype=np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        why = getattr(error, "strerror", None) or "it is no JSON of names and numbers"
+        raise InputError(f"data.weights {file} cannot be read: {why}") from None
+    except KeyError as error:
+        raise InputError(f"data.weights {file} has no number for {error.args[0]}, which is trained on") from None
+    if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):
+        raise InputError(f"data.weights {file} has numbers that are negative, not finite, or all 0")
+    return weights
+
+
 def _preprocess(
     config: DataConfig, found: Found, input_size: int, channels: int, trained: Preprocess | None
 ) -> Preprocess:
@@ -386,6 +460,11 @@ def _geometry(preprocess: Preprocess, canvas: int) -> Geometry:
     return Geometry(p.channels, p.resize, canvas, p.interpolation, p.squash)
 
 
+def _as_judged(preprocess: Preprocess | Sheet) -> Geometry | Sheet:
+    """What a trained net sees of an image."""
+    return preprocess if isinstance(preprocess, Sheet) else _geometry(preprocess, preprocess.size)
+
+
 def _training_geometry(preprocess: Preprocess, augment: AugmentConfig) -> Geometry:
     """What is kept of a training image: all that random parts are cut from; else what evaluation sees."""
     if augment.crop == "resized":
@@ -397,7 +476,7 @@ def _training_geometry(preprocess: Preprocess, augment: AugmentConfig) -> Geomet
 
 
 def _read(
-    part: Part, cache: Path, config: DataConfig, geometry: Geometry | Crops, what: str
+    part: Part, cache: Path, config: DataConfig, geometry: Geometry | Crops | Sheet, what: str
 ) -> tuple[Split, dict[File, str]]:
     if isinstance(part.images, np.ndarray):
         return Split(ArrayImages(_scale(part.images, geometry)), part.labels, part.names), {}
@@ -409,7 +488,7 @@ def _read(
     return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad
 
 
-def _scale(pixels: np.ndarray, geometry: Geometry | Crops) -> np.ndarray:
+def _scale(pixels: np.ndarray, geometry: Geometry | Crops | Sheet) -> np.ndarray:
     """`(N, H, W, C)` of one size to what `geometry` makes of each, pixel for pixel as files of them would be read."""
     plain = isinstance(geometry, Geometry) and pixels.shape[3] == geometry.channels
     if plain and pixels.shape[1] == pixels.shape[2] == geometry.resize:
@@ -417,7 +496,7 @@ def _scale(pixels: np.ndarray, geometry: Geometry | Crops) -> np.ndarray:
     return np.stack([geometry.fit(as_image(image, geometry.channels)) for image in pixels])
 
 
-def _fit_each(part: Part, geometry: Geometry | Crops) -> np.ndarray:
+def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:
     """What `geometry` makes of pictures of any kinds and sizes."""
     pixels = []
     for image, name in zip(part.images, part.names, strict=True):

@@ -1,11 +1,12 @@
 """Heads that a net can be given in place of its own. Each maps `(B, num_features)` to logits `(B, num_classes)`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from cnnzoo.errors import unknown
+from cnnzoo.models import _rules  # which knows heads too, for a committee may answer through one
 
 
 class MLP(nn.Sequential):
@@ -46,7 +47,37 @@ class Neighbours(nn.Module):
         return shares.clamp(min=self.SMALLEST).log()
 
 
-KINDS = {"linear": nn.Linear, "mlp": MLP, "neighbours": Neighbours}
+class Committee(nn.Module):
+    """Several heads that see the same vector, and a rule (see `_rules`) that makes one answer of theirs.
+
+    Args:
+        in_features: length of the vector.
+        num_classes: K.
+        heads: M of them, as `describe` describes them.
+        rule: as `_rules.describe` does.
+        temperature: at which the heads' probabilities are calibrated.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        heads: Sequence[Mapping],
+        rule: Mapping,
+        temperature: float = 1.0,
+    ):
+        super().__init__()
+        self.in_features, self.out_features, self.temperature = in_features, num_classes, temperature
+        self.heads = nn.ModuleList(build(head, in_features) for head in heads)
+        with torch.device("cpu"):  # what the rule knows lies in no file of weights, and so must be there at once
+            self.rule = _rules.build(rule, len(heads), num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        said = torch.stack([head(x).float() / self.temperature for head in self.heads])
+        return self.rule(said.log_softmax(2))  # (M, B, K) to (B, K)
+
+
+KINDS = {"linear": nn.Linear, "mlp": MLP, "neighbours": Neighbours, "committee": Committee}
 
 
 def build(spec: Mapping, in_features: int) -> nn.Module:
@@ -67,5 +98,10 @@ def describe(head: nn.Module) -> dict:
     sizes = {
         "mlp": lambda: {"hidden": head[0].out_features},
         "neighbours": lambda: {"rows": len(head.labels), "k": head.k},
+        "committee": lambda: {
+            "heads": [describe(each) for each in head.heads],
+            "rule": _rules.describe(head.rule),
+            "temperature": head.temperature,
+        },
     }
     return {"kind": kind, "num_classes": head.out_features, **sizes.get(kind, dict)()}

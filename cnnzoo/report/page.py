@@ -46,12 +46,12 @@ def render(run: Run, classes: Sequence[str], images: Images) -> str:
         "top-5": f"{result.top5:.2%}",
         "loss": f"{result.loss:.4f}",
         "images judged": f"{result.count:,}",
-        "best epoch": f"{best['epoch']} of {metrics[-1]['epoch']}",
-        "training": f"{seconds:.0f} s",
     }
+    if not (run.committee or run.soup):
+        figures |= {"best epoch": f"{best['epoch']} of {metrics[-1]['epoch']}", "training": f"{seconds:.0f} s"}
     sections = [
         ("", f'<div class="figures">{"".join(f"<div><b>{v}</b>{name}</div>" for name, v in figures.items())}</div>'),
-        ("Curves", _picture(_curves(metrics))),
+        _origin(run, metrics),
         *([("Shallow classifiers on frozen features", _classifiers(run.probe))] if run.probe else []),
         ("Confusion matrix", _picture(_confusion(result))),
         ("Classes", _class_table(result)),
@@ -68,6 +68,15 @@ def render(run: Run, classes: Sequence[str], images: Images) -> str:
         f'<meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n"
     )
+
+
+def _origin(run: Run, metrics: list[dict]) -> tuple[str, str]:
+    """How the net came about: its training, or the members that it is made of."""
+    if run.committee:
+        return "Members and committee", _committee(run.committee)
+    if run.soup:
+        return "Members and soup", _soup(run.soup)
+    return "Curves", _picture(_curves(metrics))
 
 
 def _curves(metrics: list[dict]) -> Figure:
@@ -120,6 +129,30 @@ def _classifiers(probe: dict) -> str:
         name = f"{score['classifier']} {score['setting']}" + ("" if place else ", taken")
         rows.append(f"<tr><td>{html.escape(name)}</td><td>{cv}</td><td>{score['val_top1']:.1%}</td></tr>")
     return f"<table><tr><th>classifier</th><th>cross-validated</th><th>validation</th></tr>{''.join(rows)}</table>"
+
+
+def _committee(committee: dict) -> str:
+    """The table of `ensemble.Contest`."""
+    heads = ("", "validation", "cross-fitted", "95% interval", "log-loss")
+    rows = ["".join(f"<th>{head}</th>" for head in heads)]
+    for row in committee["rows"]:
+        crossed = "" if row["cross_top1"] is None else f"{row['cross_top1']:.2%}"
+        interval = f"{row['low']:.1%} – {row['high']:.1%}"
+        cells = (html.escape(row["name"]), f"{row['top1']:.2%}", crossed, interval, f"{row['loss']:.4f}")
+        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+    table = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table>{table}</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in committee["notes"])
+
+
+def _soup(soup: dict) -> str:
+    """The table of `ensemble.soup.Soup`."""
+    rows = ["<th>member</th><th>validation</th><th>halfway to the best</th><th>in the soup</th>"]
+    for each in soup["ingredients"]:
+        halfway = "-" if each["barrier"] is None else f"{-each['barrier']:+.2%}"
+        cells = html.escape(each["run"]), f"{each['top1']:.2%}", halfway, "yes" if each["taken"] else "no"
+        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+    rows.append(f"<td>{soup['method']} soup</td><td>{soup['top1']:.2%}</td><td></td><td></td>")
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def _class_table(result: Evaluation) -> str:

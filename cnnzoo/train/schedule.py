@@ -62,6 +62,8 @@ def _main(config: ScheduleConfig, optimizer: torch.optim.Optimizer, total: int, 
         return torch_schedules.MultiStepLR(optimizer, [max(at, 1) for at in milestones], config.gamma)
     if config.name == "cosine":
         return torch_schedules.CosineAnnealingLR(optimizer, left, eta_min=config.final)
+    if config.name == "cyclic":
+        return torch_schedules.CosineAnnealingWarmRestarts(optimizer, left // config.cycles, eta_min=config.final)
     if config.name == "polynomial":
         return torch_schedules.PolynomialLR(optimizer, left, config.power)
     rates = [group["lr"] for group in optimizer.param_groups]

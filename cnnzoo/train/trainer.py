@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cnnzoo.errors import InputError, Interrupted
-from cnnzoo.train import memory
+from cnnzoo.train import machine
 from cnnzoo.train import phases as phases_
 from cnnzoo.train.distributed import Team, gathers_gradients
 from cnnzoo.train.ema import EMA, fitted_decay
@@ -154,6 +154,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.progress = Progress(history=[asdict(start)] if start else [])
         self.schedule: Schedule | None = None
+        self.rate = lr  # of the latest step, of the fastest group
         self.frozen: list[nn.Module] = []
         self.forward = self.feed.forward
         if channels_last:
@@ -170,7 +171,7 @@ class Trainer:
         if state is not None:
             self._load(state)
         self._remember(state or self.state())
-        with memory.kept(self.device):
+        with machine.tuned(self.device):
             while self.progress.epoch < sum(phase.epochs for phase in self.phases):
                 self._enter_phase(state)
                 state = None
@@ -255,7 +256,7 @@ class Trainer:
             train_loss=self.team.mean(progress.loss_sum / steps),
             val_loss=math.nan,
             val_top1=math.nan,
-            lr=max(group["lr"] for group in self.optimizer.param_groups),
+            lr=self.rate,
             seconds=progress.seconds,
             images_per_second=steps * feed.batches.batch_size / progress.seconds,
             waiting=progress.waiting / progress.seconds,
@@ -289,6 +290,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.rate = max(group["lr"] for group in self.optimizer.param_groups)
         self.schedule.step()
         if self.ema:
             self.ema.step()

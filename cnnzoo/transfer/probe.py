@@ -44,10 +44,12 @@ class Probe:
     head: nn.Module  # (B, D) float32 -> logits (B, K)
 
     def __str__(self) -> str:
-        lines = [f"{'classifier':<10}  {'setting':<14}  cross-validated  validation  seconds"]
+        width = max(len("classifier"), *(len(s.classifier) for s in self.scores))
+        lines = [f"{'classifier':<{width}}  {'setting':<14}  cross-validated  validation  seconds"]
         for s in self.scores:
             cv = "-" if s.cv_top1 is None else f"{s.cv_top1:.2%}"
-            lines.append(f"{s.classifier:<10}  {s.setting:<14}  {cv:>15}  {s.val_top1:>10.2%}  {s.seconds:>7.1f}")
+            row = f"{s.classifier:<{width}}  {s.setting:<14}  {cv:>15}  {s.val_top1:>10.2%}  {s.seconds:>7.1f}"
+            lines.append(row)
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
@@ -122,19 +124,19 @@ def fit(
     data = Data.of(vectors, labels, classes)
     if missing := set(range(classes)) - set(labels.tolist()):
         raise InputError(f"{len(missing)} of {classes} classes have no training image")
-    kinds = _kinds(len(labels), seed)
+    known = kinds(len(labels), seed)
     fewest = int(np.bincount(labels).min())
     splits: list[tuple[np.ndarray, np.ndarray]] = []
     if fewest > 1:
         splitter = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=seed)
         splits = list(splitter.split(np.zeros(len(labels)), labels))
     found = []
-    for name in kinds if classifier == "auto" else [classifier]:
+    for name in known if classifier == "auto" else [classifier]:
         tell(name)
         started = time.perf_counter()
-        setting, cv_top1, fitted = _best(kinds[name], data, splits)
+        setting, cv_top1, fitted = _best(known[name], data, splits)
         seconds = time.perf_counter() - started
-        head = kinds[name].weld(fitted, data).eval()
+        head = known[name].weld(fitted, data).eval()
         val_top1 = float((predict(head, val_vectors).argmax(1).numpy() == val_labels).mean())
         found.append((Score(name, setting, cv_top1, val_top1, seconds), head))
         if not splits and classifier == "auto":
@@ -169,7 +171,7 @@ def _best(kind: Kind, data: Data, splits: Sequence) -> tuple[str, float | None, 
         chosen = int(scores.argmax())
         top1 = float(right[chosen])
     everything, labels = data.rows(np.arange(len(data.labels)))
-    return settings[chosen], top1, _fit(kind.settings[settings[chosen]], kind.prepare(data, everything), labels)
+    return settings[chosen], top1, fit_one(kind.settings[settings[chosen]], kind.prepare(data, everything), labels)
 
 
 def _over_fold(kind: Kind, data: Data, train: np.ndarray, held_out: np.ndarray) -> list[tuple[float, float]]:
@@ -179,7 +181,7 @@ def _over_fold(kind: Kind, data: Data, train: np.ndarray, held_out: np.ndarray) 
     vectors, judged = kind.prepare(data, vectors), kind.prepare(data, judged)
     scores, fitted = [], None
     for setting in kind.settings.values():
-        fitted = _fit(setting, vectors, labels, fitted)
+        fitted = fit_one(setting, vectors, labels, fitted)
         right = float((fitted.predict(judged) == truth).mean())
         known = isinstance(fitted, LogisticRegression)
         score = -log_loss(truth, fitted.predict_proba(judged), labels=fitted.classes_) if known else right
@@ -187,21 +189,30 @@ def _over_fold(kind: Kind, data: Data, train: np.ndarray, held_out: np.ndarray) 
     return scores
 
 
-def _fit(setting: ClassifierMixin, vectors: np.ndarray, labels: np.ndarray, before=None) -> ClassifierMixin:
-    """The classifier fitted; a logistic regression sets out from what it was `before`, with the next setting."""
+def fit_one(
+    setting: ClassifierMixin,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    before: ClassifierMixin | None = None,
+    weights: np.ndarray | None = None,
+) -> ClassifierMixin:
+    """The classifier fitted; a logistic regression sets out from what it was `before`, with the next setting.
+
+    `weights` `(N,)` are what each vector counts, 1 on average.
+    """
     fitted = clone(setting)
     if isinstance(before, LogisticRegression):
         fitted.set_params(warm_start=True)
         fitted.coef_, fitted.intercept_, fitted.classes_ = before.coef_, before.intercept_, before.classes_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, as cross-validation shows
-        return fitted.fit(vectors, labels)
+        return fitted.fit(vectors, labels, **({} if weights is None else {"sample_weight": weights}))
 
 
 # ---- the classifiers
 
 
-def _kinds(images: int, seed: int) -> dict[str, Kind]:
+def kinds(images: int, seed: int) -> dict[str, Kind]:
     """Every kind by name, for so many training images, the simplest first; of all, logistic regression is usual."""
     logistic = {
         f"C={c:g}": LogisticRegression(C=c, tol=1e-3, max_iter=300) for c in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -230,9 +241,11 @@ class ClassMeans(ClassifierMixin, BaseEstimator):
     which most of a net's do not in some.
     """
 
-    def fit(self, vectors: np.ndarray, labels: np.ndarray) -> "ClassMeans":
+    def fit(self, vectors: np.ndarray, labels: np.ndarray, sample_weight: np.ndarray | None = None) -> "ClassMeans":
         self.classes_ = np.unique(labels)
-        self.means_ = np.stack([vectors[labels == label].mean(axis=0) for label in self.classes_])
+        weights = np.ones(len(labels)) if sample_weight is None else sample_weight
+        of_class = [labels == label for label in self.classes_]
+        self.means_ = np.stack([np.average(vectors[own], axis=0, weights=weights[own]) for own in of_class])
         return self
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
@@ -284,3 +297,8 @@ def _layer(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))
     return layer
+
+
+def linear_layer(fitted: LogisticRegression | RidgeClassifier | LinearSVC) -> nn.Linear:
+    """A linear classifier, fitted on vectors as they are, as a layer that gives its decision values `(B, K)`."""
+    return _layer(*_two_rows(fitted.coef_, fitted.intercept_))

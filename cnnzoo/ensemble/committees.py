@@ -1,0 +1,193 @@
+"""Committees made by training: many runs of one config that differ in one thing, and the run that they are together.
+
+bag    each run has a bootstrap sample of the training images (L. Breiman, "Bagging Predictors", 1996)
+seeds  each run has another seed
+boost  each run draws images the more often, the more often those before it were wrong on them (SAMME, see `resampling`;
+       drawn anew in each epoch, which H. Schwenk and Y. Bengio, "Boosting Neural Networks", Neural Computation 12,
+       2000, found better for nets than one draw for all epochs)
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cnnzoo import assemble, calibrate, registry, zoo
+from cnnzoo import config as config_
+from cnnzoo.checkpoint import Run, read_card, write
+from cnnzoo.config import AugmentConfig, Config
+from cnnzoo.data.batches import EvalBatches
+from cnnzoo.device import pick_device
+from cnnzoo.ensemble import ensemble
+from cnnzoo.errors import InputError, unknown
+from cnnzoo.folds import top1_of, trained
+from cnnzoo.resampling import Round, out_of_bag, samme
+from cnnzoo.train.validation import logits
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Committee:
+    """Runs of one config, and the run that they are together."""
+
+    kind: str  # bag, seeds, boost or snapshots
+    members: tuple[Run, ...]
+    run: Run
+    top1: tuple[float, ...]  # of each member, on the validation images, as a fraction
+    together: float
+    notes: tuple[str, ...] = ()  # what else there is to say of this kind
+
+    def __str__(self) -> str:
+        worst, best = min(self.top1), max(self.top1)
+        line = (
+            f"{self.kind}, {len(self.members)} members: each alone {worst:.2%} to {best:.2%} top-1, "
+            f"together {self.together:.2%}, in {self.run.path}"
+        )
+        return "\n".join([line, *self.notes])
+
+
+def train_committee(
+    config: Config | Mapping | str | Path | None, kind: str, many: int, *, resume: bool = False, **hooks
+) -> Committee:
+    """Train a committee: its members in bag0, bag1 … (seed0 …, boost0 …) of the config's run folder, itself in
+    committee there.
+
+    Args:
+        config: as `train` takes it.
+        kind: bag, seeds or boost.
+        many: members, 2 at least; boosting may end before with one that is right on every training image.
+        resume: keep members that are finished, and go on with the one that is not.
+        hooks: `train`'s with_report, tell and should_stop.
+
+    Raises:
+        InputError: for whatever is wrong with the config, and where boosting has no second member to train.
+        Interrupted: after `should_stop` said so; `resume` goes on from there.
+    """
+    if kind not in _KINDS:
+        raise unknown("kind of committee", kind, _KINDS)
+    if many < 2:
+        raise InputError(f"{kind} is {many}, but a committee has at least 2 members")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"{kind} trains its members by one process; start it without torchrun")
+    whole = config if isinstance(config, Config) else config_.read(config)
+    if kind != "seeds" and (whole.data.bag is not None or whole.data.weights is not None):
+        raise InputError(f"data.bag and data.weights are what {kind} sets for each member; leave them null")
+    if not resume:
+        Run.new(whole.folder)  # complains now rather than after hours
+    return _KINDS[kind](whole, many, resume, **hooks)
+
+
+def of_snapshots(run: Run, tell: Tell = lambda line: None) -> Committee:
+    """The mean of the nets in which the cycles of a run's schedule ended, in committee of its folder: G. Huang et al.,
+    "Snapshot Ensembles: Train 1, get M for free", ICLR 2017, arXiv 1704.00109, section 3.
+    """
+    cycles = len(config_.read(run.config_file).cycle_ends)
+    members = [run.snapshot(number) for number in range(1, cycles + 1)]
+    return _together("snapshots", run.path, members, True, {"tell": tell})
+
+
+def _bag(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+    runs = [_member(whole, f"bag{i}", resume, hooks, data=replace(whole.data, bag=i)) for i in range(many)]
+    judge = _Judge(whole)
+    shares = np.stack([calibrate.softmax(judge.logits(run)) for run in runs])  # (M, N, K)
+    seen = [set(run.split["train"]) for run in runs]
+    unseen = np.array([[name not in names for name in judge.images.names] for names in seen])
+    top1, many_judged = out_of_bag(shares, unseen, judge.images.labels)
+    note = "every member has seen every image" if top1 is None else f"out of bag {top1:.2%} of {many_judged:,} images"
+    return _together("bag", whole.folder, runs, resume, hooks, notes=(note,))
+
+
+def _seeds(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+    seeds = [whole.train.seed + number for number in range(many)]
+    runs = [_member(whole, f"seed{s}", resume, hooks, train=replace(whole.train, seed=s)) for s in seeds]
+    return _together("seeds", whole.folder, runs, resume, hooks)
+
+
+def _boost(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+    judge = _Judge(whole)
+    weights, data = np.full(len(judge.images), 1 / len(judge.images)), whole.data
+    runs: list[Run] = []
+    rounds: list[Round] = []
+    ended: tuple[str, ...] = ()
+    for number in range(many):
+        run = _member(whole, f"boost{number}", resume, hooks, data=data)
+        done = samme(weights, judge.logits(run).argmax(axis=1) == judge.images.labels, judge.classes)
+        if done.usable:
+            runs.append(run)
+            rounds.append(done)
+        if not done.goes_on:
+            why = "right on every training image" if done.usable else f"no better than chance ({done.error:.1%} wrong)"
+            ended = (f"boosting ended with {run.path}, which is {why}",)
+            break
+        weights, file = done.weights, whole.folder / f"boost{number + 1}.json"
+        each = dict(zip(judge.images.names, (weights * len(weights)).tolist(), strict=True))
+        write(file, json.dumps(each).encode())
+        data = replace(data, weights=str(file))
+    if len(runs) < 2:
+        raise InputError(f"{ended[0]}, so there is no committee; train a smaller net, or less, or take --bag")
+    votes = np.array([done.alpha for done in rounds])
+    errors = ", ".join(f"{done.error:.1%}" for done in rounds)
+    notes = (*ended, f"weighted errors on the training images: {errors}")
+    return _together("boost", whole.folder, runs, resume, hooks, "vote", (votes / votes.sum()).tolist(), notes)
+
+
+_KINDS = {"bag": _bag, "seeds": _seeds, "boost": _boost}
+
+
+def _member(whole: Config, name: str, resume: bool, hooks: Mapping, **changes) -> Run:
+    """A finished run in a folder of the whole's, of a config with some changes."""
+    hooks.get("tell", _silent)(f"{name}:")
+    return trained(replace(whole, run=str(whole.folder / name), **changes), resume, **hooks)
+
+
+def _together(
+    kind: str,
+    folder: Path,
+    runs: Sequence[Run],
+    resume: bool,
+    hooks: Mapping,
+    method: str = "mean",
+    weights: Sequence[float] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Committee:
+    """The runs and what they are together."""
+    committee = Run(folder / "committee")
+    if not (resume and _is_made(committee, runs)):
+        tell = hooks.get("tell", _silent)
+        committee = ensemble(runs, method, run=committee.path, weights=weights, tell=tell)
+    return Committee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
+
+
+def _is_made(committee: Run, runs: Sequence[Run]) -> bool:
+    """Whether a committee of these runs is there. Raises InputError for one of others, or of what these were before."""
+    if not committee.predictions_file.exists():
+        return False
+    if read_card(committee.model_file).get("members") != [read_card(run.model_file) for run in runs]:
+        raise InputError(f"{committee.path} is a committee of other members; remove it, and it is made anew")
+    return True
+
+
+def _silent(line: str) -> None:
+    """Where nobody listens."""
+
+
+class _Judge:
+    """What runs of a config say of all its training images, as evaluation would see them."""
+
+    def __init__(self, whole: Config):
+        plain = replace(whole, augment=AugmentConfig(), data=replace(whole.data, bag=None, weights=None))
+        found = assemble.load_data(plain, registry.lookup(whole.model.name))
+        self.images, self.preprocess, self.classes = found.train, found.preprocess, len(found.classes)
+        self.device = pick_device(whole.train.device)
+
+    def logits(self, run: Run) -> np.ndarray:
+        """`(N, K)` float32, at the run's temperature."""
+        net, p = zoo.load(run).to(self.device), self.preprocess
+        batches = EvalBatches(self.images.images, self.images.labels, 256, p.mean, p.std, self.device)
+        bar = tqdm(batches, desc=f"judging {run.path.name}", leave=False, disable=None)
+        return (logits(net, bar)[0] / net.temperature).numpy()

@@ -1,0 +1,102 @@
+"""Several ways of combining the same members, side by side."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from cnnzoo.calibrate import wilson_interval
+from cnnzoo.ensemble.combine import METHODS, Combination, combine, log_loss
+from cnnzoo.ensemble.members import Panel
+from cnnzoo.errors import InputError
+
+COLUMNS = ("name", "kind", "top1", "cross_top1", "low", "high", "loss")
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What members reach alone, and together by each method. `str()` is a table."""
+
+    panel: Panel
+    combinations: tuple[Combination, ...]
+    missing: dict[str, str] = field(default_factory=dict)  # methods that could not be fitted, and why
+
+    @property
+    def best(self) -> Combination:
+        """The most accurate method, of those that learn as cross-fitted, of equals the one of least log-loss.
+
+        Being chosen by these images flatters it a little: new ones say more.
+        """
+        return max(self.combinations, key=lambda one: (one.honest_top1, -one.loss))
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """For each member and method, by `COLUMNS`: accuracy as a fraction, that of cross-fitting where a method learns
+        from the targets (else None), the 95 % interval (Wilson's) of the latter where there is one, and the log-loss
+        (see `combine.log_loss`).
+        """
+        panel, count = self.panel, len(self.panel.targets)
+        members = zip(panel.names, panel.top1.tolist(), panel.log_probabilities, strict=True)
+        told = [(name, "member", top1, None, log_loss(said, panel.targets)) for name, top1, said in members]
+        for one in self.combinations:
+            crossed = None if one.cross_fitted is None else one.honest_top1
+            told.append((one.method, "method", one.top1, crossed, one.loss))
+        rows = []
+        for name, kind, top1, crossed, loss in told:
+            interval = wilson_interval(round(count * (top1 if crossed is None else crossed)), count)
+            rows.append(dict(zip(COLUMNS, (name, kind, top1, crossed, *interval, loss), strict=True)))
+        return rows
+
+    @property
+    def notes(self) -> list[str]:
+        """A line for each thing that a person should know of a method."""
+        told = [f"{one.method}: {note}" for one in self.combinations for note in one.notes]
+        return told + [f"{method} is missing: {why}" for method, why in self.missing.items()]
+
+    def __str__(self) -> str:
+        width = max(len(row["name"]) for row in self.rows)
+        lines = [f"{'':<{width}}    top-1  cross-fitted  95% interval    log-loss"]
+        for row in self.rows:
+            crossed = "" if row["cross_top1"] is None else f"{row['cross_top1']:.2%}"
+            interval = f"{row['low']:.1%} to {row['high']:.1%}"
+            lines.append(
+                f"{row['name']:<{width}}  {row['top1']:>7.2%}  {crossed:>12}  {interval:<14}  {row['loss']:>8.4f}"
+            )
+        lines.append(f"{len(self.panel.targets):,} images, none of which a member was trained on")
+        return "\n".join([*lines, *self.notes])
+
+    def to_csv(self) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+    def to_dict(self) -> dict:
+        weights = {one.method: one.weights for one in self.combinations}
+        images, best = len(self.panel.targets), self.best.method
+        return {"images": images, "rows": self.rows, "weights": weights, "best": best, "notes": self.notes}
+
+
+def contest(
+    panel: Panel, methods: Iterable[str] = METHODS, weights: Sequence[float] | None = None, seed: int = 0
+) -> Contest:
+    """Combine a panel by several methods, or by one; see `combine` for `weights` and `seed`.
+
+    Raises:
+        InputError: as `combine` does; of several methods those that cannot be fitted are merely missing.
+    """
+    methods = list(methods)
+    if weights is not None and len(methods) > 1:
+        raise InputError("weights go with one method that takes them, not with all")
+    found, missing = [], {}
+    for method in methods:
+        try:
+            found.append(combine(panel, method, weights, seed))
+        except InputError as error:
+            if len(methods) == 1:
+                raise
+            missing[method] = str(error)
+    return Contest(panel, tuple(found), missing)

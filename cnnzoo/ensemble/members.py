@@ -1,0 +1,206 @@
+"""What several runs say of the same images: all that combining them needs, read from their folders.
+
+Where a run has predictions already, no image goes through its net.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from scipy.special import log_softmax
+
+from cnnzoo import config
+from cnnzoo.checkpoint import LOCK, Run, read_card, write
+from cnnzoo.config import DataConfig
+from cnnzoo.data import sources
+from cnnzoo.errors import InputError
+from cnnzoo.evaluate import judge
+
+Tell = Callable[[str], None]
+SHOWN = 10  # classes that a message names
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What M members say of N images of K classes that none of them was trained on."""
+
+    names: tuple[str, ...]  # of the members: their run folders
+    classes: tuple[str, ...]
+    logits: np.ndarray  # (M, N, K) float32, each member's divided by its temperature
+    targets: np.ndarray  # (N,) int64
+    images: tuple[str, ...]  # names
+    temperatures: tuple[float, ...] | None = None  # by which the members' logits were divided; None: by none
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """`(M, N, K)` float32."""
+        return log_softmax(self.logits, axis=2)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """`(M, N, K)` float32."""
+        return np.exp(self.log_probabilities)
+
+    @property
+    def right(self) -> np.ndarray:
+        """`(M, N)` bool: whether a member names an image's class."""
+        return self.logits.argmax(axis=2) == self.targets
+
+    @property
+    def top1(self) -> np.ndarray:
+        """`(M,)`: each member's accuracy, as a fraction."""
+        return self.right.mean(axis=1)
+
+    def choose(self, places: np.ndarray) -> "Panel":
+        """The panel of some of the images."""
+        images = tuple(self.images[place] for place in places)
+        return replace(self, logits=self.logits[:, places], targets=self.targets[places], images=images)
+
+
+def panel(
+    runs: Sequence[str | Path | Run],
+    data: str | None = None,
+    *,
+    root: str | None = None,
+    device: str = "auto",
+    tell: Tell = lambda line: None,
+) -> Panel:
+    """What runs say of the images that they held out, or of those of a source that none was trained on.
+
+    Predictions that a run lacks are made, with a progress bar, and kept in its folder. All that a run has taken from
+    the images that it held out are its best epoch and its temperature.
+
+    Args:
+        runs: two or more run folders, committees among them if need be. Their classes are matched by name.
+        data: a source's name or a folder; None takes the validation images, which must be the same for all.
+        root: where named sets lie, if elsewhere than the runs say.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …, for predictions that must be made.
+        tell: is given a line where predictions are made.
+
+    Raises:
+        InputError: for fewer than two runs, for one that is named twice or still in training, and where runs were
+            judged on different images or know different classes.
+    """
+    opened = [run if isinstance(run, Run) else Run.open(Path(run).expanduser()) for run in runs]
+    _check(opened)
+    key = sources.fingerprint(DataConfig(source=data, root=root)) if data else None
+    said = [_said(run, data, key, root, device, tell) for run in opened]
+    first = said[0]
+    for run, one in zip(opened[1:], said[1:], strict=True):
+        _compare(opened[0], first, run, one)
+    aligned = [one.aligned(first.classes, first.images) for one in said]
+    for run, one in zip(opened, aligned, strict=True):
+        if many := int((one.targets != first.targets).sum()):
+            raise InputError(f"{run.path} has other labels than {opened[0].path} for {many:,} of the same images")
+    temperatures = tuple(float(read_card(run.model_file).get("temperature", 1.0)) for run in opened)
+    logits = np.stack([one.logits / np.float32(t) for one, t in zip(aligned, temperatures, strict=True)])
+    names = tuple(str(run.path) for run in opened)
+    return Panel(names, first.classes, logits, first.targets, first.images, temperatures)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one run says of images."""
+
+    classes: tuple[str, ...]
+    logits: np.ndarray  # (N, at least K)
+    targets: np.ndarray  # (N,), places in classes
+    images: tuple[str, ...]
+
+    def aligned(self, classes: tuple[str, ...], images: tuple[str, ...]) -> "_Said":
+        """The same in another order of classes and images."""
+        rows = [*range(len(images))]
+        if images != self.images:
+            place = {os.path.realpath(name): i for i, name in enumerate(self.images)}
+            rows = [place[os.path.realpath(name)] for name in images]
+        columns = [self.classes.index(name) for name in classes]
+        of_class = np.array([classes.index(name) for name in self.classes])
+        return _Said(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
+
+
+def _check(runs: Sequence[Run]) -> None:
+    """Raises InputError unless these are runs that a committee can be made of."""
+    if len(runs) < 2:
+        raise InputError("a committee needs two members at least; name further run folders")
+    seen: dict[str, Run] = {}
+    for run in runs:
+        if first := seen.get(os.path.realpath(run.path)):
+            raise InputError(f"{first.path} is named twice ({run.path}); weights say what counts more, by --weights")
+        seen[os.path.realpath(run.path)] = run
+        if _is_training(run):
+            raise InputError(f"{run.path} is still in training; wait until it has finished")
+        if not run.model_file.exists():
+            raise InputError(f"{run.model_file} is missing: the run has not finished an epoch yet")
+
+
+def _is_training(run: Run) -> bool:
+    """Whether a process holds the folder's lock; one that was killed has left the file alone."""
+    if not (run.path / LOCK).exists():
+        return False
+    try:
+        with FileLock(run.path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that may only be read
+        return False
+
+
+def _said(run: Run, data: str | None, key: str | None, root: str | None, device: str, tell: Tell) -> _Said:
+    """A run's predictions, from its folder where they are there."""
+    classes = tuple(read_card(run.model_file)["classes"])
+    if data is None and run.predictions_file.exists():
+        logits, targets = run.predictions
+        images = tuple(run.split["val"])
+        if len(images) != len(logits):
+            raise InputError(
+                f"{run.predictions_file} has {len(logits):,} rows for the {len(images):,} images of split.json; "
+                f"remove it, and it is made anew"
+            )
+        return _Said(classes, logits, targets, images)
+    key = key or sources.fingerprint(config.read(run.config_file).data)
+    weights = hashlib.sha256(run.model_file.read_bytes()).hexdigest()
+    file = run.path / f"predictions-{hashlib.sha256(f'{weights} {key}'.encode()).hexdigest()[:16]}.npz"
+    if not file.exists():
+        tell(f"{run.path} has no predictions {f'of {data} ' if data else ''}yet, so they are made")
+        judged = judge(run.path, data, root=root, device=device)
+        made = _Said(judged.classes, judged.outputs, judged.targets, judged.images)
+        with suppress(OSError):  # a folder that may only be read: they are made again next time
+            write(file, _packed(made))
+        return made
+    with np.load(file, allow_pickle=False) as kept:
+        return _Said(tuple(kept["classes"].tolist()), kept["logits"], kept["targets"], tuple(kept["images"].tolist()))
+
+
+def _packed(said: _Said) -> bytes:
+    buffer = io.BytesIO()
+    names = {"classes": np.array(said.classes), "images": np.array(said.images)}
+    np.savez(buffer, logits=said.logits.astype(np.float32), targets=said.targets, **names)
+    return buffer.getvalue()
+
+
+def _compare(first: Run, of_first: _Said, second: Run, of_second: _Said) -> None:
+    """Raises InputError where two runs say something of different images, or of different classes."""
+    if strangers := sorted(set(of_first.classes) ^ set(of_second.classes)):
+        named = ", ".join(strangers[:SHOWN]) + (" …" if len(strangers) > SHOWN else "")
+        raise InputError(f"{first.path} and {second.path} do not know the same classes: only one knows {named}")
+    if of_first.images == of_second.images:
+        return
+    images = [{os.path.realpath(name) for name in said.images} for said in (of_first, of_second)]
+    if images[0] != images[1]:
+        many, shared = [f"{len(each):,}" for each in images], len(images[0] & images[1])
+        raise InputError(
+            f"{first.path} was judged on {many[0]} images and {second.path} on {many[1]}, of which {shared:,} are the "
+            f"same, and what one held out the other has learnt; train them on one split (data.val_fraction, "
+            f"data.split_seed), or name images that none was trained on by --data"
+        )

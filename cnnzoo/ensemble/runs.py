@@ -1,0 +1,219 @@
+"""From run folders to a committee, which is a run folder like any other."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch import Tensor, nn
+
+from cnnzoo import calibrate, zoo
+from cnnzoo import config as config_
+from cnnzoo import run as run_
+from cnnzoo.checkpoint import Run, read_card, read_safetensors
+from cnnzoo.config import Config, DataConfig, EnsembleConfig
+from cnnzoo.data import sources
+from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.device import pick_device
+from cnnzoo.ensemble.combine import METHODS
+from cnnzoo.ensemble.contest import Contest, contest
+from cnnzoo.ensemble.members import Tell, panel
+from cnnzoo.ensemble.soup import soup
+from cnnzoo.errors import InputError
+from cnnzoo.evaluate import Evaluation, measure
+from cnnzoo.models import _rules
+from cnnzoo.predict import Predictions, predict
+from cnnzoo.report import page
+from cnnzoo.train.distributed import Team
+
+
+class Ensemble:
+    """Several runs that answer as one net.
+
+    Args:
+        runs: two or more run folders; classes are matched by name, and nets may differ in all else.
+        method: vote, plurality, mean, logits, geometric, rank, weighted, greedy, stacking; or all, which takes the best
+            of them (see `Contest.best`).
+        data: a source's name or a folder that none was trained on, to fit on and judge by; None takes the validation
+            images, which must be the same for all runs.
+        root: where named sets lie, if elsewhere than the runs say.
+        weights: of the members, not negative, together 1, for a method that finds none.
+        seed: of the parts for cross-fitting.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …, for predictions that must be made.
+        tell: is given each line meant for a person.
+
+    Attributes:
+        contest: what the members reach alone and together; `str()` of it, and of the ensemble, is a table.
+        combination: the method taken.
+
+    Raises:
+        InputError: for runs that make no committee (see `members.panel`), an unknown method, and weights that are none.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[str | Path | Run],
+        method: str = "mean",
+        *,
+        data: str | None = None,
+        root: str | None = None,
+        weights: Sequence[float] | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        tell: Tell = lambda line: None,
+    ):
+        self._started, self.tell = time.perf_counter(), tell
+        self.panel = panel(runs, data, root=root, device=device, tell=tell)
+        self.contest: Contest = contest(self.panel, METHODS if method == "all" else [method], weights, seed)
+        self.combination = self.contest.best
+        given = None if weights is None else [float(weight) for weight in weights]
+        self._config = EnsembleConfig(list(self.panel.names), self.combination.method, data, given, seed)
+        self._root = root
+
+    def __str__(self) -> str:
+        return str(self.contest)
+
+    def predict(self, images: Any, **options: Any) -> Predictions:
+        """Class probabilities for photos: `cnnzoo.predict` with the committee's net."""
+        return predict(self.net, images, **options)
+
+    def evaluate(self) -> Evaluation:
+        """How good the committee is on the panel's images; by cross-fitting, where the method learns from them."""
+        return measure(self.combination.honest, self.panel.targets, self.panel.classes)
+
+    @cached_property
+    def net(self) -> nn.Module:
+        """The committee as one net, as `cnnzoo.load` gives it once it is saved."""
+        return zoo.of_card(*self._packed(), "the committee")
+
+    def save(self, run: str | Path | None = None) -> Run:
+        """Leave a run folder that predicts, evaluates, exports and reports without the members' own.
+
+        Members that have no weight are left out. `run` is the folder; None makes runs/committee_<source>_<method>.
+
+        Raises InputError where there is something already.
+        """
+        data = self._judged_on()
+        folder = run or f"runs/committee_{Path(data.source).name}_{self.combination.method}"
+        made = Run.new(folder)
+        with made.locked():
+            card, state = self._packed()
+            made.save_model(state, card)  # the largest file first: where the disk is full, nothing is left behind
+            made.write("config.yaml", _yaml(Config(run=str(folder), data=data, ensemble=self._config)))
+            made.write("split.json", json.dumps({**self._first.split, "val": list(self.panel.images)}))
+            made.write("environment.json", json.dumps(run_.environment(pick_device("cpu"), "fp32", Team()), indent=2))
+            made.save_predictions(self.combination.log_probabilities, self.panel.targets)
+            made.write("committee.json", json.dumps(self.contest.to_dict(), indent=2))
+            made.write_metrics([self._report()])
+            try:
+                told = f"; report: {write_report(made)}"
+            except InputError as error:  # predictions are at hand, but the images no longer are
+                told = f"; no report: {error}"
+        self.tell(f"{self.combination.method} of {len(card['members'])} members in {made.path}{told}")
+        return made
+
+    def _report(self) -> dict:
+        """The only line of metrics.jsonl: nothing was trained."""
+        said, targets = self.combination.log_probabilities, self.panel.targets
+        loss = -float(said[np.arange(len(targets)), targets].mean(dtype=np.float64))
+        seconds = time.perf_counter() - self._started
+        return {"epoch": 0, "val_loss": loss, "val_top1": self.combination.top1, "seconds": seconds}
+
+    @property
+    def _first(self) -> Run:
+        return Run(self.panel.names[0])
+
+    def _packed(self) -> tuple[dict, dict[str, Tensor]]:
+        """The card and the tensors of the committee's model.safetensors."""
+        rule, weights = self.combination.rule, self.combination.weights
+        places = [i for i in range(len(self.panel)) if weights is None or weights[i] > 0]
+        spec = _rules.describe(rule)
+        if weights is not None:
+            spec["weights"] = [spec["weights"][i] for i in places]
+        files = [Run(self.panel.names[i]).model_file for i in places]
+        state = {f"rule.{name}": tensor for name, tensor in rule.state_dict().items()}
+        for i, file in enumerate(files):
+            state |= {f"members.{i}.{name}": tensor for name, tensor in read_safetensors(file).items()}
+        card = {
+            "name": "committee",
+            "members": [read_card(file) for file in files],
+            "rule": spec,
+            "classes": list(self.panel.classes),
+            "num_classes": len(self.panel.classes),
+            "temperature": calibrate.fit_temperature(self.combination.honest, self.panel.targets),
+        }
+        return card, state
+
+    def _judged_on(self) -> DataConfig:
+        """The data whose held-out images the panel's are."""
+        own = config_.read(self._first.config_file).data
+        own = replace(own, root=self._root or own.root)
+        if self.panel.images == tuple(self._first.split["val"]):
+            return own
+        chosen = DataConfig(source=self._config.data, root=self._root)
+        if sources.has_held_out(chosen):
+            return chosen
+        return DataConfig(source=own.source, val_source=chosen.source, root=own.root)
+
+
+def combine(
+    runs: Sequence[str | Path | Run], method: str = "mean", *, run: str | Path | None = None, **options: Any
+) -> Run:
+    """Make a committee of runs and leave a run folder.
+
+    Arguments and errors as those of `Ensemble`; `run` as that of `Ensemble.save`.
+    """
+    if run is not None:
+        Run.new(run)  # complains now rather than after the work
+    return Ensemble(runs, method, **options).save(run)
+
+
+def compare(
+    runs: Sequence[str | Path | Run],
+    data: str | None = None,
+    *,
+    root: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    tell: Tell = lambda line: None,
+) -> Contest:
+    """Every method over the same members, as a table; nothing is written. Arguments and errors as `Ensemble`'s."""
+    return contest(panel(runs, data, root=root, device=device, tell=tell), METHODS, seed=seed)
+
+
+def again(config: Config, tell: Tell = lambda line: None) -> Run:
+    """Make the committee, or the soup, anew that a config describes."""
+    said = config.ensemble
+    method, _, is_soup = said.method.partition("_")
+    if is_soup:
+        return soup(said.members, method, run=config.run, tell=tell)
+    options = {"data": said.data, "root": config.data.root, "weights": said.weights, "seed": said.seed}
+    return combine(said.members, said.method, run=config.run, tell=tell, **options)
+
+
+def write_report(run: Run) -> Path:
+    """(Re)make a committee's report.html; its pictures are as the first member sees them.
+
+    Raises InputError where its data no longer holds the images that it was judged on.
+    """
+    card = read_card(run.model_file)
+    member = card["members"][0]
+    while "members" in member:
+        member = member["members"][0]
+    preprocess = Preprocess.from_dict(member["preprocess"])
+    part, _, _ = sources.held_out(config_.read(run.config_file).data, preprocess, split=True)
+    if list(part.names) != run.split["val"]:
+        raise InputError(f"the data no longer holds the images that {run.path} was judged on")
+    run.write("report.html", page.render(run, card["classes"], part.images))
+    return run.report_file
+
+
+def _yaml(config: Config) -> str:
+    """What a committee needs of a config."""
+    whole = yaml.safe_load(config_.dump(config))
+    return yaml.safe_dump({key: whole[key] for key in ("run", "ensemble", "data")}, sort_keys=False)

@@ -1,0 +1,78 @@
+"""Why a committee of runs is better than its members, or is not: from run folders to `Diversity` and its pictures."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cnnzoo import zoo
+from cnnzoo.checkpoint import Run
+from cnnzoo.config import DataConfig
+from cnnzoo.data import sources
+from cnnzoo.ensemble import dossier, members
+from cnnzoo.ensemble.combine import combine
+from cnnzoo.ensemble.diversity import Diversity, study
+from cnnzoo.errors import InputError
+from cnnzoo.summary import summary
+
+Tell = Callable[[str], None]
+
+
+def diversity(
+    runs: Sequence[str | Path | Run],
+    method: str = "mean",
+    *,
+    weights: Sequence[float] | None = None,
+    data: str | None = None,
+    root: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    tell: Tell = lambda line: None,
+) -> Diversity:
+    """Compare the committee of some runs with its members.
+
+    Args:
+        runs: two or more run folders.
+        method: by which they are combined, see `cnnzoo.combine`; one that learns is judged cross-fitted.
+        weights: of the members, as `cnnzoo.combine` takes them.
+        data: a source that none was trained on, or a folder; None takes the images that all of them held out.
+        root: where named sets lie, if elsewhere than the runs say.
+        seed: of the parts for cross-fitting.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …, for predictions that must be made.
+        out: a new folder for tables and pictures; None writes nothing.
+        tell: is given a line where predictions are made.
+
+    Raises:
+        InputError: as `cnnzoo.combine` does, and where `out` holds something already.
+    """
+    if out is not None:
+        dossier.check(out)
+    panel = members.panel(runs, data, root=root, device=device, tell=tell)
+    combined = combine(panel, method, weights, seed)
+    result = study(panel, method, combined.honest, [cost(name) for name in panel.names])
+    if out is not None:
+        dossier.write(result, out, partial(_look, panel.names[0], data, root))
+    return result
+
+
+def cost(run: str | Path) -> int:
+    """Multiply-adds of a run's net for one image of the size that it takes."""
+    net = zoo.load(run)
+    height, width, channels = zoo.preprocessing(net).shape
+    return summary(net, (channels, height, width)).total.macs
+
+
+def _look(run: str, data: str | None, root: str | None, names: Sequence[str]) -> np.ndarray:
+    """Images as a run's net sees them before they are normalised: of `data`, or of what the run held out."""
+    net, own = zoo.open_net(run, False)
+    chosen = own if data is None else DataConfig(source=data)
+    chosen = chosen if root is None else replace(chosen, root=root)
+    part, _, _ = sources.held_out(chosen, zoo.preprocessing(net), split=data is None)
+    place = {os.path.realpath(name): i for i, name in enumerate(part.names)}
+    if strangers := [name for name in names if os.path.realpath(name) not in place]:
+        raise InputError(f"{chosen.source} no longer holds {strangers[0]}, on which {run} was judged")
+    return part.images.take(np.array([place[os.path.realpath(name)] for name in names]))

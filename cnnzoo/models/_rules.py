@@ -1,0 +1,109 @@
+"""Rules by which a committee answers.
+
+Each maps what M members say of B images, `(M, B, K)` log-probabilities, to one answer, `(B, K)` log-probabilities.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cnnzoo.errors import unknown
+from cnnzoo.models import _heads
+
+LEAST = 1e-30  # stands for 0 where a logarithm is taken
+TIE = 1e-4  # of a vote: by so much at most the mean probability decides between votes that are equal
+
+
+class Mean(nn.Module):
+    """The weighted mean of the members' probabilities, of their logits (which for log-probabilities is the geometric
+    mean of the probabilities), or of their ranks: the least likely class has rank 1, the most likely K (J.-C. de Borda:
+    Memoire sur les elections au scrutin, 1781). Of equal mean ranks the larger mean probability decides.
+
+    Only the proportions of the `weights`, one for each member and none negative, matter; but those of logits together
+    are the sharpness of the answer.
+    """
+
+    OF = ("probability", "logit", "rank")
+
+    def __init__(self, weights: Sequence[float], of: str = "probability"):
+        super().__init__()
+        if of not in self.OF:
+            raise unknown("kind of mean", of, self.OF)
+        self.of = of
+        self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.weights.float()[:, None, None]  # (M, 1, 1)
+        if self.of == "probability":
+            return (x + weights.clamp(min=LEAST).log()).logsumexp(0).log_softmax(1)
+        if self.of == "logit":
+            return (weights * x).sum(0).log_softmax(1)
+        places = x.argsort(2, descending=True).argsort(2)  # 0 is the most likely
+        return _counted((x.shape[2] - places).float() * weights, x, weights)
+
+
+class Vote(nn.Module):
+    """Each member votes for the class that it thinks most likely. Of equal votes the larger mean probability decides.
+
+    By "choice" every vote counts its member's weight (the majority vote); by "confidence" it counts that times the
+    probability which the member gives its choice.
+    """
+
+    BY = ("choice", "confidence")
+
+    def __init__(self, weights: Sequence[float], by: str = "choice"):
+        super().__init__()
+        if by not in self.BY:
+            raise unknown("kind of vote", by, self.BY)
+        self.by = by
+        self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.weights.float()[:, None, None]  # (M, 1, 1)
+        votes = nn.functional.one_hot(x.argmax(2), x.shape[2]).float()
+        if self.by == "confidence":
+            votes = votes * x.exp()
+        return _counted(votes * weights, x, weights)
+
+
+class Stack(nn.Module):
+    """A classifier that was fitted on what the members say: stacking (D. Wolpert: Stacked generalization, 1992).
+
+    `head` (see `_heads`) maps the members' log-probabilities side by side, `(B, M * K)`, to logits `(B, K)`.
+    """
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        side_by_side = x.transpose(0, 1).flatten(1).to(next(self.head.parameters()).dtype)
+        return self.head(side_by_side).float().log_softmax(1)
+
+
+def _counted(votes: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    """Log-probabilities in proportion to the votes `(M, B, K)`, and between equal ones by the mean probability."""
+    mean = (weights * x.exp()).sum(0) / weights.sum()
+    return (votes.sum(0) + TIE * mean).clamp(min=LEAST).log().log_softmax(1)
+
+
+def build(spec: Mapping, members: int, classes: int) -> nn.Module:
+    """A rule from what a committee's card says of it. Raises InputError for a kind that is not known."""
+    options = dict(spec)
+    kind = options.pop("kind")
+    if kind not in ("mean", "vote", "stack"):
+        raise unknown("rule of a committee", kind, ("mean", "vote", "stack"))
+    if kind == "stack":
+        return Stack(_heads.build(options["head"], members * classes))
+    return {"mean": Mean, "vote": Vote}[kind](**options)
+
+
+def describe(rule: nn.Module) -> dict:
+    """What `build` makes such a rule of; the values of a stack's head lie with the weights."""
+    if isinstance(rule, Stack):
+        return {"kind": "stack", "head": _heads.describe(rule.head)}
+    weights = rule.weights.tolist()
+    if isinstance(rule, Vote):
+        return {"kind": "vote", "weights": weights, "by": rule.by}
+    return {"kind": "mean", "weights": weights, "of": rule.of}

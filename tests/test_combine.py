@@ -1,0 +1,300 @@
+"""The ways of making one answer of several, on members whose answers are known."""
+
+import io
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from cnnzoo.ensemble.combine import METHODS, Combination, combine, log_loss
+from cnnzoo.ensemble.contest import contest
+from cnnzoo.ensemble.members import Panel
+from cnnzoo.errors import InputError
+from cnnzoo.models import _rules
+
+LEARN = ("weighted", "greedy", "stacking")
+
+
+def panel_of(probabilities, targets, **more) -> Panel:
+    """Members who give these probabilities `(M, N, K)`."""
+    logits = np.log(np.array(probabilities, dtype=np.float32).clip(1e-9))
+    members, images, classes = logits.shape
+    return Panel(
+        tuple(f"runs/{'abcdefghij'[i]}" for i in range(members)),
+        tuple(f"class {k}" for k in range(classes)),
+        logits,
+        np.array(targets),
+        tuple(f"image {i}" for i in range(images)),
+        **more,
+    )
+
+
+def noisy(accuracies, images: int = 600, classes: int = 4, seed: int = 0) -> Panel:
+    """Members that are right by chance, each about so often, and independent of each other."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(classes, size=images)
+    logits = rng.gumbel(size=(len(accuracies), images, classes))
+    for own, accuracy in zip(
+        logits, accuracies, strict=True
+    ):  # softmax of what is added is the chance to be the largest
+        own[np.arange(images), targets] += np.log(accuracy * (classes - 1) / (1 - accuracy))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    return panel_of(probabilities, targets)
+
+
+def answers(panel: Panel, method: str, **options) -> np.ndarray:
+    """Probabilities `(N, K)`."""
+    return np.exp(combine(panel, method, **options).log_probabilities)
+
+
+# ---- without learning
+
+
+def test_the_majority_decides_however_sure_the_others_are():
+    panel = panel_of([[[0.51, 0.49]], [[0.51, 0.49]], [[0.0, 1.0]]], [0])
+    assert answers(panel, "vote").argmax() == 0
+    assert answers(panel, "vote")[0] == pytest.approx([2 / 3, 1 / 3], abs=1e-3)
+    assert answers(panel, "plurality").argmax() == 0  # 1.02 against 1
+    assert answers(panel, "mean").argmax() == 1
+
+
+def test_in_plurality_one_sure_member_outvotes_two_unsure_ones():
+    panel = panel_of([[[0.4, 0.3, 0.3]], [[0.4, 0.3, 0.3]], [[0.0, 0.9, 0.1]]], [0])
+    assert answers(panel, "plurality")[0] == pytest.approx([0.8 / 1.7, 0.9 / 1.7, 0], abs=1e-3)
+
+
+def test_of_equal_votes_the_larger_mean_probability_decides_and_ties_are_told():
+    probabilities = [
+        [[0.6, 0.4, 0.0], [0.6, 0.4, 0.0], [1.0, 0.0, 0.0]],
+        [[0.1, 0.9, 0.0], [0.4, 0.6, 0.0], [1.0, 0.0, 0.0]],
+    ]
+    done = combine(panel_of(probabilities, [1, 1, 0]), "vote")
+    assert done.log_probabilities.argmax(axis=1).tolist() == [1, 0, 0]
+    assert done.notes == ("2 of 3 votes were tied and went to the class of the larger mean probability, 1 rightly",)
+    assert combine(panel_of(probabilities[:1] * 3, [0, 0, 0]), "vote").notes == ("no votes were tied",)
+
+
+def test_means_are_what_they_are_called():
+    panel = noisy([0.6, 0.7, 0.8])
+    p, weights = panel.probabilities, [0.5, 0.2, 0.3]
+    assert answers(panel, "mean") == pytest.approx(p.mean(axis=0), abs=1e-5)
+    assert answers(panel, "mean", weights=weights) == pytest.approx(np.average(p, axis=0, weights=weights), abs=1e-5)
+    geometric = np.exp(np.average(np.log(p), axis=0, weights=weights))
+    geometric /= geometric.sum(axis=1, keepdims=True)
+    assert answers(panel, "geometric", weights=weights) == pytest.approx(geometric, abs=1e-5)
+
+
+def test_the_mean_of_logits_lets_louder_members_say_more():
+    """The panel's logits are divided by temperatures; these are multiplied back."""
+    quiet, loud = [[0.7, 0.3]], [[0.4, 0.6]]
+    assert answers(panel_of([quiet, loud], [0]), "logits").argmax() == 0
+    panel = panel_of([quiet, loud], [0], temperatures=(1.0, 5.0))
+    assert answers(panel, "logits").argmax() == 1
+    logits = (np.log(quiet) + 5 * np.log(loud)) / 2
+    assert answers(panel, "logits") == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-5)
+
+
+def test_ranks_count_as_bordas_do():
+    """Ranks 3, 2, 1 and 1, 3, 2 and 1, 3, 2, whatever the probabilities."""
+    panel = panel_of([[[0.9, 0.06, 0.04]], [[0.1, 0.5, 0.4]], [[0.3, 0.36, 0.34]]], [0])
+    assert answers(panel, "rank")[0] == pytest.approx(np.array([5, 8, 5]) / 18, abs=1e-3)
+
+
+def test_of_equal_ranks_the_larger_mean_probability_decides():
+    panel = panel_of([[[0.5, 0.3, 0.2]], [[0.1, 0.3, 0.6]]], [0])
+    assert answers(panel, "rank").argmax() == 2
+
+
+def test_independent_members_do_by_vote_what_the_binomial_formula_says():
+    panel = noisy([0.7, 0.7, 0.7], images=20_000, classes=2)
+    assert combine(panel, "vote").top1 == pytest.approx(0.784, abs=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whatever_the_method_probabilities_sum_to_1_and_beat_the_mean_member(method):
+    panel = noisy([0.6, 0.65, 0.7, 0.75])
+    done = combine(panel, method)
+    assert done.log_probabilities.dtype == np.float32
+    assert np.exp(done.log_probabilities).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert done.honest_top1 > panel.top1.mean()
+    assert (done.cross_fitted is not None) == (method in LEARN)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_rule_is_rebuilt_from_what_is_said_of_it(method):
+    rule = combine(noisy([0.6, 0.7, 0.8]), method).rule
+    again = _rules.build(_rules.describe(rule), members=3, classes=4)
+    again.load_state_dict(rule.state_dict())
+    x = torch.randn(3, 5, 4).log_softmax(2)
+    with torch.no_grad():
+        assert torch.equal(again(x), rule(x))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_rule_is_part_of_an_onnx_graph(method):
+    rule, file = combine(noisy([0.6, 0.7, 0.8]), method).rule, io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter tells its developers a lot
+        given = {"input_names": ["x"], "dynamic_axes": {"x": {1: "batch"}}}
+        torch.onnx.export(rule, (torch.zeros(3, 2, 4),), file, dynamo=False, opset_version=20, **given)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    x = torch.randn(3, 50, 4).log_softmax(2)
+    with torch.no_grad():
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], rule(x).numpy(), atol=1e-5)
+
+
+# ---- what learns from the targets
+
+
+def test_weights_make_the_log_loss_as_small_as_can_be():
+    panel = noisy([0.5, 0.8], seed=1)
+    done = combine(panel, "weighted")
+    weights = np.array(done.weights)
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1)
+
+    def loss(first: float) -> float:
+        mixed = np.average(panel.probabilities, axis=0, weights=[first, 1 - first])
+        return -np.log(mixed[np.arange(len(mixed)), panel.targets]).mean()
+
+    assert loss(weights[0]) <= min(map(loss, np.linspace(0, 1, 101))) + 1e-6
+
+
+def test_a_member_that_knows_nothing_gets_no_weight():
+    panel = noisy([0.8, 0.8, 0.25])
+    assert combine(panel, "weighted").weights[2] < 0.05
+    assert combine(panel, "greedy").weights[2] < 0.2
+
+
+@pytest.mark.parametrize("method", ["weighted", "greedy"])
+def test_what_is_weighted_is_never_below_the_best_member(method):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        panel = noisy(rng.uniform(0.3, 0.9, rng.integers(2, 7)), images=40, seed=seed)
+        assert combine(panel, method).top1 >= panel.top1.max()
+
+
+def test_where_least_log_loss_would_cost_accuracy_the_best_member_answers_alone():
+    """The first is right by a hair and, once, very wrong; the second is wrong by a hair."""
+    first = [[0.51, 0.49]] * 9 + [[1e-6, 1 - 1e-6]]
+    second = [[0.45, 0.55]] * 9 + [[0.45, 0.55]]
+    done = combine(panel_of([first, second], [0] * 10), "weighted")
+    assert done.weights == [1, 0]
+    assert done.top1 == 0.9
+    assert done.notes[1].endswith("runs/a alone is on 90.00%, so it answers alone")
+
+
+def test_greedy_selection_takes_members_as_often_as_they_help():
+    done = combine(noisy([0.7, 0.7, 0.7, 0.3]), "greedy")
+    counts = np.array(done.weights) * 100
+    assert done.top1 > combine(noisy([0.7, 0.7, 0.7, 0.3]), "mean").top1
+    assert counts[:3].min() > 0
+
+
+def swapped(images: int = 400, seed: int = 0) -> Panel:
+    """A member that takes the first two classes for each other, and one that guesses."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(3, size=images)
+    said = 0.05 + 0.85 * np.eye(3)[np.array([1, 0, 2])[targets]]
+    return panel_of([said, rng.dirichlet(np.ones(3), images)], targets)
+
+
+def test_stacking_learns_what_members_mean():
+    done = combine(swapped(), "stacking")
+    assert combine(swapped(), "mean").top1 < 0.6
+    assert done.honest_top1 > 0.99
+
+
+@pytest.mark.parametrize("method", LEARN)
+def test_where_there_is_nothing_to_learn_nothing_leaks(method):
+    """Labels shuffled: accuracy on images that a fit has not seen is chance."""
+    panel = noisy([0.5] * 10, images=300)
+    shuffled = Panel(
+        panel.names, panel.classes, panel.logits, np.random.default_rng(1).permutation(panel.targets), panel.images
+    )
+    done = combine(shuffled, method)
+    assert done.honest_top1 == pytest.approx(0.25, abs=0.06)  # 2.4 standard errors
+    if method == "stacking":  # which could learn them by heart
+        assert done.top1 > done.honest_top1 + 0.05
+
+
+def test_cross_fitting_is_the_same_again_and_another_with_another_seed():
+    panel = noisy([0.5, 0.6, 0.7])
+    first, again, other = (combine(panel, "stacking", seed=seed).cross_fitted for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_two_classes_are_stacked_too():
+    assert combine(noisy([0.7, 0.7, 0.7], classes=2), "stacking").honest_top1 > 0.72
+
+
+# ---- all of them
+
+
+def test_methods_are_told_side_by_side():
+    panel = noisy([0.6, 0.7, 0.8], images=200)
+    result = contest(panel)
+    assert [row["name"] for row in result.rows] == [*panel.names, *METHODS]
+    rows = {row["name"]: row for row in result.rows}
+    assert rows["runs/a"]["top1"] == panel.top1[0]
+    assert rows["mean"]["cross_top1"] is None
+    assert rows["weighted"]["cross_top1"] == combine(panel, "weighted").honest_top1
+    assert rows["mean"]["low"] < rows["mean"]["top1"] < rows["mean"]["high"]
+    assert rows["vote"]["loss"] == log_loss(combine(panel, "vote").log_probabilities, panel.targets)
+    best = max(one.honest_top1 for one in result.combinations)
+    assert result.best.honest_top1 == best
+    lines = str(result).splitlines()
+    assert lines[0].split() == ["top-1", "cross-fitted", "95%", "interval", "log-loss"]
+    assert lines[1].split()[:2] == ["runs/a", f"{panel.top1[0]:.2%}"]
+    assert lines[len(result.rows) + 1] == "200 images, none of which a member was trained on"
+    assert result.to_csv().splitlines()[0] == "name,kind,top1,cross_top1,low,high,loss"
+    assert set(result.to_dict()["weights"]) == set(METHODS)
+
+
+def test_a_method_that_cannot_be_fitted_is_missing_and_says_why():
+    panel = panel_of(np.full((2, 3, 2), 0.5), [0, 0, 1])
+    with pytest.raises(InputError, match="two at least, and there are too few of class 1"):
+        combine(panel, "stacking")
+    result = contest(panel)
+    assert list(result.missing) == ["stacking"]
+    assert [one.method for one in result.combinations] == [method for method in METHODS if method != "stacking"]
+    assert "stacking is missing: " in str(result)
+
+
+# ---- wrong input
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        ([0.5, 0.5], "the weights 0.5, 0.5 are 2, but there are 3 members"),
+        ([0.7, 0.5, -0.2], "the weights 0.7, 0.5, -0.2 must be numbers, none of them negative"),
+        ([0.7, 0.5, float("nan")], "none of them negative"),
+        ([0.3, 0.3, 0.3], "sum to 0.9, but must sum to 1"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, why):
+    with pytest.raises(InputError, match=why):
+        combine(noisy([0.6] * 3), "mean", weights)
+
+
+def test_methods_that_find_weights_take_none():
+    for method in LEARN:
+        with pytest.raises(InputError, match=f"method {method} takes no weights; vote, plurality, mean"):
+            combine(noisy([0.6] * 3), method, [0.2, 0.3, 0.5])
+    with pytest.raises(InputError, match="weights go with one method"):
+        contest(noisy([0.6] * 3), METHODS, [0.2, 0.3, 0.5])
+
+
+def test_a_misspelt_method_is_told_the_nearest():
+    with pytest.raises(InputError, match="unknown method 'wieghted'; did you mean weighted"):
+        combine(noisy([0.6, 0.7]), "wieghted")
+
+
+def test_weights_are_told_as_shares():
+    done: Combination = combine(noisy([0.6, 0.7]), "vote", [0.25, 0.75])
+    assert done.weights == [0.25, 0.75]
+    assert combine(noisy([0.6, 0.7]), "stacking").weights is None

@@ -1,0 +1,420 @@
+"""Committees of runs: run folders in, one run folder out that answers as its members do together."""
+
+import json
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import onnxruntime
+import photos
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from PIL import Image
+from torch import nn
+
+import cnnzoo
+from cnnzoo.checkpoint import LOCK, Run, read_card, read_safetensors
+from cnnzoo.cli import main
+from cnnzoo.data.preprocess import Preprocess, Sheet, together
+from cnnzoo.data.preprocess_graph import graph_of
+from cnnzoo.ensemble import compare, ensemble
+from cnnzoo.ensemble.combine import METHODS, combine
+from cnnzoo.ensemble.members import panel
+from cnnzoo.errors import InputError
+from cnnzoo.evaluate import judge
+from cnnzoo.models import _rules
+from cnnzoo.models._base import Net
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return photos.folder(tmp_path_factory.mktemp("data") / "photos")
+
+
+def train(folder, source, name: str, channels: int, size: int, **data) -> Run:
+    return cnnzoo.train(
+        {
+            "run": str(folder),
+            "model": {"name": name, "in_chans": channels},
+            "data": {"source": str(source), "val_fraction": 0.5, "size": size, **data},
+            "train": {"epochs": 3, "batch_size": 6, "seed": channels + size},
+        },
+        with_report=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(source, tmp_path_factory) -> list[Run]:
+    """A colour net, a grey one, and one for smaller images; of 36 pictures they held out the same 18."""
+    home = tmp_path_factory.mktemp("runs")
+    kinds = {"colour": ("lenet5", 3, 32), "grey": ("lenet5", 1, 32), "small": ("resnet20", 3, 24)}
+    return [train(home / name, source, *kind) for name, kind in kinds.items()]
+
+
+@pytest.fixture(scope="module")
+def committee(runs, tmp_path_factory) -> Run:
+    return cnnzoo.combine(runs, run=tmp_path_factory.mktemp("committees") / "mean")
+
+
+def variant(run: Run, folder, tensors: dict | None = None, **card) -> Run:
+    """A copy of a run with other weights or another card."""
+    shutil.copytree(run.path, folder)
+    other = Run(folder)
+    other.save_model(tensors or read_safetensors(run.model_file), {**read_card(run.model_file), **card})
+    return other
+
+
+@pytest.fixture(scope="module")
+def mirrored(runs, tmp_path_factory) -> Run:
+    """The first run's net with its classes in another order."""
+    head = cnnzoo.load(runs[0]).entry.head
+    tensors = {
+        name: tensor.flip(0) if name.startswith(f"{head}.") else tensor
+        for name, tensor in read_safetensors(runs[0].model_file).items()
+    }
+    run = variant(runs[0], tmp_path_factory.mktemp("mirrored") / "run", tensors, classes=photos.KINDS[::-1])
+    logits, targets = runs[0].predictions
+    run.save_predictions(logits[:, ::-1], 2 - targets)
+    return run
+
+
+@contextmanager
+def counted():
+    """How often nets look at images."""
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, given, made: seen.append(len(made)) if isinstance(module, Net) else None
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> list:
+    """Files of other sizes than any net's, and one that is grey."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for number, shape in enumerate([(50, 70, 3), (90, 60, 3), (40, 40), (20, 31, 3)]):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+# ---- one net of several
+
+
+@pytest.mark.parametrize("method", ["mean", "vote", "rank", "stacking"])
+def test_a_committee_says_what_its_members_say_together(runs, pictures, method, tmp_path):
+    made = cnnzoo.combine(runs, method, run=tmp_path / "run")
+    said = np.log(np.stack([cnnzoo.predict(run, pictures).probabilities for run in runs]))
+    net = cnnzoo.load(made)
+    with torch.no_grad():
+        expected = combine(panel(runs), method).rule(torch.from_numpy(said))
+        given = net(torch.stack([net.preprocessing(file) for file in pictures]))
+    np.testing.assert_allclose(given.numpy(), expected.numpy(), atol=1e-5)
+    calibrated = (expected / net.temperature).softmax(1).numpy()
+    np.testing.assert_allclose(cnnzoo.predict(made, pictures).probabilities, calibrated, atol=1e-5)
+
+
+def test_it_is_judged_on_what_its_members_held_out(runs, committee):
+    outputs, targets = committee.predictions
+    done = combine(panel(runs), "mean")
+    assert (outputs == done.log_probabilities).all()
+    result = cnnzoo.evaluate(committee.path)
+    assert (result.count, result.top1) == (18, done.top1)
+    assert set(committee.split["val"]) == set(runs[0].split["val"])
+    np.testing.assert_allclose(judge(committee.path).outputs, outputs, atol=1e-5)
+    assert (targets == done.panel.targets).all()
+
+
+def test_it_is_a_run_folder_like_any_other(runs, committee):
+    assert committee.metrics[0]["val_top1"] == combine(panel(runs), "mean").top1
+    assert committee.environment["torch"] == torch.__version__
+    net = cnnzoo.load(committee)
+    assert net.classes == photos.KINDS
+    assert net.temperature == read_card(committee.model_file)["temperature"] != 1
+    assert not net.train().training
+    assert cnnzoo.summary(net).total.params == sum(p.numel() for p in net.parameters())
+    assert [row["name"] for row in committee.committee["rows"]] == [*(str(run.path) for run in runs), "mean"]
+
+
+def test_it_needs_its_members_no_more(runs, pictures, tmp_path):
+    copies = [Run(shutil.copytree(run.path, tmp_path / run.path.name)) for run in runs]
+    made = cnnzoo.combine(copies, run=tmp_path / "run")
+    before = cnnzoo.predict(made, pictures).probabilities
+    for copy in copies:
+        shutil.rmtree(copy.path)
+    assert (cnnzoo.predict(made, pictures).probabilities == before).all()
+
+
+def test_its_config_makes_it_again(committee, tmp_path, capsys):
+    config = yaml.safe_load(committee.config_file.read_text())
+    assert list(config) == ["run", "ensemble", "data"]
+    assert main(["train", "--config", str(committee.config_file), "--run", str(tmp_path / "again")]) == 0
+    assert "go on with: cnnzoo predict" in capsys.readouterr().out
+    first, again = (read_safetensors(run.model_file) for run in (committee, Run(tmp_path / "again")))
+    assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
+    with pytest.raises(InputError, match=r"the config of a committee, which cnnzoo\.combine makes"):
+        cnnzoo.train({**config, "run": str(tmp_path / "other")})
+
+
+def test_its_report_has_a_table_of_members(committee, capsys):
+    page = committee.report_file.read_text()
+    for part in ("<h2>Members and committee</h2>", "colour</td>", "mean</td>", "<h2>Confusion matrix</h2>"):
+        assert part in page
+    assert "Curves" not in page
+    committee.report_file.unlink()
+    assert main(["report", str(committee.path)]) == 0
+    assert committee.report_file.read_text() == page
+    assert capsys.readouterr().out.strip() == str(committee.report_file)
+
+
+def test_it_is_exported_as_one_graph(committee, pictures, tmp_path):
+    """Grey and colour, 32 and 24 pixels: all from the same photo."""
+    cnnzoo.export(committee, tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    for file in pictures:
+        given = session.run(None, {"images": np.array(Image.open(file).convert("RGB"))[None]})[0]
+        np.testing.assert_allclose(given, cnnzoo.predict(committee, [file]).probabilities, atol=1e-4)
+
+
+def test_its_fast_form_agrees(committee):
+    net = cnnzoo.load(committee)
+    images = torch.rand(3, *net.image_shape)
+    with torch.no_grad():
+        np.testing.assert_allclose(cnnzoo.optimize(net, "fp32")(images).numpy(), net(images).numpy(), atol=1e-3)
+
+
+def test_images_of_another_shape_are_refused(committee):
+    net = cnnzoo.load(committee)
+    wanted = ", ".join(map(str, net.image_shape))
+    with pytest.raises(InputError, match=rf"takes images \(B, {wanted}\), not \(2, 3, 32, 32\)"):
+        net(torch.zeros(2, 3, 32, 32))
+
+
+def test_members_of_one_size_share_their_view(runs, mirrored, tmp_path):
+    net = cnnzoo.load(cnnzoo.combine([runs[0], mirrored], run=tmp_path / "run"))
+    assert isinstance(net.preprocessing, Preprocess)
+    assert net.image_shape == (3, 32, 32)
+    assert cnnzoo.evaluate(tmp_path / "run", crops=2).count == 18
+
+
+def test_a_committee_may_be_a_member(runs, committee, pictures, tmp_path):
+    made = cnnzoo.combine([committee, runs[2]], run=tmp_path / "run")
+    said = np.stack([cnnzoo.predict(run, pictures).probabilities for run in (committee, runs[2])])
+    net = cnnzoo.load(made)
+    net.temperature = 1.0
+    np.testing.assert_allclose(cnnzoo.predict(net, pictures).probabilities, said.mean(axis=0), atol=1e-5)
+
+
+def test_members_without_weight_are_left_out(runs, tmp_path):
+    made = cnnzoo.combine(runs, weights=[0.5, 0, 0.5], run=tmp_path / "run")
+    assert [card["name"] for card in read_card(made.model_file)["members"]] == ["lenet5", "resnet20"]
+    np.testing.assert_allclose(judge(made.path).outputs, made.predictions[0], atol=1e-5)
+
+
+def test_classes_are_aligned_by_name(runs, mirrored):
+    said = panel([runs[0], mirrored])
+    np.testing.assert_array_equal(said.logits[0], said.logits[1])
+    np.testing.assert_array_equal(said.targets, runs[0].predictions[1])
+
+
+def test_it_may_be_tried_before_it_is_saved(runs, committee, pictures):
+    tried = cnnzoo.Ensemble(runs)
+    np.testing.assert_allclose(
+        tried.predict(pictures).probabilities, cnnzoo.predict(committee, pictures).probabilities, atol=1e-6
+    )
+    assert tried.evaluate().top1 == tried.combination.top1
+    assert str(tried).splitlines()[0].split()[0] == "top-1"
+
+
+# ---- predictions that are there, and others
+
+
+def test_every_method_over_cached_runs_costs_no_forward_pass(runs):
+    with counted() as seen:
+        assert len(compare(runs).combinations) == len(METHODS)
+    assert not seen
+
+
+def test_missing_predictions_are_made_once(runs, tmp_path):
+    bare = variant(runs[0], tmp_path / "bare")
+    bare.predictions_file.unlink()
+    told = []
+    with counted() as seen:
+        made = panel([bare, runs[1]], tell=told.append)
+    assert sum(seen) == 18
+    assert told == [f"{bare.path} has no predictions yet, so they are made"]
+    np.testing.assert_allclose(made.logits, panel(runs[:2]).logits, atol=1e-4)
+    with counted() as seen:
+        np.testing.assert_array_equal(panel([bare, runs[1]]).logits, made.logits)
+    assert not seen
+
+
+def test_other_images_are_judged_once_for_each_run(runs, tmp_path):
+    copies = [variant(run, tmp_path / run.path.name) for run in runs[:2]]
+    others = photos.folder(tmp_path / "others", each=4)
+    with counted() as seen:
+        first = cnnzoo.combine(copies, "stacking", data=str(others), run=tmp_path / "stacked")
+    assert sum(seen) == 24
+    with counted() as seen:
+        cnnzoo.combine(copies, "weighted", data=str(others), run=tmp_path / "weighted")
+    assert not seen
+    assert cnnzoo.evaluate(first.path).count == 12  # the same images
+    photos.picture(0, 99).save(others / "red" / "00.png")
+    with counted() as seen:
+        panel(copies, str(others))
+    assert sum(seen) == 24
+
+
+def test_no_label_of_the_test_images_reaches_a_fit(runs, tmp_path):
+    """What is fitted on the validation images is the same whatever the labels of others are."""
+    others = photos.folder(tmp_path / "others", each=4)
+    first = cnnzoo.combine(runs, "stacking", run=tmp_path / "first")
+    before = cnnzoo.evaluate(first.path, str(others)).top1
+    for old, new in (("red", "aside"), ("blue", "red"), ("aside", "blue")):
+        (others / old).rename(others / new)
+    assert cnnzoo.evaluate(first.path, str(others)).top1 != before
+    second = cnnzoo.combine(runs, "stacking", run=tmp_path / "second")
+    tensors = read_safetensors(second.model_file)
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in read_safetensors(first.model_file).items())
+
+
+# ---- one image, several views
+
+
+VIEWS = (
+    Preprocess(32, 36, (0.5,) * 3, (0.2,) * 3),
+    Preprocess(24, 24, (0.4,) * 3, (0.1,) * 3, "bicubic", squash=True),
+    Preprocess(24, 24, (0.3,), (0.3,)),
+)
+
+
+def test_a_sheet_holds_what_each_net_would_see(pictures):
+    sheet, tops = together([*VIEWS, VIEWS[0]])
+    assert (sheet.shape, tops) == ((80, 32, 3), [0, 32, 56, 0])
+    for file in pictures:
+        pixels = sheet.pixels(file)
+        np.testing.assert_array_equal(pixels, sheet.read(file))
+        for view, top in zip(VIEWS, tops, strict=False):
+            seen = pixels[top : top + view.size, : view.size, : view.channels]
+            np.testing.assert_array_equal(seen, view.pixels(file))
+    assert (pixels[32:, 24:] == 0).all()
+
+
+def test_a_sheet_mirrors_each_view(pictures):
+    sheet, _ = together(VIEWS)
+    image = Image.open(pictures[0]).resize((48, 48))  # whose middle is the same from both sides
+    mirrored = sheet(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    assert torch.equal(sheet.mirrored(sheet(image)[None])[0], mirrored)
+
+
+def test_a_sheet_in_a_graph_is_the_same_to_the_bit(pictures):
+    sheet, _ = together([VIEWS[0], Sheet(VIEWS[1:])])  # a committee among the members
+    graph = graph_of(sheet)
+    image = np.array(Image.open(pictures[0]))
+    assert torch.equal(graph(torch.from_numpy(image)[None])[0], sheet(image))
+
+
+# ---- the command
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main(["ensemble", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_tells_the_table_and_leaves_a_run(runs, cli, tmp_path):
+    paths = [run.path for run in runs]
+    code, out, _ = cli(*paths, "--method", "weighted")
+    assert code == 0
+    assert f"{combine(panel(runs), 'weighted').top1:.2%}" in out
+    assert "go on with: cnnzoo predict runs/committee_photos_weighted PHOTOS" in out
+    assert Run.open(tmp_path / "runs" / "committee_photos_weighted").committee["best"] == "weighted"
+    code, out, _ = cli(*paths, "--weights", "0.5,0.3,0.2", "--run", "own", "--json")
+    assert json.loads(out)["weights"]["mean"] == pytest.approx([0.5, 0.3, 0.2])
+    assert yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())["ensemble"]["weights"] == [0.5, 0.3, 0.2]
+
+
+def test_all_methods_are_a_table_and_with_a_folder_the_best_is_kept(runs, cli, tmp_path):
+    code, out, _ = cli(*(run.path for run in runs), "--method", "all")
+    assert code == 0
+    assert all(f"\n{method} " in out for method in METHODS)
+    assert not list(tmp_path.iterdir())
+    assert cli(*(run.path for run in runs), "--method", "all", "--run", "best")[0] == 0
+    best = compare(runs).best.method
+    assert yaml.safe_load((tmp_path / "best" / "config.yaml").read_text())["ensemble"]["method"] == best
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["0"], "a committee needs two members at least"),
+        (["0", "0"], "is named twice"),
+        (["0", "nowhere"], "there is no run folder nowhere"),
+        (["0", "1", "--method", "vot"], "unknown method 'vot'; did you mean vote?"),
+        (["0", "1", "--weights", "0.5,0.6"], "sum to 1.1, but must sum to 1"),
+        (["0", "1", "--weights", "1.5,-0.5"], "none of them negative"),
+        (["0", "1", "--weights", "a,b"], "--weights is a,b, but must be a number"),
+        (["0", "1", "--method", "stacking", "--weights", "0.5,0.5"], "method stacking takes no weights"),
+        (["0", "1", "--run", "0"], "exists already"),
+        (["0", "1", "--data", "nowhere"], "'nowhere' is neither a known set nor a folder"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line_and_leaves_nothing(runs, cli, tmp_path, arguments, why):
+    code, _, err = cli(*(runs[int(word)].path if word in ("0", "1") else word for word in arguments))
+    assert code == 2
+    assert err.startswith("cnnzoo: error: ")
+    assert why in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_held_out_other_images_are_refused(runs, source, tmp_path):
+    other = train(tmp_path / "other", source, "lenet5", 3, 32, split_seed=1)
+    why = r"was judged on 18 images and .* on 18, of which \d+ are the same, .*split_seed.*--data"
+    with pytest.raises(InputError, match=why):
+        ensemble([runs[0], other], run=tmp_path / "run")
+    others = photos.folder(tmp_path / "fresh", each=4)
+    assert len(panel([runs[0], other], str(others)).targets) == 12
+
+
+def test_runs_that_know_other_classes_are_refused(runs, tmp_path):
+    strange = variant(runs[0], tmp_path / "strange", classes=("blue", "green", "reddish"))
+    with pytest.raises(InputError, match="do not know the same classes: only one knows red, reddish"):
+        panel([runs[0], strange])
+
+
+def test_a_run_in_training_is_refused(runs, tmp_path):
+    busy = variant(runs[0], tmp_path / "busy")
+    with FileLock(busy.path / LOCK), pytest.raises(InputError, match="busy is still in training; wait"):
+        panel([runs[0], busy])
+    (busy.path / LOCK).touch()  # as a process leaves it that was killed
+    assert len(panel([runs[0], busy])) == 2
+
+
+def test_a_run_without_weights_is_refused(runs, tmp_path):
+    young = variant(runs[0], tmp_path / "young")
+    young.model_file.unlink()
+    with pytest.raises(InputError, match="the run has not finished an epoch yet"):
+        panel([runs[0], young])
+
+
+def test_members_of_different_sizes_are_judged_on_one_crop(committee):
+    with pytest.raises(InputError, match="in different sizes is judged on 1 crop, not on 10"):
+        cnnzoo.evaluate(committee.path, crops=10)
+
+
+def test_an_unknown_rule_in_a_file_is_refused(committee, tmp_path):
+    strange = variant(committee, tmp_path / "strange", rule={"kind": "oracle"})
+    with pytest.raises(InputError, match="unknown rule of a committee 'oracle'; known: mean, vote, stack"):
+        cnnzoo.load(strange)
+    assert set(_rules.describe(cnnzoo.load(committee).rule)) == {"kind", "weights", "of"}
