@@ -23,7 +23,7 @@ from tqdm import tqdm
 from cnnzoo import learn
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row
-from cnnzoo.benchmark.training import plain_steps, train, trainer_of
+from cnnzoo.benchmark.training import as_in_fit, plain_steps, train, trainer_of
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
@@ -66,7 +66,7 @@ def _epochs(bench: Bench, folder: Path, size: Size, name: str, least: float) -> 
 
     def stepper() -> Stepper:
         batches = _batches(folder, size, bench.device)
-        return Stepper(trainer_of(net, batches, [], precision=bench.precision))
+        return as_in_fit(trainer_of(net, batches, [], precision=bench.precision))
 
     def epoch(ours: Stepper, number: int) -> None:
         batches = ours.feed.batches

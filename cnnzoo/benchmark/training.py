@@ -5,6 +5,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -87,11 +88,21 @@ def trainer_of(net: nn.Module, batches, val, config: Config | None = None, **opt
     )
 
 
+_for_good = ExitStack()  # what lasts as long as the process
+
+
+def as_in_fit(trainer: Trainer) -> Stepper:
+    """The trainer's steps, with the machine set for them as `Trainer.fit` sets it: to the end of this process, as there
+    to the end of the training.
+    """
+    _for_good.enter_context(tuned(trainer.device))
+    return Stepper(trainer)
+
+
 def train(stepper: Stepper, batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> None:
-    """Some steps, as `Trainer.fit` makes them."""
-    with tuned(stepper.trainer.device):
-        for images, targets in islice(batches, steps):
-            stepper.step(images, targets)
+    """So many of its steps, on the next batches."""
+    for images, targets in islice(batches, steps):
+        stepper.step(images, targets)
 
 
 # ---- the loop that scripts have
@@ -182,7 +193,7 @@ def _our_steps(device: torch.device, name: str, many: int, steps: int, precision
     images, targets = batch(many, peers.size_of(name), device)
     net, _, _ = peers.pair(name, device, **_no_aux(name))
     fast = {"compiled": torch.compile(net)} if compiled else {}
-    stepper = Stepper(trainer_of(net, Kept(images, targets, steps), [], precision=precision, **fast))
+    stepper = as_in_fit(trainer_of(net, Kept(images, targets, steps), [], precision=precision, **fast))
     return lambda: train(stepper, repeat((images, targets)), steps)
 
 
@@ -281,7 +292,7 @@ def cifar(bench: Bench) -> Iterator[Row]:
 
 def _our_cifar(device: torch.device) -> Side:
     net, batches = zoo.create("resnet20").to(device), cifar_batches(noise(8 * CIFAR_BATCH), CIFAR_BATCH, device)
-    stepper = Stepper(trainer_of(net, batches, []))
+    stepper = as_in_fit(trainer_of(net, batches, []))
     ours = stepper.batches()
     return lambda: train(stepper, ours, len(batches))
 
@@ -316,7 +327,7 @@ def mnist_rate(bench: Bench) -> Iterator[Row]:
 def _our_mnist(device: torch.device, steps: int) -> Side:
     config = _mnist_config()
     batches, _ = _mnist(config, device)
-    stepper = Stepper(trainer_of(zoo.create("lenet5").to(device), batches, [], config))
+    stepper = as_in_fit(trainer_of(zoo.create("lenet5").to(device), batches, [], config))
     ours = stepper.batches()
     return lambda: train(stepper, ours, steps)
 
