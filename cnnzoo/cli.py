@@ -519,13 +519,14 @@ def export(
 
 def weights(options: Sequence[str]) -> None:
     """Trained weights: list, fetch, verify, bundle or import them. See cnnzoo weights --help."""
-    if not options or options[0] in ("-h", "--help"):
-        print(_overview(WEIGHTS, "cnnzoo weights"))
-    elif options[0] not in WEIGHTS:
-        raise unknown("command of cnnzoo weights", options[0], WEIGHTS)
-    else:
-        function = WEIGHTS[options[0]]
-        function(**vars(_parser(f"weights {options[0]}", function).parse_args(options[1:])))
+    _one_of(WEIGHTS, "weights", options)
+
+
+def visualize(options: Sequence[str]) -> None:
+    """Look inside a net: what its layers have learned, what an answer rests on. See cnnzoo visualize --help."""
+    from cnnzoo.cli_visualize import VISUALIZE
+
+    _one_of(VISUALIZE, "visualize", options)
 
 
 def weights_list(pattern: str = "*", *, json: bool = False) -> None:
@@ -761,6 +762,32 @@ def vote_odds(*, p: str = "0.7", n: int | None = None, out: str | None = None, j
         print(f"{odds}\nsimulated: right in {simulated:.2%} of {votes:,} votes")
 
 
+def lab(name: str, *, out: str | None = None, seeds: int = 3, quick: bool = False) -> int:
+    """Try out what a lecture claims, and leave the figures (JSON) and a picture.
+
+    The exit code is 1 where the claim did not hold.
+
+    Args:
+        name: of the lab; list tells which there are, and what each claims.
+        out: the folder for NAME.json and NAME.png; by default labs/.
+        seeds: how many times, each with random numbers of its own.
+        quick: smaller, in seconds rather than minutes.
+    """
+    from cnnzoo import labs
+
+    if name == "list":
+        print(labs.overview())
+        return 0
+    found, folder = labs.find(name), Path(out or "labs")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose a folder by --out")
+    tell(f"{found.claim}\n({found.source})")
+    outcome = labs.run(name, seeds=seeds, quick=quick, tell=tell)
+    told, picture = outcome.save(folder)
+    tell(f"{outcome}; {told}, {picture}")
+    return int(not outcome.held)
+
+
 def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",")]
@@ -799,8 +826,10 @@ COMMANDS: dict[str, Callable] = {
     "predict": predict,
     "export": export,
     "weights": weights,
+    "visualize": visualize,
     "ensemble": ensemble,
     "vote-odds": vote_odds,
+    "lab": lab,
     "report": report,
     "profile": profile,
     "benchmark": benchmark,
@@ -818,7 +847,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"cnnzoo {__version__}")
         elif arguments[0] not in COMMANDS:
             raise unknown("command", arguments[0], COMMANDS)
-        elif arguments[0] in ("train", "weights"):  # which have options, or commands, of their own
+        elif arguments[0] in ("train", "weights", "visualize"):  # which have options, or commands, of their own
             COMMANDS[arguments[0]](arguments[1:])
         else:
             function, given = COMMANDS[arguments[0]], arguments[1:]
@@ -870,6 +899,17 @@ def stop_on_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
+def _one_of(commands: Mapping[str, Callable], group: str, options: Sequence[str]) -> None:
+    """Run one of the commands that `cnnzoo GROUP` has of its own."""
+    if not options or options[0] in ("-h", "--help"):
+        print(_overview(commands, f"cnnzoo {group}"))
+    elif options[0] not in commands:
+        raise unknown(f"command of cnnzoo {group}", options[0], commands)
+    else:
+        function = commands[options[0]]
+        function(**vars(_parser(f"{group} {options[0]}", function).parse_args(options[1:])))
+
+
 def _parser(name: str, function: Callable) -> Parser:
     """The parser of a command, from its signature and docstring."""
     doc = docstring_parser.parse(function.__doc__)
@@ -881,7 +921,8 @@ def _parser(name: str, function: Callable) -> Parser:
         kind, default = parameter.annotation, parameter.default
         about = {"help": help_of[key]}
         if parameter.kind is parameter.KEYWORD_ONLY:
-            option = f"--{key.replace('_', '-')}"
+            option = f"--{key.rstrip('_').replace('_', '-')}"  # class_ is --class
+            about["dest"] = key
             if kind is bool:
                 parser.add_argument(option, action="store_true", **about)
             elif kind == bool | str:

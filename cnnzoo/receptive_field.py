@@ -1,9 +1,12 @@
-"""Receptive fields: how much of the image one place of a feature map sees, and how far the next place is.
+"""Receptive fields: how much of the image one place of a feature map sees, how far the next place is, and where the
+first begins.
 
-Along each axis both are 1 at the image, and change at every window (where branches meet, the greater of each counts):
+Along each axis the first two are 1 at the image, the third 0, and change at every window (where branches meet, the
+greater of each counts, and of starts the lesser):
 
     size    size + dilation * (kernel - 1) * stride
     stride  stride * the window's stride
+    start   start - padding * stride
 
 They are found by watching every operation of a forward pass, whatever module or function it comes from. One that is no
 window and keeps the number of places, such as a ReLU or a sum, keeps the field; one that changes it, such as the mean
@@ -29,25 +32,33 @@ class Field:
 
     size: tuple[float, float]  # of what one place sees; infinite: the whole image
     stride: tuple[int, int]  # from one place to the next
+    start: tuple[int, int] = (0, 0)  # of what the first place sees; negative: in the padding
 
-    def through(self, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)) -> Field:
+    def through(
+        self,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0),
+    ) -> Field:
         """Behind a window."""
         axes = zip(self.size, self.stride, kernel, dilation, strict=True)
         return Field(
             tuple(size + d * (k - 1) * step for size, step, k, d in axes),
             tuple(step * s for step, s in zip(self.stride, stride, strict=True)),
+            tuple(start - p * step for start, step, p in zip(self.start, self.stride, padding, strict=True)),
         )
 
     @property
     def whole(self) -> Field:
         """Behind what mixes all places."""
-        return Field((math.inf, math.inf), self.stride)
+        return Field((math.inf, math.inf), self.stride, self.start)
 
 
 def meeting(fields: Iterable[Field]) -> Field:
     """Where branches meet."""
-    sizes, strides = zip(*((field.size, field.stride) for field in fields), strict=True)
-    return Field(_greatest(sizes), _greatest(strides))
+    sizes, strides, starts = zip(*((field.size, field.stride, field.start) for field in fields), strict=True)
+    return Field(_greatest(sizes), _greatest(strides), tuple(map(min, zip(*starts, strict=True))))
 
 
 def _greatest(pairs: Iterable[Sequence]) -> tuple:
@@ -60,19 +71,21 @@ def _pair(value: int | Sequence[int]) -> Sequence[int]:
     return values[-2:] if len(values) > 1 else [*values, *values]
 
 
-# The window of an operation, from its arguments: kernel, stride, dilation; None where it is no window after all.
+# The window of an operation, from its arguments: kernel, stride, dilation, padding; None where it is none after all.
 
 
 def _convolution(image: Tensor, weight: Tensor, bias, stride, padding, dilation, transposed, *_):
-    return None if transposed or image.ndim < 4 else (weight.shape[-2:], stride[-2:], dilation[-2:])
+    if transposed or image.ndim < 4:
+        return None
+    return weight.shape[-2:], *(_pair(values) for values in (stride, dilation, padding))
 
 
 def _max_pool(image: Tensor, kernel, stride=(), padding=0, dilation=1, *_):
-    return _pair(kernel), _pair(stride or kernel), _pair(dilation)
+    return _pair(kernel), _pair(stride or kernel), _pair(dilation), _pair(padding)
 
 
-def _avg_pool(image: Tensor, kernel, stride=(), *_):
-    return _pair(kernel), _pair(stride or kernel)
+def _avg_pool(image: Tensor, kernel, stride=(), padding=0, *_):
+    return _pair(kernel), _pair(stride or kernel), (1, 1), _pair(padding)
 
 
 def _adaptive_pool(image: Tensor, places: Sequence[int]):
@@ -84,9 +97,14 @@ def _adaptive_pool(image: Tensor, places: Sequence[int]):
 
 
 def _slice(image: Tensor, dim=0, start=None, end=None, step=1):
-    steps = [1] * image.ndim
-    steps[dim] = step
-    return ((1, 1), steps[-2:]) if image.ndim >= 4 else None
+    steps, cut = [1] * image.ndim, [0] * image.ndim
+    steps[dim], cut[dim] = step, -range(image.shape[dim])[start:].start
+    return ((1, 1), steps[-2:], (1, 1), cut[-2:]) if image.ndim >= 4 else None
+
+
+def _pad(image: Tensor, margins: Sequence[int], *_):
+    left, _, top, *_ = (*margins, 0, 0)
+    return ((1, 1), (1, 1), (1, 1), (top, left)) if image.ndim >= 4 else None
 
 
 WINDOWS = {
@@ -97,8 +115,10 @@ WINDOWS = {
     aten._adaptive_avg_pool2d: _adaptive_pool,
     aten.adaptive_max_pool2d: _adaptive_pool,
     aten.slice: _slice,
+    aten.constant_pad_nd: _pad,
+    aten.reflection_pad2d: _pad,
+    aten.replication_pad2d: _pad,
 }
-PADDINGS = (aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d)
 
 
 class Watch(TorchDispatchMode):
@@ -125,7 +145,7 @@ class Watch(TorchDispatchMode):
         field = meeting(map(self.field, seen))
         if operation in WINDOWS and (window := WINDOWS[operation](*args)):
             return field.through(*window)
-        if operation in PADDINGS or _places(result) == _greatest(map(_places, seen)):
+        if _places(result) == _greatest(map(_places, seen)):
             return field
         return field.whole
 

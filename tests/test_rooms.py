@@ -41,13 +41,18 @@ MAY_IMPORT = {
     | {"calibrate", "resampling"},
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
     "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "evaluate", "report", "assemble"}
-    | {"calibrate", "loggers"},
+    | {"calibrate", "loggers", "visualize"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
     "ensemble": {"registry", "config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run", "folds"},
+    "visualize": {"registry", "config", "data", "checkpoint", "zoo", "figures", "tables", "transfer", "receptive_field"}
+    | {"inference"},
+    "cli_visualize": {"visualize", "figures"},
+    "labs": {"checkpoint", "figures"},
     "cli": {
+        "cli_visualize",
         "config",
         "run",
         "folds",
@@ -60,7 +65,7 @@ MAY_IMPORT = {
         "summary",
         "claims",
     }
-    | {"tables", "transfer", "profiling", "benchmark", "ensemble"},
+    | {"tables", "transfer", "profiling", "benchmark", "ensemble", "labs"},
 }
 
 
@@ -97,6 +102,13 @@ def test_a_room_imports_only_what_it_may(file):
 
 def test_every_room_is_in_the_table():
     assert {room_of(file) for file in FILES} == set(MAY_IMPORT)
+
+
+def test_a_lab_knows_the_public_interface_only():
+    files = [file for file in (PACKAGE / "labs").glob("*.py") if file.stem != "__init__"]
+    inside = {name for file in files for name in imports(file) if not name.startswith("labs._lab.")}
+    assert files
+    assert not inside
 
 
 def test_the_contract_sees_a_forbidden_import(tmp_path):

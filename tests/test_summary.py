@@ -203,6 +203,32 @@ def test_field_is_what_the_gradient_reaches():
         field = watch.field(net.to("meta")(meta))
     assert field.size == (heights, widths)
     assert field.stride == (4, 4)
+    first = (int(reached.any(axis).nonzero()[0]) for axis in (1, 0))
+    assert field.start == tuple(top - 8 * 4 for top in first)
+
+
+@pytest.mark.parametrize(
+    ("layer", "start"),
+    [
+        (nn.Conv2d(1, 1, 3, padding=(2, 1)), (-5, -3)),
+        (nn.MaxPool2d(3, 2, padding=1), (-3, -3)),
+        (nn.AvgPool2d(3, 2, padding=1), (-3, -3)),
+        (nn.ZeroPad2d((1, 0, 2, 0)), (-5, -3)),  # left, right, top, bottom
+        (nn.ReflectionPad2d((3, 0, 0, 0)), (-1, -7)),
+        (nn.ReLU(), (-1, -1)),
+    ],
+    ids=str,
+)
+def test_start_behind_a_layer(layer, start):
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, stride=2, padding=1), layer).to("meta")
+    with torch.no_grad(), Watch(image := torch.empty(1, 1, 32, 32, device="meta")) as watch:
+        assert watch.field(net(image)).start == start
+
+
+def test_what_is_cut_off_at_the_top_and_left_moves_the_start():
+    image = torch.empty(1, 1, 32, 32, device="meta")
+    with Watch(image) as watch:
+        assert watch.field(image[:, :, 3:, -30::2]).start == (3, 2)
 
 
 def test_a_map_of_one_place_keeps_its_field_when_flattened():

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,6 +17,13 @@ from cnnzoo.evaluate import Evaluation, measure
 
 MISTAKES = 24  # shown at most
 
+# Images (N, H, W, C) uint8 and the classes (N,) that the net took them for, to pictures (N, H, W, 3) uint8 of what it
+# saw there, or None, and a sentence on them.
+Evidence = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray | None, str]]
+# The same images to the training images (N, K, H, W, C) uint8 that are most alike to the net and their labels (N, K),
+# or None and None, and a sentence on them.
+Alike = Callable[[np.ndarray], tuple[np.ndarray | None, np.ndarray | None, str]]
+
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 body { color: #222; background: #fff }
@@ -25,14 +32,24 @@ h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse } th, td { padding: .15rem .8rem .15rem 0; text-align: right }
 th:first-child, td:first-child { text-align: left }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem }
-.mistakes figure { margin: 0 } .mistakes img { width: 100%; image-rendering: pixelated; border: 1px solid #ddd }
+.mistakes.pairs { grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)) }
+.mistakes figure { margin: 0 } .mistakes figure div { display: flex; gap: 2px }
+.mistakes img { min-width: 0; width: 100%; image-rendering: pixelated; border: 1px solid #ddd }
 figcaption { font-size: .85rem }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto } img.plot { max-width: 100% }
 """
 
 
-def render(run: Run, classes: Sequence[str], images: Images) -> str:
-    """The page of a finished run; `images` are the validation images, in the order of the run's predictions."""
+def render(
+    run: Run,
+    classes: Sequence[str],
+    images: Images,
+    evidence: Evidence | None = None,
+    alike: Alike | None = None,
+) -> str:
+    """The page of a finished run; `images` are the validation images, in the order of the run's predictions. Of those
+    that the net mistook, `evidence` draws what it saw in them, and `alike` finds what it was trained on.
+    """
     outputs, targets = run.predictions
     result = measure(outputs, targets, tuple(classes))
     temperature = read_card(run.model_file).get("temperature", 1.0)
@@ -56,7 +73,10 @@ def render(run: Run, classes: Sequence[str], images: Images) -> str:
         ("Confusion matrix", _picture(_confusion(result))),
         ("Classes", _class_table(result)),
         ("Confidence", _picture(_reliability(outputs, targets, result))),
-        ("Most confident mistakes", _mistakes(calibrate.softmax(outputs, temperature), targets, classes, images)),
+        (
+            "Most confident mistakes",
+            _mistakes(calibrate.softmax(outputs, temperature), targets, classes, images, evidence, alike),
+        ),
         ("Run it again", f"<pre>{html.escape(command)}</pre>"),
         ("Config", f"<pre>{html.escape(run.config_file.read_text())}</pre>"),
         ("Environment", f"<pre>{html.escape(json.dumps(environment, indent=2))}</pre>"),
@@ -183,19 +203,41 @@ def _reliability(outputs: np.ndarray, targets: np.ndarray, result: Evaluation) -
     return figure
 
 
-def _mistakes(probabilities: np.ndarray, targets: np.ndarray, classes: Sequence[str], images: Images) -> str:
+def _mistakes(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    classes: Sequence[str],
+    images: Images,
+    evidence: Evidence | None,
+    alike: Alike | None,
+) -> str:
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != targets)
     if not len(wrong):
         return "<p>None: every validation image is right.</p>"
     worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
     names = [*classes, *(f"class {i}" for i in range(len(classes), probabilities.shape[1]))]
+    pixels = images.take(worst)
+    seen, note = evidence(pixels, predicted[worst]) if evidence else (None, "")
+    near, labels, more = alike(pixels) if alike else (None, None, "")
     figures = []
-    for place, pixels in zip(worst, images.take(worst), strict=True):
+    for number, place in enumerate(worst):
         said, sure = names[predicted[place]], probabilities[place, predicted[place]]
         caption = f"{html.escape(said)} ({sure:.0%}), is {html.escape(names[targets[place]])}"
-        figures.append(f'<figure><img alt="{caption}" src="{_png(pixels)}"><figcaption>{caption}</figcaption></figure>')
-    return f'<p>{len(wrong)} of {len(targets):,} are wrong.</p><div class="mistakes">{"".join(figures)}</div>'
+        pictures = [_image(pixels[number], caption)]
+        if seen is not None:
+            pictures.append(_image(seen[number], f"what speaks for {html.escape(said)}"))
+        rows = f"<div>{''.join(pictures)}</div>"
+        if near is not None:
+            own = (html.escape(names[label]) for label in labels[number])
+            rows += f"<div>{''.join(map(_image, near[number], own))}</div>"
+        figures.append(f"<figure>{rows}<figcaption>{caption}</figcaption></figure>")
+    told = " ".join([f"{len(wrong)} of {len(targets):,} are wrong.", *map(html.escape, filter(None, (note, more)))])
+    return f'<p>{told}</p><div class="mistakes{"" if seen is None else " pairs"}">{"".join(figures)}</div>'
+
+
+def _image(pixels: np.ndarray, about: str) -> str:
+    return f'<img alt="{about}" title="{about}" src="{_png(pixels)}">'
 
 
 def _png(pixels: np.ndarray) -> str:

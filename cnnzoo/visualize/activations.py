@@ -1,0 +1,280 @@
+"""What the layers of a net make of pictures: feature maps, how many of them are silent, and the whole walk at once."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnnzoo.checkpoint import Run
+from cnnzoo.errors import InputError
+from cnnzoo.visualize import drawing
+from cnnzoo.visualize.hooks import stages_of, untouched, watching
+from cnnzoo.visualize.subject import Looked, Subject
+
+SHOWN = 36  # maps of a layer
+BRIEF = 9  # maps of a stage in a walk
+TOP = 5  # classes in a walk
+
+
+@dataclass(frozen=True)
+class Activations(drawing.Result):
+    """What layers answer to B pictures."""
+
+    maps: dict[str, np.ndarray]  # layer -> (B, C, H, W) float32; H = W = 1 past the flattening
+    pixels: np.ndarray  # (B, h, w, c) uint8, the pictures as the net sees them
+    pictures: tuple[str, ...]
+    name: str  # the net's
+
+    def __str__(self) -> str:
+        layers = ", ".join(f"{layer} ({_times(maps.shape[1:])})" for layer, maps in self.maps.items())
+        many = f"{len(self.pictures)} pictures" if len(self.pictures) > 1 else "1 picture"
+        return f"the strongest maps of {many}, layers {layers} of {self.name}"
+
+    def strongest(self, layer: str, picture: int = 0) -> np.ndarray:
+        """The channels of a layer, `(C,)` int64, by the mean size of their activations, the strongest first."""
+        return np.argsort(-np.abs(self.maps[layer][picture]).mean((1, 2)), kind="stable")
+
+    def grid(self, layer: str, picture: int = 0, many: int = SHOWN) -> np.ndarray:
+        """The strongest maps as one image, uint8 `(h, w, 3)`, each map on a scale of its own; of a layer past the
+        flattening all units, in the net's order, on one scale.
+        """
+        maps = self.maps[layer][picture]
+        if maps.shape[1:] == (1, 1):
+            return drawing.tinted(_mosaic(maps.ravel()))
+        best = self.strongest(layer, picture)[:many]
+        return drawing.grid(np.stack([drawing.tinted(maps[channel]) for channel in best]))
+
+    def figure(self):
+        pictures = range(len(self.pictures))
+        rows = [[self.pixels[at], *(self.grid(layer, at) for layer in self.maps)] for at in pictures]
+        titles = [[Path(self.pictures[at]).name, *(self._title(layer) for layer in self.maps)] for at in pictures]
+        return drawing.page(rows, titles, side=3.2)
+
+    def _title(self, layer: str) -> str:
+        _, channels, height, width = self.maps[layer].shape
+        shown = f"all {channels}" if (height, width) == (1, 1) else f"{min(channels, SHOWN)} of {channels}"
+        return f"{layer}: {shown}, {height}x{width}"
+
+
+def activations(
+    model_or_run: nn.Module | Run | str | Path,
+    pictures: str | Path | Sequence,
+    layers: Sequence[str] | None = None,
+    *,
+    pretrained: bool | str = False,
+    size: int | None = None,
+) -> Activations:
+    """The feature maps of some layers.
+
+    Args:
+        model_or_run: a net, a run, or a net's name; see `Subject.open`.
+        pictures: files, folders, PIL images or uint8 arrays; see `Subject.look`.
+        layers: stages or modules' paths; None is every stage.
+        pretrained: weights for a net's name.
+        size: the height and width that pictures are brought to; None is the net's own.
+
+    Raises:
+        InputError: for a layer that is not there, or whose output is no map; for a picture that cannot be read.
+    """
+    subject = Subject.open(model_or_run, pretrained)
+    return _look(subject, subject.look(pictures, size), layers)[0]
+
+
+def _look(subject: Subject, looked: Looked, layers: Sequence[str] | None) -> tuple[Activations, Tensor]:
+    """The maps, and the logits `(B, K)` beside them."""
+    layers = list(layers) if layers is not None else stages_of(subject.net)
+    if not layers:
+        raise InputError(f"{subject.name} has no stages; name layers of it")
+    with untouched(subject.net) as net, watching(net, layers) as seen, torch.no_grad():
+        logits = net(looked.x)
+        maps = {layer: _as_maps(seen[layer], layer) for layer in layers}
+    return Activations(maps, looked.pixels, looked.names, subject.name), logits
+
+
+def _as_maps(output: Tensor, layer: str) -> np.ndarray:
+    if output.ndim == 2:
+        output = output[:, :, None, None]
+    if output.ndim != 4:
+        raise InputError(f"layer {layer} gives {tuple(output.shape)}, which are no maps (B, C, H, W)")
+    return output.float().cpu().numpy()
+
+
+def _mosaic(values: np.ndarray) -> np.ndarray:
+    """`(N,)` folded into a square, `(side, side)`, with zeros at the end."""
+    side = math.ceil(math.sqrt(len(values)))
+    return np.pad(values, (0, side * side - len(values))).reshape(side, side)
+
+
+@dataclass(frozen=True)
+class Sparsity(drawing.Result):
+    """How many zeros the ReLUs of a net leave, in the order in which they run."""
+
+    layers: tuple[str, ...]
+    zeros: np.ndarray  # (L, B): the share of activations that are 0, for each layer and picture
+    silent: np.ndarray  # (L,): the share of channels that are 0 everywhere, for all pictures
+    name: str  # the net's
+
+    def __str__(self) -> str:
+        shares = self.zeros.mean(1)
+        pictures = self.zeros.shape[1]
+        return (
+            f"zeros after {len(self.layers)} ReLUs of {self.name}, {pictures} picture{'s' * (pictures > 1)}: "
+            f"{shares[0]:.0%} after {self.layers[0]}, {shares[-1]:.0%} after {self.layers[-1]}"
+        )
+
+    def to_dict(self) -> dict:
+        values = {"layers": list(self.layers), "zeros": self.zeros.mean(1).tolist()}
+        return values | {"silent_channels": self.silent.tolist(), "pictures": self.zeros.shape[1]}
+
+    def figure(self):
+        from matplotlib.figure import Figure  # here, since matplotlib takes a while to import
+
+        figure = Figure((8, 5), dpi=110, layout="constrained")
+        axes = figure.subplots()
+        depth, shares = np.arange(len(self.layers)), self.zeros.mean(1)
+        axes.plot(depth, shares, "o-", label="activations that are 0, mean over pictures")
+        if self.zeros.shape[1] > 1:
+            axes.fill_between(
+                depth, self.zeros.min(1), self.zeros.max(1), alpha=0.2, label="least to most of a picture"
+            )
+        axes.plot(depth, self.silent, "s--", label="channels that are 0 everywhere")
+        axes.set(title=self.name, xlabel="after", ylabel="share", ylim=(-0.02, 1.02))
+        every = math.ceil(len(self.layers) / 40)  # names that can be read beside each other
+        axes.set_xticks(depth[::every], self.layers[::every], rotation=90, fontsize=7)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+        axes.grid(alpha=0.3)
+        return figure
+
+
+def sparsity(
+    model_or_run: nn.Module | Run | str | Path,
+    pictures: str | Path | Sequence,
+    *,
+    pretrained: bool | str = False,
+    size: int | None = None,
+) -> Sparsity:
+    """The share of zeros after each ReLU.
+
+    Args:
+        model_or_run: a net, a run, or a net's name; see `Subject.open`.
+        pictures: files, folders, PIL images or uint8 arrays; see `Subject.look`.
+        pretrained: weights for a net's name.
+        size: the height and width that pictures are brought to; None is the net's own.
+
+    Raises:
+        InputError: for a net without a ReLU, and for a picture that cannot be read.
+    """
+    subject = Subject.open(model_or_run, pretrained)
+    looked = subject.look(pictures, size)
+    layers: list[str] = []
+    calls: Counter[str] = Counter()
+    zeros: list[Tensor] = []
+    silent: list[float] = []
+
+    def count(name: str):
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            is_zero = (output == 0).flatten(2) if output.ndim > 2 else (output == 0)[:, :, None]  # (B, C, places)
+            calls[name] += 1
+            layers.append(name if calls[name] == 1 else f"{name}, call {calls[name]}")
+            zeros.append(is_zero.float().mean((1, 2)))
+            silent.append(is_zero.all(2).all(0).float().mean().item())
+
+        return hook
+
+    with untouched(subject.net) as net, torch.no_grad():
+        for name, module in net.named_modules():
+            if isinstance(module, nn.ReLU | nn.ReLU6):
+                module.register_forward_hook(count(name))
+        net(looked.x)
+    if not layers:
+        raise InputError(f"{subject.name} has no ReLU, so none of its activations is 0 by design")
+    return Sparsity(tuple(layers), torch.stack(zeros).cpu().numpy(), np.array(silent), subject.name)
+
+
+@dataclass(frozen=True)
+class Walk(drawing.Result):
+    """One picture through a whole net."""
+
+    activations: Activations  # of the one picture, every stage
+    classes: tuple[str, ...]
+    probabilities: np.ndarray  # (K,) float32
+
+    def __str__(self) -> str:
+        stages, (best, share) = len(self.activations.maps), self.top[0]
+        picture = Path(self.activations.pictures[0]).name
+        return f"{picture} through {stages} stages of {self.activations.name}, taken for {best} ({share:.1%})"
+
+    @property
+    def top(self) -> list[tuple[str, float]]:
+        """The most likely classes with their probabilities."""
+        order = np.argsort(-self.probabilities, kind="stable")[:TOP]
+        return [(self.classes[place], float(self.probabilities[place])) for place in order]
+
+    def figure(self):
+        from matplotlib.figure import Figure  # here, since matplotlib takes a while to import
+
+        shown = self.activations
+        panels = [(shown.pixels[0], Path(shown.pictures[0]).name)]
+        for stage, maps in shown.maps.items():
+            panels.append((shown.grid(stage, many=BRIEF), f"{stage}  {_times(maps.shape[1:])}"))
+        down = math.ceil((len(panels) + 1) / 4)
+        across = math.ceil((len(panels) + 1) / down)
+        figure = Figure((2.7 * across, 3.0 * down), dpi=110, layout="constrained")
+        figure.suptitle(shown.name, fontsize=11)
+        places = figure.subplots(down, across, squeeze=False).ravel()
+        for axes in places:
+            axes.axis("off")
+        for axes, (image, title) in zip(places, panels, strict=False):
+            axes.imshow(drawing.colour(image), interpolation="nearest")
+            axes.set_title(title, fontsize=9)
+        self._draw_answer(places[len(panels)])
+        return figure
+
+    def _draw_answer(self, axes) -> None:
+        axes.axis("on")
+        for place, (name, share) in enumerate(self.top):
+            axes.barh(place, share, color="tab:blue", alpha=0.5)
+            axes.text(0.02, place, f"{name}  {share:.1%}", va="center", fontsize=8)
+        axes.set(xlim=(0, 1), ylim=(TOP - 0.4, -0.6), xticks=[], yticks=[])
+        axes.set_title("answer", fontsize=9)
+
+
+def walk(
+    model_or_run: nn.Module | Run | str | Path,
+    picture: str | Path | object,
+    *,
+    pretrained: bool | str = False,
+    size: int | None = None,
+) -> Walk:
+    """One picture through the whole net: the input, the strongest maps of every stage, and the answer.
+
+    Args:
+        model_or_run: a net, a run, or a net's name; see `Subject.open`.
+        picture: a file, a PIL image or a uint8 array.
+        pretrained: weights for a net's name.
+        size: the height and width that the picture is brought to; None is the net's own.
+
+    Returns:
+        Walk; its probabilities are those of `cnnzoo.predict`.
+
+    Raises:
+        InputError: for a picture that cannot be read, for several, and for a net without stages.
+    """
+    subject = Subject.open(model_or_run, pretrained)
+    if not stages_of(subject.net):
+        raise InputError(f"{subject.name} has no stages to walk through")
+    looked = subject.look(picture if isinstance(picture, str | Path | list | tuple) else [picture], size)
+    if len(looked) > 1:
+        raise InputError(f"a walk is for one picture, not for {len(looked)}; cnnzoo visualize activations takes many")
+    shown, logits = _look(subject, looked, None)
+    temperature = getattr(subject.net, "temperature", 1.0)
+    return Walk(shown, subject.classes, (logits[0].float() / temperature).softmax(0).cpu().numpy())
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,373 @@
+"""What an answer rests on, in pictures: saliency, guided backpropagation, Grad-CAM and its kin, occlusion, and all of
+them side by side with a figure for how faithful each is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from cnnzoo import tables
+from cnnzoo.checkpoint import Run
+from cnnzoo.data.preprocess import normalise
+from cnnzoo.errors import InputError, unknown
+from cnnzoo.visualize import cams, drawing, gradients
+from cnnzoo.visualize.faithfulness import Curves, deletion_insertion
+from cnnzoo.visualize.gradients import AT_ONCE
+from cnnzoo.visualize.hooks import untouched
+from cnnzoo.visualize.subject import Subject
+
+DRAWN = 24  # images on a page, at most
+ACROSS = 4  # methods beside each other
+FULL = 99  # percentile of a map's values that has the full colour: the few largest would leave the rest dark
+
+GRADIENTS = {
+    "gradient": gradients.gradient,
+    "smoothgrad": gradients.smoothgrad,
+    "integrated": gradients.integrated,
+    "input_x_gradient": gradients.input_x_gradient,
+}
+FINE = {**GRADIENTS, "guided": gradients.guided}  # a value for each pixel by itself
+PIXELS = {**FINE, "occlusion": gradients.occlusion}  # that ask for no layer
+CAMS = {
+    "gradcam": cams.gradcam,
+    "gradcam++": cams.gradcam_plus_plus,
+    "hirescam": cams.hirescam,
+    "layercam": cams.layercam,
+}
+METHODS = (*PIXELS, *CAMS, "scorecam")
+
+_TITLES = {
+    "gradient": "gradient",
+    "smoothgrad": "SmoothGrad",
+    "integrated": "integrated gradients",
+    "input_x_gradient": "input x gradient",
+    "guided": "guided backpropagation",
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "scorecam": "Score-CAM",
+    "occlusion": "occlusion",
+}
+
+Model = nn.Module | Run | str | Path
+Choose = Callable[[Tensor], Tensor]  # logits (B, K) to the classes (B,) asked for
+
+
+@dataclass(frozen=True)
+class Attribution(drawing.Result):
+    """For each of N images, where the evidence for a class lies."""
+
+    net: str
+    method: str
+    layer: str  # whose maps were weighted; "" where the method asks for none
+    names: tuple[str, ...]
+    pixels: np.ndarray  # (N, H, W, C) uint8, the images as the net sees them
+    maps: np.ndarray  # (N, H, W) float32; negative is what speaks against the class, where the method tells
+    targets: np.ndarray  # (N,) int64, the class asked for
+    classes: tuple[str, ...]  # its name, for each image
+    probabilities: np.ndarray  # (N,) float32, what the net gives it
+
+    def __str__(self) -> str:
+        kinds = list(dict.fromkeys(self.classes))
+        of = f"class {kinds[0]}" if len(kinds) == 1 else f"{len(kinds)} classes"
+        what = f"{_TITLES[self.method]} of {self.net}{f' at {self.layer}' if self.layer else ''} for {of}"
+        many = len(self.names)
+        return what + (f", the first {DRAWN} of {many} images" if many > DRAWN else f", {many} images" * (many > 1))
+
+    def figure(self):
+        """A row for each of the first images: the image, the map, and the one over the other."""
+        count = min(len(self.names), DRAWN)
+        rows = [
+            [image, drawing.tinted(seen), drawing.heat(image, seen)]
+            for image, seen in zip(self.pixels[:count], map(_capped, self.maps[:count]), strict=True)
+        ]
+        method = _TITLES[self.method] + (f" at {self.layer}" if self.layer else "")
+        told = zip(self.names, self.classes, self.probabilities, strict=True)
+        titles = [[Path(name).name, method, f"{kind}: {p:.1%}"] for name, kind, p in list(told)[:count]]
+        return drawing.page(rows, titles)
+
+
+@dataclass(frozen=True)
+class Comparison(drawing.Result):
+    """M methods on one image, with what deletion and insertion say of each, see `faithfulness`."""
+
+    net: str
+    name: str
+    layer: str  # of the methods that ask for one
+    pixels: np.ndarray  # (H, W, C) uint8, the image as the net sees it
+    class_: str
+    probability: float  # what the net gives the class
+    methods: tuple[str, ...]
+    maps: np.ndarray  # (M, H, W) float32
+    curves: tuple[Curves, ...]  # of each method
+    chance: Curves  # of pixels in random order, which a method should do better than
+
+    def __str__(self) -> str:
+        best = max(zip(self.methods, self.curves, strict=True), key=lambda pair: pair[1].inserted - pair[1].deleted)[0]
+        at = f" at {self.layer}" if self.layer else ""
+        return f"{len(self.methods)} methods on {self.net}{at} for class {self.class_}, most faithful: {_TITLES[best]}"
+
+    def rows(self) -> list[dict]:
+        """What was measured, a row for each method and one for chance."""
+        named = [*zip(map(_TITLES.get, self.methods), self.curves, strict=True), ("random order", self.chance)]
+        return [{"method": name, "deletion": c.deleted, "insertion": c.inserted} for name, c in named]
+
+    def table(self) -> str:
+        """The same for a person: a faithful map has a low figure for deletion and a high one for insertion."""
+        rows = self.rows()
+        width = max(len(row["method"]) for row in rows)
+        lines = [f"{row['method']:<{width}}  {row['deletion']:>8.3f}  {row['insertion']:>9.3f}" for row in rows]
+        return "\n".join([f"{'':<{width}}  deletion  insertion", *lines])
+
+    def to_dict(self) -> dict:
+        asked = {"net": self.net, "image": self.name, "layer": self.layer, "class": self.class_}
+        return asked | {"probability": self.probability, "methods": self.rows()}
+
+    def to_csv(self) -> str:
+        return tables.to_csv(self.rows(), {"method": str, "deletion": float, "insertion": float})
+
+    def figure(self):
+        """The image with the figures of chance, then each method with its own: a fine map by itself, a coarse one over
+        the image.
+        """
+        *rows, chance = self.rows()
+        images, titles = [self.pixels], [f"{self.class_}: {self.probability:.1%}\nby chance {_figures(chance)}"]
+        for method, seen, row in zip(self.methods, map(_capped, self.maps), rows, strict=True):
+            images.append(drawing.tinted(seen) if method in FINE else drawing.heat(self.pixels, seen))
+            titles.append(f"{row['method']}\n{_figures(row)}")
+        parts = range(0, len(images), ACROSS)
+        return drawing.page(*([row[i : i + ACROSS] for i in parts] for row in (images, titles)))
+
+
+def saliency(
+    model_or_run: Model,
+    images: str | Path | Sequence,
+    *,
+    method: str = "gradient",
+    class_: str | int | None = None,
+    pretrained: bool | str = False,
+    size: int | None = None,
+    device: str = "auto",
+) -> Attribution:
+    """Which pixels an answer depends on, by the gradient of the class's logit.
+
+    Args:
+        model_or_run: a net, a run, a run's folder or model.safetensors, or a net's name.
+        images: files, folders, patterns, PIL images, uint8 arrays: see `Pictures`.
+        method: gradient (the plain one), smoothgrad, integrated or input_x_gradient, see `gradients`.
+        class_: name or number of the class asked for; None is the one predicted, for each image.
+        pretrained: weights for a net's name; False is random ones.
+        size: the side of the images as the net sees them; None is its own.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+
+    Raises:
+        InputError: for a method, a class or a net that is not there, images that cannot be read or are too small.
+    """
+    if method not in GRADIENTS:
+        raise unknown("method", method, GRADIENTS)
+    return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size)
+
+
+def guided(
+    model_or_run: Model,
+    images: str | Path | Sequence,
+    *,
+    class_: str | int | None = None,
+    pretrained: bool | str = False,
+    size: int | None = None,
+    device: str = "auto",
+) -> Attribution:
+    """The fine structure in an image that an answer depends on, by guided backpropagation; arguments as of `saliency`.
+
+    It is sharp whatever the net has learned, see `faithfulness.sanity`.
+
+    Raises InputError as that does, and for a net without ReLU and tanh.
+    """
+    return _attribution(Subject.open(model_or_run, pretrained, device), images, "guided", class_, size)
+
+
+def gradcam(
+    model_or_run: Model,
+    images: str | Path | Sequence,
+    *,
+    method: str = "gradcam",
+    layer: str | None = None,
+    class_: str | int | None = None,
+    pretrained: bool | str = False,
+    size: int | None = None,
+    device: str = "auto",
+) -> Attribution:
+    """Where in an image a class is seen, by a layer's maps; further arguments as of `saliency`.
+
+    Args:
+        method: gradcam, gradcam++, hirescam, layercam or scorecam, see `cams`.
+        layer: a stage's name or a module's path; None is the last stage whose maps have more than one place.
+
+    Raises:
+        InputError: as that does, and for a layer that is not there or has no maps.
+    """
+    known = (*CAMS, "scorecam")
+    if method not in known:
+        raise unknown("method", method, known)
+    return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size, layer)
+
+
+def occlusion(
+    model_or_run: Model,
+    images: str | Path | Sequence,
+    *,
+    class_: str | int | None = None,
+    pretrained: bool | str = False,
+    size: int | None = None,
+    device: str = "auto",
+) -> Attribution:
+    """How far a class's logit falls where a part of the image is covered; arguments and errors as of `saliency`."""
+    return _attribution(Subject.open(model_or_run, pretrained, device), images, "occlusion", class_, size)
+
+
+def compare(
+    model_or_run: Model,
+    image: str | Path | Image.Image | np.ndarray,
+    *,
+    methods: Sequence[str] = (),
+    layer: str | None = None,
+    class_: str | int | None = None,
+    pretrained: bool | str = False,
+    size: int | None = None,
+    device: str = "auto",
+) -> Comparison:
+    """Several methods on one image and class, and how faithful each is; further arguments as of `gradcam`.
+
+    Args:
+        image: one, as `Pictures` takes it.
+        methods: of `METHODS`; by default all but Score-CAM, which asks for as many passes as the layer has maps, and of
+            a net without maps the ones that need no layer.
+
+    Raises:
+        InputError: as `saliency` and `gradcam` do, and for several images.
+    """
+    subject = Subject.open(model_or_run, pretrained, device)
+    for method in methods:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+    looked = subject.look([image], size)
+    if len(looked) > 1:
+        raise InputError(f"methods are compared on one image, but {image} holds {len(looked)}")
+    with untouched(subject.net) as net:
+        methods, layer = _comparable(net, looked.x, methods, layer)
+        logits = _logits(net, looked.x)
+        target = subject.class_index(class_, logits)
+        trial = partial(deletion_insertion, net, looked.x[0], int(target))
+        chance = trial(np.random.default_rng(0).random(looked.x.shape[2:]))
+        maps, curves = [], []
+        for method in tqdm(methods, "comparing", unit="method", leave=False, disable=None):
+            maps.append(maps_of(net, looked.x, target, method, layer)[0].cpu().numpy())
+            curves.append(trial(maps[-1]))
+    odds = _odds(subject.net, logits, target).item()
+    about = subject.name, looked.names[0], layer, looked.pixels[0], subject.classes[int(target)], odds
+    return Comparison(*about, tuple(methods), np.stack(maps), tuple(curves), chance)
+
+
+def _comparable(net: nn.Module, x: Tensor, methods: Sequence[str], layer: str | None) -> tuple[Sequence[str], str]:
+    """The methods to compare, and the layer of those that ask for one; "" where none does."""
+    if methods and set(methods) <= set(PIXELS):
+        return methods, ""
+    try:
+        return methods or (*PIXELS, *CAMS), cams.map_layer(net, x, layer)
+    except InputError:
+        if methods or layer:
+            raise
+        return tuple(PIXELS), ""
+
+
+def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, str]:
+    """Grad-CAM of the classes `targets` (N,) over images `pixels` `(N, H, W, C)` uint8, as the net's preprocessing has
+    them: uint8 `(N, H, W, 3)`, and the name of the layer.
+
+    Raises InputError for a net without maps.
+    """
+    subject = Subject.open(net)
+    x = normalise(torch.from_numpy(pixels).to(subject.device), subject.preprocess.mean, subject.preprocess.std)
+    parts = zip(x.split(AT_ONCE), torch.from_numpy(targets).to(x.device).split(AT_ONCE), strict=True)
+    with untouched(net):
+        layer = cams.map_layer(net, x)
+        maps = torch.cat([maps_of(net, *part, "gradcam", layer) for part in parts]).cpu().numpy()
+    return np.stack([drawing.heat(*pair) for pair in zip(pixels, maps, strict=True)]), layer
+
+
+def maps_of(net: nn.Module, x: Tensor, target: Tensor, method: str, layer: str = "") -> Tensor:
+    """Maps `(B, H, W)` float32 of images `(B, C, H, W)` for classes `(B,)` int64, by one of `METHODS`; those of `CAMS`
+    and scorecam need the name of a layer. The net is as `untouched` has it.
+    """
+    if method in PIXELS:
+        return PIXELS[method](net, x, target).detach()
+    if method == "scorecam":
+        return _upscaled(cams.scorecam(net, x, target, layer), x)
+    return _upscaled(CAMS[method](cams.one_pass(net, x, layer, lambda logits: target)), x)
+
+
+def _attribution(
+    subject: Subject,
+    images: str | Path | Sequence,
+    method: str,
+    class_: str | int | None,
+    size: int | None,
+    layer: str | None = None,
+) -> Attribution:
+    looked, parts = subject.look(images, size), []
+    choose = partial(subject.class_index, class_)
+    bar = tqdm(total=len(looked), desc=_TITLES[method], unit="image", leave=False, disable=None)
+    with untouched(subject.net) as net, bar:
+        layer = "" if method in PIXELS else cams.map_layer(net, looked.x, layer)
+        for x in looked.x.split(AT_ONCE):
+            parts.append(_asked(net, x, choose, method, layer))
+            bar.update(len(x))
+    maps, targets, odds = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+    classes = tuple(subject.classes[target] for target in targets)
+    return Attribution(subject.name, method, layer, looked.names, looked.pixels, maps, targets, classes, odds)
+
+
+def _asked(net: nn.Module, x: Tensor, choose: Choose, method: str, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps, classes and their probabilities, of a batch. Grad-CAM and its kin take one pass for all of it."""
+    if method in CAMS:
+        seen = cams.one_pass(net, x, layer, choose)
+        maps, logits, target = _upscaled(CAMS[method](seen), x), seen.logits, seen.target
+    else:
+        logits = _logits(net, x)
+        target = choose(logits)
+        maps = maps_of(net, x, target, method, layer)
+    return maps, target, _odds(net, logits, target)
+
+
+def _logits(net: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return net(x)
+
+
+def _odds(net: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
+    """The probabilities `(B,)` of classes, as `cnnzoo.predict` gives them."""
+    return (logits / getattr(net, "temperature", 1.0)).softmax(1).gather(1, target[:, None])[:, 0]
+
+
+def _upscaled(maps: Tensor, x: Tensor) -> Tensor:
+    """From the size of a layer's maps to that of the images."""
+    return interpolate(maps[:, None], x.shape[-2:], mode="bilinear")[:, 0]
+
+
+def _figures(row: dict) -> str:
+    return f"deletion {row['deletion']:.2f}, insertion {row['insertion']:.2f}"
+
+
+def _capped(values: np.ndarray) -> np.ndarray:
+    """A map for the eye (Smilkov et al. 2017, section 3.1); one that is nearly empty stays as it is."""
+    top = np.percentile(np.abs(values), FULL)
+    return values.clip(-top, top) if top else values

@@ -1,0 +1,121 @@
+"""Where in an image a class is seen: a layer's maps, weighted by what they do for the class's logit.
+
+Grad-CAM and its kin need one forward pass, and a backward pass from the logits to the layer. The weighted sum is cut
+off at 0, for it asks what speaks for the class, and is `(B, h, w)`, of the size of the layer's maps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from cnnzoo.errors import InputError
+from cnnzoo.visualize.gradients import AT_ONCE
+from cnnzoo.visualize.hooks import layer_of, stages_of, watching
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass forward and back, of B images."""
+
+    logits: Tensor  # (B, K)
+    target: Tensor  # (B,) int64: the class that each image was asked for
+    maps: Tensor  # (B, C, h, w): what the layer gave
+    gradients: Tensor  # (B, C, h, w): of the targets' logits, with respect to the maps
+
+
+def one_pass(net: nn.Module, x: Tensor, layer: str, choose: Callable[[Tensor], Tensor]) -> Pass:
+    """Images `(B, C, H, W)` through a net as `untouched` has it; `choose` gives the classes `(B,)` asked for, when it
+    is shown the logits.
+    """
+    with watching(net, layer) as seen, torch.enable_grad():
+        logits = net(x)
+        target = choose(logits.detach())
+        gradients = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), seen[layer])[0]
+    return Pass(logits.detach(), target, seen[layer].detach(), gradients)
+
+
+def gradcam(seen: Pass) -> Tensor:
+    """Each map's weight is its mean gradient (Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM, 2017, arXiv
+    1610.02391, equations 1 and 2).
+    """
+    weights = seen.gradients.mean((2, 3), keepdim=True)
+    return (weights * seen.maps).sum(1).relu()
+
+
+def gradcam_plus_plus(seen: Pass) -> Tensor:
+    """Each map's weight is a weighted sum of its positive gradients, so that a class seen in several places shows in
+    all (Chattopadhyay, Sarkar, Howlader, Balasubramanian: Grad-CAM++, 2017, arXiv 1710.11063, with the weights of
+    equation 19, for the exponential of the logit; its own value, a factor of the whole map, is left out).
+
+    Equation 19 is for maps past a ReLU; where others are negative on the whole, they count as 0 in its denominator.
+    """
+    total = seen.maps.sum((2, 3), keepdim=True).clamp(min=0)
+    positive = seen.gradients.relu()
+    weights = (positive / (2 + total * positive)).sum((2, 3), keepdim=True)
+    return (weights * seen.maps).sum(1).relu()
+
+
+def hirescam(seen: Pass) -> Tensor:
+    """Each place of a map has its own gradient for a weight, so that the map shows only places that the logit does rest
+    on (Draelos, Carin: Use HiResCAM instead of Grad-CAM, 2020, arXiv 2011.08891).
+    """
+    return (seen.gradients * seen.maps).sum(1).relu()
+
+
+def layercam(seen: Pass) -> Tensor:
+    """The same with positive gradients alone, which makes early layers of use (Jiang, Zhang, Hou, Cheng, Wei: LayerCAM,
+    IEEE Transactions on Image Processing, 2021).
+    """
+    return (seen.gradients.relu() * seen.maps).sum(1).relu()
+
+
+def scorecam(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
+    """No gradients: each map's weight is the class's logit when all but what the map shows is taken from the image, as
+    a softmax over the maps (Wang et al.: Score-CAM, 2019, arXiv 1910.01279, Algorithm 1). It takes as many forward
+    passes as the layer has maps.
+
+    Images `(B, C, H, W)`, classes `(B,)` int64.
+    """
+    with watching(net, layer) as seen, torch.no_grad():
+        net(x)
+    with torch.no_grad():
+        images = tqdm(list(zip(x, target, seen[layer], strict=True)), "Score-CAM", leave=False, disable=None)
+        return torch.stack([_scored(net, *image) for image in images])
+
+
+def _scored(net: nn.Module, image: Tensor, target: Tensor, maps: Tensor) -> Tensor:
+    """Of one image `(C, H, W)` and its maps `(c, h, w)`; a map that is the same everywhere shows nothing."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    uneven = (high > low).flatten()
+    if not uneven.any():
+        return torch.zeros_like(maps[0])
+    maps, masks = maps[uneven], ((maps - low) / (high - low))[uneven]
+    logits = [
+        net(image * interpolate(some[:, None], image.shape[-2:], mode="bilinear"))[:, target]
+        for some in masks.split(AT_ONCE)
+    ]
+    return (torch.cat(logits).softmax(0)[:, None, None] * maps).sum(0).relu()
+
+
+def map_layer(net: nn.Module, x: Tensor, name: str | None = None) -> str:
+    """The name of the layer whose maps are to be weighted; None is the last stage with maps of more than one place.
+
+    Which that is shows when an image goes through: a stage of 7x7 maps has but one place in an image of 32x32 pixels.
+
+    Raises InputError for a layer that is not there, and for one without maps.
+    """
+    names = [name] if name else stages_of(net) or [layer_of(net)[0]]
+    with watching(net, names) as seen, torch.no_grad():
+        net(x[:1])
+    with_maps = [each for each in names if seen[each].ndim == 4 and seen[each][0, 0].numel() > 1]
+    if with_maps:
+        return with_maps[-1]
+    size = "x".join(map(str, x.shape[-2:]))
+    if name is None:
+        raise InputError(f"no stage of this net has maps (H, W) of images of {size}; saliency works on any net")
+    shape = tuple(seen[name].shape[1:])
+    raise InputError(f"layer {name} has no maps (H, W), but gives {shape} of an image of {size}; take an earlier one")

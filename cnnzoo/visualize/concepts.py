@@ -1,0 +1,196 @@
+"""Which units of a layer answer to which class, or to any property that folders of images stand for.
+
+Network dissection (Bau, Zhou, Khosla, Oliva, Torralba, CVPR 2017, arXiv 1704.05796) asks that of every unit, with
+images whose pixels are labelled; here labels of whole images do. A unit's answer to an image is its greatest activation
+in it, and how well that tells images of a class from the others is the area under the ROC curve: 0.5 by chance, 1 where
+every image of the class excites the unit more than any other image. Among thousands of units some look good by chance,
+so each is judged by the best one of all, as labels are dealt out anew (Westfall, Young: Resampling-based multiple
+testing, 1993; their maxT).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import nn
+from tqdm import tqdm
+
+from cnnzoo import tables
+from cnnzoo.checkpoint import Run
+from cnnzoo.data.preprocess import normalise
+from cnnzoo.errors import InputError
+from cnnzoo.visualize import collection, drawing
+from cnnzoo.visualize.collection import Collection
+from cnnzoo.visualize.hooks import layer_of, untouched, watching
+from cnnzoo.visualize.subject import Subject
+
+Tell = Callable[[str], None]
+
+BATCH = 32
+DEALS = 500  # of the labels anew
+CHANCE = 0.05  # of any unit answering so well, from which on it passes for chance
+LEAST = 5  # images of a class
+TOP = 5  # images drawn of a unit
+ROWS = 8  # units drawn at most
+
+
+@dataclass(frozen=True)
+class Best:
+    """The unit that answers best to a class."""
+
+    unit: int
+    auc: float
+    p: float  # how often the best of all units answers so well to labels dealt out by chance
+    top: np.ndarray  # (TOP,) the images that excite it most
+    maps: np.ndarray  # (TOP, h, w) float32: where in them; (TOP, 1, 1) past the flattening
+
+
+@dataclass(frozen=True)
+class Concepts(drawing.Result):
+    """How U units answer to C classes, over N images."""
+
+    net: str
+    layer: str
+    of: Collection
+    answers: np.ndarray  # (N, U) float32: each unit's greatest activation in each image
+    auc: np.ndarray  # (C, U) float64
+    p: np.ndarray  # (C, U) float64
+    best: tuple[Best, ...]  # for each class
+
+    @property
+    def detectors(self) -> np.ndarray:
+        """`(C,)`: how many units answer to each class so well that it is unlikely to be chance."""
+        return (self.p < CHANCE).sum(1)
+
+    def __str__(self) -> str:
+        units = self.auc.shape[1]
+        some = int((self.p < CHANCE).any(0).sum())
+        return (
+            f"layer {self.layer} of {self.net}: {some:,} of {units:,} units answer to a class of {self.of.source} "
+            f"(p < {CHANCE:g} over all units and classes, {len(self.of):,} images)"
+        )
+
+    def to_csv(self) -> str:
+        """A row for each class and unit: class, unit, auc, p."""
+        rows = (
+            {"class": name, "unit": unit, "auc": float(self.auc[place, unit]), "p": float(self.p[place, unit])}
+            for place, name in enumerate(self.of.classes)
+            for unit in range(self.auc.shape[1])
+        )
+        return tables.to_csv(rows, {"class": str, "unit": int, "auc": float, "p": float})
+
+    def figure(self):
+        """For each class, clearest first, the images that excite its best unit most, and where; all a matplotlib
+        Figure.
+        """
+        rows, titles = [], []
+        for place in sorted(range(len(self.best)), key=lambda place: -self.best[place].auc)[:ROWS]:
+            best = self.best[place]
+            rows.append(_lit(self.of.images.take(best.top), best.maps))
+            about = f"unit {best.unit} for {self.of.classes[place]}", f"AUC {best.auc:.2f}, p {best.p:.2g}"
+            above = [*about, *[""] * (len(best.top) - len(about))]
+            titles.append([f"{line}\n{self.of.class_of(image)}" for line, image in zip(above, best.top, strict=True)])
+        return drawing.page(rows, titles, side=1.6)
+
+
+def _lit(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
+    """Images `(T, H, W, C)`; where a unit has maps `(T, h, w)`, its excitation is laid over them."""
+    if maps[0].size == 1:
+        return list(images)
+    return [drawing.heat(image, map) for image, map in zip(images, maps.clip(min=0), strict=True)]
+
+
+def concepts(
+    model_or_run: nn.Module | Run | str | Path,
+    data: str | None = None,
+    layer: str | None = None,
+    *,
+    pretrained: bool | str = False,
+    many: int = 1000,
+    seed: int = 0,
+    root: str | None = None,
+    device: str = "auto",
+    tell: Tell = lambda line: None,
+) -> Concepts:
+    """Find the units of a layer that answer to a class, or to a property.
+
+    Args:
+        model_or_run: a net, a run or its folder, or a net's name.
+        data: a data set's name, or a folder of folders, each of images of a class or with a property in common, as
+            striped/ and plain/; None takes the run's own. Images held out are taken where there are some.
+        layer: a stage's name or a module's path; None is the last stage that gives maps.
+        pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
+        many: images at most, drawn by `seed`.
+        seed: of that and of the labels dealt out anew.
+        root: where named data sets lie.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+        tell: is given a line on what was passed over.
+
+    Raises:
+        InputError: for a layer that is not there; an empty folder; one class alone, or one of fewer than five images
+            among those drawn; a net that is no run, without data.
+    """
+    subject = Subject.open(model_or_run, pretrained, device)
+    layer, _ = layer_of(subject.net, layer)
+    among, held_out = collection.opened(subject, data, root, tell)
+    shown = (held_out or among).some(many, seed)
+    if len(shown.classes) < 2:
+        raise InputError(f"{shown.source} holds {shown.classes[0]} only; put images of something else beside it")
+    for place, name in enumerate(shown.classes):
+        if (own := int((shown.labels == place).sum())) < LEAST:
+            raise InputError(
+                f"{own} images of {name} in {shown.source} are too few; there must be {LEAST} of each class"
+            )
+    found = _outputs(subject, layer, shown, _maxima)
+    auc, p = judged(found, shown.labels, len(shown.classes), seed)
+    units = auc.argmax(1)
+    tops = [np.argsort(-found[:, unit], kind="stable")[:TOP] for unit in units]
+    seen, asked = np.unique(tops), np.unique(units)
+    maps = _outputs(subject, layer, shown.choose(seen), lambda maps: maps[:, asked])
+    best = []
+    for place, (unit, top) in enumerate(zip(units.tolist(), tops, strict=True)):
+        own = maps[np.searchsorted(seen, top), np.searchsorted(asked, unit)]
+        own = own.reshape(len(top), *(own.shape[1:] or (1, 1)))
+        best.append(Best(unit, float(auc[place, unit]), float(p[place, unit]), top, own))
+    return Concepts(subject.name, layer, shown, found, auc, p, tuple(best))
+
+
+def _outputs(subject: Subject, layer: str, shown: Collection, keep: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What `keep` leaves of the layer's output for each image, which is `(B, U, h, w)` float32 for a batch, or `(B, U)`
+    past the flattening.
+    """
+    seen, kept = subject.preprocess, []
+    with untouched(subject.net) as net, torch.no_grad(), watching(net, layer) as outputs:
+        for start in tqdm(range(0, len(shown), BATCH), desc=f"layer {layer}", unit="batch", leave=False, disable=None):
+            pixels = shown.images.take(np.arange(start, min(start + BATCH, len(shown))))
+            net(normalise(torch.from_numpy(pixels).to(subject.device), seen.mean, seen.std))
+            kept.append(keep(outputs[layer].cpu().numpy()))
+    return np.concatenate(kept)
+
+
+def _maxima(maps: np.ndarray) -> np.ndarray:
+    """`(B, U, …)` to `(B, U)`."""
+    return maps.reshape(*maps.shape[:2], -1).max(2)
+
+
+def judged(answers: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """How well each unit tells each class from the others: the area under the ROC curve, and its p, both `(C, U)`.
+
+    `answers` are `(N, U)`, `labels` `(N,)` below `classes`. The area is Mann and Whitney's statistic over the number of
+    pairs; p is the share of DEALS permutations of the labels in which the best unit of all does as well for any class,
+    areas being compared in units of their deviation, which differs with the size of a class.
+    """
+    count = len(answers)
+    ranks = rankdata(answers, axis=0) - (count + 1) / 2
+    belongs = np.eye(classes)[labels].T  # (C, N)
+    own = belongs.sum(1, keepdims=True)
+    pairs = own * (count - own)
+    deviation = np.sqrt(pairs * (count + 1) / 12)
+    sums = belongs @ ranks
+    rng = np.random.default_rng(seed)
+    highest = np.array([(belongs[:, rng.permutation(count)] @ ranks / deviation).max() for _ in range(DEALS)])
+    as_good = DEALS - np.searchsorted(np.sort(highest), sums / deviation - 1e-9)
+    return 0.5 + sums / pairs, (1 + as_good) / (1 + DEALS)

@@ -1,0 +1,264 @@
+"""What excites a channel of a layer: the images that do so most, and what in their pixels does.
+
+Zeiler, Fergus: Visualizing and understanding convolutional networks, 2013, arXiv 1311.2901, section 2.1. A deconvnet
+carries one place's activation back to the pixels, all others set to zero: through the transposed filters, through
+unpooling into the places where the maxima were (the switches), and rectified wherever the net rectifies.
+
+That is how a gradient goes back, but for what happens at a ReLU (Simonyan, Vedaldi, Zisserman: Deep inside
+convolutional networks, 2013, arXiv 1312.6034, section 4), so it is computed as one, with a deconvnet's rule there. In a
+net that is a chain of layers this is the deconvnet itself. In others the signal goes back into each of the branches
+that meet, and where one map is multiplied by another (a gate), that one counts as a fixed weight.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from cnnzoo.checkpoint import Run
+from cnnzoo.config import DataConfig
+from cnnzoo.data import sources
+from cnnzoo.data.pictures import Pictures, read_ahead
+from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
+from cnnzoo.errors import InputError
+from cnnzoo.visualize import drawing
+from cnnzoo.visualize.hooks import layer_of, untouched
+from cnnzoo.visualize.partway import breadth, chosen, maps_of, windows
+from cnnzoo.visualize.rules import RELU, TANH, Ruled
+from cnnzoo.visualize.subject import Subject
+
+Tell = Callable[[str], None]
+
+CHANNELS = 6  # that are shown where nobody names any
+BATCH = 32
+
+# Contrast normalisation is left out, as in the paper. It has no rule for tanh: there, too, the net's own function keeps
+# the signal in the range of what the layer below can be.
+DECONVNET = {
+    RELU: lambda signal, x: signal.relu(),
+    TANH: lambda signal, x: signal.tanh(),
+    (functional.local_response_norm,): lambda signal, x: signal,
+}
+
+
+@dataclass(frozen=True)
+class Deconvolved(drawing.Result):
+    """Of U channels the K images that excite each most, the strongest first, and what a deconvnet shows in them."""
+
+    name: str  # the net's
+    layer: str
+    is_chain: bool  # up to this layer, so that this is the deconvnet itself
+    images: int  # that were looked through
+    channels: np.ndarray  # (U,) int64
+    pictures: tuple[tuple[str, ...], ...]  # U x K, the images' names
+    activations: np.ndarray  # (U, K) float32, at the place that answers most strongly
+    windows: np.ndarray  # (U, K, 4) int64: top, left, bottom and right of what that place sees
+    pixels: np.ndarray  # (U, K, H, W, C) uint8, the images as the net sees them
+    reconstructions: np.ndarray  # (U, K, H, W, C) float32, in units of the net's normalised input
+
+    def __str__(self) -> str:
+        channels = f"channel{'s' * (len(self.channels) > 1)} {', '.join(map(str, self.channels))}"
+        return f"what excites {channels} of layer {self.layer} of {self.name}, by {self.method}; {_images(self.images)}"
+
+    @property
+    def method(self) -> str:
+        return "a deconvnet" if self.is_chain else "a deconvnet's rules, through branches"
+
+    def patches(self, images: np.ndarray) -> np.ndarray:
+        """Images `(U, K, H, W, C)`, the pixels or the reconstructions, cut to the windows."""
+        return np.stack(
+            [
+                np.stack([one[top:bottom, left:right] for one, (top, left, bottom, right) in zip(own, at, strict=True)])
+                for own, at in zip(images, self.windows, strict=True)
+            ]
+        )
+
+    def figure(self):
+        """For each channel the reconstructions, 0 in grey and each on a scale of its own, and beside them the same
+        patches of the images.
+        """
+        cells, titles = [], []
+        both = self.patches(self.reconstructions), self.patches(self.pixels)
+        for channel, activations, signals, pixels in zip(self.channels, self.activations, *both, strict=True):
+            cells += [drawing.grid([drawing.scaled(signal, "symmetric") for signal in signals]), drawing.grid(pixels)]
+            titles += [f"channel {channel}", f"{activations[0]:.3g} … {activations[-1]:.3g}"]
+        across = min(4, len(cells))
+        rows, named = ([whole[i : i + across] for i in range(0, len(whole), across)] for whole in (cells, titles))
+        figure = drawing.page(rows, named)
+        figure.suptitle(f"{self.name}, {self.layer}: what excites a channel, by {self.method}", fontsize=9)
+        return figure
+
+
+def deconv(
+    model_or_run: nn.Module | Run | str | Path,
+    images: str | Path | Iterable,
+    layer: str | None = None,
+    channels: Sequence[int] | None = None,
+    *,
+    pretrained: bool | str = False,
+    top: int = 9,
+    tell: Tell = lambda line: None,
+) -> Deconvolved:
+    """The images that excite channels of a layer most, and the activations carried back to their pixels.
+
+    Args:
+        model_or_run: a net, a run, or a net's name; see `Subject.open`.
+        images: to look through: a data set by name, such as digits, or pictures, folders and patterns (see `Pictures`).
+        layer: a stage or a module's path; None is the last stage with maps.
+        channels: of the layer; None is the few that are excited most.
+        pretrained: weights for a net's name.
+        top: images for each channel, at most.
+        tell: is given a line on images that cannot be read.
+
+    Raises:
+        InputError: for a layer or channel that is not there, and where no image can be read.
+    """
+    if top < 1:
+        raise InputError(f"top is {top}, but must be at least 1")
+    subject = Subject.open(model_or_run, pretrained)
+    album = Album(images, subject.preprocess)
+    with untouched(subject.net) as net:
+        layer, module = layer_of(net, layer)
+        height, width, colours = subject.preprocess.shape
+        if channels is not None:  # complains before the work
+            channels = chosen(channels, breadth(net, module, (colours, height, width)), layer)
+        found = strongest(subject, module, album, top, tell)
+        if channels is None:
+            channels = found.activations[:, 0].argsort()[::-1][:CHANNELS].copy()
+        pixels, shown, is_chain = [], [], True
+        for channel in tqdm(channels, desc="carrying back", unit="channel", leave=False, disable=None):
+            pixels.append(album.take(found.images[channel]))
+            x = album.seen(pixels[-1], subject.device)
+            places = torch.from_numpy(found.places[channel])
+            signal, is_chain = carried_back(net, module, x, torch.full((len(x),), int(channel)), places)
+            shown.append(signal.permute(0, 2, 3, 1).cpu().numpy())
+        seen = windows(net, module, x, found.places[channels])
+    names = tuple(tuple(album.names[number] for number in found.images[channel]) for channel in channels)
+    activations = found.activations[channels]
+    return Deconvolved(
+        *(subject.name, layer, is_chain, len(album.names), channels, names),
+        *(activations, seen, np.stack(pixels), np.stack(shown)),
+    )
+
+
+def carried_back(net: nn.Module, module: nn.Module, x: Tensor, channels: Tensor, places: Tensor) -> tuple[Tensor, bool]:
+    """What a deconvnet makes of one activation in each image, and whether the net is a chain up to there.
+
+    Args:
+        net: within `untouched`.
+        module: the layer.
+        x: images `(B, C, H, W)`.
+        channels: `(B,)` int64, of the layer.
+        places: `(B, 2)` int64, row and column in its map; 0, 0 past the flattening.
+
+    Returns:
+        `(B, C, H, W)`, and a truth.
+    """
+    x = x.detach().requires_grad_()
+    with torch.enable_grad(), Ruled(DECONVNET):
+        maps = maps_of(net, module, x)
+        alone, unit = torch.zeros_like(maps), (torch.arange(len(x)), channels, *places.T)
+        alone[unit] = maps[unit].detach()
+        return torch.autograd.grad(maps, x, alone)[0], _is_chain(maps)
+
+
+def _is_chain(output: Tensor) -> bool:
+    """Whether no two branches meet on the way to it."""
+    step = output.grad_fn
+    while step is not None:
+        behind = [one for one, _ in step.next_functions if one is not None]
+        if len(behind) > 1:
+            return False
+        step = behind[0] if behind else None
+    return True
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """Where each of a layer's C channels answers most strongly: K images, the strongest first."""
+
+    activations: np.ndarray  # (C, K) float32
+    images: np.ndarray  # (C, K) int64, by their numbers in the album
+    places: np.ndarray  # (C, K, 2) int64, row and column in the map; 0, 0 past the flattening
+
+
+def strongest(
+    subject: Subject, module: nn.Module, album: "Album", top: int, tell: Tell = lambda line: None
+) -> Strongest:
+    """Go through an album for the `top` images that excite each channel of a layer most, each at its strongest place.
+
+    Within `untouched`. Raises InputError where no image can be read.
+    """
+    kept: list[Tensor] = []  # activations, images and places, each (k, C)
+    bar = tqdm(total=len(album.names), desc="looking through", unit="image", leave=False, disable=None)
+    with bar, torch.no_grad():
+        for numbers, pixels in album.read(range(len(album.names)), tell):
+            maps = maps_of(subject.net, module, album.seen(pixels, subject.device))
+            activations, places = maps.flatten(2).max(2)  # (B, C)
+            own = (activations.cpu(), torch.tensor(numbers)[:, None].expand_as(places), places.cpu())
+            kept = [torch.cat(both) for both in zip(kept, own, strict=True)] if kept else list(own)
+            best = kept[0].argsort(dim=0, descending=True, stable=True)[:top]
+            kept = [values.gather(0, best) for values in kept]
+            bar.update(len(numbers))
+    activations, images, places = (values.T.numpy() for values in kept)
+    width = maps.shape[3]
+    return Strongest(activations, images, np.stack([places // width, places % width], axis=2))
+
+
+class Album:
+    """Images by their numbers: of a data set by its name those held out, or all where it holds none out; or pictures,
+    folders and patterns. They are read when they are asked for, so that many take little memory.
+    """
+
+    def __init__(self, images: str | Path | Iterable, preprocess: Preprocess | Sheet):
+        self.preprocess = preprocess
+        self._split = self._given = None
+        if isinstance(images, str) and images in sources.NAMED and not Path(images).exists():
+            self._split, _, _ = sources.held_out(DataConfig(source=images), preprocess, split=False)
+            self.names = self._split.names
+        else:
+            self._given = list(Pictures(images))
+            named = enumerate(self._given)
+            self.names = tuple(str(x) if isinstance(x, str | Path) else f"image {place}" for place, x in named)
+        if not self.names:
+            raise InputError("there is no image to look through; give some")
+
+    def read(self, numbers: Iterable[int], tell: Tell = lambda line: None) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Their numbers and `(B, H, W, C)` uint8, batch by batch; those that cannot be read are left out and told.
+
+        Raises InputError where none can be read.
+        """
+        numbers, errors = list(numbers), []
+        if self._split is not None:
+            for start in range(0, len(numbers), BATCH):
+                batch = numbers[start : start + BATCH]
+                yield batch, self._split.images.take(np.array(batch))
+            return
+        waiting = iter(numbers)
+        for batch in read_ahead(Pictures([self._given[n] for n in numbers]), self.preprocess, BATCH):
+            numbered = [(next(waiting), one) for one in batch]
+            errors += [one for one in batch if one.error]
+            if good := [(number, one.pixels) for number, one in numbered if not one.error]:
+                yield [number for number, _ in good], np.stack([pixels for _, pixels in good])
+        if errors:
+            first = f"{errors[0].name}: {errors[0].error}"
+            if len(errors) == len(numbers):
+                raise InputError(first if len(errors) == 1 else f"none of {len(errors)} images can be read; {first}")
+            tell(f"{_images(len(errors))} left out that cannot be read; {first}")
+
+    def take(self, numbers: Iterable[int]) -> np.ndarray:
+        """`(B, H, W, C)` uint8 of images that can be read."""
+        return np.concatenate([pixels for _, pixels in self.read(numbers)])
+
+    def seen(self, pixels: np.ndarray, device: torch.device) -> Tensor:
+        """`(B, C, H, W)` float32, normalised."""
+        return normalise(torch.from_numpy(pixels).to(device), self.preprocess.mean, self.preprocess.std)
+
+
+def _images(many: int) -> str:
+    return f"{many:,} image{'s' * (many != 1)}"

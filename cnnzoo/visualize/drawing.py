@@ -1,0 +1,159 @@
+"""The only place where this room draws: arrays into grids, maps over images, pages of both."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cnnzoo import figures
+from cnnzoo.errors import unknown
+
+LETTERS = 11  # pixels that a label is high
+STRENGTH = 0.5  # of a map over an image
+
+
+class Result(ABC):
+    """What every function of this room gives. `str` of it is one line: what was drawn, of which layer and class."""
+
+    @abstractmethod
+    def figure(self):
+        """A matplotlib Figure."""
+
+    def save(self, file: str | Path) -> None:
+        """Draw it into a file, whole or not at all. Raises InputError for an ending that is no picture's."""
+        figures.kind(file)  # complains before the work
+        figures.save(self.figure(), file)
+
+
+SCALES = ("common", "symmetric", "each")
+
+
+def scaled(array: np.ndarray, how: str = "common") -> np.ndarray:
+    """`(N, …)` of any numbers to float32 in 0..1.
+
+    common: the least of all becomes 0, the greatest 1. symmetric: 0 becomes 0.5, and what lies farthest from it 0 or 1.
+    each: as common, for each of the N by itself. What is the same everywhere becomes 0.5.
+    """
+    if how not in SCALES:
+        raise unknown("scale", how, SCALES)
+    array = np.asarray(array, np.float32)
+    axes = tuple(range(1, array.ndim)) if how == "each" else None
+    if how == "symmetric":
+        high = np.abs(array).max(initial=0, keepdims=True)
+        low = -high
+    else:
+        low, high = array.min(axes, keepdims=True), array.max(axes, keepdims=True)
+    flat = high == low
+    return np.where(flat, np.float32(0.5), (array - low) / np.where(flat, 1, high - low))
+
+
+def grid(
+    images: np.ndarray, columns: int | None = None, labels: Sequence[str] | None = None, padding: int = 1
+) -> np.ndarray:
+    """Images `(N, H, W, C)` or `(N, H, W)`, floats in 0..1 or uint8, beside and below each other: uint8 `(h, w, 3)`.
+
+    By default as many columns as rows. White lines of `padding` pixels part them; a label stands above its image, cut
+    to its width.
+    """
+    images = [colour(image) for image in images]
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    height, width, _ = images[0].shape
+    above = LETTERS + 3 if labels is not None else 0
+    down, across = height + above + padding, width + padding
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * across + padding, rows * down + padding), "white")
+    for place, image in enumerate(images):
+        top, left = padding + place // columns * down, padding + place % columns * across
+        if labels is not None:
+            sheet.paste(_label(labels[place], width, above), (left, top))
+        sheet.paste(Image.fromarray(image), (left, top + above))
+    return np.asarray(sheet)
+
+
+def _label(text: str, width: int, height: int) -> Image.Image:
+    strip = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(strip).text((0, 0), text, fill="black", font=ImageFont.load_default(LETTERS))
+    return strip
+
+
+def colour(image: np.ndarray) -> np.ndarray:
+    """`(H, W)` or `(H, W, C)`, floats in 0..1 or uint8, to uint8 `(H, W, 3)`.
+
+    One channel is grey, two or more than three show their mean.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        image = (image.clip(0, 1) * 255).round().astype(np.uint8)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.shape[2] not in (1, 3):
+        image = image.mean(2, keepdims=True).round().astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def enlarged(image: np.ndarray, least: int) -> np.ndarray:
+    """A small uint8 image by a whole factor, so that its shorter side has at least `least` pixels, each a square."""
+    factor = math.ceil(least / min(image.shape[:2]))
+    return image.repeat(factor, 0).repeat(factor, 1) if factor > 1 else image
+
+
+def tinted(values: np.ndarray) -> np.ndarray:
+    """Numbers `(H, W)` as colours, uint8 `(H, W, 3)`: from blue through white to red where some are negative, with 0
+    white; else from dark to bright, with 0 dark. The largest in size has the full colour.
+    """
+    from matplotlib import colormaps
+
+    values = np.asarray(values, np.float32)
+    top = np.abs(values).max(initial=0) or 1
+    shares = (values / top + 1) / 2 if values.min(initial=0) < 0 else values / top
+    name = "RdBu_r" if values.min(initial=0) < 0 else "inferno"
+    return (colormaps[name](shares)[..., :3] * 255).round().astype(np.uint8)
+
+
+def heat(pixels: np.ndarray, map: np.ndarray) -> np.ndarray:
+    """A map `(h, w)`, of any size, laid over an image `(H, W)` or `(H, W, C)`: uint8 `(H, W, 3)`, coloured as `tinted`
+    says.
+    """
+    pixels = colour(pixels)
+    height, width, _ = pixels.shape
+    map = Image.fromarray(np.asarray(map, np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    over = tinted(np.asarray(map))
+    return (pixels * (1 - STRENGTH) + over * STRENGTH).round().astype(np.uint8)
+
+
+def page(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]] | None = None, *, side: float = 2.4):
+    """Rows of images, each as `colour` takes it, as a matplotlib Figure; `titles` has a text for each image.
+
+    Rows may be of different lengths; an image is `side` inches high and wide.
+    """
+    from matplotlib.figure import Figure  # here, since matplotlib takes a while to import
+
+    across = max(map(len, rows))
+    figure = Figure((side * across, (side + 0.3) * len(rows)), dpi=110, layout="constrained")
+    for row, line in enumerate(figure.subplots(len(rows), across, squeeze=False)):
+        for column, axes in enumerate(line):
+            axes.axis("off")
+            if column < len(rows[row]):
+                axes.imshow(colour(rows[row][column]), interpolation="nearest")
+                if titles is not None:
+                    axes.set_title(titles[row][column], fontsize=8)
+    return figure
+
+
+def picture(image: np.ndarray, title: str = ""):
+    """One image, as `colour` takes it, as a matplotlib Figure, each of its pixels a pixel or several."""
+    from matplotlib.figure import Figure
+
+    image = enlarged(colour(image), 400)
+    height, width, _ = image.shape
+    head = 28 if title else 0
+    figure = Figure((max(width, 320) / 100, (height + head) / 100), dpi=100)
+    axes = figure.add_axes((0, 0, 1, height / (height + head)))
+    axes.axis("off")
+    axes.imshow(image, interpolation="nearest")
+    if title:
+        figure.text(0.5, 1 - 0.5 * head / (height + head), title, ha="center", va="center", fontsize=9)
+    return figure

@@ -1,0 +1,80 @@
+"""A net up to one of its layers, and not a step farther."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnnzoo.errors import InputError
+from cnnzoo.receptive_field import Watch
+
+
+class _Arrived(Exception):
+    def __init__(self, output: object):
+        self.output = output
+
+
+def output_of(net: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
+    """What a layer, or the net itself, makes of images `(B, C, H, W)`; what lies behind it is not computed.
+
+    Of a layer that is used several times it is the first output. Raises InputError for one that is not used, and for
+    one that gives no single tensor.
+    """
+
+    def stop(module: nn.Module, inputs: tuple, output: object) -> None:
+        raise _Arrived(output)
+
+    handle = module.register_forward_hook(stop)
+    try:
+        net(x)
+    except _Arrived as arrived:
+        output = arrived.output
+    else:
+        raise InputError(f"a layer ({type(module).__name__}) takes no part in the answer; name another")
+    finally:
+        handle.remove()
+    if not isinstance(output, Tensor):
+        raise InputError(f"a layer ({type(module).__name__}) gives no single tensor; name one within it")
+    return output
+
+
+def maps_of(net: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
+    """The same as maps `(B, C, H, W)`, of one place past the flattening. Raises InputError for anything else."""
+    output = output_of(net, module, x)
+    if output.ndim == 2:
+        output = output[:, :, None, None]
+    if output.ndim != 4:
+        shape = tuple(output.shape)
+        raise InputError(f"a layer ({type(module).__name__}) gives {shape}, which are no maps (B, C, H, W)")
+    return output
+
+
+def breadth(net: nn.Module, module: nn.Module, shape: Sequence[int]) -> int:
+    """How many channels a layer has, for an image of that shape (C, H, W)."""
+    with torch.no_grad():
+        return maps_of(net, module, torch.zeros(1, *shape, device=next(net.parameters()).device)).shape[1]
+
+
+def chosen(channels: Sequence[int], many: int, layer: str) -> np.ndarray:
+    """Channels of a layer that has so many, as int64. Raises InputError for one that it has not."""
+    channels = np.asarray(channels, np.int64)
+    if not len(channels):
+        raise InputError("no channel is named; give some, or leave them out")
+    if len(wrong := channels[(channels < 0) | (channels >= many)]):
+        raise InputError(f"channel {wrong[0]} is out of range: {layer} has {many}, counted from 0")
+    return channels
+
+
+def windows(net: nn.Module, module: nn.Module, x: Tensor, places: np.ndarray) -> np.ndarray:
+    """What places `(…, 2)`, rows and columns, of a layer's maps see of images like `x` (B, C, H, W).
+
+    Returns `(…, 4)` int64: top, left, bottom and right, all of one size, moved where they would reach over the edge.
+    """
+    image = x[:1].detach()
+    with torch.no_grad(), Watch(image) as watch:
+        field = watch.field(output_of(net, module, image))
+    whole = np.array(image.shape[-2:])
+    size = np.minimum(field.size, whole).astype(np.int64)  # an infinite one sees the whole image
+    least = (np.array(field.start) + places * np.array(field.stride)).clip(0, whole - size)
+    return np.concatenate([least, least + size], axis=-1)

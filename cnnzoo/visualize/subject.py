@@ -1,0 +1,133 @@
+"""Whom one looks inside, and the pictures it looks at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnnzoo import zoo
+from cnnzoo.checkpoint import Run
+from cnnzoo.data.pictures import Pictures, read_ahead
+from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
+from cnnzoo.device import pick_device
+from cnnzoo.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Looked:
+    """B pictures as the net sees them."""
+
+    names: tuple[str, ...]
+    pixels: np.ndarray  # (B, H, W, C) uint8
+    x: Tensor  # (B, C, H, W) float32, normalised, on the net's device
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net with all that is needed to show it pictures and to name what it says."""
+
+    net: nn.Module
+    name: str  # for titles; says so where the weights are random
+    classes: tuple[str, ...]  # numbers as text where the net knows no names
+    preprocess: Preprocess | Sheet
+
+    @classmethod
+    def open(
+        cls, model_or_run: nn.Module | Run | str | Path, pretrained: bool | str = False, device: str = "auto"
+    ) -> "Subject":
+        """A net, a run, a run's folder or model.safetensors, or the name of a net.
+
+        A name without `pretrained` weights gives random ones, always the same, and `name` says so. A net stays where it
+        is if `device` is auto, and is never changed: look at it within `untouched`. Else auto is the best device. A net
+        that is not of the registry must have the attributes `preprocessing` and `num_classes`.
+
+        Raises InputError where there is no such run, net or device.
+        """
+        if isinstance(model_or_run, nn.Module):
+            net, name = model_or_run, _name_of(model_or_run)
+            for lacks in ("preprocessing", "num_classes"):
+                if not (hasattr(net, lacks) or hasattr(net, "entry")):
+                    raise InputError(f"a net of class {name} is not of the registry: set its .{lacks}")
+        elif not pretrained and str(model_or_run) in zoo.list_models() and not Path(model_or_run).exists():
+            net, name = _random(str(model_or_run)), f"{model_or_run} with random weights"
+        elif isinstance(model_or_run, Run):
+            net, name = zoo.load(model_or_run), model_or_run.path.name
+        else:
+            net, name = zoo.open_net(model_or_run, pretrained)[0], Path(model_or_run).name
+        if net is not model_or_run or device != "auto":
+            net = net.to(pick_device(device))
+        classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
+        return cls(net, name, classes, zoo.preprocessing(net))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def look(self, pictures: str | Path | Sequence, size: int | None = None) -> Looked:
+        """Files, folders, patterns, PIL images or uint8 arrays, as `Pictures` takes them, through the net's own
+        preprocessing, or the same at `size` x `size` pixels.
+
+        Raises InputError for a picture that cannot be read, by name, and for a size that the net cannot take.
+        """
+        preprocess = self.preprocess if size is None else self._resized(size)
+        found = Pictures(pictures)
+        read = [picture for batch in read_ahead(found, preprocess, max(len(found), 1)) for picture in batch]
+        if not read:
+            raise InputError("there is no picture to look at; give some")
+        for picture in read:
+            if picture.error:
+                raise InputError(f"{picture.name}: {picture.error}")
+        pixels = np.stack([picture.pixels for picture in read])
+        x = normalise(torch.from_numpy(pixels).to(self.device), preprocess.mean, preprocess.std)
+        return Looked(tuple(picture.name for picture in read), pixels, x.contiguous())
+
+    def _resized(self, size: int) -> Preprocess:
+        least = getattr(self.net, "min_size", 1)
+        if size < least:
+            raise InputError(f"the size is {size}, but {self.name} needs images of at least {least}x{least}")
+        if not isinstance(self.preprocess, Preprocess):
+            raise InputError(f"{self.name} consists of several nets, which see each image at sizes of their own")
+        return replace(self.preprocess, size=size, resize=round(self.preprocess.resize * size / self.preprocess.size))
+
+    def class_index(self, which: str | int | None, logits: Tensor) -> Tensor:
+        """`(B,)` int64, for each row of `logits` (B, K): the class of that name or number, or for None the one that is
+        predicted.
+
+        Raises InputError for a class that the net does not know, with the near names.
+        """
+        if which is None:
+            return logits.argmax(1)
+        return torch.full((len(logits),), self.class_number(which), device=logits.device)
+
+    def class_number(self, which: str | int) -> int:
+        """The place of a class among the net's outputs, by its name, else by that number.
+
+        Raises InputError for one that the net does not know, with the near names.
+        """
+        if which in self.classes:
+            return self.classes.index(which)
+        try:
+            number = int(which)
+        except ValueError:
+            raise unknown("class", str(which), self.classes) from None
+        if not 0 <= number < len(self.classes):
+            raise InputError(f"class {number} is out of range: {self.name} knows {len(self.classes)}, counted from 0")
+        return number
+
+
+def _random(name: str) -> nn.Module:
+    """The net as its constructor makes it, by a seed of its own, so that a picture can be made again."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return zoo.create(name).eval()
+
+
+def _name_of(net: nn.Module) -> str:
+    entry = getattr(net, "entry", None)
+    return entry.name if entry else type(net).__name__

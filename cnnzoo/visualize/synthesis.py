@@ -1,0 +1,420 @@
+"""Pictures made for a net: those that excite it most, and those that it cannot tell from a given one."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from cnnzoo.checkpoint import Run
+from cnnzoo.data.preprocess import Preprocess, Sheet
+from cnnzoo.errors import InputError
+from cnnzoo.visualize import drawing
+from cnnzoo.visualize.hooks import layer_of, stages_of, untouched
+from cnnzoo.visualize.partway import breadth, chosen, maps_of, output_of
+from cnnzoo.visualize.rules import RELU, Rule, Ruled
+from cnnzoo.visualize.subject import Subject
+
+MANY = 6  # pictures for a layer where nobody names channels, and to a row of a page
+AT_ONCE = 8  # pictures to a forward pass
+
+
+# --- what excites a net
+
+RATE = 0.1  # of Adam, on coefficients that start with a deviation of 0.01
+FADE = 0.3  # of the coefficients, against what a step adds: colours do not stick at their ends, where nothing slopes
+SHIFT, ZOOM, TURN = 1 / 16, 0.1, 10.0  # how far a picture is moved, at most: of its side, of its size, in degrees
+SMOOTH = 3.0  # what the total variation counts, against an activation in deviations of its layer
+
+
+@dataclass(frozen=True)
+class Maximised(drawing.Result):
+    """N pictures, each made to excite one channel, unit or class."""
+
+    name: str  # the net's
+    what: str  # channel, unit or class
+    layers: tuple[str, ...]  # of each picture
+    channels: np.ndarray  # (N,) int64, or numbers of classes
+    labels: tuple[str, ...]  # of each picture, for a person
+    pixels: np.ndarray  # (N, H, W, C) uint8
+    activations: np.ndarray  # (N,) float32, of exactly these pixels
+    at_first: np.ndarray  # (N,) float32, of the noise that they were made from
+
+    def __str__(self) -> str:
+        layers = ", ".join(dict.fromkeys(self.layers))
+        what = f"{self.what}{'s' if self.what != 'class' else 'es'}" if len(self.labels) > 1 else self.what
+        where = "" if self.what == "class" else f", layer {layers}"
+        return f"pictures that excite {len(self.labels)} {what}{where} of {self.name}"
+
+    def figure(self):
+        """A row for each layer, or several."""
+        rows, titles = [], []
+        for layer in dict.fromkeys(self.layers):
+            own = [place for place, name in enumerate(self.layers) if name == layer]
+            for start in range(0, len(own), MANY):
+                line = own[start : start + MANY]
+                rows.append([self.pixels[place] for place in line])
+                of_layer = "" if self.what == "class" else f"{layer}, "
+                titles.append([f"{of_layer}{self.labels[place]}: {self.activations[place]:.3g}" for place in line])
+        figure = drawing.page(rows, titles)
+        figure.suptitle(f"{self.name}: what excites a {self.what} most", fontsize=9)
+        return figure
+
+
+def maximise(
+    model_or_run: nn.Module | Run | str | Path,
+    layer: str | None = None,
+    channels: Sequence[int] | None = None,
+    *,
+    pretrained: bool | str = False,
+    classes: Sequence[str | int] | None = None,
+    unit: bool = False,
+    steps: int = 128,
+    size: int | None = None,
+    seed: int = 0,
+) -> Maximised:
+    """Pictures that excite channels, units or classes, by gradient ascent from noise.
+
+    Olah, Mordvintsev, Schubert: Feature visualization, Distill 2017, doi 10.23915/distill.00007. A picture consists of
+    Fourier coefficients, scaled so that all frequencies are as strong as in photos, in colours that vary independently;
+    each step sees it shifted, scaled and turned at random, and its total variation counts against it. (The movement
+    becomes less and less, since a filter of 3x3 pixels cannot be served at several places at once.)
+
+    Args:
+        model_or_run: a net, a run, or a net's name; see `Subject.open`.
+        layer: a stage or a module's path; None is every stage, or with `channels` the last with maps.
+        channels: of the layer; None is a few, evenly spread.
+        pretrained: weights for a net's name.
+        classes: names or numbers, instead of layer and channels: their logits are what is raised.
+        unit: raise the place at the centre of a channel's map, instead of the map's mean.
+        steps: of Adam.
+        size: the pictures' side; None is that of the images which the net takes.
+        seed: of noise and movement; the same gives the same pictures on the same machine.
+
+    Raises:
+        InputError: for a layer, channel, class or size that cannot be.
+    """
+    if steps < 1:
+        raise InputError(f"steps is {steps}, but must be at least 1")
+    if classes is not None and (layer is not None or channels is not None or unit):
+        raise InputError("classes are excited at the net's answer, so they go without layer, channels and unit")
+    subject = Subject.open(model_or_run, pretrained)
+    shape = _shape(subject, size)
+    with untouched(subject.net):
+        if classes is not None:
+            goals = _for_classes(subject, classes)
+        else:
+            goals = _for_channels(subject, shape, layer, channels, unit)
+        goals = [part for goal in goals for part in goal.in_parts()]
+        with tqdm(total=steps * len(goals), desc="maximising", unit="step", leave=False, disable=None) as bar:
+            made = [_ascend(subject, shape, goal, steps, seed, bar.update) for goal in goals]
+    pixels, activations, at_first = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    return Maximised(
+        subject.name,
+        "class" if classes is not None else "unit" if unit else "channel",
+        tuple(goal.layer for goal in goals for _ in goal.channels),
+        np.concatenate([goal.channels for goal in goals]),
+        tuple(label for goal in goals for label in goal.labels),
+        *(pixels, activations, at_first),
+    )
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What a batch of pictures is to excite."""
+
+    layer: str
+    module: nn.Module
+    channels: np.ndarray  # (B,)
+    labels: tuple[str, ...]
+    unit: bool
+
+    def activation(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B,)`, and the deviation of all that the layer says."""
+        maps = maps_of(net, self.module, x)
+        own = maps[torch.arange(len(x)), torch.from_numpy(self.channels)]  # (B, h, w)
+        return own[:, own.shape[1] // 2, own.shape[2] // 2] if self.unit else own.mean((1, 2)), maps.std()
+
+    def in_parts(self) -> list["_Goal"]:
+        """The same for batches that a forward pass can take."""
+        starts = range(0, len(self.channels), AT_ONCE)
+        parts = [slice(start, start + AT_ONCE) for start in starts]
+        return [replace(self, channels=self.channels[part], labels=self.labels[part]) for part in parts]
+
+
+def _for_classes(subject: Subject, classes: Sequence[str | int]) -> list[_Goal]:
+    if not len(classes):
+        raise InputError("no class is named; give some, or leave them out")
+    numbers = np.array([subject.class_number(which) for which in classes], np.int64)
+    return [_Goal("class", subject.net, numbers, tuple(subject.classes[number] for number in numbers), False)]
+
+
+def _for_channels(
+    subject: Subject, shape: tuple[int, int, int], layer: str | None, channels: Sequence[int] | None, unit: bool
+) -> list[_Goal]:
+    """One for each layer."""
+    last_or_named = layer is not None or channels is not None
+    goals = []
+    for name in [layer] if last_or_named else stages_of(subject.net) or [None]:
+        name, module = layer_of(subject.net, name)
+        many = breadth(subject.net, module, shape)
+        spread = np.arange(min(many, MANY)) * many // min(many, MANY)
+        own = chosen(spread if channels is None else channels, many, name)
+        labels = tuple(f"{'unit' if unit else 'channel'} {channel}" for channel in own)
+        goals.append(_Goal(name, module, own, labels, unit))
+    return goals
+
+
+def _ascend(
+    subject: Subject,
+    shape: tuple[int, int, int],
+    goal: _Goal,
+    steps: int,
+    seed: int,
+    stepped: Callable[[], object],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures `(B, H, W, C)` uint8, their activations and those at first, both `(B,)`."""
+
+    def activation(pictures: Tensor) -> tuple[Tensor, Tensor]:
+        return goal.activation(subject.net, _normalised(pictures, subject.preprocess))
+
+    random = torch.Generator().manual_seed(seed)
+    draw = Draw(len(goal.channels), shape, subject.device, random)
+    optimizer = torch.optim.AdamW([draw.coefficients], lr=RATE, weight_decay=FADE)
+    with torch.no_grad():
+        at_first, deviation = activation(draw.pictures())
+    deviation = deviation if deviation > 0 else torch.ones_like(deviation)
+    raised = at_first
+    for step in range(steps):
+        with torch.enable_grad():
+            pictures = draw.pictures()
+            with Ruled({RELU: _reviving(raised == 0)}):
+                raised, _ = activation(moved(pictures, random, 1 - step / steps))
+            loss = SMOOTH * variation(pictures, 1) - raised / deviation
+            draw.coefficients.grad = torch.autograd.grad(loss.sum(), draw.coefficients)[0]
+        optimizer.step()
+        stepped()
+    with torch.no_grad():
+        pixels = _pixels(draw.pictures())
+        reached, _ = activation(_from_pixels(pixels, subject.device))
+    return pixels, reached.cpu().numpy(), at_first.cpu().numpy()
+
+
+def _reviving(silent: Tensor) -> Rule:
+    """How a signal goes back through ReLU. What excites nothing has no gradient to go by: where the goal of a picture
+    is `silent` (B,), units that are 0 are raised as if there were no ReLU.
+    """
+
+    def rule(signal: Tensor, x: Tensor) -> Tensor:
+        raises = silent.view(-1, *[1] * (x.ndim - 1)) & (signal < 0)  # the loss falls where the unit rises
+        return torch.where((x > 0) | raises, signal, 0)
+
+    return rule
+
+
+def moved(pictures: Tensor, random: torch.Generator, far: float = 1.0) -> Tensor:
+    """Each picture `(B, C, H, W)` shifted, scaled and turned by draws of its own, in one resampling; by at most a share
+    `far` of the most.
+    """
+    shift_x, shift_y, zoom, turn = far * (2 * torch.rand(4, len(pictures), generator=random) - 1).double()
+    angle, scale = torch.deg2rad(turn * TURN), 1 + zoom * ZOOM
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    rows = ((cos, -sin, 2 * SHIFT * shift_x), (sin, cos, 2 * SHIFT * shift_y))  # whole sides are 2 wide
+    matrices = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1).to(pictures)  # (B, 2, 3)
+    places = functional.affine_grid(matrices, list(pictures.shape), align_corners=False)
+    return functional.grid_sample(pictures, places, padding_mode="reflection", align_corners=False)
+
+
+# --- what a code keeps
+
+ALPHA, BETA = 6, 2  # the paper's
+IN_RANGE, NATURAL = 0.03, 4.0  # what the alpha-norm and the total variation count, against an error of the code of 1
+STEP = 0.2  # of Adam, which comes to rest along a cosine
+
+
+@dataclass(frozen=True)
+class Inverted(drawing.Result):
+    """N images, and for each of L layers the pictures that were made from what the layer says of them."""
+
+    name: str  # the net's
+    layers: tuple[str, ...]
+    pictures: tuple[str, ...]  # the images' names
+    pixels: np.ndarray  # (N, H, W, C) uint8, the images as the net sees them
+    made: np.ndarray  # (L, N, H, W, C) uint8
+    code_errors: np.ndarray  # (L, N) float32: |code of what was made - code of the image| / |code of the image|
+    errors: np.ndarray  # (L, N) float32: the same of the pixels, where mid-grey is 0
+    psnr: np.ndarray  # (L, N) float32: decibels; infinite where they are the same
+
+    def __str__(self) -> str:
+        kept = ", ".join(f"{name} {psnr:.1f} dB" for name, psnr in zip(self.layers, self.psnr.mean(1), strict=True))
+        pictures = self.pictures[0] if len(self.pictures) == 1 else f"{len(self.pictures)} pictures, on average"
+        return f"what layers keep of {pictures}: {kept}, of {self.name}"
+
+    def figure(self):
+        """A strip for each image."""
+        rows = [[image, *made] for image, made in zip(self.pixels, self.made.swapaxes(0, 1), strict=True)]
+        titles = [
+            ["the image", *(self._title(layer, row) for layer in range(len(self.layers)))] for row in range(len(rows))
+        ]
+        figure = drawing.page(rows, titles)
+        figure.suptitle(f"{self.name}: an image, made again from what each layer says of it", fontsize=9)
+        return figure
+
+    def _title(self, layer: int, image: int) -> str:
+        psnr, error = self.psnr[layer, image], self.code_errors[layer, image]
+        return f"{self.layers[layer]}: {psnr:.1f} dB, code off by {error:.1%}"
+
+
+def invert(
+    model_or_run: nn.Module | Run | str | Path,
+    images: str | Path | Iterable,
+    layers: Sequence[str] | None = None,
+    *,
+    pretrained: bool | str = False,
+    steps: int = 200,
+    size: int | None = None,
+    seed: int = 0,
+) -> Inverted:
+    """Images from their codes: pictures of which layers say the same.
+
+    Mahendran, Vedaldi: Understanding deep image representations by inverting them, 2014, arXiv 1412.0035, section 3.
+    From noise, the squared relative error of the code is made small, together with the alpha-norm of the pixels, which
+    keeps them from the ends of their range, and their total variation. (Instead of gradient descent with momentum on
+    pixels it is Adam on Fourier coefficients, as in `maximise`; the total variation weighs the same for all layers.)
+
+    Args:
+        model_or_run: a net, a run, or a net's name; see `Subject.open`.
+        images: files, folders, patterns, PIL images or uint8 arrays; see `Subject.look`.
+        layers: stages or modules' paths; None is every stage.
+        pretrained: weights for a net's name.
+        steps: of Adam, for each layer.
+        size: the images' side; None is that which the net takes.
+        seed: of the noise.
+
+    Raises:
+        InputError: for a layer that is not there or says nothing of an image (zeros only), and for an image that
+            cannot be read.
+    """
+    if steps < 1:
+        raise InputError(f"steps is {steps}, but must be at least 1")
+    subject = Subject.open(model_or_run, pretrained)
+    looked = subject.look(images, size)
+    with untouched(subject.net) as net:
+        ends = [layer_of(net, name) for name in layers or stages_of(net) or [None]]
+        with tqdm(total=steps * len(ends), desc="inverting", unit="step", leave=False, disable=None) as bar:
+            parts = [_descend(subject, end, looked.x, steps, seed, bar.update) for end in ends]
+    made, code_errors = (np.stack(each) for each in zip(*parts, strict=True))
+    off = (made.astype(np.float32) - looked.pixels) / 255
+    with np.errstate(divide="ignore"):
+        psnr = -10 * np.log10((off**2).mean((2, 3, 4)))  # of images in 0..1
+    errors = _norm(off, 2) / _norm(looked.pixels / np.float32(255) - 0.5, 1)
+    layers = tuple(name for name, _ in ends)
+    return Inverted(subject.name, layers, looked.names, looked.pixels, made, code_errors, errors, psnr)
+
+
+def _norm(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.sqrt((values**2).sum(tuple(range(axis, values.ndim))))
+
+
+def _descend(
+    subject: Subject, layer: tuple[str, nn.Module], x: Tensor, steps: int, seed: int, stepped: Callable[[], object]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures `(B, H, W, C)` uint8 and the relative errors of their codes `(B,)`."""
+    name, module = layer
+
+    def code_of(x: Tensor) -> Tensor:
+        return output_of(subject.net, module, x).flatten(1)
+
+    with torch.no_grad():
+        code = code_of(x)
+    length = code.norm(dim=1)
+    if not length.all():
+        raise InputError(f"{name} says nothing of an image (zeros only), from which nothing can be made")
+
+    def error(pictures: Tensor) -> Tensor:
+        return (code_of(_normalised(pictures, subject.preprocess)) - code).norm(dim=1) / length
+
+    draw = Draw(len(x), x.shape[1:], x.device, torch.Generator().manual_seed(seed))
+    optimizer = torch.optim.Adam([draw.coefficients], lr=STEP)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        with torch.enable_grad():
+            pictures = draw.pictures()
+            in_range = (2 * pictures - 1).pow(ALPHA).mean((1, 2, 3))
+            loss = error(pictures).square() + IN_RANGE * in_range + NATURAL * variation(pictures, BETA)
+            draw.coefficients.grad = torch.autograd.grad(loss.sum(), draw.coefficients)[0]
+        optimizer.step()
+        schedule.step()
+        stepped()
+    with torch.no_grad():
+        pixels = _pixels(draw.pictures())
+        return pixels, error(_from_pixels(pixels, x.device)).cpu().numpy()
+
+
+# --- both
+
+# The axes along which the colours of photos vary independently (brightness, blue against yellow, green against
+# magenta), as columns of red, green and blue, each as long as colours vary along it, the first 1: eigenvectors of the
+# covariance of the pixels of 500 photos, one for each of 500 classes of ImageNet, times the roots of the eigenvalues.
+COLOURS = ((0.564, -0.201, 0.061), (0.577, -0.011, -0.116), (0.590, 0.203, 0.055))
+
+
+class Draw:
+    """B pictures as Fourier coefficients, of which a step of any size changes all frequencies as photos have them: the
+    strength of a frequency falls with its height (D. Field: Relations between the statistics of natural images and the
+    response properties of cortical cells, 1987).
+    """
+
+    def __init__(self, many: int, shape: tuple[int, int, int], device: torch.device, random: torch.Generator):
+        channels, *self._sides = shape
+        down, across = torch.fft.fftfreq(self._sides[0]), torch.fft.rfftfreq(self._sides[1])
+        height = torch.hypot(*torch.meshgrid(down, across, indexing="ij"))  # (H, W // 2 + 1)
+        self._strength = (1 / height.clamp(min=1 / max(self._sides))).to(device) / 4
+        start = 0.01 * torch.randn(many, channels, *height.shape, 2, generator=random)
+        self.coefficients = start.to(device).requires_grad_()
+
+    def pictures(self) -> Tensor:
+        """`(B, C, H, W)` in 0..1."""
+        spectrum = torch.view_as_complex(self.coefficients) * self._strength
+        x = torch.fft.irfft2(spectrum, s=self._sides, norm="ortho")
+        if x.shape[1] == 3:
+            x = torch.einsum("bahw,ca->bchw", x, torch.tensor(COLOURS, device=x.device))
+        return x.sigmoid()
+
+
+def variation(pictures: Tensor, power: float) -> Tensor:
+    """Total variation of pictures `(B, C, H, W)`: `(B,)`, the mean over all pixels and channels of what the steps to
+    the right and down are long, to a power (equation 4 of Mahendran and Vedaldi, over the number of pixels).
+    """
+    across = (pictures[..., :-1, 1:] - pictures[..., :-1, :-1]).square()
+    down = (pictures[..., 1:, :-1] - pictures[..., :-1, :-1]).square()
+    return (across + down + 1e-12).pow(power / 2).mean((1, 2, 3))  # a root of 0 would have no slope
+
+
+def _shape(subject: Subject, size: int | None) -> tuple[int, int, int]:
+    """Channels, height and width of a picture. Raises InputError for a size that is too small for the net."""
+    height, width, channels = subject.preprocess.shape
+    if size is None:
+        return channels, height, width
+    if size < (least := getattr(subject.net, "min_size", 1)):
+        raise InputError(f"the size is {size}, but {subject.name} needs images of at least {least}x{least}")
+    return channels, size, size
+
+
+def _normalised(pictures: Tensor, preprocess: Preprocess | Sheet) -> Tensor:
+    """From 0..1 to what the net takes."""
+    mean, std = (torch.tensor(values).to(pictures)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    return (pictures - mean) / std
+
+
+def _pixels(pictures: Tensor) -> np.ndarray:
+    """`(B, C, H, W)` around 0..1 to `(B, H, W, C)` uint8."""
+    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _from_pixels(pixels: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255

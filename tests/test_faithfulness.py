@@ -1,0 +1,203 @@
+"""Three trials of a map of evidence: deletion and insertion, random weights, and pointing."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cnnzoo
+from cnnzoo.errors import InputError
+from cnnzoo.visualize import deletion_insertion, faithfulness, gradients, pointing, sanity, untouched
+from cnnzoo.visualize.attribution import maps_of
+
+
+class Corner(nn.Module):
+    """Says class 1 to the degree that an image's upper left quarter is bright."""
+
+    def forward(self, x):
+        bright = x[:, :, :8, :8].mean((1, 2, 3))
+        return torch.stack([torch.zeros_like(bright), 8 * bright - 4], dim=1)
+
+
+def white():
+    return torch.ones(3, 16, 16)
+
+
+def corner():
+    seen = np.zeros((16, 16), np.float32)
+    seen[:8, :8] = 1
+    return seen
+
+
+# ---- deletion and insertion
+
+
+def test_a_map_of_the_true_evidence_deletes_early():
+    right, wrong = (deletion_insertion(Corner(), white(), 1, ranks) for ranks in (corner(), -corner()))
+    assert right.deleted < 0.2
+    assert wrong.deleted > 0.8
+    assert len(right.deletion) == 13
+
+
+def test_a_map_of_the_true_evidence_inserts_early():
+    class Stripes(nn.Module):
+        """Says class 1 to the degree that the quarter has stripes, which a blurred image has not."""
+
+        def forward(self, x):
+            return Corner()(x.diff(dim=3, append=x[..., :1]).abs())
+
+    image = white()
+    image[:, :, ::2] = 0
+    right, wrong = (deletion_insertion(Stripes(), image, 1, ranks) for ranks in (corner(), -corner()))
+    assert right.inserted > 0.8
+    assert wrong.inserted < 0.2
+
+
+def test_curves_go_between_the_image_and_the_empty_canvas():
+    curves = deletion_insertion(Corner(), white(), 1, np.random.default_rng(0).random((16, 16)), steps=4)
+    whole, empty = (Corner()(x[None]).softmax(1)[0, 1].item() for x in (white(), 0 * white()))
+    np.testing.assert_allclose(curves.deletion[[0, -1]], [whole, empty], rtol=1e-5)
+    assert (np.diff(curves.deletion) < 0).all()
+    assert curves.insertion[-1] == pytest.approx(whole)
+
+
+def test_pixels_of_the_same_value_go_in_random_order():
+    flat = deletion_insertion(Corner(), white(), 1, np.zeros((16, 16)), steps=2)
+    half = Corner()(white()[None] / 2).softmax(1)[0, 1].item()
+    assert flat.deletion[1] == pytest.approx(half, abs=0.15)  # not the upper half, which holds the corner
+
+
+def test_the_area_is_that_under_the_curve():
+    curves = faithfulness.Curves(deletion=np.array([1.0, 0.5, 0.0]), insertion=np.array([0.0, 1.0, 1.0]))
+    assert curves.deleted == pytest.approx(0.5)
+    assert curves.inserted == pytest.approx(0.75)
+
+
+# ---- random weights
+
+
+def samples(data_root, every):
+    """SqueezeNet with real weights, and some photos as it sees them, with their classes."""
+    if not (os.environ.get("CNNZOO_WEIGHTS") and (data_root / "imagenet_samples").is_dir()):
+        pytest.skip("CNNZOO_WEIGHTS or CNNZOO_DATA do not say where real weights and imagenet_samples lie")
+    net = cnnzoo.create("squeezenet1_1", "caffe_in1k").eval()
+    files = sorted(Path(data_root, "imagenet_samples").glob("*.jpg"))[::every]
+    truth = torch.tensor([int(file.name.partition("_")[0]) for file in files])
+    return net, torch.stack([net.preprocessing(file) for file in files]), truth
+
+
+def test_maps_of_what_a_net_has_learned_go_with_its_weights(data_root):
+    """In small what scripts/benchmark_visualize.py measures."""
+    net, x, _ = samples(data_root, every=125)
+    methods = {
+        "gradient": gradients.gradient,
+        "integrated": partial(gradients.integrated, steps=1),
+        "gradcam": partial(maps_of, method="gradcam", layer="stage3"),
+        "guided": gradients.guided,
+    }
+    with untouched(net):
+        target = net(x).argmax(1)
+        told = {name: sanity(net, x, target, method).correlation.mean(1) for name, method in methods.items()}
+    for name in ("gradient", "integrated", "gradcam"):
+        assert abs(told[name][-1]) < 0.3, name
+    assert (told["guided"] > told["gradient"]).all()  # it rather shows the image
+
+
+@pytest.fixture
+def random_net():
+    """A net, images for it, and its answers."""
+    torch.manual_seed(0)
+    net, x = cnnzoo.create("resnet20").eval(), torch.randn(2, 3, 16, 16)
+    return net, x, net(x).argmax(1)
+
+
+def test_weights_go_from_the_head_down(random_net):
+    seen = []
+
+    def look(net, x, target):
+        seen.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
+        return gradients.gradient(net, x, target)
+
+    with untouched(random_net[0]):
+        told = sanity(*random_net, look)
+    assert told.layers == ("head", "stage3", "stage2", "stage1", "stem")
+    assert told.correlation.shape == (5, 2)
+    assert [line.split()[0] for line in str(told).splitlines()] == list(told.layers)
+    for place, changed in enumerate(("fc", "layer3.2.conv2", "layer2.0.conv1", "layer1.1.conv1", "conv1"), start=1):
+        name = f"{changed}.weight"
+        assert torch.equal(seen[place - 1][name], seen[0][name])
+        assert not torch.equal(seen[place][name], seen[0][name])
+
+
+def test_maps_of_the_image_alone_are_found_out(random_net):
+    net, x, target = random_net
+    with untouched(net):
+        told = sanity(net, x, target, lambda net, x, target: x[:, 0])
+    np.testing.assert_allclose(told.correlation, 1)
+
+
+def test_the_net_keeps_its_weights(random_net):
+    net, x, target = random_net
+    before, state = {name: tensor.clone() for name, tensor in net.state_dict().items()}, torch.random.get_rng_state()
+    with untouched(net):
+        sanity(net, x, target, gradients.gradient)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+# ---- pointing
+
+
+def patches():
+    """One image of each of two classes: bright in the middle, dark in the middle."""
+    x = torch.zeros(2, 1, 8, 8)
+    x[0, :, 3:5, 3:5], x[1, :, 3:5, 3:5] = 1, -1
+    return x, torch.tensor([0, 1])
+
+
+def test_who_finds_the_class_points_at_its_half():
+    def knows(net, x, target):
+        return x[:, 0] * (1 - 2 * target)[:, None, None]
+
+    told = pointing(nn.Identity(), *patches(), knows, trials=20)
+    assert told.share == 1
+    assert str(told) == "20 of 20 maps fall on the right half (100.0%), 20 peak there"
+
+
+def test_who_finds_no_class_points_at_either_half():
+    def guesses(net, x, target):
+        return x[:, 0].abs() + torch.arange(16) / 100  # always on the right
+
+    assert 0.2 < pointing(nn.Identity(), *patches(), guesses, trials=60).share < 0.8
+    nothing = pointing(nn.Identity(), *patches(), lambda net, x, target: 0 * x[:, 0], trials=5)
+    assert (nothing.hits, nothing.peaks) == (0, 0)
+
+
+def test_a_peak_may_lie_on_the_other_half():
+    def loud(net, x, target):
+        own = x[:, 0] * (1 - 2 * target)[:, None, None]
+        own[:, 0, 0], own[:, 0, -1] = 2 * (own[:, :, 8:].max() > 0), 2 * (own[:, :, :8].max() > 0)
+        return own
+
+    told = pointing(nn.Identity(), *patches(), loud, trials=10)
+    assert (told.hits, told.peaks) == (10, 0)
+
+
+def test_pointing_needs_two_classes():
+    x, _ = patches()
+    with pytest.raises(InputError, match="at least two classes"):
+        pointing(nn.Identity(), x, torch.zeros(2, dtype=torch.int64), gradients.gradient, trials=1)
+
+
+def test_grad_cam_points_at_the_class_in_real_photos(data_root):
+    """A few of the trials of scripts/benchmark_visualize.py."""
+    net, x, truth = samples(data_root, every=25)
+    with untouched(net):
+        right = net(x).argmax(1) == truth
+        assert right.sum() >= 8
+        told = pointing(net, x[right], truth[right], partial(maps_of, method="gradcam", layer="stage3"), trials=12)
+    assert told.share >= 0.9

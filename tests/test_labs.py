@@ -1,0 +1,203 @@
+"""The lecture experiments: what each claims holds with three seeds, in its quick form."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cnnzoo
+from cnnzoo import labs
+from cnnzoo.cli import main
+from cnnzoo.labs import backprop_by_hand, dense_reuse, gates, kirsch, receptive_field, shift
+
+UNTRUE = """
+from cnnzoo.labs._lab import Seen, sheet
+
+CLAIM = "Half of all seeds are above one."
+SOURCE = "nobody"
+
+
+def run(seed, quick):
+    return Seen(seed > 1, f"seed {seed}", {"seed": seed})
+
+
+def draw(seen):
+    return sheet(1, 1)[0]
+"""
+
+
+@pytest.fixture
+def untrue(tmp_path, monkeypatch):
+    """A lab whose claim does not hold: one more file in a folder of labs."""
+    (tmp_path / "not_so.py").write_text(UNTRUE)
+    monkeypatch.setattr(labs, "__path__", [*labs.__path__, str(tmp_path)])
+    yield "not-so"
+    sys.modules.pop("cnnzoo.labs.not_so", None)
+
+
+@pytest.mark.parametrize("name", labs.names())
+def test_what_a_lab_claims_holds_with_three_seeds(name, tmp_path):
+    state = torch.get_rng_state()
+    told = []
+    outcome = labs.run(name, seeds=3, quick=True, tell=told.append)
+    assert outcome.held, "\n".join(told)
+    assert len(told) == len(outcome.seen) == 3
+    assert torch.equal(torch.get_rng_state(), state)
+
+    figures, picture = outcome.save(tmp_path / "out")
+    content = json.loads(figures.read_text())
+    assert (content["lab"], content["held"], content["quick"]) == (name, True, True)
+    assert [run["seed"] for run in content["runs"]] == [0, 1, 2]
+    assert content["runs"][0].keys() > {"seed", "held"}
+    with Image.open(picture) as image:
+        assert np.asarray(image.convert("L")).std() > 10
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [f"{name}.json", f"{name}.png"]
+
+
+@pytest.mark.parametrize("name", labs.names())
+def test_a_lab_says_in_one_sentence_what_is_claimed_and_by_whom(name):
+    lab = labs.find(name)
+    assert lab.claim.endswith(".")
+    assert ". " not in lab.claim
+    assert lab.source
+
+
+def test_a_seed_gives_the_same_figures_again():
+    once, again = (labs.run("gradients", seeds=1, quick=True).seen[0].figures for _ in range(2))
+    assert once == again
+
+
+# ---- the command
+
+
+def test_the_command_leaves_figures_and_a_picture(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["lab", "backprop-by-hand", "--quick", "--seeds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "seed 0: held" in out
+    assert "the claim held: 1 of 1 seeds" in out
+    assert sorted(file.name for file in (tmp_path / "labs").iterdir()) == [
+        "backprop-by-hand.json",
+        "backprop-by-hand.png",
+    ]
+
+
+def test_the_list_tells_what_each_lab_claims(capsys):
+    assert main(["lab", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == labs.names()
+    assert labs.find("kirsch").claim in lines[labs.names().index("kirsch")]
+
+
+def test_a_claim_that_does_not_hold_is_told_by_words_and_exit_code(capsys, tmp_path, untrue):
+    assert main(["lab", untrue, "--out", str(tmp_path / "out")]) == 1
+    assert "the claim did not hold: 1 of 3 seeds" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "not-so.json").read_text())["held"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["kirsh"], ["unknown lab 'kirsh'", "kirsch"]),
+        (["shift", "--seeds", "0"], ["seeds is 0, but must be at least 1"]),
+        (["shift", "--out", "taken"], ["taken is a file"]),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(capsys, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("mine")
+    assert main(["lab", *arguments]) == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1
+    for word in words:
+        assert word in line
+    assert [file.name for file in tmp_path.iterdir()] == ["taken"]
+
+
+# ---- what the labs measure by
+
+
+def test_kirschs_filters_are_one_turned_eight_times():
+    filters = kirsch.compass()[:, 0]
+    assert filters[0].tolist() == [[5, 5, 5], [-3, 0, -3], [-3, -3, -3]]
+    assert filters[1].tolist() == [[-3, 5, 5], [-3, 0, 5], [-3, -3, -3]]
+    for i in range(8):
+        torch.testing.assert_close(filters[(i + 2) % 8], filters[i].rot90(-1))  # a quarter turn clockwise
+    assert filters.sum((1, 2)).tolist() == [0] * 8
+
+
+def test_no_square_is_found_where_there_is_none():
+    image, (row, column) = kirsch.shapes(np.random.default_rng(0))
+    assert kirsch.find_square(image)[2].nonzero().tolist() == [[row, column]]
+    image[row - 9 : row + 10, column - 9 : column + 10] = 0
+    assert not kirsch.find_square(image)[2].any()
+
+
+@pytest.mark.parametrize(("stride", "padding"), backprop_by_hand.STRIDES_AND_PADDINGS)
+def test_the_gradients_by_hand_are_those_of_small_steps(stride, padding):
+    rng = np.random.default_rng(0)
+    x, w, b = rng.normal(size=(2, 7, 8)), rng.normal(size=(3, 2, 3, 3)), rng.normal(size=3)
+    d = rng.normal(size=backprop_by_hand.convolve(x, w, b, stride, padding).shape)
+    graded = backprop_by_hand.convolve_backward(x, w, d, stride, padding)
+    for values, gradient in zip((w, b, x), graded, strict=True):
+        assert gradient.shape == values.shape
+        place = tuple(rng.integers(values.shape))
+        step = np.zeros_like(values)
+        step[place] = 1e-4
+        losses = []
+        for sign in (1, -1):
+            values += sign * step
+            losses.append((d * backprop_by_hand.convolve(x, w, b, stride, padding)).sum())
+            values -= sign * step
+        assert (losses[0] - losses[1]) / 2e-4 == pytest.approx(gradient[place], rel=1e-6, abs=1e-8)
+
+
+def test_the_effective_receptive_field_of_a_gaussian():
+    y, x = np.mgrid[-60:61, -60:61]
+    deviation = 10
+    seen = np.exp(-(x**2 + y**2) / (2 * deviation**2))
+    radius = deviation * np.sqrt(2 * np.log(1 / receptive_field.FAINT))
+    assert receptive_field.effective(seen) == pytest.approx(np.sqrt(np.pi) * radius, rel=0.01)
+
+
+def test_the_theoretical_receptive_field_is_the_summarys():
+    assert receptive_field.theoretical(receptive_field.plain(20), (1, 41, 41)) == 41
+    with torch.device("meta"):
+        assert receptive_field.theoretical(cnnzoo.create("vgg16"), (3, 224, 224)) == 212
+
+
+def test_change_is_none_for_equal_maps_and_one_for_maps_lost():
+    maps = torch.randn(4, 8, 8)
+    assert shift.changed(maps, maps) == 0
+    assert shift.changed(maps, maps.mean((1, 2), keepdim=True).expand_as(maps)) == pytest.approx(1)
+
+
+def test_what_the_class_explains_lies_between_nothing_and_all():
+    labels = np.arange(1000) % 10
+    rng = np.random.default_rng(0)
+    of_class, of_chance = rng.random((10, 3, 5))[labels], rng.random((1000, 3, 5))
+    assert gates.explained(of_class, labels) == pytest.approx(1)
+    assert gates.explained(of_chance, labels) < 0.03
+
+
+def test_spread_is_the_share_of_sources_in_use():
+    even = np.triu(np.ones((8, 8)))
+    even[even == 0] = np.nan
+    assert dense_reuse.spread(even) == pytest.approx(1)
+    one = np.where(np.isnan(even), np.nan, 1e-12)
+    one[0] = 1
+    assert dense_reuse.spread(one) == pytest.approx(np.mean([1 / many for many in range(5, 9)]))
+
+
+def test_cutting_leaves_a_layer_the_newer_half_of_its_sources():
+    net = cnnzoo.create("densenet40", in_chans=1)
+    dense_reuse.cut_older_half(net)
+    for layers in dense_reuse.blocks(net):
+        for number, layer in enumerate(layers):
+            lost = [not weights.any() for weights in dense_reuse.sources(layers, number)]
+            cut = (number + 1) // 2
+            assert lost == [True] * cut + [False] * (number + 1 - cut)
+            assert layer.weight.requires_grad

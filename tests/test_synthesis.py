@@ -1,0 +1,271 @@
+"""Pictures made for a net: what excites it most, and what its layers keep of an image."""
+
+import os
+
+import numpy as np
+import photos
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from zoo_cases import SMALL
+
+import cnnzoo
+from cnnzoo import visualize
+from cnnzoo.cli import main
+from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.errors import InputError
+from cnnzoo.visualize import layer_of, synthesis, untouched
+from cnnzoo.visualize.partway import maps_of
+
+FAMILIES = [name for name in SMALL if name not in ("resnet18", "resnet50", "resnetv2_50", "preresnet164")]
+
+
+@pytest.fixture
+def net():
+    """Small, with BatchNorm, in train mode."""
+    torch.manual_seed(0)
+    net = cnnzoo.create("resnet20", num_classes=3)
+    net.classes = photos.KINDS
+    return net
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_pictures_made_for_it(name):
+    entry = cnnzoo.info(name)
+    channels, side, _ = entry.input_size
+    size = None if side <= 32 else max(entry.min_size, 48)
+    torch.manual_seed(0)
+    net = cnnzoo.create(name, num_classes=5)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    first, last = (layer_of(net, which)[0] for which in (net.entry.stages[0].name, None))
+    options = {"size": size, "steps": 1}
+    made = [visualize.maximise(net, layer, [0, 1], **options) for layer in dict.fromkeys((first, last))]
+    made.append(visualize.maximise(net, classes=[3], **options))
+    pictures = np.concatenate([one.pixels for one in made])
+    assert np.isfinite(np.concatenate([one.activations for one in made])).all()
+    assert len(np.unique(pictures.reshape(len(pictures), -1), axis=0)) == len(pictures)  # each layer, channel, class
+    assert pictures.reshape(len(pictures), -1).std(1).all()
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, channels), dtype=np.uint8)
+    kept = visualize.invert(net, [pixels], [last], **options)
+    assert np.isfinite(kept.code_errors).all()
+    assert kept.made.std() > 0
+    assert net.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
+
+
+# ---- what excites a net
+
+
+def of_stage(net, layer, pixels):
+    """A layer's maps of `(B, H, W, C)` uint8."""
+    with untouched(net), torch.no_grad():
+        x = torch.stack([net.preprocessing(image) for image in pixels])
+        return maps_of(net, layer_of(net, layer)[1], x)
+
+
+@pytest.fixture
+def lenet():
+    torch.manual_seed(0)
+    net = cnnzoo.create("lenet5").eval()
+    net.preprocessing = Preprocess(32, 32, (0.3053,), (0.3760,))
+    return net
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_a_picture_that_was_made_for_a_channel_excites_it_more_than_any_digit(lenet, unit):
+    made = visualize.maximise(lenet, "stage2", unit=unit, steps=40)
+    assert made.pixels.shape == (6, 32, 32, 1)
+    assert made.channels.tolist() == [0, 2, 5, 8, 10, 13]
+    from sklearn.datasets import load_digits
+
+    digits = np.uint8(load_digits().images[:300] * 15.9)
+    digits = [np.asarray(Image.fromarray(digit).resize((32, 32))) for digit in digits]
+
+    def activation(maps):
+        maps = maps[:, made.channels]
+        return maps[:, :, 2, 2] if unit else maps.mean((2, 3))
+
+    assert np.allclose(activation(of_stage(lenet, "stage2", made.pixels)).diagonal(), made.activations, atol=1e-5)
+    assert (made.activations > activation(of_stage(lenet, "stage2", digits)).amax(0).numpy()).all()
+    assert (made.activations > made.at_first).all()
+
+
+def test_without_a_layer_every_stage_has_a_row(lenet, tmp_path):
+    made = visualize.maximise(lenet, steps=2)
+    assert list(dict.fromkeys(made.layers)) == ["stage1", "stage2", "stage3", "stage4"]
+    assert len(made.pixels) == 4 * 6
+    assert str(made) == "pictures that excite 24 channels, layer stage1, stage2, stage3, stage4 of lenet5"
+    made.save(tmp_path / "page.png")
+    assert np.asarray(Image.open(tmp_path / "page.png")).std() > 0
+
+
+def test_a_class_is_excited_by_its_name_or_number(net):
+    by_name = visualize.maximise(net, classes=["red"], steps=10)
+    by_number = visualize.maximise(net, classes=[2], steps=10)
+    assert np.array_equal(by_name.pixels, by_number.pixels)
+    assert by_name.labels == ("red",)
+    with untouched(net), torch.no_grad():
+        logits = net(torch.stack([cnnzoo.preprocessing(net)(picture) for picture in by_name.pixels]))
+    assert logits[0, 2].item() == pytest.approx(by_name.activations.item(), abs=1e-4)
+    assert by_name.activations > by_name.at_first
+
+
+def test_the_same_seed_gives_the_same_pictures_and_another_gives_others(net):
+    first, again, other = (visualize.maximise(net, "stage1", [3], steps=3, seed=seed).pixels for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+class Silent(nn.Module):
+    """Its only channel is 0 unless a picture is bright throughout."""
+
+    num_classes = 1
+    preprocessing = Preprocess(16, 16, (0.0,), (1.0,))
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(1, 1, 3), nn.ReLU()
+        nn.init.constant_(self.conv.weight, 1 / 9)
+        nn.init.constant_(self.conv.bias, -0.55)
+
+    def forward(self, x):
+        return self.relu(self.conv(x)).mean((2, 3))
+
+
+def test_a_channel_that_is_silent_at_first_is_brought_to_speak():
+    made = visualize.maximise(Silent(), "relu", [0])
+    assert made.at_first == 0
+    assert made.activations > 0.1
+
+
+@pytest.fixture
+def squeezenet():
+    if not os.environ.get("CNNZOO_WEIGHTS"):
+        pytest.skip("CNNZOO_WEIGHTS does not say where real weights lie")
+    return cnnzoo.create("squeezenet1_1", "caffe_in1k")
+
+
+def test_of_a_trained_net_it_excites_units_more_than_the_best_of_real_photos(squeezenet, data_root):
+    if not (data_root / "imagenet_samples").is_dir():
+        pytest.skip("CNNZOO_DATA has no imagenet_samples")
+    channels, real = [1, 52, 103], sorted((data_root / "imagenet_samples").glob("*.jpg"))[::10]
+    best = visualize.deconv(squeezenet, real, "stage1", channels, top=1).activations[:, 0]
+    made = visualize.maximise(squeezenet, "stage1", channels, unit=True, size=48)
+    assert (made.activations > best).all()
+
+
+def test_of_a_trained_net_the_first_layer_keeps_a_photo(squeezenet, photo):
+    kept = visualize.invert(squeezenet, [photo], ["first_conv", "stage1"], size=64, steps=100)
+    assert kept.psnr[0, 0] > 25
+    assert kept.errors[1, 0] > kept.errors[0, 0]
+
+
+def test_a_picture_is_moved_a_little_each_by_its_own_draw():
+    random = torch.Generator().manual_seed(0)
+    pictures = torch.zeros(64, 1, 64, 64)
+    pictures[:, :, 32, 44] = 1.0
+    places = synthesis.moved(pictures, random).flatten(1).argmax(1)
+    down, across = places // 64 - 31.5, places % 64 - 31.5
+    assert len(places.unique()) > 30
+    assert (torch.hypot(down, across) < 12.5 * 1.1 + 4 * 2**0.5 + 1.5).all()
+    assert (torch.hypot(down, across) > 12.5 * 0.9 - 4 * 2**0.5 - 1.5).all()
+    assert torch.allclose(synthesis.moved(torch.full((4, 3, 16, 16), 0.3), random), torch.tensor(0.3))
+
+
+def test_total_variation():
+    picture = torch.tensor([[0.0, 3.0, 3.0], [4.0, 3.0, 3.0], [4.0, 3.0, 3.0]])[None, None]
+    lengths = [5.0, 0.0, 1.0, 0.0]  # of the steps right and down, in the upper left 2x2 places
+    assert synthesis.variation(picture, 2).item() == pytest.approx(sum(length**2 for length in lengths) / 4)
+    assert synthesis.variation(picture, 1).item() == pytest.approx(sum(lengths) / 4, abs=1e-5)
+
+
+def test_colours_vary_along_axes_at_right_angles():
+    axes = torch.tensor(synthesis.COLOURS)
+    assert axes.norm(dim=0)[0].item() == pytest.approx(1, abs=2e-3)
+    products = axes.T @ axes
+    assert (products - products.diag().diag()).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": "stage9"}, r"unknown layer 'stage9'; did you mean stage"),
+        ({"layer": "stage1", "channels": [16]}, "channel 16 is out of range: stage1 has 16, counted from 0"),
+        ({"channels": []}, "no channel is named"),
+        ({"classes": []}, "no class is named"),
+        ({"classes": ["redd"]}, r"unknown class 'redd'; did you mean red\?"),
+        ({"classes": [3]}, "class 3 is out of range"),
+        ({"classes": [0], "unit": True}, "classes are excited at the net's answer"),
+        ({"steps": 0}, "steps is 0, but must be at least 1"),
+        ({"size": 0}, "the size is 0, but resnet20 needs images of at least"),
+    ],
+    ids=str,
+)
+def test_wrong_wishes_are_told(net, options, message):
+    with pytest.raises(InputError, match=message):
+        visualize.maximise(net, **options)
+
+
+def test_the_command_draws_a_page(tmp_path, capsys):
+    out = tmp_path / "page.png"
+    line = ["visualize", "maximise", "lenet5", "--layer", "stage1", "--channels", "0,4", "--steps", "2"]
+    assert main([*line, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == (
+        f"pictures that excite 2 channels, layer stage1 of lenet5 with random weights: {out}\n"
+    )
+    assert out.exists()
+    assert main([*line, "--classes", "3", "--out", str(out)]) == 2
+    assert "go without layer, channels and unit" in capsys.readouterr().err
+
+
+# ---- what a code keeps
+
+
+@pytest.fixture
+def photo():
+    from sklearn.datasets import load_sample_image
+
+    return Image.fromarray(load_sample_image("china.jpg"))
+
+
+def test_the_first_layer_keeps_an_image_and_later_ones_less_and_less(photo):
+    torch.manual_seed(0)
+    net = cnnzoo.create("vgg11", num_classes=5)
+    kept = visualize.invert(net, [photo], ["first_conv", "stage1", "stage2", "stage3"], size=32, steps=60)
+    assert kept.psnr[0, 0] > 25
+    assert (np.diff(kept.errors[:, 0]) > 0).all()
+    off = (kept.made[0, 0] / 255 - kept.pixels[0] / 255) ** 2
+    assert kept.psnr[0, 0] == pytest.approx(-10 * np.log10(off.mean()), abs=1e-3)
+
+
+def test_a_strip_is_drawn_for_each_image(net, tmp_path, photo):
+    kept = visualize.invert(net, [photo, photos.picture(0, 0)], steps=2)
+    assert kept.layers == tuple(visualize.stages_of(net))
+    assert kept.made.shape == (len(kept.layers), 2, 32, 32, 3)
+    kept.save(tmp_path / "strip.png")
+    assert np.asarray(Image.open(tmp_path / "strip.png")).std() > 0
+
+
+def test_an_image_does_not_depend_on_the_others(net):
+    pictures = [photos.picture(kind, 0) for kind in range(2)]
+    both = visualize.invert(net, pictures, ["stage2"], steps=4)
+    alone = visualize.invert(net, pictures[:1], ["stage2"], steps=4)
+    assert np.abs(both.made[0, 0].astype(int) - alone.made[0, 0]).max() <= 1
+
+
+def test_a_layer_that_says_nothing_is_told():
+    with pytest.raises(InputError, match="relu says nothing of an image"):
+        visualize.invert(Silent(), [np.zeros((16, 16), np.uint8)], ["relu"])
+
+
+def test_the_command_draws_a_strip(tmp_path, capsys, photo):
+    photo.save(tmp_path / "china.png")
+    out = tmp_path / "strip.png"
+    line = ["visualize", "invert", "lenet5", str(tmp_path / "china.png"), "--steps", "2"]
+    assert main([*line, "--layer", "stage1,stage2", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"what layers keep of {tmp_path / 'china.png'}: stage1 ")
+    assert said.endswith(f" dB, of lenet5 with random weights: {out}\n")
+    assert main([*line, "--layer", "stagee1", "--out", str(out)]) == 2
+    assert "unknown layer 'stagee1'; did you mean stage1" in capsys.readouterr().err

@@ -1,0 +1,465 @@
+"""What all ways of looking inside a net stand on: layers by name, a net that stays as it was, pictures, drawings."""
+
+import importlib
+import re
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import photos
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from zoo_cases import SMALL, on_meta
+
+import cnnzoo
+from cnnzoo import visualize
+from cnnzoo.checkpoint import Run
+from cnnzoo.cli import main
+from cnnzoo.cli_visualize import VISUALIZE
+from cnnzoo.errors import InputError
+from cnnzoo.visualize import Subject, drawing, layer_of, stages_of, untouched, watching
+from cnnzoo.visualize.hooks import paths_of
+
+
+@pytest.fixture
+def net():
+    """Small, with BatchNorm, in train mode."""
+    torch.manual_seed(0)
+    net = cnnzoo.create("resnet20", num_classes=3)
+    net.classes = photos.KINDS
+    return net
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def everything(net):
+    """All that looking must leave alone, in a form that can be compared."""
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    return {
+        "values": {
+            name: (id(t), t.data_ptr(), t.dtype, t.detach().float().sum().item()) for name, t in tensors.items()
+        },
+        "gradients": {name: (t.requires_grad, id(t.grad)) for name, t in tensors.items()},
+        "attributes": {name: {**vars(module)} for name, module in net.named_modules()},
+        "hooks": {name: list(module._forward_hooks.values()) for name, module in net.named_modules()},
+        "modules": {name: id(module) for name, module in net.named_modules()},
+    }
+
+
+# ---- a net that is afterwards as it was
+
+
+def abuse(net, x):
+    """What methods may do to a net."""
+    net.train()
+    net(x)  # moves BatchNorm's statistics
+    net.conv1.register_forward_hook(lambda *_: None)
+    net.layer1[0].register_full_backward_hook(lambda *_: None)
+    net.layer1[1].relu1 = nn.Tanh()
+    net.fc.requires_grad_(True)
+    net.note = "visited"
+    net(x).sum().backward()
+    net.double()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_whatever_is_done_to_a_net_leaves_no_trace(net, x, fails):
+    net.fc.weight.grad = torch.ones_like(net.fc.weight)
+    net.conv1.requires_grad_(False)
+    net.layer3.eval()
+    net.conv1.register_forward_hook(theirs := lambda *_: None)
+    before, modes = everything(net), [module.training for module in net.modules()]
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with suppress(KeyboardInterrupt), untouched(net):
+        abuse(net, x)
+        if fails:
+            raise KeyboardInterrupt
+    assert everything(net) == before
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+    assert list(net.conv1._forward_hooks.values()) == [theirs]
+    assert (net.fc.weight.grad == 1).all()
+
+
+def test_within_the_net_is_in_eval_mode_and_asks_for_no_gradients(net):
+    with untouched(net) as inside:
+        assert inside is net
+        assert not any(module.training for module in net.modules())
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_a_hook_of_the_user_can_be_removed_afterwards(net):
+    handle = net.conv1.register_forward_hook(lambda *_: None)
+    with untouched(net):
+        pass
+    handle.remove()
+    assert not net.conv1._forward_hooks
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_weights_compute_in_float32_and_stay_what_they_are(net, x, dtype):
+    expected = net.to(dtype).float().eval()(x)
+    net.to(dtype)
+    before = everything(net)
+    with untouched(net):
+        assert torch.equal(net(x), expected)
+    assert everything(net) == before
+
+
+def test_shared_parameters_stay_shared():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    with untouched(net):
+        assert net[1].weight is net[0].weight
+    assert net[1].weight is net[0].weight
+
+
+# ---- layers by name
+
+
+def test_outputs_are_watched_with_their_graph_though_nothing_asks_for_gradients(net, x):
+    with untouched(net), watching(net, ["stage1", "layer3.2", "head"]) as seen:
+        logits = net(x)
+        assert torch.equal(seen["head"], logits)
+        assert seen["stage1"].shape == (2, 16, 32, 32)
+        assert seen["layer3.2"].shape == (2, 64, 8, 8)
+        slopes = torch.autograd.grad(logits[:, 0].sum(), [seen["stage1"], seen["layer3.2"]])
+    assert all(slope.isfinite().all() and slope.abs().sum() > 0 for slope in slopes)
+
+
+def test_a_second_pass_replaces_what_the_first_left(net, x):
+    with untouched(net), watching(net, "stage1") as seen, torch.no_grad():
+        net(x)
+        first = seen["stage1"]
+        net(-x)
+        assert not torch.equal(first, seen["stage1"])
+
+
+def test_no_hook_stays_after_an_error(net):
+    with pytest.raises(ValueError, match="mine"), watching(net, ["stage1", "stage2"]):
+        raise ValueError("mine")
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_layer_that_takes_no_part_is_named():
+    net = cnnzoo.create("googlenet", num_classes=5).eval()
+    with watching(net, ["aux1.fc2"]) as seen, torch.no_grad():
+        net(torch.zeros(1, 3, 32, 32))
+        with pytest.raises(InputError, match=r"aux1\.fc2 takes no part"):
+            seen["aux1.fc2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("alexnet", "stage5"),
+        ("lenet5", "stage2"),
+        ("mlp", "stage2"),
+        ("resnet20", "stage3"),
+        ("fractalnet20", "stage4"),
+    ],
+)
+def test_the_default_is_the_last_stage_with_maps_of_more_than_one_place(name, default):
+    assert layer_of(on_meta(name))[0] == default
+
+
+def test_a_net_from_elsewhere_has_its_last_convolution():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.Flatten())
+    assert layer_of(net)[0] == "2"
+    assert stages_of(net) == []
+    with pytest.raises(InputError, match="neither stages nor a convolution"):
+        layer_of(nn.Sequential(nn.ReLU()))
+
+
+def test_a_layer_that_is_not_there_is_refused_with_the_near_names(net):
+    with pytest.raises(InputError, match=r"unknown layer 'stage33'; did you mean stage3 or stage2\?"):
+        layer_of(net, "stage33")
+    with pytest.raises(InputError, match=r"unknown layer 'layer1\.9'; did you mean layer1\."):
+        layer_of(net, "layer1.9")
+    with pytest.raises(InputError, match="unknown layer ''"):
+        layer_of(net, "")
+
+
+class _Rectifications(TorchDispatchMode):
+    """Counts them, whoever asks for one."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += "relu" in str(function)
+        assert "relu_" not in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def any_net(request):
+    return on_meta(request.param)
+
+
+def test_the_stages_of_every_net_are_layers(any_net):
+    entry = any_net.entry
+    assert stages_of(any_net) == [stage.name for stage in entry.stages]
+    for stage in entry.stages:
+        assert layer_of(any_net, stage.name) == (stage.name, any_net.get_submodule(stage.modules[-1]))
+        assert paths_of(any_net, stage.name) == list(stage.modules)
+    assert layer_of(any_net, "head")[1] is any_net.get_classifier()
+    assert layer_of(any_net, "first_conv")[1] is any_net.get_submodule(entry.first_conv)
+
+
+def test_every_rectification_of_every_net_is_a_module_and_none_is_in_place(any_net):
+    modules = []
+    for module in any_net.modules():
+        assert not getattr(module, "inplace", False)
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(lambda *_: modules.append(1))
+    with torch.device("meta"), _Rectifications() as seen:
+        any_net(torch.empty(1, *any_net.entry.input_size))
+    assert seen.count == len(modules)
+
+
+# ---- whom one looks inside
+
+
+def test_a_name_alone_has_random_weights_always_the_same_and_says_so():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    one = Subject.open("resnet20")
+    assert torch.equal(torch.rand(3), expected)
+    assert one.name == "resnet20 with random weights"
+    assert one.classes == tuple(map(str, range(10)))
+    other = Subject.open("resnet20")
+    assert all(map(torch.equal, one.net.parameters(), other.net.parameters()))
+
+
+def test_a_net_is_taken_as_it_is(net):
+    subject = Subject.open(net)
+    assert subject.net is net
+    assert net.training
+    assert subject.name == "resnet20"
+    assert subject.classes == photos.KINDS
+
+
+def test_a_run_is_opened_by_its_folder_its_file_and_itself(net, tmp_path):
+    run = Run(tmp_path / "mine")
+    card = {"name": "resnet20", "num_classes": 3, "in_chans": 3, "drop_rate": None, "args": {}}
+    card |= {"classes": photos.KINDS, "preprocess": cnnzoo.preprocessing(net).to_dict()}
+    run.save_model(net.state_dict(), card)
+    run.write("config.yaml", "model: {name: resnet20}")
+    for given in (run, run.path, str(run.path), run.model_file):
+        subject = Subject.open(given)
+        assert subject.classes == photos.KINDS
+        assert torch.equal(subject.net.fc.weight, net.fc.weight)
+    assert Subject.open(run.path).name == "mine"
+
+
+def test_a_net_of_nobody_must_tell_how_it_sees():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match=r"not of the registry: set its \.preprocessing"):
+        Subject.open(net)
+    net.preprocessing, net.num_classes = cnnzoo.preprocessing("resnet20"), 4
+    assert Subject.open(net).classes == ("0", "1", "2", "3")
+
+
+def test_a_wrong_name_is_refused_with_the_near_ones():
+    with pytest.raises(InputError, match="did you mean resnet"):
+        Subject.open("resnet21")
+
+
+def test_pictures_come_as_the_net_sees_them(net, tmp_path):
+    folder = photos.folder(tmp_path / "photos", each=2)
+    subject = Subject.open(net)
+    looked = subject.look(folder)
+    assert len(looked) == 2 * len(photos.KINDS)
+    files = sorted(folder.rglob("*.*"))
+    assert looked.names == tuple(map(str, files))
+    assert looked.pixels.shape == (len(files), 32, 32, 3)
+    assert looked.pixels.dtype == np.uint8
+    expected = torch.stack([cnnzoo.preprocessing(net)(file) for file in files])
+    assert torch.equal(looked.x, expected)
+
+
+def test_the_size_can_be_another(net):
+    looked = Subject.open(net).look([np.zeros((70, 90, 3), np.uint8)], size=48)
+    assert looked.names == ("image 0",)
+    assert looked.x.shape == (1, 3, 48, 48)
+
+
+def test_a_size_too_small_for_the_net_is_refused():
+    with pytest.raises(
+        InputError, match="the size is 20, but alexnet with random weights needs images of at least 63x63"
+    ):
+        Subject(on_meta("alexnet"), "alexnet with random weights", (), cnnzoo.preprocessing("alexnet")).look("x", 20)
+
+
+def test_a_picture_that_cannot_be_read_is_named(net, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"broken\.jpg: it is not an image"):
+        Subject.open(net).look(tmp_path / "broken.jpg")
+    with pytest.raises(InputError, match="no picture to look at"):
+        Subject.open(net).look([])
+
+
+def test_a_class_is_given_by_name_or_number_or_is_the_predicted_one(net):
+    subject, logits = Subject.open(net), torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    assert subject.class_index(None, logits).tolist() == [1, 0]
+    assert subject.class_index(photos.KINDS[2], logits).tolist() == [2, 2]
+    assert subject.class_index(2, logits).tolist() == subject.class_index("2", logits).tolist() == [2, 2]
+
+
+def test_a_class_that_a_net_does_not_know_is_refused(net):
+    subject = Subject.open(net)
+    with pytest.raises(InputError, match="class 3 is out of range: resnet20 knows 3, counted from 0"):
+        subject.class_number(3)
+    with pytest.raises(InputError, match="class -1 is out of range"):
+        subject.class_number(-1)
+    with pytest.raises(InputError, match=f"did you mean {photos.KINDS[0]}"):
+        subject.class_number(photos.KINDS[0] + "x")
+
+
+def test_names_that_are_numbers_are_names():
+    net = cnnzoo.create("resnet20", num_classes=2)
+    net.classes = ("7", "1")
+    subject = Subject.open(net)
+    assert subject.class_number("1") == 1
+    assert subject.class_number("7") == 0
+    assert subject.class_number("0") == 0
+
+
+# ---- drawing
+
+
+def test_scales():
+    two = np.array([[-1.0, 0.0], [0.0, 3.0]])
+    assert drawing.scaled(two).tolist() == [[0, 0.25], [0.25, 1]]
+    assert np.allclose(drawing.scaled(two, "symmetric"), [[1 / 3, 0.5], [0.5, 1]])
+    assert drawing.scaled(two, "each").tolist() == [[0, 1], [0, 1]]
+    assert drawing.scaled(np.zeros((2, 2)), "symmetric").tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    with pytest.raises(InputError, match="unknown scale 'comon'; did you mean common"):
+        drawing.scaled(two, "comon")
+
+
+def test_a_grid_holds_every_image_in_its_place():
+    images = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 6), np.uint8)
+    sheet = drawing.grid(images, columns=3, padding=2)
+    assert sheet.shape == (2 * (4 + 2) + 2, 3 * (6 + 2) + 2, 3)
+    for place in range(5):
+        top, left = 2 + place // 3 * 6, 2 + place % 3 * 8
+        assert (sheet[top : top + 4, left : left + 6] == place).all()
+    assert (sheet[:2] == 255).all()  # the line above
+    assert (sheet[8:12, 18:24] == 255).all()  # nothing stands there
+
+
+def test_labels_stand_above_their_images():
+    images = np.zeros((2, 30, 40, 3))
+    plain, labelled = drawing.grid(images), drawing.grid(images, labels=["cat", "dog"])
+    above = labelled.shape[0] - plain.shape[0]
+    strips = labelled[1 : 1 + above, 1:41], labelled[1 : 1 + above, 42:82]
+    assert all((strip < 128).any() for strip in strips)
+    assert (strips[0] != strips[1]).any()
+
+
+def test_a_map_is_laid_over_an_image():
+    pixels = np.full((8, 8, 3), 100, np.uint8)
+    over = drawing.heat(pixels, np.array([[0.0, 0.0], [0.0, 1.0]]))
+    assert over.shape == (8, 8, 3)
+    assert over[7, 7].sum() > over[0, 0].sum()
+    signed = drawing.heat(pixels, np.array([[-1.0, -1.0], [1.0, 1.0]])).astype(int)
+    assert signed[0, 0, 2] > signed[0, 0, 0]  # blue
+    assert signed[7, 7, 0] > signed[7, 7, 2]  # red
+    assert (drawing.heat(pixels, np.zeros((2, 2))) == drawing.heat(pixels, np.zeros((4, 4)))).all()
+
+
+def test_a_page_has_rows_of_different_lengths():
+    image = np.zeros((4, 4, 3), np.uint8)
+    figure = drawing.page([[image] * 3, [image]], [["a", "b", "c"], ["d"]])
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert titles == ["a", "b", "c", "d"]
+
+
+# ---- the command line and the gallery
+
+
+@pytest.fixture
+def look(capsys, tmp_path, monkeypatch):
+    """Run `cnnzoo visualize …` in an empty folder; returns exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save("photo.png")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main(["visualize", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_ways_to_look_are_told(look):
+    code, out, _ = look()
+    assert code == 0
+    for name in ("filters", "activations", "sparsity", "walk"):
+        assert re.search(rf"^  {name} +\w", out, re.MULTILINE)
+    assert look("filter", "resnet20")[2] == (
+        "cnnzoo: error: unknown command of cnnzoo visualize 'filter'; did you mean filters?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["filters", "resnet20"], "16 filters of 3x3 in colour, layer conv1 of resnet20 with random weights: x.png"),
+        (
+            ["activations", "resnet20", "photo.png", "--layer", "stage1,layer3.0"],
+            "the strongest maps of 1 picture, layers stage1 (16x32x32), layer3.0 (64x8x8) of resnet20 with random "
+            "weights: x.png",
+        ),
+    ],
+)
+def test_one_line_tells_what_was_drawn_and_where(look, tmp_path, arguments, line):
+    assert look(*arguments, "--out", "x.png") == (0, f"{line}\n", "")
+    with Image.open(tmp_path / "x.png") as image:
+        assert len(image.convert("L").getcolors(256)) > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["filters", "resnet20", "--out", "x.txt"], "the picture is to be x.txt, but its suffix must be one of"),
+        (["filters", "resnet20", "--layer", "layer9", "--out", "x.png"], "unknown layer 'layer9'; did you mean layer"),
+        (["walk", "resnet20", "none.png", "--out", "x.png"], "none.png: there is no such file"),
+        (["walk", "resnet20", "photo.png", "--size", "0", "--out", "x.png"], "the size is 0, but resnet20 with random"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(look, tmp_path, arguments, line):
+    code, _, err = look(*arguments)
+    assert code == 2
+    assert err.startswith(f"cnnzoo: error: {line}")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_the_gallery_shows_what_its_commands_draw():
+    docs = Path(__file__).parent.parent / "docs"
+    text = (docs / "gallery.md").read_text()
+    drawn = re.findall(r"^\$ cnnzoo visualize ([\w-]+) .*--out docs/(\S+)", text, re.MULTILINE)
+    assert {what for what, _ in drawn} <= set(VISUALIZE)
+    assert {file for _, file in drawn} <= set(re.findall(r"\]\((gallery/\S+)\)", text))
+    sizes = {f"gallery/{file.name}": file.stat().st_size for file in (docs / "gallery").iterdir()}
+    assert set(re.findall(r"\]\((gallery/\S+)\)", text)) == set(sizes)
+    assert max(sizes.values()) < 150_000
+    assert sum(sizes.values()) < 1_500_000
+
+
+@pytest.mark.parametrize("what", VISUALIZE)
+def test_every_way_is_a_function_also_after_the_module_of_that_name_was_imported(what):
+    with suppress(ModuleNotFoundError):
+        importlib.import_module(f"cnnzoo.visualize.{what}")
+    assert callable(getattr(visualize, what))
+    assert not isinstance(getattr(visualize, what), ModuleType)
