@@ -19,19 +19,15 @@ from cnnzoo import assemble, calibrate, loggers, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
-from cnnzoo.data.preprocess import centre
 from cnnzoo.data.sources import Dataset
-from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, Interrupted
-from cnnzoo.report import page
+from cnnzoo.report import insight, page
 from cnnzoo.train import distributed, phases, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
 Tell = Callable[[str], None]
-NEAREST = 4  # training images shown below a mistake in the report
-LOOKED_THROUGH = 5000  # training images at most among which these are sought
 NARROW = 0.15  # share of an epoch spent waiting for data from which on that is worth a word
 
 
@@ -210,39 +206,9 @@ def write_report(run: Run, data: Dataset | None = None) -> Path:
         data = assemble.load_data(config, registry.lookup(config.model.name))
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
-    run.write(
-        "report.html",
-        page.render(run, data.classes, data.val.images, partial(_evidence, run), partial(_alike, run, data)),
-    )
+    looks = partial(insight.evidence, run), partial(insight.alike, run, data)
+    run.write("report.html", page.render(run, data.classes, data.val.images, *looks))
     return run.report_file
-
-
-def _evidence(run: Run, pixels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray | None, str]:
-    """Grad-CAM over images that the net mistook, for the report; a net that cannot be so looked at does without."""
-    from cnnzoo.visualize import attribution  # here, since a run may do without a report
-
-    try:
-        net = zoo.load(run).to(pick_device("auto"))
-        seen, layer = attribution.overlays(net, pixels, predicted)
-    except (InputError, RuntimeError) as error:  # no maps, or no memory
-        return None, f"What the net saw is not shown: {error}."
-    return seen, f"Beside each, what spoke for the answer: Grad-CAM at {layer}."
-
-
-def _alike(run: Run, data: Dataset, pixels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    """The training images nearest, to the net, to images that it mistook, and their labels, for the report."""
-    from cnnzoo.visualize.neighbours import alike
-
-    places = np.sort(np.unique(data.train.names, return_index=True)[1])  # a bootstrap sample holds some several times
-    if len(places) > LOOKED_THROUGH:
-        return None, None, f"The nearest training images are not shown: {len(places):,} are too many to look through."
-    train = data.train.choose(places)
-    try:
-        near = alike(zoo.load(run).to(pick_device("auto")), pixels, train.images, NEAREST, data.cache)
-        shown = np.stack([centre(train.images.take(own), pixels.shape[1]) for own in near])
-    except (InputError, RuntimeError) as error:  # no features, a photo that is gone, or no memory
-        return None, None, f"The nearest training images are not shown: {error}."
-    return shown, train.labels[near], f"Below each, the {near.shape[1]} training images most alike to the net."
 
 
 def was_restarted() -> bool:

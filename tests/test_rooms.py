@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "predict": {"registry", "config", "data", "checkpoint", "zoo", "fast", "tables"},
     "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"} | {"fast"},
     "export": {"registry", "config", "data", "checkpoint", "zoo"},
-    "report": {"registry", "config", "data", "checkpoint", "evaluate", "calibrate"},
+    "report": {"registry", "config", "data", "checkpoint", "zoo", "evaluate", "calibrate", "visualize"},
     "inference": {"quantize"},
     "fast": {"config", "data", "inference"},
     "quantize": set(),
@@ -41,7 +41,7 @@ MAY_IMPORT = {
     | {"calibrate", "resampling"},
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
     "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "evaluate", "report", "assemble"}
-    | {"calibrate", "loggers", "visualize"},
+    | {"calibrate", "loggers"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
