@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from zoo_cases import SMALL, on_meta
 
 import cnnzoo
@@ -23,6 +23,7 @@ from cnnzoo.cli_visualize import VISUALIZE
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import Subject, drawing, layer_of, stages_of, untouched, watching
 from cnnzoo.visualize.hooks import paths_of
+from cnnzoo.visualize.rules import RELU
 
 
 @pytest.fixture
@@ -188,14 +189,14 @@ def test_a_layer_that_is_not_there_is_refused_with_the_near_names(net):
         layer_of(net, "")
 
 
-class _Rectifications(TorchDispatchMode):
+class _Rectifications(TorchFunctionMode):
     """Counts them, whoever asks for one."""
 
     count = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += "relu" in str(function)
-        assert "relu_" not in str(function)
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += function in RELU
+        assert function not in (torch.relu_, torch.Tensor.relu_)
         return function(*args, **(kwargs or {}))
 
 
@@ -220,8 +221,9 @@ def test_every_rectification_of_every_net_is_a_module_and_none_is_in_place(any_n
         assert not getattr(module, "inplace", False)
         if isinstance(module, nn.ReLU):
             module.register_forward_hook(lambda *_: modules.append(1))
-    with torch.device("meta"), _Rectifications() as seen:
-        any_net(torch.empty(1, *any_net.entry.input_size))
+    images = torch.empty(1, *any_net.entry.input_size, device="meta")
+    with _Rectifications() as seen:
+        any_net(images)
     assert seen.count == len(modules)
 
 
