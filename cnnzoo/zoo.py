@@ -121,7 +121,7 @@ def _on_meta(entry: Entry, options: dict[str, Any]) -> nn.Module | None:
 
 def _materialise(net: nn.Module) -> None:
     """Give a first value to whatever no file gave one, on the default device."""
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # which torch.get_default_device does not tell within a `with` before torch 2.7
     if device.type == "meta":
         return
     for name, module in net.named_modules():

@@ -151,7 +151,7 @@ def load_into(
         tensors.pop(name, None)
     _refuse_mismatch(own, tensors, initialised, theirs, f"{source} does not hold weights of {entry.name}")
 
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # also within `with torch.device(…)`, before torch 2.7
     tensors = {name: tensor.to(device, own[name].dtype) for name, tensor in tensors.items()}
     net.load_state_dict(tensors, strict=False, assign=True)
     changed = {*adapted, *reshaped, *initialised}
