@@ -5,7 +5,7 @@ import photos
 import pytest
 import torch
 from torch import nn
-from zoo_cases import SMALL
+from zoo_cases import FAMILIES
 
 import cnnzoo
 from cnnzoo.errors import InputError
@@ -83,7 +83,7 @@ def test_a_layer_without_maps_is_refused():
         activations("resnet20", PICTURES, ["stage9"])
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_net_shows_its_filters_and_its_maps(name):
     torch.manual_seed(0)
     net = cnnzoo.create(name)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from scipy.special import roots_legendre
 from torch import nn
-from zoo_cases import SMALL
+from zoo_cases import FAMILIES
 
 import cnnzoo
 from cnnzoo import visualize
@@ -20,7 +20,6 @@ from cnnzoo.cli import main
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import attribution, cams, gradients, untouched
 
-FAMILIES = [name for name in SMALL if name not in ("resnet18", "resnet50", "resnetv2_50", "preresnet164")]
 FLAT = ("mlp", "highway_fc10")  # without maps
 SAID = pytest.mark.parametrize("method", attribution.METHODS)
 

@@ -126,7 +126,7 @@ def few(tmp_path_factory):
     return photos.folder(tmp_path_factory.mktemp("photos") / "few", each=5, kinds=("blue", "green"))
 
 
-@pytest.mark.parametrize("name", zoo_cases.SMALL)
+@pytest.mark.parametrize("name", zoo_cases.FAMILIES)
 def test_units_of_every_family_are_judged_by_default(name, few):
     torch.manual_seed(0)
     net = cnnzoo.create(name).eval()

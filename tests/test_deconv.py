@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional
-from zoo_cases import SMALL
+from zoo_cases import FAMILIES
 
 import cnnzoo
 from cnnzoo import visualize
@@ -20,7 +20,6 @@ from cnnzoo.visualize import Subject, layer_of, untouched
 from cnnzoo.visualize.deconv import BATCH, Album, carried_back, strongest
 from cnnzoo.visualize.partway import maps_of, output_of, windows
 
-FAMILIES = [name for name in SMALL if name not in ("resnet18", "resnet50", "resnetv2_50", "preresnet164")]
 CHAINS = {"alexnet", "alexnet_2012", "lenet5", "lenet5_1998", "mlp", "nin_cifar10", "plain18", "plain20", "vgg11"}
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from zoo_cases import SMALL
+from zoo_cases import FAMILIES
 
 import cnnzoo
 from cnnzoo import visualize
@@ -17,8 +17,6 @@ from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import layer_of, synthesis, untouched
 from cnnzoo.visualize.partway import maps_of
-
-FAMILIES = [name for name in SMALL if name not in ("resnet18", "resnet50", "resnetv2_50", "preresnet164")]
 
 
 @pytest.fixture

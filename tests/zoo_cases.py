@@ -23,6 +23,9 @@ def _smallest_of_each_file():
 # What takes options, or values: the smallest of each file, and what differs from it in kind.
 SMALL = sorted(_smallest_of_each_file() | {"lenet5_1998", "resnet18", "resnet20", "resnet50", "resnetv2_50"})
 
+# One of each family, for what takes long: without further ones of a file, and without a hundred and more layers.
+FAMILIES = [name for name in SMALL if name not in ("resnet18", "resnet50", "resnetv2_50", "preresnet164")]
+
 
 def takes(name, argument):
     """Whether a net's builder has such an argument."""
