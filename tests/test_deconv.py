@@ -301,4 +301,4 @@ def test_the_command_draws_and_says_what(tmp_path, capsys):
     )
     assert out.exists()
     assert main([*line, "--channels", "three", "--out", str(out)]) == 2
-    assert "--channels is three, but must be whole numbers such as 0,5,12" in capsys.readouterr().err
+    assert "--channels is three, but must be whole numbers between commas, such as 2,4" in capsys.readouterr().err

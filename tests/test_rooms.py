@@ -49,10 +49,8 @@ MAY_IMPORT = {
     | {"figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run", "folds"},
     "visualize": {"registry", "config", "data", "checkpoint", "zoo", "figures", "tables", "transfer", "receptive_field"}
     | {"inference"},
-    "cli_visualize": {"visualize", "figures"},
     "labs": {"checkpoint", "figures"},
     "cli": {
-        "cli_visualize",
         "config",
         "run",
         "folds",
@@ -65,7 +63,7 @@ MAY_IMPORT = {
         "summary",
         "claims",
     }
-    | {"tables", "transfer", "profiling", "benchmark", "ensemble", "labs"},
+    | {"tables", "transfer", "profiling", "benchmark", "ensemble", "labs", "visualize", "figures"},
 }
 
 

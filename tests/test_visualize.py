@@ -19,7 +19,7 @@ import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli import main
-from cnnzoo.cli_visualize import VISUALIZE
+from cnnzoo.cli.visualize import VISUALIZE
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import Subject, drawing, layer_of, stages_of, untouched, watching
 from cnnzoo.visualize.hooks import paths_of

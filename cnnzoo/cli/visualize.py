@@ -1,10 +1,9 @@
-"""`cnnzoo visualize`: a command for each way to look inside a net. Typed functions, as those of `cnnzoo.cli`."""
+"""`cnnzoo visualize`: a command for each way to look inside a net."""
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from cnnzoo import figures
-from cnnzoo.errors import InputError
+from cnnzoo.cli.parsing import one_of
+from cnnzoo.cli.speech import aside, numbers
 
 
 def filters(
@@ -19,9 +18,6 @@ def filters(
     """Draw what a layer looks for: the first layer's filters in colour, deeper ones by channel, a linear one's weights.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        out: the picture to write.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         layer: a module's path, or a stage, whose first convolution it is; by default the layer that sees the image.
         sort: norm (the largest first), hue (grey ones first), or none (as the net has them).
         scale: common (of all filters) or each (every filter has its own).
@@ -43,12 +39,7 @@ def activations(
     """Draw what layers make of pictures: their feature maps, the strongest first.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        images: files, folders, or patterns in quotes.
-        out: the picture to write.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         layer: stages or modules' paths between commas; by default every stage.
-        size: the height and width that pictures are brought to; by default the net's own.
     """
     from cnnzoo import visualize
 
@@ -59,15 +50,7 @@ def activations(
 def sparsity(
     model_or_run: str, images: list[str], *, out: str, pretrained: bool | str = False, size: int | None = None
 ) -> None:
-    """Draw the share of zeros after each ReLU, from the first to the last.
-
-    Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        images: files, folders, or patterns in quotes.
-        out: the picture to write.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
-        size: the height and width that pictures are brought to; by default the net's own.
-    """
+    """Draw the share of zeros after each ReLU, from the first to the last."""
     from cnnzoo import visualize
 
     _draw(out, lambda: visualize.sparsity(model_or_run, images, pretrained=pretrained, size=size))
@@ -77,10 +60,7 @@ def walk(model_or_run: str, image: str, *, out: str, pretrained: bool | str = Fa
     """Draw one picture's way through the whole net: the strongest maps of every stage, and the answer.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
         image: a file.
-        out: the picture to write.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         size: the height and width that the picture is brought to; by default the net's own.
     """
     from cnnzoo import visualize
@@ -101,13 +81,7 @@ def saliency(
     """Draw which pixels an answer depends on, by the gradient of the class's logit.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        images: files, folders, or patterns in quotes.
-        out: the picture to write.
         method: gradient (the plain one), smoothgrad, integrated or input_x_gradient.
-        class_: the class whose evidence is asked for, by name or number; by default each image's most likely one.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
-        size: the height and width that pictures are brought to; by default the net's own.
     """
     from cnnzoo import visualize
 
@@ -124,16 +98,7 @@ def guided(
     pretrained: bool | str = False,
     size: int | None = None,
 ) -> None:
-    """Draw the fine structure that an answer depends on, by guided backpropagation.
-
-    Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        images: files, folders, or patterns in quotes.
-        out: the picture to write.
-        class_: the class whose evidence is asked for, by name or number; by default each image's most likely one.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
-        size: the height and width that pictures are brought to; by default the net's own.
-    """
+    """Draw the fine structure that an answer depends on, by guided backpropagation."""
     from cnnzoo import visualize
 
     options = {"class_": class_, "pretrained": pretrained, "size": size}
@@ -154,14 +119,8 @@ def gradcam(
     """Draw where in an image a class is seen, by Grad-CAM or one of its kin.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        images: files, folders, or patterns in quotes.
-        out: the picture to write.
         method: gradcam, gradcam++, hirescam, layercam, or scorecam (which is slow).
         layer: a stage or a module's path; by default the last stage that gives maps.
-        class_: the class whose evidence is asked for, by name or number; by default each image's most likely one.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
-        size: the height and width that pictures are brought to; by default the net's own.
     """
     from cnnzoo import visualize
 
@@ -178,16 +137,7 @@ def occlusion(
     pretrained: bool | str = False,
     size: int | None = None,
 ) -> None:
-    """Draw how far a class's logit falls where a part of the image is covered.
-
-    Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        images: files, folders, or patterns in quotes.
-        out: the picture to write.
-        class_: the class whose evidence is asked for, by name or number; by default each image's most likely one.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
-        size: the height and width that pictures are brought to; by default the net's own.
-    """
+    """Draw how far a class's logit falls where a part of the image is covered."""
     from cnnzoo import visualize
 
     options = {"class_": class_, "pretrained": pretrained, "size": size}
@@ -209,13 +159,10 @@ def compare(
     """Draw several of these on one image, and say by deletion and insertion how faithful each is.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
         image: a file.
-        out: the picture to write.
         methods: between commas, such as gradient,guided,gradcam; by default all but scorecam, which is slow.
         layer: of Grad-CAM and its kin, a stage or a module's path; by default the last stage that gives maps.
         class_: the class whose evidence is asked for, by name or number; by default the image's most likely one.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         size: the height and width that the picture is brought to; by default the net's own.
         csv: print a table of the figures.
     """
@@ -239,19 +186,16 @@ def deconv(
     """Draw what excites a layer's channels: the images that do so most, and what in them does, by a deconvnet.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
         images: to look through: files, folders, patterns in quotes, or a data set, such as digits.
-        out: the picture to write.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         layer: a stage or a module's path; by default the last stage that gives maps.
         channels: their numbers between commas; by default the six that are excited most.
         top: images for each channel.
     """
     from cnnzoo import visualize
 
-    options = {"pretrained": pretrained, "top": top, "tell": _aside}
+    options = {"pretrained": pretrained, "top": top, "tell": aside}
     looked_through = images[0] if len(images) == 1 else images
-    _draw(out, lambda: visualize.deconv(model_or_run, looked_through, layer, _numbers(channels), **options))
+    _draw(out, lambda: visualize.deconv(model_or_run, looked_through, layer, _channels(channels), **options))
 
 
 def maximise(
@@ -270,9 +214,6 @@ def maximise(
     """Draw pictures that excite channels, units or classes most, made from noise.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        out: the picture to write.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         layer: a stage or a module's path; by default every stage, or with --channels the last that gives maps.
         channels: their numbers between commas; by default six, evenly spread.
         classes: names or numbers between commas, instead of channels.
@@ -285,7 +226,7 @@ def maximise(
 
     named = [name.strip() for name in classes.split(",")] if classes else None
     options = {"pretrained": pretrained, "classes": named, "unit": unit, "steps": steps, "size": size, "seed": seed}
-    _draw(out, lambda: visualize.maximise(model_or_run, layer, _numbers(channels), **options))
+    _draw(out, lambda: visualize.maximise(model_or_run, layer, _channels(channels), **options))
 
 
 def invert(
@@ -302,13 +243,8 @@ def invert(
     """Draw what each layer keeps of pictures: the pictures again, made from nothing but what the layer says of them.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        images: files, folders, or patterns in quotes.
-        out: the picture to write.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         layer: stages or modules' paths between commas; by default every stage.
         steps: of the descent, for each layer.
-        size: the height and width that pictures are brought to; by default the net's own.
         seed: of all that is random.
     """
     from cnnzoo import visualize
@@ -331,17 +267,14 @@ def neighbours(
     """Draw the images that a net finds most alike to some, beside those that are so pixel by pixel.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
         images: files, folders, or patterns in quotes; by default a hundred that are held out.
-        out: the picture to write.
         data: what to look among, a folder of class folders or a data set; by default what the run was trained on.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         many: neighbours of each image.
         csv: print a table of all neighbours.
     """
     from cnnzoo import visualize
 
-    options = {"pretrained": pretrained, "many": many, "tell": _aside}
+    options = {"pretrained": pretrained, "many": many, "tell": aside}
     _draw(out, lambda: visualize.neighbours(model_or_run, images or None, data, **options), csv)
 
 
@@ -358,17 +291,14 @@ def map_(
     """Draw a map of a data set on which images lie close by that a net finds alike (t-SNE).
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        out: the picture to write.
         data: a folder of class folders or a data set; by default what the run was validated on.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         many: images at most, drawn at random.
         seed: of all that is random.
         csv: print a table of all images and their places.
     """
     from cnnzoo import visualize
 
-    options = {"pretrained": pretrained, "many": many, "seed": seed, "tell": _aside}
+    options = {"pretrained": pretrained, "many": many, "seed": seed, "tell": aside}
     _draw(out, lambda: visualize.map(model_or_run, data, **options), csv)
 
 
@@ -386,10 +316,7 @@ def concepts(
     """Find the units of a layer that answer to a class, or to a property that folders of images stand for.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
-        out: the picture to write.
         data: a folder of folders of images, or a data set; by default what the run was validated on.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         layer: a stage or a module's path; by default the last stage that gives maps.
         many: images at most, drawn at random.
         seed: of all that is random.
@@ -397,7 +324,7 @@ def concepts(
     """
     from cnnzoo import visualize
 
-    options = {"pretrained": pretrained, "many": many, "seed": seed, "tell": _aside}
+    options = {"pretrained": pretrained, "many": many, "seed": seed, "tell": aside}
     _draw(out, lambda: visualize.concepts(model_or_run, data, layer, **options), csv)
 
 
@@ -417,12 +344,9 @@ def tcav(
     """Test how much concepts that you show by examples count for a class.
 
     Args:
-        model_or_run: a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.
         images: of the class: files, folders, or patterns in quotes.
-        out: the picture to write.
         concepts: a folder with a folder of pictures for each concept, ten or more.
         random: a folder of pictures of anything, forty or more.
-        pretrained: weights for a net's name: nothing (the best known), a tag, a file or a run folder.
         layer: a stage or a module's path; by default the last stage but one.
         class_: the class, by name or number; by default the one that most of the images are taken for.
         seed: of the random sets.
@@ -454,24 +378,22 @@ VISUALIZE: dict[str, Callable] = {
 }
 
 
+def visualize(options: Sequence[str]) -> None:
+    """Look inside a net: what its layers have learned, what an answer rests on. See cnnzoo visualize --help."""
+    one_of(VISUALIZE, "visualize", options)
+
+
 def _draw(out: str, make: Callable, csv: bool = False) -> None:
     """Make a result of `cnnzoo.visualize`, draw it into the file, and say so; a wrong ending is told before the work.
     With `csv` its table is printed instead.
     """
+    from cnnzoo import figures
+
     figures.kind(out)
     result = make()
     result.save(out)
     print(result.to_csv() if csv else f"{result}: {out}", end="" if csv else "\n")
 
 
-def _numbers(text: str | None) -> list[int] | None:
-    """Whole numbers between commas."""
-    try:
-        return None if text is None else [int(number) for number in text.split(",")]
-    except ValueError:
-        raise InputError(f"--channels is {text}, but must be whole numbers such as 0,5,12") from None
-
-
-def _aside(line: str) -> None:
-    """A line for a person, beside what the command gives."""
-    print(line, file=sys.stderr, flush=True)
+def _channels(text: str | None) -> list[int] | None:
+    return None if text is None else numbers("--channels", text, int)

@@ -1,0 +1,83 @@
+"""The command line: commands, printing and exit codes, all here and only here.
+
+Commands are typed functions, each with the others of its subject: what stands before `*` is given by place, what stands
+after it by `--name`. They import what they need when they run, so that the command line is there at once.
+Exit codes: 0 done; 1 checked, with errors found; 2 wrong input, told in one line; 130 and 143 Ctrl-C and SIGTERM, after
+saving.
+"""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from cnnzoo import __version__
+from cnnzoo.cli import committees, nets, training, transfer, trials, use, visualize, weights
+from cnnzoo.cli.parsing import keys_of_config, overview, parser_of
+from cnnzoo.errors import InputError, unknown
+
+COMMANDS: dict[str, Callable] = {
+    "list": nets.list_,
+    "info": nets.info,
+    "summary": nets.summary,
+    "compare": nets.compare,
+    "train": training.train,
+    "check": transfer.check,
+    "pick": transfer.pick,
+    "probe": transfer.probe,
+    "finetune": transfer.finetune,
+    "soup": committees.soup,
+    "evaluate": use.evaluate,
+    "predict": use.predict,
+    "export": use.export,
+    "weights": weights.weights,
+    "visualize": visualize.visualize,
+    "ensemble": committees.ensemble,
+    "vote-odds": committees.vote_odds,
+    "lab": trials.lab,
+    "report": use.report,
+    "profile": trials.profile,
+    "benchmark": trials.benchmark,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit code, which is 0 where the command returns none."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    code = 0
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(overview(COMMANDS, "cnnzoo"))
+        elif arguments[0] == "--version":
+            print(f"cnnzoo {__version__}")
+        elif arguments[0] not in COMMANDS:
+            raise unknown("command", arguments[0], COMMANDS)
+        elif arguments[0] in ("train", "weights", "visualize"):  # which have options, or commands, of their own
+            COMMANDS[arguments[0]](arguments[1:])
+        else:
+            function, given = COMMANDS[arguments[0]], arguments[1:]
+            options = {}
+            if "overrides" in inspect.signature(function).parameters:
+                given, options["overrides"] = keys_of_config(given)
+            code = function(**vars(parser_of(arguments[0], function).parse_args(given)), **options) or 0
+        sys.stdout.flush()
+    except (InputError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough, as head does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if os.environ.get("CNNZOO_TRACEBACK"):
+            raise
+        rank = os.environ.get("RANK", "0")
+        who = "" if rank == "0" else f" in process {rank}"
+        print(f"cnnzoo: error{who}: {_one_line(error)}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        print("cnnzoo: stopped", file=sys.stderr)
+        return 130
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    return " ".join(str(error).split())

@@ -1,0 +1,50 @@
+"""What commands say and hear: lines for a person, numbers between commas, signals."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cnnzoo.errors import InputError
+
+
+def tell(line: str) -> None:
+    """A line for a person, at once."""
+    print(line, flush=True)
+
+
+def aside(line: str) -> None:
+    """A line for a person, beside what the command gives."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def go_on_with(run, say: Callable[[str], None] = tell) -> None:
+    """What a finished run is good for."""
+    uses = (f"predict {run.path} PHOTOS", f"evaluate {run.path}", f"export {run.path} --out FILE")
+    say(f"go on with: {', '.join(f'cnnzoo {use}' for use in uses)}")
+
+
+def numbers(option: str, text: str, kind: type = float) -> list:
+    """What an option gives between commas."""
+    try:
+        return [kind(number) for number in text.split(",")]
+    except ValueError:
+        what = "whole numbers between commas, such as 2,4" if kind is int else "a number, or several between commas"
+        raise InputError(f"{option} is {text}, but must be {what}") from None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[list[signal.Signals]]:
+    """The list that Ctrl-C and SIGTERM put themselves into, for the loop to see; a second one stops at once."""
+    caught: list[signal.Signals] = []
+
+    def catch(number: int, frame: object) -> None:
+        caught.append(signal.Signals(number))
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

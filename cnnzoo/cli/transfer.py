@@ -1,0 +1,181 @@
+"""Commands that carry a trained net to a folder of photos."""
+
+import re
+import sys
+from collections.abc import Sequence
+from json import dumps
+
+from cnnzoo.cli.speech import aside, go_on_with, numbers, stop_on_signals, tell
+from cnnzoo.cli.training import combine_snapshots
+from cnnzoo.errors import InputError, Interrupted
+
+
+def check(
+    folder: str,
+    *,
+    model: str | None = None,
+    pretrained: bool | str = True,
+    near: float = 0.95,
+    fix: str | None = None,
+    out: str | None = None,
+    workers: int = 0,
+    json: bool = False,
+) -> int:
+    """Tell whether a folder of photos is fit to learn from: damaged and odd files, duplicates, leaks, doubtful labels.
+
+    The exit code is 1 where there are errors; with --fix, where there are some that copying could not mend.
+
+    Args:
+        folder: a folder of class folders, perhaps in train/ and val/.
+        model: a net or a run folder, to tell which labels its features contradict, and which photos are small for it.
+        near: how like each other two photos must be to count as one, up to 1.
+        fix: copy the good photos into this new folder, and name there in left_out.csv what was left out.
+        out: write every finding into this table (.csv, .json, .parquet).
+        workers: threads that open files; 0 is one for each core.
+    """
+    from cnnzoo import tables
+    from cnnzoo.transfer import doctor
+
+    if out:
+        tables.check(out)
+    if fix:
+        doctor.room_for_copies(folder, fix)
+    options = {"model": model, "pretrained": pretrained, "near": near, "workers": workers}
+    checkup = doctor.check(folder, **options, tell=aside)
+    if out:
+        checkup.write(out)
+    fixed = doctor.fix(checkup, fix) if fix else None
+    if json:
+        print(dumps(checkup.to_dict() | ({"fixed": fixed.to_dict()} if fixed else {})))
+    else:
+        print(checkup)
+        if fixed:
+            print(f"\n{fixed}")
+    return int(bool(fixed.remaining) if fixed else not checkup.sound)
+
+
+def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: int = 0, json: bool = False) -> None:
+    """Probe several nets on a folder of photos and rank them by accuracy, speed and size.
+
+    Args:
+        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        models: nets, NET.TAG or wildcard patterns between commas; by default a selection of small and large ones.
+        budget: how long it may take, such as 90s, 10m or 2h.
+        seed: of the folds.
+    """
+    from cnnzoo import learn
+
+    names = models.split(",") if models else ()
+    say = aside if json else tell
+    ranking = learn.pick(folder, names, budget=_seconds(budget), seed=seed, tell=say)
+    if json:
+        print(dumps(ranking.to_dict()))
+        return
+    print(ranking)
+    for name, why in ranking.missing.items():
+        print(f"{name}: {why}", file=sys.stderr)
+    best = ranking.candidates[0]
+    print(f"go on with: cnnzoo finetune {folder} --model {best.model} --pretrained {best.tag}")
+
+
+def probe(
+    folder: str,
+    *,
+    model: str | None = None,
+    pretrained: bool | str = True,
+    classifier: str = "auto",
+    views: int = 1,
+    bag: int | None = None,
+    boost: int | None = None,
+    seed: int = 0,
+    run: str | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Fit shallow classifiers on a frozen net's features, in seconds; the best becomes the head of a run's net.
+
+    Args:
+        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        model: the net, see cnnzoo list; by default resnet50 where there is a GPU, else resnet18.
+        pretrained: its weights: nothing (the best known), a tag, a file or a run folder.
+        classifier: logistic, knn, svm, centroid, ridge, mlp, or auto, the best of them by cross-validation.
+        views: of each training image: one as evaluation sees it, the others mirrored and cropped at random.
+        bag: so many of the best classifier, each on a bootstrap sample of the training images, become one head.
+        boost: so many of a weak classifier, each made for the mistakes of those before it, become one head.
+        seed: of the folds, the views and the bootstrap samples.
+        run: the run folder; by default runs/MODEL_FOLDER_probe.
+        overrides: any key of the config, as --data.val_fraction 0.3; see cnnzoo train --help.
+    """
+    from cnnzoo import learn
+
+    options = {"classifier": classifier, "views": views, "bag": bag, "boost": boost, "seed": seed, "run": run}
+    options |= {"overrides": overrides}
+    go_on_with(learn.probe(folder, model, pretrained, **options, tell=tell))
+
+
+def finetune(
+    folder: str,
+    *,
+    model: str | None = None,
+    pretrained: bool | str = True,
+    mode: str = "staged",
+    epochs: str | None = None,
+    budget: str | None = None,
+    lr: str | None = None,
+    batch_size: int = 32,
+    balance: str = "none",
+    views: int = 1,
+    seed: int = 0,
+    run: str | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
+
+    Args:
+        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        model: the net, see cnnzoo list; by default resnet50 where there is a GPU, else resnet18.
+        pretrained: its weights: nothing (the best known), a tag, a file or a run folder.
+        mode: probe (nothing of the net moves), head (the head alone), staged (the last stage, then all) or full.
+        epochs: of each phase: one number for head and full, two such as 2,4 for staged.
+        budget: how long everything may take, such as 90s, 10m or 2h; the epochs follow from it.
+        lr: the rate of the head, the stages before it taking smaller ones; find tries rates out first, on a copy.
+        batch_size: images to a step.
+        balance: none; loss (each class weighs the same) or sampler (each class is drawn equally often).
+        views: of each training image that features are taken of.
+        seed: of everything random.
+        run: the run folder; by default runs/MODEL_FOLDER_MODE.
+        overrides: any key of the config, as --augment.mixup 0; see cnnzoo train --help.
+    """
+    from cnnzoo import learn
+
+    options = {"mode": mode, "batch_size": batch_size, "balance": balance, "views": views, "seed": seed, "run": run}
+    options |= {
+        "epochs": epochs and numbers("--epochs", epochs, int),
+        "budget": budget and _seconds(budget),
+        "lr": _rate(lr),
+    }
+    with stop_on_signals() as caught:
+        try:
+            done = learn.finetune(
+                folder, model, pretrained, **options, overrides=overrides, tell=tell, should_stop=lambda: bool(caught)
+            )
+        except Interrupted as interrupted:
+            tell(f"stopped by {caught[0].name} and saved; go on by: cnnzoo train --resume {interrupted}")
+            sys.exit(128 + caught[0])
+    combine_snapshots(done)
+    go_on_with(done)
+
+
+def _seconds(duration: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", duration.strip())
+    if not match or not float(match[1]):
+        raise InputError(f"--budget is {duration}, but must be a duration such as 90s, 10m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _rate(text: str | None) -> float | str | None:
+    if text in (None, "find"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--lr is {text}, but must be a number or find") from None

@@ -1,0 +1,120 @@
+"""Commands for a trained net: judge it, let it predict, take it elsewhere."""
+
+import sys
+from json import dumps
+
+from cnnzoo.cli.speech import aside
+from cnnzoo.errors import InputError
+
+
+def evaluate(
+    run_or_model: str,
+    *,
+    data: str | None = None,
+    against: str | None = None,
+    pretrained: bool | str = False,
+    root: str | None = None,
+    crops: int = 1,
+    precision: str = "fp32",
+    device: str = "auto",
+    json: bool = False,
+) -> None:
+    """Judge a trained net on images it was not trained on, or compare two: how good, how sure, and where it errs.
+
+    Args:
+        data: a data set's name or a folder; by default what the run was validated on.
+        against: another of the kind of run_or_model; tells whether their difference may be chance.
+        crops: 1, or the mean over 2 (the image and its mirror image), 10 (AlexNet's) or 144 (GoogLeNet's).
+        precision: fp32, bf16, fp16, int8 (on a CPU, calibrated on images the run trained on) or auto (bf16, else fp32).
+    """
+    import cnnzoo
+
+    options = {"pretrained": pretrained, "root": root, "crops": crops, "precision": precision, "device": device}
+    options["tell"] = aside
+    if against is None:
+        result = cnnzoo.evaluate(run_or_model, data, **options)
+    else:
+        result = cnnzoo.compare_runs(run_or_model, against, data, **options)
+    print(dumps(result.to_dict()) if json else result)
+
+
+def predict(
+    run_or_model: str,
+    images: list[str],
+    *,
+    pretrained: bool | str = False,
+    out: str | None = None,
+    top: int = 5,
+    min_confidence: float = 0.0,
+    mirror: bool = False,
+    batch_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+) -> None:
+    """Name what is in images. A file that cannot be read keeps its row and says why.
+
+    Args:
+        images: files, folders with all in them, or patterns in quotes, such as 'photos/**/*.jpg'.
+        out: write a table (.csv, .json, .parquet) with the columns file, top1 …, prob1 …, abstain, error.
+        top: how many classes to name.
+        min_confidence: abstain from an answer where the most likely class is less likely than this, such as 0.6.
+        mirror: take the mean over each image and its mirror image, at twice the time.
+        batch_size: images to a forward pass; by default 16 on a CPU, else 128.
+        precision: auto (bf16 for many images on a device that computes in it, else fp32), fp32, bf16, fp16 or int8 (on
+            a CPU, calibrated on images the run trained on, else on some of those given).
+    """
+    from cnnzoo import tables, zoo
+    from cnnzoo.predict import Pictures, Tally, join, stream, write
+
+    if top < 1:
+        raise InputError(f"--top is {top}, but must be at least 1")
+    if out:
+        tables.check(out)
+    pictures = Pictures(images)
+    net, _ = zoo.open_net(run_or_model, pretrained)
+    options = {"batch_size": batch_size, "min_confidence": min_confidence, "mirror": mirror, "device": device}
+    options |= {"precision": precision, "tell": aside}
+    tally = Tally()
+    parts = tally.watch(stream(net, pictures, **options))
+    if out:
+        write(out, parts, top)
+        print(f"{tally.images:,} rows in {out}")
+    else:
+        print("\n".join(join(parts).lines(top)))
+    if pictures.passed_over:
+        print(f"{pictures.passed_over:,} other files passed over for want of an image's ending", file=sys.stderr)
+    if tally.unread == tally.images:
+        raise InputError(f"no image could be read ({'; '.join(tally.examples)})")
+    for note in tally.notes():
+        print(note, file=sys.stderr)
+
+
+def export(
+    run_or_model: str, *, out: str, format: str = "onnx", pretrained: bool | str = False, raw: bool = False
+) -> None:
+    """Write a trained net as one file that runs without cnnzoo: a uint8 image in, probabilities out.
+
+    Args:
+        out: the file to write.
+        format: onnx, for onnxruntime and its like, or torch, for torch.export.load.
+        raw: leave preprocessing and softmax out: preprocessed float32 in, logits out.
+    """
+    import cnnzoo
+
+    print(cnnzoo.export(run_or_model, out, format=format, preprocess=not raw, pretrained=pretrained))
+
+
+def report(run: str) -> None:
+    """Make a run's report.html anew.
+
+    Args:
+        run: the run folder.
+    """
+    from cnnzoo import run as run_
+
+    opened = run_.Run.open(run)
+    if opened.committee:
+        from cnnzoo.ensemble.runs import write_report
+    else:
+        from cnnzoo.run import write_report
+    print(write_report(opened))
