@@ -16,6 +16,7 @@ from cnnzoo.data.arrays import Images
 from cnnzoo.evaluate import Evaluation, measure
 
 MISTAKES = 24  # shown at most
+LARGEST, SMALL = 160, 64  # sides of pictures of them, in pixels
 
 # Images (N, H, W, C) uint8 and the classes (N,) that the net took them for, to pictures (N, H, W, 3) uint8 of what it
 # saw there, or None, and a sentence on them.
@@ -68,7 +69,7 @@ def render(
         figures |= {"best epoch": f"{best['epoch']} of {metrics[-1]['epoch']}", "training": f"{seconds:.0f} s"}
     sections = [
         ("", f'<div class="figures">{"".join(f"<div><b>{v}</b>{name}</div>" for name, v in figures.items())}</div>'),
-        _origin(run, metrics),
+        *_origin(run, metrics),
         *([("Shallow classifiers on frozen features", _classifiers(run.probe))] if run.probe else []),
         ("Confusion matrix", _picture(_confusion(result))),
         ("Classes", _class_table(result)),
@@ -90,20 +91,20 @@ def render(
     )
 
 
-def _origin(run: Run, metrics: list[dict]) -> tuple[str, str]:
-    """How the net came about: its training, or the members that it is made of."""
+def _origin(run: Run, metrics: list[dict]) -> list[tuple[str, str]]:
+    """How the net came about: its training, where there were epochs of it, or the members that it is made of."""
     if run.committee:
-        return "Members and committee", _committee(run.committee)
+        return [("Members and committee", _committee(run.committee))]
     if run.soup:
-        return "Members and soup", _soup(run.soup)
-    return "Curves", _picture(_curves(metrics))
+        return [("Members and soup", _soup(run.soup))]
+    return [("Curves", _picture(_curves(metrics)))] if metrics[-1]["epoch"] else []
 
 
 def _curves(metrics: list[dict]) -> Figure:
     epochs = [report["epoch"] for report in metrics]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    marker = "o" if len(epochs) < 3 else None
+    marker = "o" if len(epochs) < 3 else None  # a line needs two points
     left.plot(epochs, [report["train_loss"] for report in metrics], label="training", marker=marker)
     left.plot(epochs, [report["val_loss"] for report in metrics], label="validation", marker=marker)
     left.set(xlabel="epoch", ylabel="loss", yscale="log" if min(r["val_loss"] for r in metrics) > 0 else "linear")
@@ -237,15 +238,14 @@ def _mistakes(
 
 
 def _image(pixels: np.ndarray, about: str) -> str:
-    return f'<img alt="{about}" title="{about}" src="{_png(pixels)}">'
-
-
-def _png(pixels: np.ndarray) -> str:
+    """A photo as a JPEG; a picture so small that its pixels can be told apart keeps every one as it is."""
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((160, 160))
+    image.thumbnail((LARGEST, LARGEST))
+    kind, options = ("PNG", {}) if max(image.size) <= SMALL else ("JPEG", {"quality": 90})
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, kind, **options)
+    source = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f'<img alt="{about}" title="{about}" src="{source}">'
 
 
 def _picture(figure: Figure) -> str:
