@@ -1,12 +1,13 @@
 """What several tests share."""
 
 import os
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+
+from cnnzoo.cli import main
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,15 +33,22 @@ def decoded_elsewhere(tmp_path_factory):
         yield
 
 
-@pytest.fixture
-def command(tmp_path):
-    """Run the installed command line in a process of its own, in an empty folder."""
+@dataclass(frozen=True)
+class Done:
+    """What a command gave back and said."""
 
-    def run(*arguments: object, **options) -> subprocess.CompletedProcess:
-        line = [sys.executable, "-m", "cnnzoo", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
-        return subprocess.run(
-            line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, **options
-        )
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        return Done(main(list(map(str, arguments))), *capsys.readouterr())
 
     return run

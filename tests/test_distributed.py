@@ -14,6 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import cnnzoo
+from cnnzoo import assemble, registry
+from cnnzoo import config as config_
+from cnnzoo.errors import InputError
+from cnnzoo.train.distributed import Team
+
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 SHORT = {
@@ -67,32 +73,23 @@ def apart(one: Path, other: Path) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    done = train(1, folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+THIRDS = {"train.batch_size": 66}
 
 
-def test_two_processes_end_in_the_weights_of_one(alone, tmp_path):
-    done = train(2, tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert apart(alone, tmp_path / "run") < 1e-5
-    assert done.stdout.count("epoch 1/2") == 1  # one speaks for both
-
-
-def test_the_figures_are_those_of_every_image_once(alone, tmp_path):
+def test_three_processes_end_in_the_weights_of_one_and_count_every_image_once(tmp_path):
     # 359 held-out digits in three unequal parts
-    done = train(3, tmp_path / "run", **{"train.batch_size": 66})
-    assert done.returncode == 0, done.stderr
+    alone, team = train(1, tmp_path / "alone", **THIRDS), train(3, tmp_path / "run", **THIRDS)
+    assert alone.returncode == 0, alone.stderr
+    assert team.returncode == 0, team.stderr
+    assert apart(tmp_path / "alone", tmp_path / "run") < 1e-5
+    assert team.stdout.count("epoch 1/2") == 1  # one speaks for all
     with np.load(tmp_path / "run" / "predictions.npz") as arrays:  # by one process, from the weights that were kept
         right = arrays["logits"].argmax(1) == arrays["targets"]
     assert len(right) == 359
     assert right.mean() == pytest.approx(max(report["val_top1"] for report in metrics(tmp_path / "run")))
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost(alone, tmp_path):
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path):
     folder = tmp_path / "run"
     changes = {"train.epochs": 6}
     whole = train(1, tmp_path / "whole", **changes)
@@ -129,19 +126,26 @@ def test_sigterm_stops_all_at_one_step_and_the_run_goes_on_with_any_number_of_pr
     assert len(metrics(folder)) == 6
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"train.batch_size": 63}, "train.batch_size is 63, which 2 processes cannot share evenly"),
-        ({"train.device": "cuda:1"}, "each of 2 processes needs a device of its own"),
-        ({"train.batch_norm": "sync"}, "train.batch_norm sync needs GPUs"),
-    ],
-    ids=["batch", "device", "sync"],
-)
-def test_what_a_team_cannot_do_is_said_in_a_line(tmp_path, changes, message):
-    done = train(2, tmp_path / "run", **changes)
+def test_what_a_team_cannot_do_is_said_in_a_line_by_the_first_alone(tmp_path):
+    done = train(2, tmp_path / "run", **{"train.batch_size": 63})
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("cnnzoo: error:")]
     assert len(said) == 1
-    assert message in said[0]
+    assert "train.batch_size is 63, which 2 processes cannot share evenly" in said[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_do_not_share_one_named_device(tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    config = {"run": str(tmp_path / "run"), "data": {"source": "digits"}, "train": {"device": "cuda:1"}}
+    with pytest.raises(InputError, match="each of 2 processes needs a device of its own"):
+        cnnzoo.train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_statistics_are_synchronised_on_gpus_only():
+    config = config_.read({"data": {"source": "digits"}, "train": {"batch_norm": "sync", "device": "cpu"}})
+    data = assemble.load_data(config, registry.lookup(config.model.name))
+    with pytest.raises(InputError, match=r"train\.batch_norm sync needs GPUs"):
+        assemble.make_trainer(config, data, assemble.build_model(config, data), print, Team(0, 2))

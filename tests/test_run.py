@@ -204,35 +204,19 @@ def test_a_stopped_run_resumes_to_the_weights_it_would_have_had(tmp_path, after)
 
 
 def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path):
-    """SIGKILL, with a save at every step, mid-epoch or mid-write as it happens."""
-    options = [
-        "--model.name",
-        "lenet5",
-        "--train.epochs",
-        "8",
-        "--train.checkpoint_minutes",
-        "0",
-        "--augment.shift",
-        "0.1",
-    ]
-
-    def line(*more):
-        return [sys.executable, "-m", "cnnzoo", "train", *more]
-
-    subprocess.run(line("--run", str(tmp_path / "whole"), *options), check=True, capture_output=True)
-    rng = random.Random(0)
-    for trial in range(2):  # scripts/kill_trials.py makes twenty
-        folder = tmp_path / f"killed{trial}"
-        process = subprocess.Popen(
-            line("--run", str(folder), *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while not (folder / "last.pt").exists() and process.poll() is None:
+    """SIGKILL, with a save at every step, mid-epoch or mid-write as it happens; scripts/kill_trials.py makes twenty."""
+    sections = {"augment": {"shift": 0.1}, "train": {"epochs": 8, "checkpoint_minutes": 0}}
+    whole = cnnzoo.train(short(tmp_path / "whole", **sections))
+    killed = Run(tmp_path / "killed")
+    (tmp_path / "config.yaml").write_text(config.dump(config.read(short(killed.path, **sections))))
+    line = [sys.executable, "-m", "cnnzoo", "train", "--config", str(tmp_path / "config.yaml")]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
+        while not killed.state_file.exists() and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 2))
+        time.sleep(random.uniform(0, 1))
         process.kill()
-        process.wait()
-        subprocess.run(line("--resume", str(folder)), check=True, capture_output=True)
-        assert equal(weights(tmp_path / "whole"), weights(folder))
+    cnnzoo.train(resume=killed.path)
+    assert equal(weights(whole.path), weights(killed.path))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
