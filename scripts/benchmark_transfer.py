@@ -229,7 +229,9 @@ def frozen_loop(net: nn.Module, classes: int, split: dict, epochs: int) -> float
             for x, y in loader:
                 optimizer.zero_grad()
                 with torch.set_grad_enabled(part == "train"):
-                    loss = nn.functional.cross_entropy(net(x), y)
+                    outputs = net(x)
+                    main = outputs[0] if isinstance(outputs, tuple) else outputs  # the others' heads are not trained
+                    loss = nn.functional.cross_entropy(main, y)
                     if part == "train":
                         loss.backward()
                         optimizer.step()
