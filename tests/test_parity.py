@@ -35,7 +35,7 @@ TIMM = {
 }
 # The smallest of each paper: what takes a backward pass.
 SMALL = [
-    *("alexnet", "vgg11", "vgg11_bn", "squeezenet1_1", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"),
+    *("alexnet", "vgg11", "squeezenet1_1", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"),
     *("densenet121", "googlenet", "inception_v3", "inception_v4", "inception_resnet_v2", "xception", "resnetv2_50"),
 ]
 
