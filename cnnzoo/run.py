@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted
-from cnnzoo.report import insight, page
+from cnnzoo.report import page
+from cnnzoo.report.insight import Insight
 from cnnzoo.train import distributed, phases, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
@@ -206,8 +206,8 @@ def write_report(run: Run, data: Dataset | None = None) -> Path:
         data = assemble.load_data(config, registry.lookup(config.model.name))
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
-    looks = partial(insight.evidence, run), partial(insight.alike, run, data)
-    run.write("report.html", page.render(run, data.classes, data.val.images, *looks))
+    shown = Insight(run, data)
+    run.write("report.html", page.render(run, data.classes, data.val.images, shown.evidence, shown.alike))
     return run.report_file
 
 

@@ -287,12 +287,17 @@ def test_without_real_images_there_is_nothing_to_measure(measure, lacking, tmp_p
     assert bench.notes == [f"not run: $CNNZOO_DATA has {lacking}"]
 
 
-def test_a_benchmark_that_cannot_run_does_not_keep_others_from_it(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(InputError("the loss is nan"), "the loss is nan"), (RuntimeError("no kernel\n  for this"), "no kernel for this")],
+    ids=["ours", "a peer's"],
+)
+def test_a_benchmark_that_cannot_run_does_not_keep_others_from_it(monkeypatch, error, told):
     def broken(bench):
         """X: never."""
-        raise InputError("the loss is nan")
+        raise error
         yield
 
     monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", broken))
     results = benchmark.run(["X"], rounds=1)
-    assert (results.rows, results.notes) == ([], {"X": "not timed: the loss is nan"})
+    assert (results.rows, results.notes) == ([], {"X": f"not timed: {told}"})

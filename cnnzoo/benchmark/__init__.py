@@ -11,6 +11,8 @@ from cnnzoo.benchmark import cifar, inference, photos, training
 from cnnzoo.benchmark.harness import Bench, Results, Row, Unequal, machine
 from cnnzoo.errors import InputError, unknown
 
+WORDS = 300  # characters of an error that are told
+
 
 def imports(bench: Bench) -> Iterator[Row]:
     """C9: import cnnzoo and list its nets, in a process of its own, beside import torch, and beside timm's list."""
@@ -99,8 +101,8 @@ def run(names: Sequence[str] = (), rounds: int = 5, tell: Callable[[Row | str], 
                 for row in benchmark.run(bench):
                     tell(str(row))
                     rows.append(row)
-        except (Unequal, InputError) as error:  # the others are measured all the same
-            bench.note(f"not timed: {error}")
+        except (Unequal, InputError, RuntimeError) as error:  # such as a peer that does not compile: the others go on
+            bench.note(f"not timed: {' '.join(str(error).split())[:WORDS] or type(error).__name__}")
         if bench.notes:
             notes[benchmark.name] = "; ".join(bench.notes)
             tell(f"{benchmark.name:<4} {notes[benchmark.name]}")

@@ -1,6 +1,9 @@
 """What the report shows beside a net's mistakes. None of it may cost a run: what cannot be shown is said instead."""
 
+from functools import cached_property
+
 import numpy as np
+from torch import nn
 
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
@@ -13,29 +16,39 @@ NEAREST = 4  # training images shown below a mistake
 LOOKED_THROUGH = 5000  # training images at most among which these are sought
 
 
-def evidence(run: Run, pixels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray | None, str]:
-    """Grad-CAM over images that the net mistook, for the report; a net that cannot be so looked at does without."""
-    from cnnzoo.visualize import attribution  # here and below, since a run may do without a report
+class Insight:
+    """Of images that a run's net mistook."""
 
-    try:
-        net = zoo.load(run).to(pick_device("auto"))
-        seen, layer = attribution.overlays(net, pixels, predicted)
-    except (InputError, RuntimeError) as error:  # no maps, or no memory
-        return None, f"What the net saw is not shown: {error}."
-    return seen, f"Beside each, what spoke for the answer: Grad-CAM at {layer}."
+    def __init__(self, run: Run, data: Dataset):
+        self.run, self.data = run, data
 
+    @cached_property
+    def net(self) -> nn.Module:
+        return zoo.load(self.run).to(pick_device("auto"))
 
-def alike(run: Run, data: Dataset, pixels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    """The training images nearest, to the net, to images that it mistook, and their labels, for the report."""
-    from cnnzoo.visualize.neighbours import alike as nearest
+    def evidence(self, pixels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray | None, str]:
+        """Grad-CAM over the images; a net that cannot be so looked at does without."""
+        from cnnzoo.visualize import attribution  # here and below, since a run may do without a report
 
-    places = np.sort(np.unique(data.train.names, return_index=True)[1])  # a bootstrap sample holds some several times
-    if len(places) > LOOKED_THROUGH:
-        return None, None, f"The nearest training images are not shown: {len(places):,} are too many to look through."
-    train = data.train.choose(places)
-    try:
-        near = nearest(zoo.load(run).to(pick_device("auto")), pixels, train.images, NEAREST, data.cache)
-        shown = np.stack([centre(train.images.take(own), pixels.shape[1]) for own in near])
-    except (InputError, RuntimeError) as error:  # no features, a photo that is gone, or no memory
-        return None, None, f"The nearest training images are not shown: {error}."
-    return shown, train.labels[near], f"Below each, the {near.shape[1]} training images most alike to the net."
+        try:
+            seen, layer = attribution.overlays(self.net, pixels, predicted)
+        except (InputError, RuntimeError) as error:  # no maps, or no memory
+            return None, f"What the net saw is not shown: {error}."
+        return seen, f"Beside each, what spoke for the answer: Grad-CAM at {layer}."
+
+    def alike(self, pixels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+        """The training images that are nearest to the images, to the net, and their labels."""
+        from cnnzoo.visualize.neighbours import alike as nearest
+
+        train = self.data.train
+        places = np.sort(np.unique(train.names, return_index=True)[1])  # a bootstrap sample holds some several times
+        if len(places) > LOOKED_THROUGH:
+            many = f"{len(places):,} are too many to look through"
+            return None, None, f"The nearest training images are not shown: {many}."
+        train = train.choose(places)
+        try:
+            near = nearest(self.net, pixels, train.images, NEAREST, self.data.cache)
+            shown = np.stack([centre(train.images.take(own), pixels.shape[1]) for own in near])
+        except (InputError, RuntimeError) as error:  # no features, a photo that is gone, or no memory
+            return None, None, f"The nearest training images are not shown: {error}."
+        return shown, train.labels[near], f"Below each, the {near.shape[1]} training images most alike to the net."
