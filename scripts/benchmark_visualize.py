@@ -36,7 +36,7 @@ from cnnzoo import visualize
 from cnnzoo.visualize import faithfulness
 from cnnzoo.visualize.attribution import METHODS, maps_of
 from cnnzoo.visualize.cams import map_layer
-from cnnzoo.visualize.deconv import Album, strongest
+from cnnzoo.visualize.deconv import Album, carried_back, strongest
 
 PHOTOS = Path(os.environ.get("CNNZOO_DATA", ".")) / "imagenet_samples"
 IMAGES = int(os.environ.get("BENCH_IMAGES", "100"))
@@ -130,8 +130,9 @@ def sanity() -> list[dict]:
     for name, net in nets():
         x, target = (each[:SOME] for each in known(net, spread()))
         layer = map_layer(net, x)
-        for method in ("gradient", "integrated", "gradcam", "guided"):
-            told = faithfulness.sanity(net, x, target, partial(maps_of, method=method, layer=layer))
+        methods = {m: partial(maps_of, method=m, layer=layer) for m in ("gradient", "integrated", "gradcam", "guided")}
+        for method, maps in {**methods, "deconvnet": deconvnet}.items():
+            told = faithfulness.sanity(net, x, target, maps)
             means = told.correlation.mean(1)
             rows += [
                 {"what": "sanity", "net": name, "method": method, "random": stage, "correlation": float(mean)}
@@ -140,6 +141,12 @@ def sanity() -> list[dict]:
             steps = "  ".join(f"{stage} {mean:+.2f}" for stage, mean in zip(told.layers, means, strict=True))
             print(f"{name:<16} {method:<12} {steps}", flush=True)
     return rows
+
+
+def deconvnet(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    """A deconvnet's map of the class's logit, as it is usually compared with gradients."""
+    signal, _ = carried_back(net, net, x, target, torch.zeros(len(x), 2, dtype=torch.int64))
+    return signal.abs().amax(1)
 
 
 def pointing() -> list[dict]:

@@ -208,6 +208,21 @@ def test_a_concept_counts_for_the_class_it_is_a_part_of(examples):
     assert (next(each for each in other.concepts if each.name == "greenish").scores == 1).all()
 
 
+class Brighter(Colours):
+    """The same, but all its answers rise with the light."""
+
+    def forward(self, x):
+        maps = self.relu(self.colours(x))
+        return self.head(maps.square().mean((2, 3))) + 10 * maps.mean((1, 2, 3))[:, None]
+
+
+def test_what_raises_every_class_alike_counts_for_none(examples):
+    concepts, random, images = examples
+    found, brighter = (visualize.tcav(net, images, concepts, random, "relu") for net in (Colours(), Brighter()))
+    for plain, bright in zip(found.concepts, brighter.concepts, strict=True):
+        assert np.array_equal(plain.scores, bright.scores)
+
+
 def test_a_bar_and_a_row_for_each_concept(examples):
     found = visualize.tcav(Colours(), examples[2], *examples[:2], "relu")
     assert len(found.figure().axes[0].patches) == 4
@@ -220,12 +235,12 @@ def test_the_same_seed_gives_the_same_figures(examples):
     assert first.to_csv() == second.to_csv()
 
 
-def test_a_net_of_the_zoo_is_tested_in_the_stage_before_the_last(net, examples):
+def test_a_net_of_the_zoo_is_tested_in_its_last_stage(net, examples):
     concepts, random, images = examples
     half = cnnzoo.create("resnet20").to(torch.bfloat16).train()
     before = {name: tensor.clone() for name, tensor in half.state_dict().items()}
     found = visualize.tcav(half, images, concepts, random)
-    assert found.layer == visualize.stages_of(half)[-2]
+    assert found.layer == visualize.stages_of(half)[-1]
     assert half.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in half.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in half.parameters())

@@ -347,7 +347,7 @@ def tcav(
         images: of the class: files, folders, or patterns in quotes.
         concepts: a folder with a folder of pictures for each concept, ten or more.
         random: a folder of pictures of anything, forty or more.
-        layer: a stage or a module's path; by default the last stage but one.
+        layer: a stage or a module's path; by default the last stage that gives maps.
         class_: the class, by name or number; by default the one that most of the images are taken for.
         seed: of the random sets.
         csv: print a table of the concepts.

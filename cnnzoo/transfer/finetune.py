@@ -93,7 +93,8 @@ def recipe(
             or None,
             "batch_norm": "keep",
             "balance": balance,
-            "patience": 3 if augments else None,
+            # One cycle gains most at its end, so only what brings nothing for most of a phase is cut short.
+            "patience": max(3, 2 * max(epochs) // 3) if augments else None,
             "cache_features": True,
         },
     }

@@ -2,9 +2,13 @@
 
 Testing with concept activation vectors (Kim, Wattenberg, Gilmer, Cai, Wexler, Viegas, Sayres, ICML 2018, arXiv
 1711.11279): in what a layer says, the direction from random images to those of a concept is found by a linear
-classifier. The score is the share of a class's images whose output for the class rises along it. Any direction gives
-some score, so those of random images against other random ones are set beside it. Where the paper compares the two by a
-t-test, here a permutation test does, since scores that are all 1 or all 0 have no deviation to divide by.
+classifier. The score is the share of a class's images for which the class becomes likelier along it. Any direction
+gives some score, so those of random images against other random ones are set beside it.
+
+Two things are not as in the paper. What rises or falls are the class's log-odds against all others, not its logit,
+since many directions raise all logits at once: by logits, drawn digits speak for a bee as much as tulips do. (The
+authors' own code takes the cross-entropy, whose sign is the same.) And a permutation test compares the scores rather
+than a t-test, since scores that are all 1 or all 0 have no deviation to divide by.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +28,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import drawing
-from cnnzoo.visualize.hooks import layer_of, stages_of, untouched, watching
+from cnnzoo.visualize.hooks import layer_of, untouched, watching
 from cnnzoo.visualize.subject import Subject
 
 BATCH = 32
@@ -119,8 +123,7 @@ def tcav(
             most fifty are drawn.
         random: a folder of pictures of anything, forty or more, of which at most 200 are dealt out to ten sets, or to
             fewer of ten each.
-        layer: a stage's name or a module's path; None is the last stage but one: from the last on, many nets' answers
-            rise along a direction for every image or for none.
+        layer: a stage's name or a module's path; None is the last stage that gives maps.
         class_: the class, by name or number; None is the one that most of the images are taken for.
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
         seed: of the pictures drawn, and of the sets.
@@ -131,7 +134,7 @@ def tcav(
             ones; a file that is no picture.
     """
     subject = Subject.open(model_or_run, pretrained, device)
-    layer, _ = layer_of(subject.net, layer or _last_but_one(subject.net))
+    layer, _ = layer_of(subject.net, layer)
     number = None if class_ is None else subject.class_number(class_)
     folders = _folders(Path(concepts).expanduser())
     shown = {folder.name: subject.look(_drawn(folder, MOST, seed)).x for folder in folders}
@@ -154,12 +157,6 @@ def tcav(
         _tested(name, own, anything, slopes, by_chance, len(shown)) for name, own in zip(shown, rows, strict=False)
     )
     return Tcav(subject.name, layer, subject.classes[number], len(slopes), tested, by_chance)
-
-
-def _last_but_one(net: nn.Module) -> str | None:
-    """The stage before the last that gives maps, where there is one."""
-    names, last = stages_of(net), layer_of(net)[0]
-    return names[max(names.index(last) - 1, 0)] if last in names else None
 
 
 def _folders(concepts: Path) -> list[Path]:
@@ -201,7 +198,7 @@ def _said(subject: Subject, layer: str, pictures: Tensor) -> np.ndarray:
 
 
 def _slopes(subject: Subject, layer: str, pictures: Tensor, number: int | None) -> tuple[np.ndarray, int]:
-    """How the output for a class changes with what the layer says, `(n, D)` float32, and the class, which for None is
+    """How the evidence for a class changes with what the layer says, `(n, D)` float32, and the class, which for None is
     the one that most of the pictures are taken for.
     """
     slopes = []
@@ -212,9 +209,15 @@ def _slopes(subject: Subject, layer: str, pictures: Tensor, number: int | None) 
             number = int(taken_for.mode().values)
         with torch.enable_grad(), watching(net, layer) as outputs:
             for part in _parts(pictures, layer):
-                own = net(part)[:, number].sum()
-                slopes.append(torch.autograd.grad(own, outputs[layer])[0].flatten(1).cpu().numpy())
+                odds = _log_odds(net(part), number).sum()
+                slopes.append(torch.autograd.grad(odds, outputs[layer])[0].flatten(1).cpu().numpy())
     return np.concatenate(slopes), number
+
+
+def _log_odds(logits: Tensor, number: int) -> Tensor:
+    """`(n,)`, of a class against all others, from logits `(n, K)`, K at least 2."""
+    is_own = torch.arange(logits.shape[1], device=logits.device) == number
+    return logits[:, number] - logits.masked_fill(is_own, -torch.inf).logsumexp(1)
 
 
 def _parts(pictures: Tensor, layer: str) -> Iterable[Tensor]:
