@@ -1,7 +1,9 @@
 """The lecture experiments: what each claims holds with three seeds, in its quick form."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +65,14 @@ def test_a_lab_says_in_one_sentence_what_is_claimed_and_by_whom(name):
     assert lab.claim.endswith(".")
     assert ". " not in lab.claim
     assert lab.source
+
+
+def test_the_page_tells_of_every_lab_and_shows_its_pictures():
+    docs = Path(__file__).parent.parent / "docs"
+    text = (docs / "labs.md").read_text()
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == sorted(labs.names())
+    shown = set(re.findall(r"\]\(labs/(\S+)\)", text + (docs / "gallery.md").read_text()))
+    assert shown == {file.name for file in (docs / "labs").iterdir()}
 
 
 def test_a_seed_gives_the_same_figures_again():

@@ -37,7 +37,7 @@ def config(net: str, seed: int, quick: bool) -> dict:
         "model": {"name": net},
         "data": {"source": "digits", "size": 4 if quick else 8},
         "optim": {"lr": 0.05, "weight_decay": 1e-4},
-        "train": {"epochs": 3, "batch_size": 128, "seed": seed},
+        "train": {"epochs": 3 if quick else 12, "batch_size": 128, "seed": seed},
     }
 
 
@@ -48,5 +48,6 @@ def draw(seen: Sequence[Seen]):
             losses = np.mean([each.figures["train_loss"][f"{kind}{depth}"] for each in seen], 0)
             panel.plot(range(1, len(losses) + 1), losses, style, label=f"{kind}{depth}")
         panel.set(xlabel="epoch", ylabel="training loss", ylim=0)
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.legend()
     return figure
