@@ -309,7 +309,7 @@ def concepts(
     data: str | None = None,
     pretrained: bool | str = False,
     layer: str | None = None,
-    many: int = 1000,
+    many: int = 500,
     seed: int = 0,
     csv: bool = False,
 ) -> None:

@@ -109,7 +109,7 @@ def concepts(
     layer: str | None = None,
     *,
     pretrained: bool | str = False,
-    many: int = 1000,
+    many: int = 500,
     seed: int = 0,
     root: str | None = None,
     device: str = "auto",
