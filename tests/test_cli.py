@@ -146,7 +146,7 @@ def test_import_is_lazy():
     lines = [
         "import sys, cnnzoo",
         "assert not {'torch', 'numpy'} & set(sys.modules)",
-        "cnnzoo.list_models()",
+        "cnnzoo.list_models(), cnnzoo.list_weights(), cnnzoo.create('squeezenet1_1')",
         "assert not {'torchvision', 'timm'} & set(sys.modules)",
     ]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
