@@ -83,8 +83,7 @@ def scorecam(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
     with watching(net, layer) as seen, torch.no_grad():
         net(x)
     with torch.no_grad():
-        images = tqdm(list(zip(x, target, seen[layer], strict=True)), "Score-CAM", leave=False, disable=None)
-        return torch.stack([_scored(net, *image) for image in images])
+        return torch.stack([_scored(net, *image) for image in zip(x, target, seen[layer], strict=True)])
 
 
 def _scored(net: nn.Module, image: Tensor, target: Tensor, maps: Tensor) -> Tensor:
@@ -94,10 +93,8 @@ def _scored(net: nn.Module, image: Tensor, target: Tensor, maps: Tensor) -> Tens
     if not uneven.any():
         return torch.zeros_like(maps[0])
     maps, masks = maps[uneven], ((maps - low) / (high - low))[uneven]
-    logits = [
-        net(image * interpolate(some[:, None], image.shape[-2:], mode="bilinear"))[:, target]
-        for some in masks.split(AT_ONCE)
-    ]
+    parts = tqdm(masks.split(AT_ONCE), "maps one by one", unit="batch", leave=False, disable=None)
+    logits = [net(image * interpolate(some[:, None], image.shape[-2:], mode="bilinear"))[:, target] for some in parts]
     return (torch.cat(logits).softmax(0)[:, None, None] * maps).sum(0).relu()
 
 
