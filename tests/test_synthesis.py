@@ -40,10 +40,10 @@ def test_every_family_has_pictures_made_for_it(name):
     options = {"size": size, "steps": 1}
     made = [visualize.maximise(net, layer, [0, 1], **options) for layer in dict.fromkeys((first, last))]
     made.append(visualize.maximise(net, classes=[3], **options))
-    pictures = np.concatenate([one.pixels for one in made])
+    pictures = [picture for one in made for picture in one.pixels]
     assert np.isfinite(np.concatenate([one.activations for one in made])).all()
-    assert len(np.unique(pictures.reshape(len(pictures), -1), axis=0)) == len(pictures)  # each layer, channel, class
-    assert pictures.reshape(len(pictures), -1).std(1).all()
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)  # each layer, channel, class
+    assert all(picture.std() > 0 for picture in pictures)
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, channels), dtype=np.uint8)
     kept = visualize.invert(net, [pixels], [last], **options)
     assert np.isfinite(kept.code_errors).all()
@@ -73,7 +73,7 @@ def lenet():
 @pytest.mark.parametrize("unit", [False, True])
 def test_a_picture_that_was_made_for_a_channel_excites_it_more_than_any_digit(lenet, unit):
     made = visualize.maximise(lenet, "stage2", unit=unit, steps=40)
-    assert made.pixels.shape == (6, 32, 32, 1)
+    assert [picture.shape for picture in made.pixels] == [(32, 32, 1)] * 6
     assert made.channels.tolist() == [0, 2, 5, 8, 10, 13]
     from sklearn.datasets import load_digits
 
@@ -96,6 +96,13 @@ def test_without_a_layer_every_stage_has_a_row(lenet, tmp_path):
     assert str(made) == "pictures that excite 24 channels, layer stage1, stage2, stage3, stage4 of lenet5"
     made.save(tmp_path / "page.png")
     assert np.asarray(Image.open(tmp_path / "page.png")).std() > 0
+
+
+def test_a_picture_is_as_large_as_its_layer_needs():
+    net = cnnzoo.create("squeezenet1_1")
+    sizes = [visualize.maximise(net, layer, [0], steps=1).pixels[0].shape[0] for layer in visualize.stages_of(net)]
+    assert sizes == [32, 2 * 23, 2 * 63, 224]  # of the fields that cnnzoo summary tells: 3, 23, 63 and 207
+    assert visualize.maximise(net, "stem", [0], steps=1, size=64).pixels[0].shape == (64, 64, 3)
 
 
 def test_a_class_is_excited_by_its_name_or_number(net):
@@ -149,8 +156,14 @@ def test_of_a_trained_net_it_excites_units_more_than_the_best_of_real_photos(squ
         pytest.skip("CNNZOO_DATA has no imagenet_samples")
     channels, real = [1, 52, 103], sorted((data_root / "imagenet_samples").glob("*.jpg"))[::10]
     best = visualize.deconv(squeezenet, real, "stage1", channels, top=1).activations[:, 0]
-    made = visualize.maximise(squeezenet, "stage1", channels, unit=True, size=48)
+    made = visualize.maximise(squeezenet, "stage1", channels, unit=True)
     assert (made.activations > best).all()
+
+
+def test_deep_units_that_say_nothing_of_noise_are_brought_to_speak(squeezenet):
+    made = visualize.maximise(squeezenet, "stage3", [42, 126, 170], unit=True, size=112, steps=48)
+    assert (made.at_first < 20).all()
+    assert (made.activations > 500).all()  # the best of 1,000 photos reach 239, 252 and 179
 
 
 def test_of_a_trained_net_the_first_layer_keeps_a_photo(squeezenet, photo):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.errors import InputError
-from cnnzoo.receptive_field import Watch
+from cnnzoo.receptive_field import Field, Watch
 
 
 class _Arrived(Exception):
@@ -66,15 +66,19 @@ def chosen(channels: Sequence[int], many: int, layer: str) -> np.ndarray:
     return channels
 
 
+def field(net: nn.Module, module: nn.Module, x: Tensor) -> Field:
+    """What a place of a layer's maps sees of images like `x` (B, C, H, W)."""
+    image = x[:1].detach()
+    with torch.no_grad(), Watch(image) as watch:
+        return watch.field(output_of(net, module, image))
+
+
 def windows(net: nn.Module, module: nn.Module, x: Tensor, places: np.ndarray) -> np.ndarray:
     """What places `(…, 2)`, rows and columns, of a layer's maps see of images like `x` (B, C, H, W).
 
     Returns `(…, 4)` int64: top, left, bottom and right, all of one size, moved where they would reach over the edge.
     """
-    image = x[:1].detach()
-    with torch.no_grad(), Watch(image) as watch:
-        field = watch.field(output_of(net, module, image))
-    whole = np.array(image.shape[-2:])
-    size = np.minimum(field.size, whole).astype(np.int64)  # an infinite one sees the whole image
-    least = (np.array(field.start) + places * np.array(field.stride)).clip(0, whole - size)
+    seen, whole = field(net, module, x), np.array(x.shape[-2:])
+    size = np.minimum(seen.size, whole).astype(np.int64)  # an infinite one sees the whole image
+    least = (np.array(seen.start) + places * np.array(seen.stride)).clip(0, whole - size)
     return np.concatenate([least, least + size], axis=-1)

@@ -15,7 +15,7 @@ from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import layer_of, stages_of, untouched
-from cnnzoo.visualize.partway import breadth, chosen, maps_of, output_of
+from cnnzoo.visualize.partway import breadth, chosen, field, maps_of, output_of
 from cnnzoo.visualize.rules import RELU, Rule, Ruled
 from cnnzoo.visualize.subject import Subject
 
@@ -29,6 +29,7 @@ RATE = 0.1  # of Adam, on coefficients that start with a deviation of 0.01
 FADE = 0.3  # of the coefficients, against what a step adds: colours do not stick at their ends, where nothing slopes
 SHIFT, ZOOM, TURN = 1 / 16, 0.1, 10.0  # how far a picture is moved, at most: of its side, of its size, in degrees
 SMOOTH = 3.0  # what the total variation counts, against an activation in deviations of its layer
+LEAST = 32  # pixels of a picture's side, where the net takes larger ones
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Maximised(drawing.Result):
     layers: tuple[str, ...]  # of each picture
     channels: np.ndarray  # (N,) int64, or numbers of classes
     labels: tuple[str, ...]  # of each picture, for a person
-    pixels: np.ndarray  # (N, H, W, C) uint8
+    pixels: tuple[np.ndarray, ...]  # N of (H, W, C) uint8, those of a layer of one size
     activations: np.ndarray  # (N,) float32, of exactly these pixels
     at_first: np.ndarray  # (N,) float32, of the noise that they were made from
 
@@ -92,7 +93,8 @@ def maximise(
         classes: names or numbers, instead of layer and channels: their logits are what is raised.
         unit: raise the place at the centre of a channel's map, instead of the map's mean.
         steps: of Adam.
-        size: the pictures' side; None is that of the images which the net takes.
+        size: the pictures' side; None is twice what a place of the layer sees, or the net's own for what sees so much:
+            what excites an edge detector shows in a few pixels, and is hard to find among many.
         seed: of noise and movement; the same gives the same pictures on the same machine.
 
     Raises:
@@ -103,23 +105,23 @@ def maximise(
     if classes is not None and (layer is not None or channels is not None or unit):
         raise InputError("classes are excited at the net's answer, so they go without layer, channels and unit")
     subject = Subject.open(model_or_run, pretrained)
-    shape = _shape(subject, size)
     with untouched(subject.net):
         if classes is not None:
-            goals = _for_classes(subject, classes)
+            goals = _for_classes(subject, classes, size)
         else:
-            goals = _for_channels(subject, shape, layer, channels, unit)
+            goals = _for_channels(subject, size, layer, channels, unit)
         goals = [part for goal in goals for part in goal.in_parts()]
         with tqdm(total=steps * len(goals), desc="maximising", unit="step", leave=False, disable=None) as bar:
-            made = [_ascend(subject, shape, goal, steps, seed, bar.update) for goal in goals]
-    pixels, activations, at_first = (np.concatenate(parts) for parts in zip(*made, strict=True))
+            made = [_ascend(subject, goal, steps, seed, bar.update) for goal in goals]
+    pixels, activations, at_first = zip(*made, strict=True)
     return Maximised(
         subject.name,
         "class" if classes is not None else "unit" if unit else "channel",
         tuple(goal.layer for goal in goals for _ in goal.channels),
         np.concatenate([goal.channels for goal in goals]),
         tuple(label for goal in goals for label in goal.labels),
-        *(pixels, activations, at_first),
+        tuple(picture for part in pixels for picture in part),
+        *(np.concatenate(activations), np.concatenate(at_first)),
     )
 
 
@@ -127,6 +129,7 @@ def maximise(
 class _Goal:
     """What a batch of pictures is to excite."""
 
+    shape: tuple[int, int, int]  # of a picture: channels, height and width
     layer: str
     module: nn.Module
     channels: np.ndarray  # (B,)
@@ -146,32 +149,42 @@ class _Goal:
         return [replace(self, channels=self.channels[part], labels=self.labels[part]) for part in parts]
 
 
-def _for_classes(subject: Subject, classes: Sequence[str | int]) -> list[_Goal]:
+def _for_classes(subject: Subject, classes: Sequence[str | int], size: int | None) -> list[_Goal]:
     if not len(classes):
         raise InputError("no class is named; give some, or leave them out")
     numbers = np.array([subject.class_number(which) for which in classes], np.int64)
-    return [_Goal("class", subject.net, numbers, tuple(subject.classes[number] for number in numbers), False)]
+    labels = tuple(subject.classes[number] for number in numbers)
+    return [_Goal(_shape(subject, size), "class", subject.net, numbers, labels, False)]
 
 
 def _for_channels(
-    subject: Subject, shape: tuple[int, int, int], layer: str | None, channels: Sequence[int] | None, unit: bool
+    subject: Subject, size: int | None, layer: str | None, channels: Sequence[int] | None, unit: bool
 ) -> list[_Goal]:
     """One for each layer."""
+    whole = _shape(subject, size)
     last_or_named = layer is not None or channels is not None
     goals = []
     for name in [layer] if last_or_named else stages_of(subject.net) or [None]:
         name, module = layer_of(subject.net, name)
-        many = breadth(subject.net, module, shape)
+        many = breadth(subject.net, module, whole)
         spread = np.arange(min(many, MANY)) * many // min(many, MANY)
         own = chosen(spread if channels is None else channels, many, name)
         labels = tuple(f"{'unit' if unit else 'channel'} {channel}" for channel in own)
-        goals.append(_Goal(name, module, own, labels, unit))
+        shape = whole if size else _enough(subject, module, whole)
+        goals.append(_Goal(shape, name, module, own, labels, unit))
     return goals
+
+
+def _enough(subject: Subject, module: nn.Module, whole: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape of a picture of twice what a place of the layer sees, within that of a `whole` one."""
+    channels, *sides = whole
+    least = max(LEAST, getattr(subject.net, "min_size", 1))
+    seen = field(subject.net, module, torch.zeros(1, *whole, device=subject.device)).size
+    return channels, *(int(min(max(2 * own, least), side)) for own, side in zip(seen, sides, strict=True))
 
 
 def _ascend(
     subject: Subject,
-    shape: tuple[int, int, int],
     goal: _Goal,
     steps: int,
     seed: int,
@@ -183,7 +196,7 @@ def _ascend(
         return goal.activation(subject.net, _normalised(pictures, subject.preprocess))
 
     random = torch.Generator().manual_seed(seed)
-    draw = Draw(len(goal.channels), shape, subject.device, random)
+    draw = Draw(len(goal.channels), goal.shape, subject.device, random)
     optimizer = torch.optim.AdamW([draw.coefficients], lr=RATE, weight_decay=FADE)
     with torch.no_grad():
         at_first, deviation = activation(draw.pictures())
@@ -206,11 +219,13 @@ def _ascend(
 
 def _reviving(silent: Tensor) -> Rule:
     """How a signal goes back through ReLU. What excites nothing has no gradient to go by: where the goal of a picture
-    is `silent` (B,), units that are 0 are raised as if there were no ReLU.
+    is `silent` (B,), the units that it consists of are raised as if there were no ReLU behind them.
     """
+    waiting = silent.clone()  # for the last ReLU before the goal, which the signal comes to first
 
     def rule(signal: Tensor, x: Tensor) -> Tensor:
-        raises = silent.view(-1, *[1] * (x.ndim - 1)) & (signal < 0)  # the loss falls where the unit rises
+        raises = waiting.view(-1, *[1] * (x.ndim - 1)) & (signal < 0)  # the loss falls where the unit rises
+        waiting.logical_and_(~signal.flatten(1).any(1))
         return torch.where((x > 0) | raises, signal, 0)
 
     return rule
