@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnzoo.train import machine
+from cnnzoo import machine
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these settings")
 

@@ -7,10 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device"}
+EVERYBODY = {"errors", "device", "machine"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
+    "machine": set(),
     "registry": set(),
     "config": set(),
     "models": {"registry"},

@@ -25,9 +25,9 @@ from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
 from cnnzoo.device import computes_in_bf16
+from cnnzoo.machine import tuned
 from cnnzoo.train import losses, optim
 from cnnzoo.train.anatomy import Stepper
-from cnnzoo.train.machine import tuned
 from cnnzoo.train.phases import Phase
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Trainer

@@ -388,9 +388,12 @@ def _draw(out: str, make: Callable, csv: bool = False) -> None:
     With `csv` its table is printed instead.
     """
     from cnnzoo import figures
+    from cnnzoo.device import pick_device
+    from cnnzoo.machine import tuned
 
     figures.kind(out)
-    result = make()
+    with tuned(pick_device("auto")):
+        result = make()
     result.save(out)
     print(result.to_csv() if csv else f"{result}: {out}", end="" if csv else "\n")
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cnnzoo import machine
 from cnnzoo.errors import InputError, Interrupted
-from cnnzoo.train import machine
 from cnnzoo.train import phases as phases_
 from cnnzoo.train.distributed import Team, gathers_gradients
 from cnnzoo.train.ema import EMA, fitted_decay

@@ -34,7 +34,7 @@ from cnnzoo.visualize.subject import Subject
 BATCH = 32
 CHANCE = 0.05
 LEAST = 10  # pictures of a concept, and of a random set
-MOST, MOST_RANDOM = 50, 200  # of a concept, and at random
+MOST, MOST_RANDOM = 40, 100  # of a concept, and at random
 SETS = 10  # of random pictures, at most
 FEWEST_SETS = 4  # of which, against as many, 5 % can be undercut
 
@@ -120,8 +120,8 @@ def tcav(
         model_or_run: a net, a run or its folder, or a net's name.
         images: of the class: files, folders, patterns, PIL images or uint8 arrays.
         concepts: a folder with a folder of pictures for each concept, as striped/ and dotted/: ten or more, of which at
-            most fifty are drawn.
-        random: a folder of pictures of anything, forty or more, of which at most 200 are dealt out to ten sets, or to
+            most forty are drawn.
+        random: a folder of pictures of anything, forty or more, of which at most 100 are dealt out to ten sets, or to
             fewer of ten each.
         layer: a stage's name or a module's path; None is the last stage that gives maps.
         class_: the class, by name or number; None is the one that most of the images are taken for.

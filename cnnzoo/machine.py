@@ -1,4 +1,4 @@
-"""What the machine is set to while a trainer is at work, and not longer."""
+"""What the machine is set to while a net is at work, pass after pass, and not longer."""
 
 import ctypes
 import platform
