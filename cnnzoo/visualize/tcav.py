@@ -6,7 +6,7 @@ classifier. The score is the share of a class's images for which the class becom
 gives some score, so those of random images against other random ones are set beside it.
 
 Two things are not as in the paper. What rises or falls are the class's log-odds against all others, not its logit,
-since many directions raise all logits at once: by logits, drawn digits speak for a bee as much as tulips do. (The
+since many directions raise all logits at once: by logits, drawn digits speak for a bee almost as much as tulips. (The
 authors' own code takes the cross-entropy, whose sign is the same.) And a permutation test compares the scores rather
 than a t-test, since scores that are all 1 or all 0 have no deviation to divide by.
 """
