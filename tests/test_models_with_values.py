@@ -96,7 +96,13 @@ def test_one_step_lowers_the_nets_own_loss_and_every_parameter_has_a_gradient(ne
     assert after < before
 
 
+def skip_if_deep(net):
+    if sum(1 for _ in net.modules()) > 300 and "CNNZOO_SLOW" not in os.environ:
+        pytest.skip("tracing so many layers takes long; CNNZOO_SLOW=1 does it")
+
+
 def test_torch_export_takes_it(net, images):
+    skip_if_deep(net)
     net.eval()
     program = torch.export.export(net, (images,))
     with torch.no_grad():
@@ -105,8 +111,7 @@ def test_torch_export_takes_it(net, images):
 
 @torch.no_grad()
 def test_torch_compile_takes_it_whole(net, images):
-    if sum(1 for _ in net.modules()) > 300 and "CNNZOO_SLOW" not in os.environ:
-        pytest.skip("tracing so many layers takes long; CNNZOO_SLOW=1 does it")
+    skip_if_deep(net)
     net.eval()
     torch.compiler.reset()
     compiled = torch.compile(net, backend="eager", fullgraph=True)
