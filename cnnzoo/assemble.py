@@ -31,6 +31,7 @@ from cnnzoo.transfer.features import Backbone, Extracted
 from cnnzoo.transfer.probe import Probe
 
 Tell = Callable[[str], None]
+FEW = 5_000  # training images, of which a probe may see several views each
 
 
 def load_data(config: Config, entry: registry.Entry) -> Dataset:
@@ -281,14 +282,17 @@ def _caches_features(config: Config) -> bool:
     if config.train.cache_features != "auto":
         return config.train.cache_features
     augments = config.augment != replace(AugmentConfig(), padding=config.augment.padding) or config.loss.teacher
-    return config.model.head != "own" and (config.probe.views > 1 or not augments)
+    return config.model.head != "own" and (config.probe.views != 1 or not augments)
 
 
 def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:
     """What the head sees of the training images, in every view, and of the validation images."""
     backbone = Backbone(model, data.preprocess, data.cache, tell)
-    views = {"views": config.probe.views, "augment": _augment(config, data), "seed": config.train.seed}
-    train = backbone.extract(data.train.images, **views)
+    views = config.probe.views
+    if views == "auto":
+        views = 3 if len(data.train.images) <= FEW else 1
+    drawn = {"augment": _augment(config, data), "seed": config.train.seed}
+    train = backbone.extract(data.train.images, views=views, **drawn)
     return train, backbone.extract(data.val.images, what="features, held out")
 
 

@@ -355,7 +355,8 @@ class ProbeConfig:
 
     Args:
         classifier: auto (the best of all by cross-validation), logistic, knn, svm, centroid, ridge or mlp.
-        views: of each training image: one as evaluation sees it, the others by `augment`.
+        views: of each training image: one as evaluation sees it, the others by `augment`; auto takes three of each
+            where there are at most 5,000 images.
         folds: of the cross-validation that chooses.
         bag: so many of the best classifier, each on a bootstrap sample of the training images, become one head.
         boost: so many of a weak classifier (auto: centroid; logistic, ridge or svm as strongly regularised as they
@@ -363,13 +364,13 @@ class ProbeConfig:
     """
 
     classifier: Literal["auto", "logistic", "knn", "svm", "centroid", "ridge", "mlp"] = "auto"
-    views: int = 1
+    views: Literal["auto"] | int = 1
     folds: int = 5
     bag: int | None = None
     boost: int | None = None
 
     def __post_init__(self):
-        _check(self.views >= 1, "probe.views", self.views, "at least 1")
+        _check(self.views == "auto" or self.views >= 1, "probe.views", self.views, "auto or at least 1")
         _check(self.folds >= 2, "probe.folds", self.folds, "at least 2")
         _check(self.bag is None or self.bag >= 2, "probe.bag", self.bag, "null or at least 2")
         _check(self.boost is None or self.boost >= 2, "probe.boost", self.boost, "null or at least 2")

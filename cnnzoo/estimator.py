@@ -46,7 +46,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         pretrained: its weights: True (the best known), a tag, a file or a run folder; False is a net with random ones.
         mode: probe (nothing of the net moves), head (the head alone), staged (the last stage, then all) or full.
         classifier: of mode probe: logistic, knn, svm, centroid, ridge, mlp, or auto, the best by cross-validation.
-        views: of each training image that features are taken of: the first plain, the others mirrored and cropped.
+        views: of each training image that the probe sees: the first plain, the others mirrored and cropped; None takes
+            one in mode probe, else three where there are at most 5,000 images.
         epochs: of each phase: none for mode probe, a number for head and full, two for staged.
         lr: the rate of the head, the stages before it taking smaller ones; None takes the usual one.
         batch_size: images to a step.
@@ -72,7 +73,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         *,
         mode: str = "probe",
         classifier: str = "auto",
-        views: int = 1,
+        views: int | None = None,
         epochs: int | Sequence[int] | None = None,
         lr: float | None = None,
         batch_size: int = 32,

@@ -85,7 +85,7 @@ def finetune(
     lr: float | str | None = None,
     batch_size: int = 32,
     balance: str = "none",
-    views: int = 1,
+    views: int | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -105,7 +105,8 @@ def finetune(
         lr: the rate of the head, the stages before it taking smaller ones; "find" tries rates out on a copy first.
         batch_size: images to a step.
         balance: none; loss (each class weighs the same) or sampler (each class is drawn equally often).
-        views: of each training image that features are taken of.
+        views: of each training image that the probe sees, one of them plain, the others mirrored and cropped at random;
+            None takes one in mode probe, else three where there are at most 5,000 images.
         seed: of everything random.
         run: the run folder; None makes runs/<model>_<folder>_<mode>.
         overrides: further keys of the config, as ("--augment.mixup=0",).

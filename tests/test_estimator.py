@@ -259,7 +259,7 @@ def test_labels_that_will_not_do(digits, y, why):
         ({"classifier": "rigde"}, "probe.classifier is rigde"),
         ({"classifier": "knn", "mode": "head"}, "classifier is 'knn', but mode 'head' has none"),
         ({"mode": "head", "classifier": "auto", "epochs": (1, 2)}, "mode head has 1 phases"),
-        ({"views": 0}, "probe.views is 0, but must be at least 1"),
+        ({"views": 0}, "probe.views is 0, but must be auto or at least 1"),
         ({"lr": "fast"}, "optim.lr is fast, but must be a number"),
         ({"val_fraction": 1.5}, "data.val_fraction is 1.5, but must be between 0 and 1"),
         ({"pretrained": "best"}, "best"),
@@ -340,7 +340,7 @@ def test_clones_and_parameters():
     twin = clone(estimator)
     assert twin.get_params() == estimator.get_params()
     assert twin.set_params(views=3).views == 3
-    assert estimator.views == 1
+    assert estimator.views is None
     assert repr(estimator).startswith("CNNClassifier(")
 
 

@@ -256,6 +256,7 @@ def test_offline_asks_nobody_and_says_how_to_place_the_file(server, hub, row, mo
     with pytest.raises(cnnzoo.InputError) as refusal:
         fetch.fetch(row)
     assert f"weights.pth is not in {hub} and could not be fetched (CNNZOO_OFFLINE is set)" in str(refusal.value)
+    assert "let CNNZOO_WEIGHTS name the folder where it lies" in str(refusal.value)
     assert "cnnzoo weights import weights.tar" in str(refusal.value)
     assert server.ranges == []
 

@@ -60,9 +60,17 @@ def test_staged_starts_from_the_probe_moves_the_last_stage_then_all(tune):
     assert "rates stage3" in first
     assert "rates stem" in second
     assert all("BatchNorm keeps its statistics" in line for line in (first, second))
-    start = tune("probe", mode="probe", overrides=(*SMALL, "--probe.classifier=logistic"))
+    start = tune("probe", mode="probe", views=3, overrides=(*SMALL, "--probe.classifier=logistic"))
     assert run.metrics[0]["val_top1"] == start.metrics[0]["val_top1"]
     assert run.metrics[0]["val_loss"] == pytest.approx(start.metrics[0]["val_loss"])
+
+
+@pytest.mark.parametrize(("few", "views"), [(36, 3), (35, 1)])
+def test_before_fine_tuning_the_probe_sees_few_photos_in_three_views(tune, monkeypatch, few, views):
+    monkeypatch.setattr(assemble, "FEW", few)
+    told = []
+    tune(mode="head", epochs=(1,), tell=told.append)
+    assert any(line.startswith(f"features of {views * 36 + 12} images") for line in told), told
 
 
 def test_frozen_stages_and_every_batchnorm_are_bit_identical(tune, weights):

@@ -195,7 +195,7 @@ def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
         ([lone, *known], "'red' of"),
         ([pictures, "--model", "resnet2"], "did you mean resnet32 or resnet20?"),
         ([pictures, *known, "--classifier", "forest"], "probe.classifier is forest, but must be auto or logistic"),
-        ([pictures, *known, "--views", "0"], "probe.views is 0, but must be at least 1"),
+        ([pictures, *known, "--views", "0"], "probe.views is 0, but must be auto or at least 1"),
         ([pictures, *known, "--data.sise", "3"], "did you mean data.size"),
     ):
         assert cli.main(["probe", *map(str, words), "--run", str(tmp_path / "bad")]) == 2

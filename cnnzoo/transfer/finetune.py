@@ -30,7 +30,7 @@ def recipe(
     batch_size: int = 32,
     seed: int = 0,
     balance: str = "none",
-    views: int = 1,
+    views: int | None = None,
     classifier: str | None = None,
     run: str | None = None,
 ) -> dict:
@@ -47,7 +47,7 @@ def recipe(
         batch_size: images to a step.
         seed: of everything random.
         balance: none, loss or sampler, see TrainConfig.
-        views: of each training image that features are taken of.
+        views: of each training image that the probe sees; None is one in mode probe, else auto, see ProbeConfig.
         classifier: of the probe; None is the best of all for mode probe, else logistic.
         run: the run folder; None makes runs/<model>_<source>_<mode>.
 
@@ -71,16 +71,17 @@ def recipe(
     }[mode]
     aux = {"aux_logits": False} if "aux_logits" in inspect.signature(entry.build).parameters else {}
     augments = mode in ("staged", "full")
+    seen = views if views is not None else 1 if mode == "probe" else "auto"
     return {
         "run": run or f"runs/{model}_{source.rstrip('/').rpartition('/')[2]}_{mode}",
         "model": {"name": model, "pretrained": pretrained, "head": "probe", "args": aux},
         "data": {"source": source},
-        "augment": {"flip": augments or views > 1, "crop": "resized" if augments or views > 1 else None}
+        "augment": {"flip": augments or seen != 1, "crop": "resized" if augments or seen != 1 else None}
         | {"scale": [0.5, 1.0], "mixup": 0.05 if augments else 0.0},
         "loss": {"label_smoothing": 0.05 if augments else 0.0},
         "optim": {"name": "adamw", "lr": lr or LR, "weight_decay": 0.01},
         "schedule": {"name": "one_cycle", "rise": 0.2},
-        "probe": {"classifier": classifier or ("auto" if mode == "probe" else "logistic"), "views": views},
+        "probe": {"classifier": classifier or ("auto" if mode == "probe" else "logistic"), "views": seen},
         "train": {
             "epochs": sum(epochs),
             "batch_size": batch_size,

@@ -104,9 +104,9 @@ def _out_of_reach(row: Weights, why: str) -> OutOfReach:
     else:
         how = f"put it into {hub_folder()}"
     return OutOfReach(
-        f"{row.model} {row.tag}: {row.file} is not in {sought} and could not be fetched ({why}); {how}, or on a "
-        f"machine that has it run: cnnzoo weights bundle {row.model}.{row.tag} --out weights.tar, "
-        f"and here: cnnzoo weights import weights.tar"
+        f"{row.model} {row.tag}: {row.file} is not in {sought} and could not be fetched ({why}); {how}, or let "
+        f"CNNZOO_WEIGHTS name the folder where it lies, or on a machine that has it run: cnnzoo weights bundle "
+        f"{row.model}.{row.tag} --out weights.tar, and here: cnnzoo weights import weights.tar"
     )
 
 
