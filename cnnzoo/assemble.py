@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,9 +27,11 @@ from cnnzoo.train import forms, losses, optim, phases
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Feed, Trainer
-from cnnzoo.transfer import committee, doctor, probe
+from cnnzoo.transfer import doctor
 from cnnzoo.transfer.features import Backbone, Extracted
-from cnnzoo.transfer.probe import Probe
+
+if TYPE_CHECKING:
+    from cnnzoo.transfer.probe import Probe
 
 Tell = Callable[[str], None]
 FEW = 5_000  # training images, of which a probe may see several views each
@@ -300,13 +303,15 @@ def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tu
 class Known:
     """What a net knows once a probe has given it its head."""
 
-    probe: Probe
+    probe: "Probe"
     report: EpochReport  # as epoch 0
     outputs: torch.Tensor  # logits (N, K) of the validation images
 
 
 def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Known:
     """Weld the best shallow classifier onto the net."""
+    from cnnzoo.transfer import committee, probe  # scikit-learn takes a second, which only a probe need wait for
+
     started = time.perf_counter()
     train, val = _features(config, data, model, tell)
     rows = sum(part.vectors.shape[0] * part.vectors.shape[1] for part in (train, val))

@@ -34,7 +34,7 @@ def tuned(device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.backends.cudnn.benchmark = before
-    elif device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+    elif device.type == "cpu" and _has_glibc():
         libc = ctypes.CDLL(None)
         _set(libc, _WHILE)
         try:
@@ -44,6 +44,18 @@ def tuned(device: torch.device) -> Iterator[None]:
             libc.malloc_trim(0)
     else:
         yield
+
+
+def give_back(device: torch.device) -> None:
+    """Hand what was freed, and kept for the next step, back to the device: that step may want it in other pieces."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "cpu" and _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
 
 
 def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:

@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cnnzoo import assemble, calibrate, loggers, registry, zoo
+from cnnzoo import assemble, loggers, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted
-from cnnzoo.report import page
-from cnnzoo.report.insight import Insight
 from cnnzoo.train import distributed, phases, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
@@ -178,6 +176,8 @@ def finish(
 
     `outputs` are those predictions `(N, K)`, where they are known already.
     """
+    from cnnzoo import calibrate  # SciPy takes half a second to import, which the first epoch need not wait for
+
     targets = torch.from_numpy(data.val.labels)
     if outputs is None:
         outputs, targets = logits(zoo.load(run).to(device), assemble.val_batches(data, device, 256))
@@ -201,6 +201,9 @@ def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dat
 
 def write_report(run: Run, data: Dataset | None = None) -> Path:
     """(Re)make report.html from what the run folder holds and, for the pictures, its data."""
+    from cnnzoo.report import page  # Matplotlib and scikit-learn take two seconds
+    from cnnzoo.report.insight import Insight
+
     config = config_.read(run.config_file)
     if data is None:
         data = assemble.load_data(config, registry.lookup(config.model.name))

@@ -147,7 +147,8 @@ def test_import_is_lazy():
         "import sys, cnnzoo",
         "assert not {'torch', 'numpy'} & set(sys.modules)",
         "cnnzoo.list_models(), cnnzoo.list_weights(), cnnzoo.create('squeezenet1_1')",
-        "assert not {'torchvision', 'timm'} & set(sys.modules)",
+        "import cnnzoo.run",
+        "assert not {'torchvision', 'timm', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)",
     ]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 

@@ -331,8 +331,7 @@ class Trainer:
             raise InputError(f"{what}; set train.accumulate {2 * self.accumulate} and go on by --resume auto")
         if before == 1:
             raise InputError(f"{what}; take a smaller net, or smaller images by data.size")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        machine.give_back(self.device)
         self.accumulate = min(2 * self.accumulate, many)
         self.tell(f"{what}: from here {-(-many // self.accumulate)} at once; a step still sees {many}")
 
