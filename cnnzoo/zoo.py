@@ -202,6 +202,13 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path) -> Preproces
     return Preprocess.from_dict(card["preprocess"]) if "preprocess" in card else None
 
 
+def make_ready(name: str, pretrained: bool | str | Path) -> None:
+    """Fetch weights that are not here yet. Raises InputError where they cannot be had."""
+    row = _find(registry.lookup(name), pretrained).row if pretrained else None
+    if row and not Path(str(pretrained)).expanduser().exists():
+        fetch.fetch(row)
+
+
 def load(run_or_file: str | Path | Run) -> nn.Module:
     """The net of a run folder, or of a model.safetensors that one left, in eval mode, with `.classes`,
     `.preprocessing` and `.temperature`: softmax(logits / temperature) is calibrated (1.0 where none was fitted), and

@@ -258,7 +258,17 @@ def test_offline_asks_nobody_and_says_how_to_place_the_file(server, hub, row, mo
     assert f"weights.pth is not in {hub} and could not be fetched (CNNZOO_OFFLINE is set)" in str(refusal.value)
     assert "let CNNZOO_WEIGHTS name the folder where it lies" in str(refusal.value)
     assert "cnnzoo weights import weights.tar" in str(refusal.value)
+    assert "which are here" not in str(refusal.value)
     assert server.ranges == []
+
+
+def test_other_weights_of_the_net_that_are_here_are_named(hub, row, monkeypatch):
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    (other,) = [other for other in cnnzoo.list_weights("resnet18") if other.tag == "a1_in1k"]
+    hub.mkdir(parents=True)
+    (hub / other.file).write_bytes(CONTENT)
+    with pytest.raises(cnnzoo.InputError, match=r"or take other weights of this net, which are here: a1_in1k$"):
+        fetch.fetch(row)
 
 
 def test_several_at_once_fetch_it_once(server, hub, row):

@@ -15,10 +15,9 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
-from threadpoolctl import threadpool_limits
 from torch import nn
 
-from cnnzoo import calibrate
+from cnnzoo import calibrate, machine
 from cnnzoo.ensemble.members import Panel
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.models._rules import Mean, Stack, Vote
@@ -86,7 +85,7 @@ def combine(panel: Panel, method: str, weights: Sequence[float] | None = None, s
     if method in _FITTED:
         if weights is not None:
             raise InputError(f"method {method} takes no weights; {', '.join(_GIVEN)} do")
-        with threadpool_limits(1):  # on 2 busy cores two threads took twenty times as long, waiting for each other
+        with machine.one_blas_thread():
             rule, cross_fitted, notes = _FITTED[method](panel, seed)
     else:
         rule = _GIVEN[method](panel, _checked(weights, len(panel)))

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from torch import nn
 
-from cnnzoo import calibrate
+from cnnzoo import calibrate, machine
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.resampling import bootstrap, out_of_bag, samme
@@ -68,6 +68,7 @@ class Gathered(Probe):
         return super().to_dict() | {"committee": asdict(self.committee)}
 
 
+@machine.one_blas_thread()
 def gather(
     found: Probe,
     vectors: np.ndarray,

@@ -33,7 +33,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from cnnzoo import errors, tables, zoo
+from cnnzoo import errors, machine, tables, zoo
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room
@@ -523,6 +523,7 @@ def _doubts(
     ]
 
 
+@machine.one_blas_thread()
 def _votes(vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """From features `(N, D)` and labels `(N,)`, for each photo another class and by how much probability it leads; 0
     where two kinds of classifiers, fitted to other photos, are not confident of the same one.

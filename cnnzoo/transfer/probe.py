@@ -21,6 +21,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
+from cnnzoo import machine
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 
@@ -93,6 +94,7 @@ class Kind:
     weld: Callable[[ClassifierMixin, Data], nn.Module]
 
 
+@machine.one_blas_thread()
 def fit(
     vectors: np.ndarray,
     labels: np.ndarray,

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from cnnzoo.errors import InputError
-from cnnzoo.weights.table import Weights
+from cnnzoo.weights.table import Weights, rows
 
 HUB_FILE = "model.safetensors"
 ATTEMPTS = 4
@@ -103,10 +103,12 @@ def _out_of_reach(row: Weights, why: str) -> OutOfReach:
         how = f"get {addresses[0][0]} elsewhere and put it into {hub_folder()} as {addresses[0][1]}"
     else:
         how = f"put it into {hub_folder()}"
+    others = [other.tag for other in rows(row.model) if other.tag != row.tag and find(other)]
+    instead = f"; or take other weights of this net, which are here: {', '.join(others)}" if others else ""
     return OutOfReach(
         f"{row.model} {row.tag}: {row.file} is not in {sought} and could not be fetched ({why}); {how}, or let "
         f"CNNZOO_WEIGHTS name the folder where it lies, or on a machine that has it run: cnnzoo weights bundle "
-        f"{row.model}.{row.tag} --out weights.tar, and here: cnnzoo weights import weights.tar"
+        f"{row.model}.{row.tag} --out weights.tar, and here: cnnzoo weights import weights.tar{instead}"
     )
 
 
