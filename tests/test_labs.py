@@ -41,7 +41,8 @@ def untrue(tmp_path, monkeypatch):
     sys.modules.pop("cnnzoo.labs.not_so", None)
 
 
-LONG = ("augmentation", "degradation", "dense-reuse", "mlp-vs-cnn")  # CNNZOO_SLOW=1 takes three seeds for these too
+# With CNNZOO_SLOW=1 these, too, take three seeds.
+LONG = ("augmentation", "degradation", "dense-reuse", "dropout", "gates", "mlp-vs-cnn")
 
 
 @pytest.mark.parametrize("name", labs.names())

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from torch import nn
-from zoo_cases import AUX, SMALL, on_meta, takes
+from zoo_cases import AUX, FAMILIES, SMALL, on_meta, takes
 
 import cnnzoo
 from cnnzoo.config import LossConfig
@@ -96,13 +96,14 @@ def test_one_step_lowers_the_nets_own_loss_and_every_parameter_has_a_gradient(ne
     assert after < before
 
 
-def skip_if_deep(net):
-    if sum(1 for _ in net.modules()) > 300 and "CNNZOO_SLOW" not in os.environ:
-        pytest.skip("tracing so many layers takes long; CNNZOO_SLOW=1 does it")
+def skip_if_long_to_trace(net):
+    is_deep = sum(1 for _ in net.modules()) > 300
+    if (is_deep or net.entry.name not in FAMILIES) and "CNNZOO_SLOW" not in os.environ:
+        pytest.skip("many layers take long to trace, and one net of a family is enough; CNNZOO_SLOW=1 does all")
 
 
 def test_torch_export_takes_it(net, images):
-    skip_if_deep(net)
+    skip_if_long_to_trace(net)
     net.eval()
     program = torch.export.export(net, (images,))
     with torch.no_grad():
@@ -111,7 +112,7 @@ def test_torch_export_takes_it(net, images):
 
 @torch.no_grad()
 def test_torch_compile_takes_it_whole(net, images):
-    skip_if_deep(net)
+    skip_if_long_to_trace(net)
     net.eval()
     torch.compiler.reset()
     compiled = torch.compile(net, backend="eager", fullgraph=True)
