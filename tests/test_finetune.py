@@ -73,6 +73,19 @@ def test_before_fine_tuning_the_probe_sees_few_photos_in_three_views(tune, monke
     assert any(line.startswith(f"features of {views * 36 + 12} images") for line in told), told
 
 
+def test_weights_out_of_reach_are_told_before_photos_are_decoded_and_a_missing_folder_before_both(
+    pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    monkeypatch.setenv("CNNZOO_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    with pytest.raises(InputError, match="nowhere"):
+        learn.probe(tmp_path / "nowhere", "resnet18", "tv_in1k", run=tmp_path / "run")
+    monkeypatch.setattr("cnnzoo.data.sources.load", None)
+    with pytest.raises(InputError, match="CNNZOO_OFFLINE is set"):
+        learn.probe(pictures, "resnet18", "tv_in1k", run=tmp_path / "run")
+
+
 def test_frozen_stages_and_every_batchnorm_are_bit_identical(tune, weights):
     run = tune(epochs=(2, 0))
     before, now = torch.load(weights, weights_only=True), state(run)
