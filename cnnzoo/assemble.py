@@ -37,6 +37,14 @@ Tell = Callable[[str], None]
 FEW = 5_000  # training images, of which a probe may see several views each
 
 
+def make_weights_ready(config: Config) -> None:
+    """Fetch the weights to begin with before a folder of photos is decoded for them. Raises InputError where they
+    cannot be had. A folder that is missing is told without them.
+    """
+    if Path(config.data.source).expanduser().is_dir():
+        zoo.make_ready(config.model.name, config.model.pretrained)
+
+
 def load_data(config: Config, entry: registry.Entry) -> Dataset:
     trained = zoo.trained_preprocessing(entry.name, config.model.pretrained)
     return sources.load(config.data, config.augment, entry.input_size[1], config.model.in_chans, trained)

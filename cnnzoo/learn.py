@@ -155,6 +155,7 @@ def _train(config: Config, tell: Tell, should_stop: Callable[[], bool]) -> Run:
 def _rehearse(config: Config, tell: Tell):
     """A trainer as the run will have it, with a net of its own."""
     device = pick_device(config.train.device)
+    assemble.make_weights_ready(config)
     data = assemble.load_data(config, registry.lookup(config.model.name))
     model = assemble.build_model(config, data).to(device)
     known = assemble.start_by_probe(config, data, model, lambda line: None) if config.model.head == "probe" else None

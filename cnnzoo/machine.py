@@ -1,4 +1,4 @@
-"""What the machine is set to while a net is at work, pass after pass, and not longer."""
+"""What the machine is set to while a net or scikit-learn is at work, and not longer: its memory and its threads."""
 
 import ctypes
 import platform

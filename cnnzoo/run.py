@@ -84,8 +84,7 @@ def _train(
     entry = registry.lookup(config.model.name)
     if data is None:
         with team.one_after_another():
-            if Path(config.data.source).expanduser().is_dir():  # or no weights are needed to say that it is not
-                zoo.make_ready(entry.name, config.model.pretrained)  # before thousands of photos are decoded
+            assemble.make_weights_ready(config)
             data = assemble.load_data(config, entry)
         for line in assemble.doubts(config.data.source) if state is None and team.is_first else ():
             tell(line)

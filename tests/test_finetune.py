@@ -82,8 +82,9 @@ def test_weights_out_of_reach_are_told_before_photos_are_decoded_and_a_missing_f
     with pytest.raises(InputError, match="nowhere"):
         learn.probe(tmp_path / "nowhere", "resnet18", "tv_in1k", run=tmp_path / "run")
     monkeypatch.setattr("cnnzoo.data.sources.load", None)
-    with pytest.raises(InputError, match="CNNZOO_OFFLINE is set"):
-        learn.probe(pictures, "resnet18", "tv_in1k", run=tmp_path / "run")
+    for options in ({"mode": "probe"}, {"budget": 60}, {"lr": "find"}):
+        with pytest.raises(InputError, match="CNNZOO_OFFLINE is set"):
+            learn.finetune(pictures, "resnet18", "tv_in1k", run=tmp_path / "run", **options)
 
 
 def test_frozen_stages_and_every_batchnorm_are_bit_identical(tune, weights):
