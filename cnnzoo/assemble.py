@@ -39,10 +39,12 @@ FEW = 5_000  # training images, of which a probe may see several views each
 
 def make_weights_ready(config: Config) -> None:
     """Fetch the weights to begin with before a folder of photos is decoded for them. Raises InputError where they
-    cannot be had. A folder that is missing is told without them.
+    cannot be had, and before that for a folder that will not do.
     """
-    if Path(config.data.source).expanduser().is_dir():
-        zoo.make_ready(config.model.name, config.model.pretrained)
+    fetch = zoo.fetching(config.model.name, config.model.pretrained)
+    if fetch and Path(config.data.source).expanduser().is_dir():
+        sources.check(config.data)
+        fetch()
 
 
 def load_data(config: Config, entry: registry.Entry) -> Dataset:

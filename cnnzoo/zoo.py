@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -202,11 +203,14 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path) -> Preproces
     return Preprocess.from_dict(card["preprocess"]) if "preprocess" in card else None
 
 
-def make_ready(name: str, pretrained: bool | str | Path) -> None:
-    """Fetch weights that are not here yet. Raises InputError where they cannot be had."""
-    row = _find(registry.lookup(name), pretrained).row if pretrained else None
-    if row and not Path(str(pretrained)).expanduser().exists():
-        fetch.fetch(row)
+def fetching(name: str, pretrained: bool | str | Path) -> Callable[[], object] | None:
+    """What fetches weights that are not here yet, and raises InputError where they cannot be had; None where none are
+    missing.
+    """
+    if not pretrained or (pretrained is not True and Path(pretrained).expanduser().exists()):
+        return None
+    row = table.row(registry.lookup(name).name, None if pretrained is True else str(pretrained))
+    return None if fetch.find(row) else partial(fetch.fetch, row)
 
 
 def load(run_or_file: str | Path | Run) -> nn.Module:

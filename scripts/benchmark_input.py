@@ -32,13 +32,14 @@ from timm.data import create_transform
 from torchvision import transforms
 from torchvision.transforms import functional
 
+from cnnzoo import machine
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg, parts
 from cnnzoo.data.arrays import ArrayImages, FileImages, Geometry
 from cnnzoo.data.draws import Draws
 from cnnzoo.data.parts import Parts
 
-SIZE, CANVAS, COUNT, ROUNDS = 224, 256, 64, 9
+SIZE, CANVAS, COUNT, ROUNDS = 224, 256, 64, 25
 SETS = ("hymenoptera", "imagenet_samples")
 CROP = AugmentConfig(crop="resized", flip=True)
 GEOMETRY = Geometry(3, CANVAS, CANVAS, "bilinear")
@@ -208,12 +209,13 @@ def main() -> None:
     chosen = parser.parse_args().parts
     torch.set_num_threads(1)
     print(f"simplejpeg {'yes' if jpeg.simplejpeg else 'no'}, OpenCV {parts.cv2.__version__ if parts.cv2 else 'no'}")
-    for kind in (smooth, sharp):
-        with tempfile.TemporaryDirectory() as folder:
-            files = make(kind, Path(folder))
-            for name in chosen or PARTS:
-                print(f"-- {name}")
-                PARTS[name](files)
+    with machine.tuned(torch.device("cpu")):  # as while a net is trained; the peers have the use of it, too
+        for kind in (smooth, sharp):
+            with tempfile.TemporaryDirectory() as folder:
+                files = make(kind, Path(folder))
+                for name in chosen or PARTS:
+                    print(f"-- {name}")
+                    PARTS[name](files)
 
 
 if __name__ == "__main__":

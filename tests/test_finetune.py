@@ -1,5 +1,6 @@
 """Fine-tuning in stages: what moves when, what never moves, and that no kill changes the outcome."""
 
+import shutil
 import subprocess
 import sys
 
@@ -73,7 +74,7 @@ def test_before_fine_tuning_the_probe_sees_few_photos_in_three_views(tune, monke
     assert any(line.startswith(f"features of {views * 36 + 12} images") for line in told), told
 
 
-def test_weights_out_of_reach_are_told_before_photos_are_decoded_and_a_missing_folder_before_both(
+def test_weights_out_of_reach_are_told_before_photos_are_decoded_and_a_wrong_folder_before_both(
     pictures, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
@@ -81,6 +82,9 @@ def test_weights_out_of_reach_are_told_before_photos_are_decoded_and_a_missing_f
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with pytest.raises(InputError, match="nowhere"):
         learn.probe(tmp_path / "nowhere", "resnet18", "tv_in1k", run=tmp_path / "run")
+    shutil.copytree(next(pictures.iterdir()), tmp_path / "photos" / "only")
+    with pytest.raises(InputError, match="one class only"):
+        learn.probe(tmp_path / "photos", "resnet18", "tv_in1k", run=tmp_path / "run")
     monkeypatch.setattr("cnnzoo.data.sources.load", None)
     for options in ({"mode": "probe"}, {"budget": 60}, {"lr": "find"}):
         with pytest.raises(InputError, match="CNNZOO_OFFLINE is set"):

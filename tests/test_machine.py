@@ -2,8 +2,10 @@
 
 import platform
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,3 +36,14 @@ def test_on_a_cpu_the_same_pages_are_used_again_and_given_back_at_the_end():
         assert faults_of_filling(times=10) < 3 * SIZE // PAGE
         inside = resident()
     assert resident() < inside - SIZE / 2
+
+
+def test_a_thread_writes_to_the_same_memory_again_and_to_no_others():
+    scratch = machine.Scratch()
+    first = scratch.array((5, 4))
+    assert np.shares_memory(first, scratch.array((2, 10)))
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(scratch.array, (5, 4)).result()
+    assert not np.shares_memory(first, other)
+    assert scratch.array((6, 4)).shape == (6, 4)
+    assert not np.shares_memory(*(scratch.array((scratch.LARGEST + 1,)) for _ in range(2)))  # too much to keep

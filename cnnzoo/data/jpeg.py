@@ -4,17 +4,23 @@ simplejpeg brings the library along, here with the exact transform and smooth up
 pixels are PIL's bit for bit. Whatever is not ordinary gives None: it is PIL's to decode, or to say what is wrong.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from cnnzoo.machine import Scratch
 
 try:
     import simplejpeg
 except ImportError:  # there are machines without a wheel of it
     simplejpeg = None
 
-_APP1, _SCAN = 0xE1, 0xDA  # markers: of a segment with EXIF or XMP, and of the first scan of pixels
+# Markers: of baseline JPEGs' header, of the first scan of pixels, of restarts within it, of a segment with EXIF or XMP
+_BASELINE, _SCAN, _RESTARTS, _APP1 = (0xC0, 0xC1), 0xDA, 0xDD, 0xE1
 _SIZELESS = {0x01, *range(0xD0, 0xD9)}  # markers that no segment follows
+
+_REST = "extraneous bytes before marker 0xd9"  # what libjpeg says of rows below the height that it was told
 
 
 class Header(NamedTuple):
@@ -37,37 +43,63 @@ def read_header(content: bytes) -> Header | None:
 
 def has_metadata(content: bytes) -> bool:
     """Whether a JPEG may say by EXIF or XMP which side is up."""
+    return any(marker == _APP1 for marker, _ in _segments(content))
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Of each segment up to the first scan: its marker, and where what follows the marker begins."""
     place = 2
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
-        if marker in (_APP1, _SCAN):
-            return marker == _APP1
+        if marker == _SCAN:
+            return
         if marker == 0xFF:  # a filling byte
             place += 1
         elif marker in _SIZELESS:
             place += 2
         else:
+            yield marker, place + 2
             place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return False
 
 
-def decode(content: bytes, channels: int = 3, reduced: int = 1) -> np.ndarray | None:
+def decode(
+    content: bytes, channels: int = 3, reduced: int = 1, *, rows: int | None = None, into: Scratch | None = None
+) -> np.ndarray | None:
     """`(H, W, channels)` uint8 of a JPEG as it lies, at 1/`reduced` of its size, rounded up (1, 2, 4, 8): libjpeg's own
     scaling, for which less has to be computed.
+
+    With `rows` only so many of the photo's rows are wanted, from the top: there may be less than H, then, but for
+    those. With `into` the pixels lie there, until the thread uses it again.
 
     None where `read_header` gives None, for the grey form of a colour JPEG, and for a damaged one.
     """
     header = read_header(content)
     if header is None or channels < header.channels:
         return None
-    width, height = (-(-side // reduced) for side in header[:2])
+    height, expected = header.height, None
+    if rows is not None:  # libjpeg decodes as many as the header says, and does not look at the rest
+        enough = -(-(rows + 2 * reduced) // 16) * 16  # whole blocks, with two rows that colours are interpolated from
+        if enough < height and (place := _height(content)) is not None:
+            content = b"".join((content[:place], enough.to_bytes(2, "big"), content[place + 2 :]))
+            height, expected = enough, _REST
+    height, width = (-(-side // reduced) for side in (height, header.width))
+    shape = (height, width, channels)
+    pixels = into.array(shape) if into else np.empty(shape, np.uint8)
+    colours = "GRAY" if channels == 1 else "RGB"
     try:
-        return simplejpeg.decode_jpeg(
-            content,
-            "GRAY" if channels == 1 else "RGB",
-            min_width=width,
-            min_height=height,
-            min_factor=reduced,
-        )
-    except ValueError:
-        return None
+        simplejpeg.decode_jpeg(content, colours, min_width=width, min_height=height, min_factor=reduced, buffer=pixels)
+    except ValueError as problem:
+        if expected is None or expected not in str(problem):  # that comes when all rows are decoded
+            return None
+    return pixels
+
+
+def _height(content: bytes) -> int | None:
+    """Where the height is written, if the scan of pixels may be left off anywhere."""
+    found = None
+    for marker, place in _segments(content):
+        if marker == _RESTARTS:
+            return None
+        if marker in _BASELINE:
+            found = place + 3  # behind the segment's length and the bits of a sample
+    return found

@@ -14,11 +14,14 @@ from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg
 from cnnzoo.data.draws import TRIES, Draws
 from cnnzoo.data.preprocess import decode_content, jpeg_header, orientation
+from cnnzoo.machine import Scratch
 
 try:
     import cv2
 except ImportError:  # brought by cnnzoo[photos]
     cv2 = None
+
+_decoded, _cut_out = Scratch(), Scratch()
 
 
 class Box(NamedTuple):
@@ -75,6 +78,7 @@ class Parts:
     def cut_file(self, image: int, content: bytes, out: np.ndarray) -> None:
         """The same of an image file. Raises InputError that says what is wrong with it.
 
+        Of a JPEG only the rows down to the end of the part are decoded, which spares a tenth of an ordinary photo.
         A large JPEG is decoded at 1/2, 1/4 or 1/8, if that leaves the part twice the size it is resized to; the part
         then moves to the nearest pixel. In mosaics of small sharp photos, the hardest case, pixels differed by 0.7 of
         255 levels on average from those of the whole decoded; by 3 where nothing was left beyond the size.
@@ -84,7 +88,8 @@ class Parts:
             box = self.box(image, header.width, header.height)
             enough = 2 * self.size
             reduced = next((scale for scale in (8, 4, 2) if min(box.width, box.height) >= scale * enough), 1)
-            if (pixels := jpeg.decode(content, channels, reduced)) is not None:
+            rows = box.top + box.height + reduced - 1  # what is rounded up, too
+            if (pixels := jpeg.decode(content, channels, reduced, rows=rows, into=_decoded)) is not None:
                 self._show(image, pixels, Box(*(round(number / reduced) for number in box)), out)
                 return
         pixels = np.asarray(decode_content(content, channels))
@@ -103,7 +108,9 @@ def resize(pixels: np.ndarray, out: np.ndarray, mirrored: bool = False) -> None:
     if cv2 is not None and pixels.shape[0] <= height and pixels.shape[1] <= width:
         resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)  # nothing shrinks: the same
     else:
-        image = torch.from_numpy(np.array(pixels, order="C")).unsqueeze(0).permute(0, 3, 1, 2)
+        part = _cut_out.array(pixels.shape)
+        part[:] = pixels
+        image = torch.from_numpy(part).unsqueeze(0).permute(0, 3, 1, 2)
         image = torch.nn.functional.interpolate(image, (height, width), mode="bilinear", antialias=True)
         resized = image[0].permute(1, 2, 0).numpy()
     resized = resized.reshape(out.shape)

@@ -113,17 +113,13 @@ def _explained() -> Iterator[None]:
 def upright(image: Image.Image) -> Image.Image:
     """The pixels of an opened file, turned as its EXIF tag says."""
     image.load()
-    return _turned(image, _orientation(image))
+    for turn in _UPRIGHT.get(_orientation(image), ()):
+        image = image.transpose(turn)
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
     return image.getexif().get(0x112, 1)
-
-
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    for turn in _UPRIGHT.get(orientation, ()):
-        image = image.transpose(turn)
-    return image
 
 
 def decode(file: str | Path | Stored, channels: int = 3, at_least: int | None = None) -> Image.Image:
@@ -137,8 +133,6 @@ def decode(file: str | Path | Stored, channels: int = 3, at_least: int | None = 
 
 def decode_content(content: bytes, channels: int = 3, at_least: int | None = None) -> Image.Image:
     """`decode` of a file's content."""
-    if at_least is None and jpeg_header(content) and (pixels := jpeg.decode(content, channels)) is not None:
-        return _turned(Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels), orientation(content))
     with opened(content, at_least) as image:
         return _to_mode(upright(image), "L" if channels == 1 else "RGB")
 

@@ -70,12 +70,27 @@ def load(
     `input_size` is the side the net takes where the config names none, `channels` what its first layer takes (None: the
     data's own), `preprocess` what its weights were trained with, if they were.
     """
+    found = _found_and_split(config)
+    return _ready(found, config, augment, input_size, channels, preprocess, cache_folder(found.home))
+
+
+def check(config: DataConfig) -> None:
+    """Raise InputError where no image need be read to see that `load` will."""
+    _several(_found_and_split(config).classes, config)
+
+
+def _found_and_split(config: DataConfig) -> Found:
     found = _find(config)
     if found.val is None:
-        found = _split(found, config)
-    elif config.folds:
+        return _split(found, config)
+    if config.folds:
         raise InputError(f"{config.source} has validation images of its own, so data.folds has nothing to divide")
-    return _ready(found, config, augment, input_size, channels, preprocess, cache_folder(found.home))
+    return found
+
+
+def _several(classes: Sequence[str], config: DataConfig) -> None:
+    if len(classes) < 2:
+        raise InputError(f"{config.source} holds one class only ({classes[0]}); a classifier needs two or more")
 
 
 def from_images(
@@ -129,8 +144,7 @@ def _ready(
     channels = channels or (preprocess.channels if preprocess else found.channels)
     if channels not in (1, 3):
         raise InputError(f"images have 1 or 3 channels, but model.in_chans is {channels}")
-    if len(found.classes) < 2:
-        raise InputError(f"{config.source} holds one class only ({found.classes[0]}); a classifier needs two or more")
+    _several(found.classes, config)
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
     to_train_on, evaluation = _training_geometry(preprocess, augment), _geometry(preprocess, preprocess.size)
     train, train_bad = _read(found.train, decoded, config, to_train_on, "reading training images")
