@@ -49,7 +49,8 @@ def make_weights_ready(config: Config) -> None:
 
 def load_data(config: Config, entry: registry.Entry) -> Dataset:
     trained = zoo.trained_preprocessing(entry.name, config.model.pretrained)
-    return sources.load(config.data, config.augment, entry.input_size[1], config.model.in_chans, trained)
+    size, channels, has_features = entry.input_size[1], config.model.in_chans, config.model.head == "probe"
+    return sources.load(config.data, config.augment, size, channels, trained, exactly=has_features)
 
 
 def doubts(source: str) -> list[str]:

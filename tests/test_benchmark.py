@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cnnzoo import benchmark, config
-from cnnzoo.benchmark import cifar, inference, peers, training
+from cnnzoo.benchmark import cifar, decoding, inference, peers, training
 from cnnzoo.benchmark import photos as training_photos
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.benchmark.harness import Bench, Results, Unequal
@@ -250,6 +250,31 @@ def test_photos_are_made_of_real_ones_and_all_differ(tmp_path):
             assert photo.size == (500, 375)
 
 
+@pytest.mark.parametrize(
+    ("measure", "beside"),
+    [
+        (decoding.crops, ["torchvision", "timm", "timm without colours"]),
+        (decoding.evaluated, ["torchvision", "timm"]),
+        (decoding.decoders, ["PIL", "OpenCV", "torchvision.io"]),
+        (decoding.cached, ["torchvision"]),
+    ],
+)
+def test_decoding_is_measured_on_two_kinds_of_photos(real_photos, monkeypatch, measure, beside):
+    monkeypatch.setattr(decoding, "COUNT", 4)
+    monkeypatch.setattr(Bench, "side", lambda bench, make, *args: make(bench.device, *args))
+    monkeypatch.setattr(decoding, "_on_one_core", lambda: None)
+    rows = list(measure(Bench("C3", CPU, rounds=1)))
+    assert [row.peer for row in rows] == beside * 2
+    assert [row.what for row in rows if "sharp" in row.what] == [row.what for row in rows[len(beside) :]]
+
+
+def test_crops_that_are_not_torchvisions_are_not_timed(real_photos, monkeypatch):
+    monkeypatch.setattr(decoding, "COUNT", 4)
+    monkeypatch.setattr(decoding, "LEVELS", 0)
+    with pytest.raises(Unequal, match=r"a crop differs by [12] levels, where 0 are allowed"):
+        list(decoding.crops(Bench("C3", CPU, rounds=1)))
+
+
 def test_epochs_over_photos_are_measured_cold_and_warm(real_photos):
     rows = list(training_photos.epochs(Bench("G5", CPU, rounds=1, warm_ups=0), SMALL, {"resnet18": 4.0}))
     assert [(row.what.rpartition(", ")[2], row.peer, row.wanted) for row in rows] == [
@@ -276,6 +301,7 @@ def test_transfer_is_measured_as_whole_runs(real_photos):
     ("measure", "lacking"),
     [
         (cifar.until_94, "neither CIFAR-10 (cifar-10-batches-py) nor cifar10_jpeg"),
+        (decoding.crops, "no imagenet_samples"),
         (training_photos.epochs, "no imagenet_samples"),
         (training_photos.transfer, "no imagenet_samples"),
     ],

@@ -8,6 +8,7 @@ import numpy as np
 import photos
 import pytest
 import torch
+from PIL import Image
 
 import cnnzoo
 from cnnzoo import assemble, cli, learn
@@ -72,6 +73,19 @@ def test_before_fine_tuning_the_probe_sees_few_photos_in_three_views(tune, monke
     told = []
     tune(mode="head", epochs=(1,), tell=told.append)
     assert any(line.startswith(f"features of {views * 36 + 12} images") for line in told), told
+
+
+def test_fine_tuning_takes_a_probes_features_from_the_cache(tmp_path, weights):
+    folder = photos.folder(tmp_path / "photos", each=16)
+    for file in folder.rglob("*.png"):  # larger than the net takes
+        pixels = np.random.default_rng(len(file.name)).integers(0, 256, (70, 90, 3), np.uint8)
+        with Image.open(file) as picture:
+            Image.blend(picture.resize((90, 70)), Image.fromarray(pixels), 0.5).save(file)
+    options = {"pretrained": str(weights), "overrides": SMALL}
+    learn.probe(folder, "resnet20", run=tmp_path / "probe", classifier="logistic", **options)
+    told = []
+    learn.finetune(folder, "resnet20", run=tmp_path / "run", views=1, epochs=(0, 1), tell=told.append, **options)
+    assert any(" 0 computed" in line for line in told), told
 
 
 def test_weights_out_of_reach_are_told_before_photos_are_decoded_and_a_wrong_folder_before_both(

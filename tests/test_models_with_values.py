@@ -98,7 +98,7 @@ def test_one_step_lowers_the_nets_own_loss_and_every_parameter_has_a_gradient(ne
 
 
 def skip_if_long_to_trace(net):
-    is_deep = sum(1 for _ in net.modules()) > 300
+    is_deep = sum(1 for _ in net.modules()) > 150
     if (is_deep or net.entry.name not in FAMILIES) and "CNNZOO_SLOW" not in os.environ:
         pytest.skip("many layers take long to trace, and one net of a family is enough; CNNZOO_SLOW=1 does all")
 

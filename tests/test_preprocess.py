@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from cnnzoo.data.preprocess import Preprocess, decode
+from cnnzoo.data.preprocess import Preprocess, decode, fit
 from cnnzoo.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,6 +70,17 @@ def test_pixels_are_identical_to_torchvisions(weights, ours, size):
     unnormalised = weights.transforms(mean=(0, 0, 0), std=(1, 1, 1))
     theirs = (unnormalised(image) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(ours.pixels(image), theirs)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(("weights", "ours"), PUBLISHED.values(), ids=PUBLISHED)
+def test_where_it_need_not_be_exact_it_is_the_same_within_a_level_or_two(weights, ours, size):
+    exact, sooner = (
+        fit(photo(*size), ours.resize, ours.size, ours.interpolation, exactly=each).astype(int)
+        for each in (True, False)
+    )
+    assert np.abs(sooner - exact).max() <= (2 if ours.interpolation == "bicubic" else 1)
+    assert np.abs(sooner - exact).mean() < 0.02
 
 
 # ---- shape, margin, values

@@ -17,7 +17,7 @@ from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import arrays, sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
-from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.data.preprocess import Preprocess, centre
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
 
@@ -667,6 +667,19 @@ def test_training_for_random_parts_keeps_all_that_the_resize_leaves(tmp_path):
     data = load(tmp_path, augment=AugmentConfig(crop="resized"), size=8, resize=10)
     assert data.train.images.shape == (16, 10, 10, 3)
     assert data.val.images.shape == (4, 8, 8, 3)
+
+
+@pytest.mark.parametrize("exactly", [True, False])
+def test_what_random_parts_are_cut_from_is_the_photo_within_a_level(tmp_path, exactly):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    for file in tmp_path.rglob("*.png"):
+        Image.fromarray(noise).save(file)
+    config = DataConfig(str(tmp_path), size=66, resize=70)
+    data = sources.load(config, AugmentConfig(crop="resized"), 66, exactly=exactly)
+    seen = centre(data.train.images.take(np.arange(1)), 66)[0]
+    difference = np.abs(seen.astype(int) - data.preprocess.pixels(noise)).max()
+    assert difference == (0 if exactly else 1)
 
 
 def test_memory_map_gives_the_same(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cnnzoo.benchmark import cifar, inference, photos, training
+from cnnzoo.benchmark import cifar, decoding, inference, photos, training
 from cnnzoo.benchmark.harness import Bench, Results, Row, Unequal, machine
 from cnnzoo.errors import InputError, unknown
 
@@ -55,6 +55,10 @@ SUITE = {
         Benchmark("C1b", inference.fp32),
         Benchmark("C1d", inference.int8),
         Benchmark("C2", training.steps_on_cpu),
+        Benchmark("C3", decoding.crops),
+        Benchmark("C3b", decoding.evaluated),
+        Benchmark("C3c", decoding.decoders),
+        Benchmark("C4", decoding.cached),
         Benchmark("C5", training.feed),
         Benchmark("C5b", training.cifar),
         Benchmark("C7", training.mnist),

@@ -32,6 +32,7 @@ from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD
 from cnnzoo.train.anatomy import Stepper
 
 CLASSES = 10
+NONE = "not run: $CNNZOO_DATA has no imagenet_samples"
 
 
 @dataclass(frozen=True)
@@ -213,9 +214,9 @@ def _moved(images: torch.Tensor, targets: torch.Tensor, device: torch.device) ->
 @contextmanager
 def _folder(bench: Bench, size: Size) -> Iterator[Path | None]:
     """A folder with train/ and val/, and a cache of its own, for as long as it is needed; None without photos."""
-    real = sorted((Path(os.environ.get("CNNZOO_DATA", ".")) / "imagenet_samples").glob("*.jpg"))
+    real = real_ones()
     if not real:
-        bench.note("not run: $CNNZOO_DATA has no imagenet_samples")
+        bench.note(NONE)
         yield None
         return
     before = os.environ.get("CNNZOO_CACHE")
@@ -235,6 +236,10 @@ def _folder(bench: Bench, size: Size) -> Iterator[Path | None]:
 def _forget(folder: Path) -> None:
     """What was kept of the photos."""
     shutil.rmtree(folder.parent / "cache", ignore_errors=True)
+
+
+def real_ones() -> list[Path]:
+    return sorted((Path(os.environ.get("CNNZOO_DATA", ".")) / "imagenet_samples").glob("*.jpg"))
 
 
 def make_photos(folder: Path, real: Sequence[Path], numbers: range) -> None:

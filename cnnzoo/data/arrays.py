@@ -104,13 +104,17 @@ def choose(images: Images, places: np.ndarray) -> Images:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image file becomes a square: see `preprocess.fit`."""
+    """How an image file becomes a square: see `preprocess.fit`.
+
+    What random parts are cut from need not be `exactly` what PIL would make of it, and is ready sooner.
+    """
 
     channels: int
     resize: int
     size: int
     interpolation: str
     squash: bool = False
+    exactly: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -118,7 +122,7 @@ class Geometry:
 
     def fit(self, image: Image.Image) -> np.ndarray:
         """`(size, size, channels)` uint8 of an image of so many channels."""
-        return fit(image, self.resize, self.size, self.interpolation, self.squash)
+        return fit(image, self.resize, self.size, self.interpolation, self.squash, self.exactly)
 
     def read(self, file: str | File) -> np.ndarray:
         """`(size, size, channels)` uint8. Raises InputError if the file cannot be read."""

@@ -13,7 +13,7 @@ import torch
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg
 from cnnzoo.data.draws import TRIES, Draws
-from cnnzoo.data.preprocess import decode_content, jpeg_header, orientation
+from cnnzoo.data.preprocess import decode_content, jpeg_header, orientation, scaled
 from cnnzoo.machine import Scratch
 
 try:
@@ -110,9 +110,7 @@ def resize(pixels: np.ndarray, out: np.ndarray, mirrored: bool = False) -> None:
     else:
         part = _cut_out.array(pixels.shape)
         part[:] = pixels
-        image = torch.from_numpy(part).unsqueeze(0).permute(0, 3, 1, 2)
-        image = torch.nn.functional.interpolate(image, (height, width), mode="bilinear", antialias=True)
-        resized = image[0].permute(1, 2, 0).numpy()
+        resized = scaled(part, height, width)
     resized = resized.reshape(out.shape)
     if not mirrored:
         out[:] = resized

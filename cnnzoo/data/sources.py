@@ -25,6 +25,8 @@ from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, cent
 from cnnzoo.errors import InputError, near
 from cnnzoo.resampling import bootstrap
 
+PARTS = ("resized", "jittered")  # crops that are parts of more than what evaluation sees
+
 
 @dataclass(frozen=True)
 class Split:
@@ -64,14 +66,16 @@ def load(
     input_size: int,
     channels: int | None = None,
     preprocess: Preprocess | None = None,
+    exactly: bool = False,
 ) -> Dataset:
     """The data set of a config, ready for training.
 
     `input_size` is the side the net takes where the config names none, `channels` what its first layer takes (None: the
-    data's own), `preprocess` what its weights were trained with, if they were.
+    data's own), `preprocess` what its weights were trained with, if they were. `exactly`: training images are also
+    looked at as evaluation sees them, and must have the same pixels then.
     """
     found = _found_and_split(config)
-    return _ready(found, config, augment, input_size, channels, preprocess, cache_folder(found.home))
+    return _ready(found, config, augment, input_size, channels, preprocess, cache_folder(found.home), exactly)
 
 
 def check(config: DataConfig) -> None:
@@ -122,7 +126,7 @@ def from_images(
     found = _split(found, config, keep_lone=True)
     if not len(found.val.labels):
         raise InputError(f"each class of {config.source} has one image only, so there is none to validate on")
-    return _ready(found, config, augment, input_size, channels, preprocess, decoded)
+    return _ready(found, config, augment, input_size, channels, preprocess, decoded, exactly=True)
 
 
 def _is_grey(image: str | Path | Image.Image | np.ndarray) -> bool:
@@ -139,6 +143,7 @@ def _ready(
     channels: int | None,
     preprocess: Preprocess | None,
     decoded: Path,
+    exactly: bool,
 ) -> Dataset:
     """What was found and split, read and scaled; the pixels of files are kept in `decoded`."""
     channels = channels or (preprocess.channels if preprocess else found.channels)
@@ -146,7 +151,8 @@ def _ready(
         raise InputError(f"images have 1 or 3 channels, but model.in_chans is {channels}")
     _several(found.classes, config)
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
-    to_train_on, evaluation = _training_geometry(preprocess, augment), _geometry(preprocess, preprocess.size)
+    to_train_on = replace(_training_geometry(preprocess, augment), exactly=exactly or augment.crop not in PARTS)
+    evaluation = _geometry(preprocess, preprocess.size)
     train, train_bad = _read(found.train, decoded, config, to_train_on, "reading training images")
     val, val_bad = _read(found.val, decoded, config, evaluation, "reading validation images")
     notes = found.notes
