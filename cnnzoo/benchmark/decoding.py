@@ -23,32 +23,39 @@ from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg, parts
 from cnnzoo.data.arrays import ArrayImages, FileImages, Geometry, Images
 from cnnzoo.data.draws import Draws
+from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD
 from cnnzoo.data.parts import Parts
+from cnnzoo.data.preprocess import normalise
 
-SIZE, CANVAS, COUNT = 224, 256, 200
+SIZE, CANVAS, COUNT, BATCH = 224, 256, 200, 50
 CROP = AugmentConfig(crop="resized", flip=True)
 LEVELS = 2  # of 255, by which our pixels may differ from theirs
 
-TRAINING = {"torchvision": 2.2, "timm": 2.5, "timm without colours": None}  # and the least ratio asked for
+UINT8 = {"torchvision": 2.2, "timm without colours": 2.5}  # and the least ratio asked for
+FLOAT = {"torchvision": 2.2, "timm": 2.5}
 EVALUATION = {"torchvision": 2.7, "timm": 2.7}
 DECODERS = ("PIL", "OpenCV", "torchvision.io")
 
 
 def crops(bench: Bench) -> Iterator[Row]:
-    """C3: JPEG files to random crops of 224x224, uint8, on one core, beside torchvision's and timm's transforms."""
+    """C3: JPEG files to random crops of 224x224, on one core, beside torchvision's and timm's transforms.
+
+    Once as uint8, and once as a net takes them: batches, normalised, timm's with the jittered colours of its default.
+    """
     for kind, folder in _folders(bench):
         _check(folder)
-        peers = {name: bench.side(_theirs, folder, name, True) for name in TRAINING}
-        ours = bench.side(_our_crops, folder)
-        yield from bench.contest(f"{kind} JPEGs to random crops", ours, peers, COUNT, wanted=_asked(TRAINING))
+        for out, wanted in (("uint8", UINT8), ("normalised", FLOAT)):
+            peers = {name: bench.side(_theirs, folder, name, out, True) for name in wanted}
+            ours = bench.side(_our_crops, folder, out)
+            yield from bench.contest(f"{kind} JPEGs to random crops, {out}", ours, peers, COUNT, wanted=wanted)
 
 
 def evaluated(bench: Bench) -> Iterator[Row]:
     """C3b: JPEG files to the centre of 224x224 that evaluation sees, uint8, on one core, beside the same."""
     for kind, folder in _folders(bench):
-        peers = {name: bench.side(_theirs, folder, name, False) for name in EVALUATION}
+        peers = {name: bench.side(_theirs, folder, name, "uint8", False) for name in EVALUATION}
         ours = bench.side(_our_centres, folder)
-        yield from bench.contest(f"{kind} JPEGs to their centres", ours, peers, COUNT, wanted=_asked(EVALUATION))
+        yield from bench.contest(f"{kind} JPEGs to their centres", ours, peers, COUNT, wanted=EVALUATION)
 
 
 def decoders(bench: Bench) -> Iterator[Row]:
@@ -61,19 +68,15 @@ def decoders(bench: Bench) -> Iterator[Row]:
 def cached(bench: Bench) -> Iterator[Row]:
     """C4: photos kept decoded to random crops, on one core, beside torchvision's transforms from the files."""
     for kind, folder in _folders(bench):
-        peers = {"torchvision": bench.side(_theirs, folder, "torchvision", True)}
-        ours = bench.side(_our_crops, folder, True)
+        peers = {"torchvision": bench.side(_theirs, folder, "torchvision", "uint8", True)}
+        ours = bench.side(_our_crops, folder, "uint8", True)
         yield from bench.contest(f"{kind} photos kept, to random crops", ours, peers, COUNT, wanted={"torchvision": 14})
-
-
-def _asked(wanted: dict[str, float | None]) -> dict[str, float]:
-    return {name: least for name, least in wanted.items() if least}
 
 
 # ---- ours
 
 
-def _our_crops(device: torch.device, folder: Path, kept: bool = False) -> Side:
+def _our_crops(device: torch.device, folder: Path, out: str, kept: bool = False) -> Side:
     _on_one_core()
     images: Images = FileImages(_files(folder), _geometry(CANVAS), workers=1)
     places, numbers, memory = np.arange(len(images)), count(), ExitStack()
@@ -81,7 +84,11 @@ def _our_crops(device: torch.device, folder: Path, kept: bool = False) -> Side:
     memory.enter_context(machine.tuned(device))  # as while a net is trained
 
     def side() -> None:
-        images.take_parts(places, _drawn(len(places), next(numbers)))
+        for start in range(0, len(places), BATCH):
+            part = places[start : start + BATCH]
+            batch = images.take_parts(part, _drawn(len(part), next(numbers)))
+            if out == "normalised":
+                normalise(torch.from_numpy(batch), IMAGENET_MEAN, IMAGENET_STD)
 
     side.memory = memory
     return side
@@ -104,34 +111,34 @@ def _drawn(many: int, seed: int) -> Parts:
 # ---- theirs
 
 
-def _theirs(device: torch.device, folder: Path, name: str, training: bool) -> Side:
+def _theirs(device: torch.device, folder: Path, name: str, out: str, training: bool) -> Side:
     _on_one_core()
-    files, chain = _files(folder), _chain(name, training)
+    files, chain = _files(folder), _chain(name, out, training)
 
     def side() -> None:
-        for file in files:
-            chain(Image.open(file).convert("RGB"))
+        for start in range(0, len(files), BATCH):
+            batch = [chain(Image.open(file).convert("RGB")) for file in files[start : start + BATCH]]
+            if out == "normalised":
+                torch.stack(batch)  # as a DataLoader does
 
     return side
 
 
-def _chain(name: str, training: bool) -> Callable[[Image.Image], object]:
-    """Their transforms as far as uint8, but for timm's as it comes, which jitters colours and normalises."""
+def _chain(name: str, out: str, training: bool) -> Callable[[Image.Image], object]:
     if name == "torchvision":
         from torchvision import transforms
 
         shape = [transforms.Resize(CANVAS), transforms.CenterCrop(SIZE)]
         if training:
             shape = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]
-        return transforms.Compose([*shape, transforms.PILToTensor()])
+        as_net = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+        return transforms.Compose([*shape, *(as_net if out == "normalised" else [transforms.PILToTensor()])])
 
     from timm.data import create_transform
 
-    if not training:
-        crop = {"crop_pct": SIZE / CANVAS, "interpolation": "bilinear", "use_prefetcher": True}
-        return create_transform(SIZE, **crop)
-    plain = {"color_jitter": None, "interpolation": "bilinear", "use_prefetcher": True}
-    return create_transform(SIZE, is_training=True, **(plain if "without" in name else {}))
+    options = {"interpolation": "bilinear", "use_prefetcher": out == "uint8"}  # which stops at uint8
+    options |= {"is_training": True} if training else {"crop_pct": SIZE / CANVAS}
+    return create_transform(SIZE, **options, **({"color_jitter": None} if "without" in name else {}))
 
 
 def _decoder(device: torch.device, folder: Path, name: str) -> Side:
