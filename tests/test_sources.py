@@ -870,6 +870,6 @@ def test_held_out_is_val_where_there_is_one(split, tmp_path):
 def test_held_out_tells_of_bad_files(spoilt):
     part, _, notes = judge(spoilt, split=True, bad_files="skip")
     assert len(part) == 2
-    assert notes == (f"1 file left out because they cannot be read: {spoilt}/val/blue/000.png: it is cut short",)
+    assert notes == (f"1 file left out because it cannot be read: {spoilt}/val/blue/000.png: it is cut short",)
     with pytest.raises(InputError, match=r"^1 file cannot be read"):
         judge(spoilt, split=True)

@@ -536,7 +536,7 @@ def _tell_bad(bad: dict[File, str], policy: str) -> str:
             f"{files} cannot be read ({shown}{more}); "
             f"mend or remove them, or go on without them by --data.bad_files skip"
         )
-    return f"{files} left out because they cannot be read: {shown}{more}"
+    return f"{files} left out because {'it' if len(bad) == 1 else 'they'} cannot be read: {shown}{more}"
 
 
 def _files(many: int) -> str:
