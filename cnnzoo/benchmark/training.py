@@ -24,9 +24,8 @@ from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
-from cnnzoo.device import computes_in_bf16
 from cnnzoo.machine import tuned
-from cnnzoo.train import losses, optim
+from cnnzoo.train import forms, losses, optim
 from cnnzoo.train.anatomy import Stepper
 from cnnzoo.train.phases import Phase
 from cnnzoo.train.schedule import Schedule
@@ -134,13 +133,16 @@ def plain_steps(net: nn.Module, steps: int, precision: str = "fp32", channels_la
 
 
 def steps_on_cpu(bench: Bench) -> Iterator[Row]:
-    """C2: a training step of resnet18 and resnet50, beside timm and torchvision at their defaults and best flags."""
-    bf16 = computes_in_bf16(torch.device("cpu"))
-    if not bf16:
-        bench.note("this CPU does not compute in bf16, so both sides stay with fp32, and best flags are channels-last")
-    asked = {"resnet18": 2.4, "resnet50": 2.1} if bf16 else {}
+    """C2: a training step of resnet18 and resnet50, in the precision that the trainer chooses here, beside timm and
+    torchvision at their defaults and, in the same precision, best flags.
+    """
+    least = {"resnet18": 2.4, "resnet50": 2.1}
     for name, many in CPU_BATCHES.items():
-        yield from _steps(bench, name, many, 4, "bf16" if bf16 else "fp32", asked.get(name), 1.05)
+        net, _, _ = peers.pair(name, bench.device)
+        images, _ = batch(many, peers.size_of(name), bench.device)
+        precision, why = forms.precision("auto", net, images)
+        bench.note(f"{name} in {precision}: {why}")
+        yield from _steps(bench, name, many, 4, precision, least[name] if precision == "bf16" else None, 1.05)
 
 
 def steps_on_gpu(bench: Bench) -> Iterator[Row]:
