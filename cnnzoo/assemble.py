@@ -199,7 +199,9 @@ def _form(
     side = config.data.train_size or p.size
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     images = torch.zeros(at_once, p.channels, side, side, device=device).contiguous(memory_format=layout)
-    kind, why = (precision, "as the run began") if precision else forms.precision(config.train.precision, model, images)
+    kind, why = precision, "as the run began"
+    if not kind:
+        kind, why = forms.precision(config.train.precision, model, images, steps)
     if team.size > 1:  # all compute alike
         kind = "bf16" if team.any(kind == "bf16")[0] else kind
     setting = config.train.compile

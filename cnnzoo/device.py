@@ -4,6 +4,8 @@ import torch
 
 from cnnzoo.errors import InputError
 
+BF16_GAIN = 1.2  # that bf16 must bring on a CPU, where small nets lose more to conversions than they gain
+
 
 def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, else MPS, else the CPU. Raises InputError for a device that is not there."""

@@ -101,13 +101,26 @@ def test_a_cpu_that_could_takes_bf16_where_it_is_clearly_faster(monkeypatch, fac
             return super().forward(x)
 
     net.__class__ = Timed
-    kind, why = forms.precision("auto", net, IMAGES)
+    kind, why = forms.precision("auto", net, IMAGES, 1_000_000)
     assert kind == chosen
     assert "times as fast a step here" in why
 
 
+def test_a_run_of_seconds_takes_fp32_untried(monkeypatch):
+    monkeypatch.setattr("cnnzoo.device.computes_in_bf16", lambda device: True)
+
+    class Net32(Net):
+        def forward(self, x):
+            assert not torch.is_autocast_enabled("cpu")
+            return super().forward(x)
+
+    kind, why = forms.precision("auto", Net32(), IMAGES, 100)
+    assert kind == "fp32"
+    assert why.startswith("the run takes about ")
+
+
 def test_a_precision_that_is_set_is_kept():
-    assert forms.precision("bf16", Net(), IMAGES) == ("bf16", "as set")
+    assert forms.precision("bf16", Net(), IMAGES, 100) == ("bf16", "as set")
 
 
 def test_fp16_is_not_for_cpus():

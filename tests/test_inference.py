@@ -1,5 +1,7 @@
 """The fast form of a net gives what the plain net gives."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -85,6 +87,26 @@ def test_sixteen_bits_stay_near():
     given = cnnzoo.optimize(net, "bf16")(images)
     assert given.dtype == torch.float32
     assert (given - expected).abs().max() <= 5e-2 * max(1.0, expected.abs().max().item())
+
+
+@pytest.mark.parametrize(("seconds", "in_16_bits"), [(0.0, False), (0.02, True)])
+def test_in_bf16_a_cpu_answers_in_fp32_unless_bf16_is_clearly_faster(monkeypatch, seconds, in_16_bits):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(12, 3)
+
+        def forward(self, x):
+            time.sleep(seconds if x.dtype == torch.float32 else 0.0)
+            return self.fc(x.flatten(1))
+
+    monkeypatch.setattr("cnnzoo.inference._exported", lambda *_: None)  # a graph would not sleep
+    if not in_16_bits:
+        monkeypatch.setattr("cnnzoo.inference._seconds", lambda *_: 1.0)  # both alike
+    net, images = Net().eval(), torch.randn(4, 3, 2, 2)
+    given = cnnzoo.optimize(net, "bf16")(images)
+    with torch.no_grad():
+        assert torch.equal(given, net(images)) == (not in_16_bits)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def steps_on_cpu(bench: Bench) -> Iterator[Row]:
     for name, many in CPU_BATCHES.items():
         net, _, _ = peers.pair(name, bench.device)
         images, _ = batch(many, peers.size_of(name), bench.device)
-        precision, why = forms.precision("auto", net, images)
+        precision, why = forms.precision("auto", net, images, steps=10_000)
         bench.note(f"{name} in {precision}: {why}")
         yield from _steps(bench, name, many, 4, precision, least[name] if precision == "bf16" else None, 1.05)
 

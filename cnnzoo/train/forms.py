@@ -8,25 +8,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.device import pick_precision
+from cnnzoo.device import BF16_GAIN, pick_precision
 from cnnzoo.train.validation import autocast
 
 SHORT = 300.0  # seconds of a run below which a minute of compiling cannot pay
 STEPS = 10  # timed of each form, after WARM_UPS
 WARM_UPS = 3
 GAIN = 1.05  # that compiling must bring
-BF16_GAIN = 1.2  # that bf16 must bring on a CPU, where small nets lose more to conversions than they gain
+BRIEF = 10.0  # seconds of a run on a CPU below which no precision but fp32 is tried
 
 
-def precision(name: str, model: nn.Module, images: Tensor) -> tuple[str, str]:
-    """fp32, bf16 or fp16, and why. Where a CPU could compute in bf16, both are tried on a copy and a few images."""
+def precision(name: str, model: nn.Module, images: Tensor, steps: int) -> tuple[str, str]:
+    """fp32, bf16 or fp16 for a run of `steps` steps on batches like `images`, and why.
+
+    Where a CPU could compute in bf16, both are tried on a copy and a few images. A run of seconds takes fp32 untried:
+    it has little to gain, and steps that short are timed too roughly for a run to choose alike each time.
+    """
     chosen = pick_precision(name, images.device)
     if name != "auto":
         return chosen, "as set"
     if chosen == "fp32" or images.device.type != "cpu":
         return chosen, "the device computes in it" if chosen == "bf16" else "the device has no bf16"
     trial, few = copy.deepcopy(model).train(), images[:16]
-    plain, half = (_seconds(trial, trial, few, kind, steps=3, warm_ups=1) for kind in ("fp32", "bf16"))
+    plain = _seconds(trial, trial, few, "fp32", steps=3, warm_ups=1)
+    if (whole := plain * steps * len(images) / len(few)) < BRIEF:
+        return "fp32", f"the run takes about {whole:.0f} s as it is"
+    half = _seconds(trial, trial, few, "bf16", steps=3, warm_ups=1)
     if plain < BF16_GAIN * half:
         return "fp32", f"bf16 is {plain / half:.2f} times as fast a step here, which is not enough"
     return "bf16", f"{plain / half:.2f} times as fast a step here"
