@@ -471,7 +471,7 @@ def test_predicting_equals_validating(finished):
 
     images = (load_digits().images * (255 / 16)).round().astype(np.uint8)
     places = [int(name.rpartition("/")[2]) for name in finished.split["val"]]
-    result = cnnzoo.predict(finished, [images[place] for place in places])
+    result = cnnzoo.predict(finished, [images[place] for place in places], precision="fp32")
     logits, _ = finished.predictions
     expected = (torch.from_numpy(logits) / cnnzoo.load(finished).temperature).softmax(1).numpy()
     assert np.allclose(result.probabilities, expected, atol=1e-4)  # the fast form of the net differs by as much
