@@ -15,14 +15,17 @@ import tarfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
-import requests
 import torch
 from tqdm import tqdm
 
 from cnnzoo.errors import InputError
 from cnnzoo.weights.table import Weights, rows
+
+if TYPE_CHECKING:
+    import requests
 
 HUB_FILE = "model.safetensors"
 ATTEMPTS = 4
@@ -153,6 +156,8 @@ def download(url: str, target: Path, sha256: str, attempts: int = ATTEMPTS) -> P
 
 def _stream(url: str, part: Path) -> str:
     """Append what is missing of `url` to `part`; the SHA-256 that the server told, or ""."""
+    import requests  # here, since most that import cnnzoo fetch nothing
+
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     try:
@@ -191,7 +196,7 @@ def _stream(url: str, part: Path) -> str:
         raise InputError(f"{url}: {_short(error)}") from None
 
 
-def _told_hash(answer: requests.Response) -> str:
+def _told_hash(answer: "requests.Response") -> str:
     """The Hugging Face hub redirects to where the file is, and tells its SHA-256 with that."""
     for step in (*answer.history, answer):
         if match := re.fullmatch(r'"?([0-9a-f]{64})"?', step.headers.get("X-Linked-Etag", "")):
@@ -199,7 +204,7 @@ def _told_hash(answer: requests.Response) -> str:
     return ""
 
 
-def _check_status(url: str, answer: requests.Response) -> None:
+def _check_status(url: str, answer: "requests.Response") -> None:
     code = answer.status_code
     if code == 429 or code >= 500:
         what = "has had too many requests (429)" if code == 429 else f"has trouble ({code})"
@@ -211,7 +216,7 @@ def _check_status(url: str, answer: requests.Response) -> None:
         raise InputError(f"the server of {url} {what} ({code})")
 
 
-def _wait(answer: requests.Response) -> float:
+def _wait(answer: "requests.Response") -> float:
     asked = answer.headers.get("Retry-After", "")
     return min(float(asked), LONGEST_WAIT) if asked.isdigit() else 2
 
