@@ -390,7 +390,8 @@ class TrainConfig:
         accumulate: parts into which a batch is split to save memory; the step is the same.
         seed: of initial weights, order, augmentation and dropout.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda, cuda:1 …
-        precision: auto (bfloat16 where the GPU has it, else fp32), fp32, bf16 or fp16.
+        precision: auto (bfloat16 where the GPU has it, on a CPU where it proves clearly faster and the run is
+            longer than seconds; else fp32), fp32, bf16 or fp16.
         channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer.
         compile: run the net through torch.compile, graphs as CUDA graphs too; auto tries both on a GPU before a long
             run and takes what is fastest.
