@@ -193,8 +193,9 @@ def _form(
 ) -> tuple[str, Callable, str]:
     """The precision, the function that runs the net, and a line on why it is these."""
     device, p = next(model.parameters()).device, data.preprocess
-    if not steps:  # a probe trains nothing
-        return pick_precision(config.train.precision, device), model, ""
+    if not steps:  # a probe trains nothing, so that 16 bits would spare nothing
+        wanted = config.train.precision
+        return pick_precision("fp32" if wanted == "auto" else wanted, device), model, ""
     at_once = max(batch // team.size // config.train.accumulate, 1)
     side = config.data.train_size or p.size
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format

@@ -184,6 +184,12 @@ def test_such_a_net_predicts_many_photos_by_its_fast_form(pictures, weights, tmp
     np.testing.assert_allclose(many, cnnzoo.predict(run, files).probabilities, atol=1e-4)
 
 
+def test_a_probe_is_judged_in_fp32_where_16_bits_are_to_be_had(pictures, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnzoo.device.computes_in_bf16", lambda device: True)
+    run = cnnzoo.probe(pictures, "resnet20", str(weights), classifier="ridge", run=tmp_path / "run")
+    assert run.environment["precision"] == "fp32"
+
+
 def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
     one = photos.folder(tmp_path / "one", kinds=("blue",))
     lone = photos.folder(tmp_path / "lone", each=4)
