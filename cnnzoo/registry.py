@@ -91,6 +91,9 @@ def unregister(name: str) -> None:
 def lookup(name: str) -> Entry:
     """The entry called `name`. Raises InputError that offers the near names."""
     if name not in _entries:
+        plain, _, tag = name.partition(".")
+        if plain in _entries:
+            raise InputError(f"unknown model {name!r}; weights are named apart: model {plain}, pretrained {tag}")
         raise unknown("model", name, _entries)
     return _entries[name]
 

@@ -267,7 +267,7 @@ def test_other_weights_of_the_net_that_are_here_are_named(hub, row, monkeypatch)
     (other,) = [other for other in cnnzoo.list_weights("resnet18") if other.tag == "a1_in1k"]
     hub.mkdir(parents=True)
     (hub / other.file).write_bytes(CONTENT)
-    with pytest.raises(cnnzoo.InputError, match=r"or take other weights of this net, which are here: a1_in1k$"):
+    with pytest.raises(cnnzoo.InputError, match=r"other weights of this net, which are here: pretrained a1_in1k$"):
         fetch.fetch(row)
 
 

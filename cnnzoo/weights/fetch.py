@@ -107,7 +107,7 @@ def _out_of_reach(row: Weights, why: str) -> OutOfReach:
     else:
         how = f"put it into {hub_folder()}"
     others = [other.tag for other in rows(row.model) if other.tag != row.tag and find(other)]
-    instead = f"; or take other weights of this net, which are here: {', '.join(others)}" if others else ""
+    instead = f"; or take other weights of this net, which are here: pretrained {' or '.join(others)}" if others else ""
     return OutOfReach(
         f"{row.model} {row.tag}: {row.file} is not in {sought} and could not be fetched ({why}); {how}, or let "
         f"CNNZOO_WEIGHTS name the folder where it lies, or on a machine that has it run: cnnzoo weights bundle "
