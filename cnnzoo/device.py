@@ -33,7 +33,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether a GPU multiplies in bfloat16, or a CPU (AVX512-BF16 or AMX), which is twice as fast there."""
+    """Whether a GPU multiplies in bfloat16, or a CPU (AVX512-BF16 or AMX), twice as fast on some as in fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):

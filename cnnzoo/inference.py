@@ -123,10 +123,10 @@ def optimize(
 
     Args:
         model: a net that takes `(B, C, H, W)` float32; it is put into eval mode and otherwise left alone.
-        precision: fp32, bf16, fp16, int8, or auto: bf16 where the processor computes in it, else fp32. In fp32 outputs
-            agree within 1e-4 of the largest one (on CUDA, which computes in TF32, within 5e-3), in bf16 within 5e-2;
-            where they do not, the plain net answers. int8 is for CPUs, and told by its mean deviation, see
-            `calibration`.
+        precision: fp32, bf16, fp16, int8, or auto: bf16 where the processor computes in it, else fp32. Asked for
+            bf16, a CPU answers in fp32 unless bf16 is clearly faster. In fp32 outputs agree within 1e-4 of the largest
+            one (on CUDA, which computes in TF32, within 5e-3), in bf16 within 5e-2; where they do not, the plain net
+            answers. int8 is for CPUs, and told by its mean deviation, see `calibration`.
         calibration: for int8, a hundred images or more, `(N, C, H, W)` float32 as the net sees them; they need no
             labels, but must be of all the kinds to come: calibrated on flowers alone, GoogLeNet loses 13 points on
             other photos. What each layer makes of them sets the range of its 8 bits (Jacob et al.: Quantization and
