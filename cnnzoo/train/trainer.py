@@ -22,6 +22,7 @@ from cnnzoo.train import phases as phases_
 from cnnzoo.train.distributed import Team, gathers_gradients
 from cnnzoo.train.ema import EMA, fitted_decay
 from cnnzoo.train.schedule import Schedule
+from cnnzoo.train.statistics import Statistics
 from cnnzoo.train.validation import autocast, evaluate, is_out_of_memory
 
 LOOKS = 8  # steps between which a team of processes agrees on whether to go on
@@ -161,6 +162,7 @@ class Trainer:
             model.to(memory_format=torch.channels_last)
         steps = sum(phase.epochs for phase in self.phases) * len(batches)
         self.ema = None if ema is None else EMA(model, fitted_decay(steps) if ema == "auto" else ema)
+        self._statistics = Statistics(model)
         self._last_good: dict | None = None  # to roll back to
 
     def fit(self, state: dict | None = None) -> Progress:
@@ -299,6 +301,7 @@ class Trainer:
 
     def _accumulate_gradients(self, images: Tensor, targets: Tensor) -> Tensor:
         """Forward and backward, in as many parts as memory makes necessary; returns the mean loss."""
+        self._statistics.keep()
         while True:
             self._seed_dropout()
             total = 0.0
@@ -325,6 +328,7 @@ class Trainer:
     def _split_further(self, many: int) -> None:
         """Halve the images that go through the net at once, or raise InputError where that cannot be."""
         self.optimizer.zero_grad(set_to_none=True)
+        self._statistics.restore()  # which the layers that memory sufficed for have moved
         before = -(-many // self.accumulate)
         what = f"out of memory with {before} images at once"
         if self.team.size > 1:  # the others are waiting for gradients by now
