@@ -205,8 +205,8 @@ def write_report(run: Run, data: Dataset | None = None) -> Path:
     from cnnzoo.report import page  # Matplotlib and scikit-learn take two seconds
     from cnnzoo.report.insight import Insight
 
-    config = config_.read(run.config_file)
     if data is None:
+        config = config_.read(run.config_file)
         data = assemble.load_data(config, registry.lookup(config.model.name))
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
