@@ -172,7 +172,7 @@ def make_trainer(
         make_schedule=lambda optimizer, epochs, steps: Schedule(config.schedule, optimizer, epochs, steps),
         lr=config.optim.lr,
         precision=precision,
-        channels_last=config.train.channels_last,
+        channels_last=lies_channels_last(config, model),
         accumulate=config.train.accumulate,
         clip_norm=config.optim.clip_norm,
         ema=config.train.ema,
@@ -188,6 +188,11 @@ def make_trainer(
     )
 
 
+def lies_channels_last(config: Config, model: nn.Module) -> bool:
+    """Whether images and weights are to lie channels-last in memory: as the config says, if the net can take it."""
+    return config.train.channels_last and not getattr(model, "channels_first", False)
+
+
 def _form(
     config: Config, data: Dataset, model: nn.Module, team: Team, batch: int, steps: int, precision: str | None
 ) -> tuple[str, Callable, str]:
@@ -198,7 +203,7 @@ def _form(
         return pick_precision("fp32" if wanted == "auto" else wanted, device), model, ""
     at_once = max(batch // team.size // config.train.accumulate, 1)
     side = config.data.train_size or p.size
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    layout = torch.channels_last if lies_channels_last(config, model) else torch.contiguous_format
     images = torch.zeros(at_once, p.channels, side, side, device=device).contiguous(memory_format=layout)
     kind, why = precision, "as the run began"
     if not kind:

@@ -5,7 +5,6 @@ Only data here. Messages name the key to change, as it is written in a file or a
 
 import dataclasses
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -559,6 +558,8 @@ class Parser(ArgumentParser):
         if "\n" in message and (inner := re.search(r"^.*(?:unknown key|but must be).*$", message, re.MULTILINE)):
             key = re.search(r"[Pp]arser key \"([\w.]+)\"", message)  # the dataclasses of a list speak first
             return (f"in {key[1]}: " if key else "") + inner[0].strip(" -")
+        if "Unexpected config" in message:
+            return "it holds no sections with keys, such as train: {epochs: 5}"
         if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
             return self._unknown_key(f"{match[1]}.{match[2]}")
         if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
@@ -623,26 +624,28 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
     Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of
     range.
     """
-    if isinstance(source, Mapping):
-        config = _build(lambda reader: reader.parse_object(dict(source)))
-        return _overridden(config, overrides) if overrides else config
     if source is None:
         return _build(lambda reader: reader.parse_args(list(overrides)))
-    if not Path(source).is_file():
-        raise InputError(f"there is no config file {source}")
-    in_file = ["--config", str(source)]
+    if isinstance(source, Mapping):
+        config = _build(lambda reader: reader.parse_object(dict(source)))
+        text = dump(config) if overrides else ""
+    else:
+        # As a text: a file that it is to open itself makes jsonargparse move the whole process to that file's folder.
+        text = _text(Path(source))
+        try:
+            config = _build(lambda reader: reader.parse_string(text))
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+    return _build(lambda reader: reader.parse_args(["--config", text, *overrides])) if overrides else config
+
+
+def _text(file: Path) -> str:
+    if not file.is_file():
+        raise InputError(f"there is no config file {file}")
     try:
-        config = _build(lambda reader: reader.parse_args(in_file))
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
-    return _build(lambda reader: reader.parse_args([*in_file, *overrides])) if overrides else config
-
-
-def _overridden(config: Config, overrides: Sequence[str]) -> Config:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(dump(config))
-        return _build(lambda reader: reader.parse_args(["--config", str(file), *overrides]))
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is no text") from None
 
 
 _reader = cache(parser)  # making it takes longer than reading a config

@@ -1,5 +1,6 @@
 """How good a trained net is on images it has not seen, how sure that is, and whether another is better."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from cnnzoo.train.validation import logits
 Tell = Callable[[str], None]
 
 FEW_CLASSES = 12  # up to which a confusion matrix can be read
+BAD_FILES = ("error", "skip")
 CHANCE = 0.05  # of a difference this large between equals, from which on it passes for chance
 
 
@@ -178,6 +180,7 @@ def evaluate(
     batch_size: int = 256,
     precision: str = "fp32",
     device: str = "auto",
+    bad_files: str | None = None,
     tell: Tell = lambda line: None,
 ) -> Evaluation:
     """A run, or a net of the registry with `pretrained` weights, on images it was not trained on.
@@ -186,12 +189,14 @@ def evaluate(
     of its own, a run is judged on the share that it held out, and every image of any other source counts. Classes are
     matched by name. With 2, 10 or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs.
     `precision` is fp32, bf16, fp16, int8 (on a CPU) or auto, see `cnnzoo.optimize`. int8 is calibrated on images that
-    the run trained on, else on those that the data has in train/; `tell` is given a line on how far it agrees.
+    the run trained on, else on those that the data has in train/. Files that cannot be read are an "error", or those to
+    "skip" by `bad_files`; None is what the run did, for the images that it was validated on. `tell` is given a line on
+    what was left out, and on how far int8 agrees.
 
     Raises InputError where there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
     that the net does not know.
     """
-    judged = judge(run_or_model, data, pretrained, root, crops, batch_size, precision, device, tell)
+    judged = judge(run_or_model, data, pretrained, root, crops, batch_size, precision, device, bad_files, tell)
     return measure(judged.outputs, judged.targets, judged.classes, judged.temperature)
 
 
@@ -206,6 +211,7 @@ def compare_runs(
     batch_size: int = 256,
     precision: str = "fp32",
     device: str = "auto",
+    bad_files: str | None = None,
     tell: Tell = lambda line: None,
 ) -> Comparison:
     """Whether one net is better than another or just luckier, on images that neither was trained on.
@@ -215,7 +221,9 @@ def compare_runs(
     Raises InputError where the two are judged on different images, or know different classes.
     """
     names = (str(first), str(second))
-    judged = [judge(name, data, pretrained, root, crops, batch_size, precision, device, tell) for name in names]
+    judged = [
+        judge(name, data, pretrained, root, crops, batch_size, precision, device, bad_files, tell) for name in names
+    ]
     images = [[os.path.realpath(name) for name in one.images] for one in judged]
     if set(images[0]) != set(images[1]):
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
@@ -260,9 +268,12 @@ def judge(
     batch_size: int = 256,
     precision: str = "fp32",
     device: str = "auto",
+    bad_files: str | None = None,
     tell: Tell = lambda line: None,
 ) -> Judged:
     """What `evaluate` measures, of the same arguments; it raises the same errors."""
+    if bad_files not in (None, *BAD_FILES):
+        raise InputError(f"bad_files is {bad_files!r}, but must be {' or '.join(BAD_FILES)}")
     if crops not in COUNTS:
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
@@ -272,8 +283,12 @@ def judge(
     chosen = own if is_own else DataConfig(source=data)
     if root is not None:
         chosen = replace(chosen, root=root)
+    if bad_files is not None:
+        chosen = replace(chosen, bad_files=bad_files)
     preprocess = zoo.preprocessing(net)
-    part, classes, _ = sources.held_out(chosen, preprocess, is_own, crops)
+    part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops)
+    for note in notes:
+        tell(note)
     names = getattr(net, "classes", None) or classes
     labels = np.array(zoo.outputs_of(net, classes, chosen.source))[part.labels]
     where = pick_device(device)
@@ -317,4 +332,5 @@ class MeanOfCrops(torch.nn.Module):
         self.net, self.crops = net, crops
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net(x).float().softmax(1).unflatten(0, (-1, self.crops)).mean(1).log()
+        each = self.net(x).float().log_softmax(1).unflatten(0, (-1, self.crops))
+        return each.logsumexp(1) - math.log(self.crops)  # rather than of the mean, which may vanish

@@ -6,10 +6,7 @@ It is checked against the net before it is written.
 import copy
 import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from cnnzoo import checkpoint, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.errors import InputError, unknown
+from cnnzoo.quiet import quiet
 
 BATCHES = (1, 2, 7)  # at which a graph is checked; a batch baked in at export is wrong at two of them
 TOLERANCE = 1e-4  # of the largest logit, or of 1 where that is less, to which graph and net must agree
@@ -102,7 +100,7 @@ def export(
         "temperature": graph.temperature,
     }
     write, read = _FORMATS[format]
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             content = write(graph, card)
             differences = _compare(read(content), graph)
@@ -303,16 +301,3 @@ def _compare(run: Callable[[np.ndarray], np.ndarray], graph: _Logits) -> dict[in
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters tell their developers a lot."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

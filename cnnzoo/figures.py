@@ -17,6 +17,11 @@ def kind(out: str | Path) -> str:
     return suffix
 
 
+def plain(text: str) -> str:
+    """A name as it is, whoever gave it: between two dollars matplotlib would read mathematics, and may fail to."""
+    return text.replace("$", r"\$")
+
+
 def save(figure, out: str | Path) -> None:
     """Write a matplotlib figure, whole or not at all. Raises InputError as `kind` does."""
     file = io.BytesIO()

@@ -1,5 +1,6 @@
 """From images to class names: a bad file keeps its row and says why."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -168,8 +169,9 @@ def _stream(
 ) -> Iterator[Predictions]:
     classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
     temperature = getattr(net, "temperature", 1.0)
-    device, training = next(net.parameters()).device, net.training
-    net.eval()
+    device = next(net.parameters()).device
+    if any(module.training for module in net.modules()):
+        net = copy.deepcopy(net).eval()  # others may be training the net, or predicting with it in another thread
     bar = tqdm(total=len(pictures), desc="predicting", unit="image", leave=False, disable=None)
     try:
         fast = fast_form(
@@ -191,7 +193,6 @@ def _stream(
             bar.update(len(batch))
     finally:
         bar.close()
-        net.train(training)
 
 
 def _spread(pictures: Pictures, preprocess: Preprocess | Sheet, batch_size: int) -> Sample:

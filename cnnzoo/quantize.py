@@ -1,7 +1,6 @@
 """An ONNX graph of float32 to one of 8-bit integers, by onnxruntime's static quantisation. A leaf."""
 
 import importlib.util
-import logging
 import tempfile
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnzoo.errors import InputError
+from cnnzoo.quiet import quiet
 
 
 def quantized(graph: bytes, images: Tensor, batch_size: int = 8) -> bytes:
@@ -30,7 +30,7 @@ def quantized(graph: bytes, images: Tensor, batch_size: int = 8) -> bytes:
             batch = next(self.rest, None)
             return None if batch is None else {"images": batch.contiguous().numpy()}
 
-    with tempfile.TemporaryDirectory() as folder, _still():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         plain, prepared, done = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "done"))
         plain.write_bytes(graph)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
@@ -54,13 +54,3 @@ def multiplies_bytes() -> bool:
     """Whether this CPU multiplies and adds 8-bit integers in one instruction (VNNI), several times as fast as fp32."""
     names = ("_is_vnni_supported", "_is_avx512_vnni_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)
-
-
-class _still:
-    """onnxruntime's advice on how to call it goes nowhere."""
-
-    def __enter__(self):
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *error: object):
-        logging.disable(logging.NOTSET)

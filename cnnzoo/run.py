@@ -81,17 +81,16 @@ def _train(
     should_stop: Callable[[], bool],
 ) -> None:
     """The run itself. Of a team's processes the first speaks and writes."""
-    entry = registry.lookup(config.model.name)
     if data is None:
         with team.one_after_another():
             assemble.make_weights_ready(config)
-            data = assemble.load_data(config, entry)
+            data = assemble.load_data(config, registry.lookup(config.model.name))
         for line in assemble.doubts(config.data.source) if state is None and team.is_first else ():
             tell(line)
     model = assemble.build_model(config, data).to(device)
     if state is not None and data.split() != run.split:
         raise InputError(f"{config.data.source} no longer holds the images that {run.path} was begun with")
-    for line in (*_header(config, entry, data, device, team), *data.notes):
+    for line in (*_header(config, model, data, device, team), *data.notes):
         tell(line)
 
     known = None  # what a probe found, where one gives the head its start
@@ -303,14 +302,14 @@ def _commit() -> str | None:
         return None
 
 
-def _header(config: Config, entry: registry.Entry, data: Dataset, device: torch.device, team: Team) -> list[str]:
+def _header(config: Config, model: torch.nn.Module, data: Dataset, device: torch.device, team: Team) -> list[str]:
     channels, size = data.preprocess.channels, data.preprocess.size
-    layout = "channels last" if config.train.channels_last else "channels first"
+    layout = "channels last" if assemble.lies_channels_last(config, model) else "channels first"
     trains = config.train.phases or config.train.epochs
     how = f"{layout}; {config.optim.name}, {config.schedule.name}, batches of {config.train.batch_size}"
     where = f"{team.size} processes, the first on {device}" if team.size > 1 else f"{device}"
     return [
-        f"{entry.name} on {data.name}: {len(data.train):,} images to train on, {len(data.val):,} held out, "
+        f"{model.entry.name} on {data.name}: {len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{channels}x{size}x{size}, {len(data.classes)} classes",
         f"{where}, {how if trains else 'nothing moves but the head'}, seed {config.train.seed}",
     ]

@@ -1,5 +1,6 @@
 """Names to finished nets: the zoo's front door."""
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -102,6 +103,7 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     net = _on_meta(entry, options)
     if not hasattr(net, "init_layer"):  # a user's net, which initialises itself
         net = entry.build(**options)
+        _mind_layout(net, (options.get("in_chans", entry.input_size[0]), *entry.input_size[1:]))
     net.entry = entry
     if headless:
         net.reset_classifier(0)
@@ -109,6 +111,24 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
         with torch.device("meta"):
             net.set_submodule(entry.head, _heads.build(head, net.num_features))
     return net
+
+
+def _mind_layout(net: nn.Module, shape: tuple[int, int, int]) -> None:
+    """A net with `x.view(len(x), -1)` in it cannot take images that lie channels-last in memory, as they do here: it is
+    marked, and shown every batch channels first.
+    """
+    images = torch.zeros(2, *shape).to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(net).eval()(images)
+    except Exception as error:  # of any kind: a net takes other images than its entry says
+        net.channels_first = "view size is not compatible" in str(error)
+        if net.channels_first:
+            net.register_forward_pre_hook(_channels_first)
+
+
+def _channels_first(net: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(images.contiguous() for images in given)
 
 
 def _on_meta(entry: Entry, options: dict[str, Any]) -> nn.Module | None:

@@ -1,17 +1,19 @@
 """How good a net is, how sure that is, and whether another one is better or just luckier."""
 
 import json
+import math
 import shutil
 
 import numpy as np
 import photos
 import pytest
+import torch
 
 import cnnzoo
 from cnnzoo.checkpoint import Run, read_card, read_safetensors
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError
-from cnnzoo.evaluate import measure
+from cnnzoo.evaluate import MeanOfCrops, measure
 
 
 def train(folder, source, **data) -> Run:
@@ -54,6 +56,29 @@ def cli(capsys):
 
 
 # ---- one net
+
+
+def test_crops_of_which_none_is_unsure_have_a_loss_all_the_same():
+    far = MeanOfCrops(torch.nn.Identity(), 2)
+    images = torch.tensor([[0.0, 300.0], [0.0, 100.0], [1.0, 0.0], [0.0, 2.0]])
+    assert far(images)[0].tolist() == pytest.approx([-100 - math.log(2), 0.0])
+    wanted = images[2:].softmax(1).mean(0).log()
+    torch.testing.assert_close(far(images)[1], wanted)
+
+
+def test_files_that_cannot_be_read_are_named_or_left_out(run, source, cli, tmp_path):
+    photos_new = tmp_path / "new"
+    shutil.copytree(source, photos_new)
+    (photos_new / "red" / "00.png").write_bytes(b"no picture")
+    code, _, err = cli("evaluate", run.path, "--data", photos_new)
+    assert code == 2
+    assert "red/00.png: it is not an image); mend or remove it, or go on without it by --bad-files skip" in err
+    code, out, err = cli("evaluate", run.path, "--data", photos_new, "--bad-files", "skip")
+    assert code == 0
+    assert "35 images" in out
+    assert "1 file left out because it cannot be read" in err
+    with pytest.raises(InputError, match="bad_files is 'ignore', but must be error or skip"):
+        cnnzoo.evaluate(run.path, bad_files="ignore")
 
 
 def logits_of(right: int, count: int, classes: int = 3, size: float = 4.0) -> tuple[np.ndarray, np.ndarray]:

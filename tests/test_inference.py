@@ -1,6 +1,9 @@
 """The fast form of a net gives what the plain net gives."""
 
+import logging
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo.errors import InputError
-from cnnzoo.inference import Features, Optimized, folded
+from cnnzoo.inference import Features, Optimized, _exported, folded
 
 NETS = ("lenet5", "resnet20", "squeezenet1_1", "googlenet_2014", "densenet40", "highway_mnist", "nin_cifar10")
 
@@ -76,6 +79,40 @@ def test_a_net_that_its_graph_would_not_equal_runs_as_it_is():
         fast._by_size.clear()
         with torch.no_grad():
             torch.testing.assert_close(fast(images), net(images))
+
+
+class Counting(nn.Module):
+    """As tutorials write it; a tracer takes the number of images for fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, 2)
+
+    def forward(self, x):
+        return self.fc(x.reshape(len(x), -1))
+
+
+def test_a_net_that_counts_its_images_takes_any_number():
+    net = Counting().eval()
+    fast = cnnzoo.optimize(net, "fp32")
+    for count in (4, 7, 1):
+        images = torch.randn(count, 3, 2, 2)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(images), net(images))
+
+
+def test_threads_that_export_at_once_leave_the_terminal_and_the_log_alone():
+    nets = [cnnzoo.create("lenet5").eval() for _ in range(4)]
+    before = [os.fstat(descriptor) for descriptor in (1, 2)]
+    logging.disable(logging.INFO)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            forms = [pool.submit(_exported, net, torch.zeros(2, 1, 32, 32)) for net in nets]
+        assert all(form.result() for form in forms)
+        assert [os.fstat(descriptor) for descriptor in (1, 2)] == before
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def test_sixteen_bits_stay_near():

@@ -1,17 +1,20 @@
 """From files, folders and patterns to names: every image has its own row, whatever is wrong with its neighbours."""
 
+import copy
 import csv
 import json
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import photos
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 import cnnzoo
 from cnnzoo import tables
@@ -93,11 +96,17 @@ def test_what_streams_by_is_what_is_predicted(net, folder):
     assert not len(cnnzoo.predict(net, []))
 
 
-def test_a_net_in_training_stays_in_training(net, folder):
-    net.train()
-    cnnzoo.predict(net, folder)
-    assert net.training
-    net.eval()
+def test_threads_may_share_a_net_in_training_which_stays_as_it_is(net, folder):
+    wanted = cnnzoo.predict(net, folder).probabilities
+    shared = copy.deepcopy(net).train()
+    shared.layer1.eval()  # as where a stage is frozen
+    modes, values = ([module.training for module in shared.modules()], copy.deepcopy(shared.state_dict()))
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(cnnzoo.predict, shared, folder, batch_size=size) for size in (1, 2, 3, 6) * 3]
+    for one in asked:
+        assert one.result().probabilities == pytest.approx(wanted, abs=1e-6)
+    assert [module.training for module in shared.modules()] == modes
+    assert all(torch.equal(value, values[name]) for name, value in shared.state_dict().items())
 
 
 # ---- what there is to predict on
@@ -138,6 +147,57 @@ def test_pictures_in_memory_are_numbered(net, folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are texts")
+@pytest.mark.parametrize(
+    ("shape", "as_tensor", "many"),
+    [
+        ((9, 7), False, 1),
+        ((9, 7, 3), False, 1),
+        ((9, 7, 1), False, 1),
+        ((2, 9, 7), False, 2),
+        ((2, 9, 7, 3), False, 2),
+        ((3, 9, 7), True, 1),
+        ((2, 3, 9, 7), True, 2),
+    ],
+)
+def test_one_array_is_one_picture_or_several_by_its_axes(net, shape, as_tensor, many):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    assert len(cnnzoo.predict(net, torch.from_numpy(pixels) if as_tensor else pixels)) == many
+
+
+def test_a_photo_on_its_side_is_upright_however_it_is_given(net, tmp_path):
+    file, side_up = tmp_path / "phone.jpg", Image.Exif()
+    side_up[0x112] = 6  # Orientation
+    photos.picture(2, 0).resize((60, 40)).save(file, exif=side_up)
+    with Image.open(file) as image:
+        given = cnnzoo.predict(net, [file, image]).probabilities
+        turned = cnnzoo.predict(net, np.rot90(np.asarray(image), -1)).probabilities
+    assert given[0] == pytest.approx(given[1], abs=1e-6)
+    assert given[0] == pytest.approx(turned[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, NotImplementedError, MemoryError, OSError])
+def test_whatever_a_decoder_raises_is_the_files_own_error(net, folder, kind, monkeypatch):
+    """PIL's decoders of AVIF, DDS and JPEG 2000 have errors of their own."""
+    load = PngImageFile.load
+
+    def broken(image):
+        if image.width == 41:
+            raise kind("no such frame")
+        return load(image)
+
+    photos.picture(0, 0, side=41).save(folder / "broken.png")
+    monkeypatch.setattr(PngImageFile, "load", broken)
+    assert [error for error in cnnzoo.predict(net, folder).errors if error] == ["it is damaged (no such frame)"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_in_a_folder_is_not_waited_for(folder):
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "nowhere.jpg").symlink_to(folder / "gone.jpg")
+    found = Pictures(folder)
+    assert (len(found), found.passed_over) == (7, 1)  # a link that leads nowhere has its row, and an error in it
+
+
 def test_any_bytes_may_be_a_files_name(cli, model_file, tmp_path):
     photos.picture(0, 0).save(tmp_path / "a.png")
     os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/caf\xe9.png")

@@ -7,11 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device", "machine"}
+EVERYBODY = {"errors", "device", "machine", "quiet"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
     "machine": set(),
+    "quiet": set(),
     "registry": set(),
     "config": set(),
     "models": {"registry"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "predict": {"registry", "config", "data", "checkpoint", "zoo", "fast", "tables"},
     "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"} | {"fast"},
     "export": {"registry", "config", "data", "checkpoint", "zoo"},
-    "report": {"registry", "config", "data", "checkpoint", "zoo", "evaluate", "calibrate", "visualize"},
+    "report": {"registry", "config", "data", "checkpoint", "zoo", "evaluate", "calibrate", "visualize"} | {"figures"},
     "inference": {"quantize"},
     "fast": {"config", "data", "inference"},
     "quantize": set(),

@@ -12,6 +12,7 @@ import sys
 import time
 
 import numpy as np
+import photos
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ import cnnzoo
 from cnnzoo import config
 from cnnzoo.checkpoint import Run, read_torch
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.registry import unregister
 
 SHORT = {"model": {"name": "lenet5"}, "train": {"epochs": 2, "batch_size": 128}}
 
@@ -130,6 +132,53 @@ def test_report_is_made_anew(finished, command):
     done = command("report", finished.path)
     assert done.returncode == 0
     assert finished.report_file.read_text() == before
+
+
+def test_classes_may_be_called_anything(tmp_path):
+    """Between two dollars Matplotlib would read mathematics."""
+    source = photos.folder(tmp_path / "prices", each=5, kinds=("a $5_$10", "<b> & 'c'", "ünder $"))
+    run = cnnzoo.train(short(tmp_path / "run", data={"source": str(source), "size": 32}))
+    assert "<td>a $5_$10</td>" in run.report_file.read_text()
+    assert "<td>&lt;b&gt; &amp; " in run.report_file.read_text()
+
+
+class Viewing(torch.nn.Module):
+    """A user's net, with the line of PyTorch's first tutorial that images lying channels-last make fail."""
+
+    def __init__(self, num_classes: int = 3, in_chans: int = 3):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(in_chans, 4, 3)
+        self.fc = torch.nn.Linear(4 * 30 * 30, num_classes)
+        self.num_classes = num_classes
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.fc(x.view(x.size(0), -1))
+
+
+def test_a_net_that_views_images_trains_predicts_and_is_judged(tmp_path):
+    source = photos.folder(tmp_path / "photos", each=40)
+    cnnzoo.register("viewing", input_size=(3, 32, 32), num_classes=3, head="fc", first_conv="conv")(Viewing)
+    try:
+        run = cnnzoo.train(
+            {
+                "run": str(tmp_path / "run"),
+                "model": {"name": "viewing"},
+                "data": {"source": str(source)},
+                "train": {"epochs": 2, "batch_size": 16},
+            }
+        )
+        assert len(cnnzoo.predict(run, source)) == 120
+        assert len(cnnzoo.predict(run, source / "red")) == 40  # so few go through the net as it is
+        assert cnnzoo.evaluate(run.path).count == 24
+    finally:
+        unregister("viewing")
+
+
+def test_reading_a_config_moves_nobody(finished, monkeypatch):
+    """jsonargparse would change the process's folder, for other threads too, while it reads a file."""
+    monkeypatch.setattr(os, "chdir", lambda folder: pytest.fail(f"moved to {folder}"))
+    assert config.read(finished.config_file, ["--optim.lr=0.5"]).optim.lr == 0.5
 
 
 def test_pretrained_weights_bring_their_preprocessing_along(finished, tmp_path):

@@ -17,6 +17,7 @@ def evaluate(
     crops: int = 1,
     precision: str = "fp32",
     device: str = "auto",
+    bad_files: str | None = None,
     json: bool = False,
 ) -> None:
     """Judge a trained net on images it was not trained on, or compare two: how good, how sure, and where it errs.
@@ -26,11 +27,12 @@ def evaluate(
         against: another of the kind of run_or_model; tells whether their difference may be chance.
         crops: 1, or the mean over 2 (the image and its mirror image), 10 (AlexNet's) or 144 (GoogLeNet's).
         precision: fp32, bf16, fp16, int8 (on a CPU, calibrated on images the run trained on) or auto (bf16, else fp32).
+        bad_files: skip goes on without files that cannot be read; error, the default, names them all.
     """
     import cnnzoo
 
     options = {"pretrained": pretrained, "root": root, "crops": crops, "precision": precision, "device": device}
-    options["tell"] = aside
+    options |= {"bad_files": bad_files, "tell": aside}
     if against is None:
         result = cnnzoo.evaluate(run_or_model, data, **options)
     else:

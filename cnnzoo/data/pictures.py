@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, opened, upright
 from cnnzoo.errors import InputError
@@ -27,13 +28,15 @@ class Pictures:
 
     Args:
         images: files; folders, with all the folders in them that are not hidden; patterns such as 'photos/**/*.jpg';
-            PIL images; uint8 arrays `(H, W)` or `(H, W, C)`. One, or several of them.
+            PIL images, which are turned as their EXIF tag says, like files; uint8 arrays `(H, W)` or `(H, W, C)`, or
+            tensors `(H, W)` or `(C, H, W)`. One, or several of them, also as one array with an axis more; three axes
+            are one picture where it would have 1, 3 or 4 channels.
 
     Raises InputError for a folder without images and for a pattern that matches nothing.
     """
 
     def __init__(self, images: str | Path | Image.Image | Iterable):
-        self._given = [images] if isinstance(images, str | Path | Image.Image) else list(images)
+        self._given = [images] if _is_one(images) else list(images)
         self._count = self.passed_over = 0  # the latter: files in folders, of other endings than an image's
         for item in self._given:
             found = Counter(is_image for _, is_image in _found(item))
@@ -51,6 +54,13 @@ class Pictures:
         return (file for item in self._given for file, is_image in _found(item) if is_image)
 
 
+def _is_one(images: Any) -> bool:
+    if isinstance(images, np.ndarray | Tensor):
+        channels = images.shape[2:] if isinstance(images, np.ndarray) else images.shape[:1]
+        return images.ndim == 2 or (images.ndim == 3 and channels[0] in (1, 3, 4))
+    return isinstance(images, str | Path | Image.Image)
+
+
 def _found(item: Any) -> Iterator[tuple[Any, bool]]:
     """What an item stands for, and whether that is to be read as an image: in folders, other files are not."""
     if not isinstance(item, str | Path):
@@ -58,11 +68,17 @@ def _found(item: Any) -> Iterator[tuple[Any, bool]]:
         return
     name = os.path.expanduser(item)
     if os.path.isdir(name):
-        yield from ((file, os.path.splitext(file)[1].lower() in EXTENSIONS) for file in _files_in(name))
+        yield from ((file, _is_image(file)) for file in _files_in(name))
     elif os.path.exists(name) or glob.escape(name) == name:
         yield name, True
     else:
         yield from ((file, True) for file in sorted(glob.iglob(name, recursive=True)) if not os.path.isdir(file))
+
+
+def _is_image(file: str) -> bool:
+    """By its ending; but no pipe, which might be waited for in vain. A link that leads nowhere is told when read."""
+    ending = os.path.splitext(file)[1].lower()
+    return ending in EXTENSIONS and (os.path.isfile(file) or not os.path.exists(file))
 
 
 def _files_in(folder: str) -> Iterator[str]:

@@ -105,17 +105,19 @@ def _explained() -> Iterator[None]:
         raise InputError("there is no such file") from None
     except PermissionError:
         raise InputError("no permission to read it") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        why = " ".join(str(error).split())
+    # of which PIL's decoders of AVIF, DDS and JPEG 2000 raise the last two
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, MemoryError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
         cut = "truncated" in why.lower() or "unexpected end" in why.lower()
         raise InputError("it is cut short" if cut else f"it is damaged ({why})") from None
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The pixels of an opened file, turned as its EXIF tag says."""
+    """The pixels of an opened file, turned as its EXIF tag says; what was turned has no such tag any more."""
     image.load()
     for turn in _UPRIGHT.get(_orientation(image), ()):
         image = image.transpose(turn)
+        image.info = {key: value for key, value in image.info.items() if key == "transparency"}
     return image
 
 
@@ -214,7 +216,7 @@ class Preprocess:
 
     @property
     def least(self) -> int:
-        """The shorter side of the smallest image that is not scaled up."""
+        """The shorter side of the smallest image that has all the pixels that the net takes."""
         return min(self.size, self.resize)
 
     def __call__(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> Tensor:
@@ -288,7 +290,7 @@ class Sheet:
 
     @property
     def least(self) -> int:
-        """The shorter side of the smallest image that no view scales up."""
+        """The shorter side of the smallest image that has all the pixels that any view takes."""
         return max(view.least for view in self.views)
 
     def __call__(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> Tensor:
@@ -362,7 +364,7 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
     if not isinstance(image, Image.Image) or 0 in image.size:
         raise InputError(f"not a picture: {image!r}")
     try:
-        return _to_mode(image, "L" if channels == 1 else "RGB")
+        return _to_mode(upright(image), "L" if channels == 1 else "RGB")
     except OSError as error:  # of an image opened elsewhere, whose pixels are only read now
         raise InputError(f"{getattr(image, 'filename', '') or 'a picture'} cannot be read ({error})") from None
 

@@ -189,7 +189,7 @@ def held_out(
     geometry = _as_judged(preprocess) if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
     part, bad = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
-    notes = found.notes + ((_tell_bad(bad, config.bad_files),) if bad else ())
+    notes = found.notes + ((_tell_bad(bad, config.bad_files, "--bad-files"),) if bad else ())
     return part, found.classes, notes
 
 
@@ -527,14 +527,13 @@ def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:
     return np.stack(pixels)
 
 
-def _tell_bad(bad: dict[File, str], policy: str) -> str:
+def _tell_bad(bad: dict[File, str], policy: str, option: str = "--data.bad_files") -> str:
     shown = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:10])
     more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
-    files = _files(len(bad))
+    files, them = _files(len(bad)), "it" if len(bad) == 1 else "them"
     if policy == "error":
         raise InputError(
-            f"{files} cannot be read ({shown}{more}); "
-            f"mend or remove them, or go on without them by --data.bad_files skip"
+            f"{files} cannot be read ({shown}{more}); mend or remove {them}, or go on without {them} by {option} skip"
         )
     return f"{files} left out because {'it' if len(bad) == 1 else 'they'} cannot be read: {shown}{more}"
 

@@ -114,7 +114,8 @@ def draw_pairs(diversity: Diversity):
         figure.colorbar(shown, ax=axes, shrink=0.7)
         axes.set_title(measure.replace("_", " "))
         axes.set_xticks(range(many), range(1, many + 1))
-        axes.set_yticks(range(many), [f"{number} {name}" for number, name in enumerate(_short(diversity.names), 1)])
+        names = map(figures.plain, _short(diversity.names))
+        axes.set_yticks(range(many), [f"{number} {name}" for number, name in enumerate(names, 1)])
         for row, column in np.argwhere(~np.isnan(values)) if many <= 12 else ():
             box = {"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 1}
             text = {"ha": "center", "va": "center", "fontsize": 7, "bbox": box}
@@ -142,7 +143,7 @@ def draw_cost(diversity: Diversity):
     axes.set(xlabel="multiply-adds for an image", ylabel="top-1 of the mean of probabilities, %")
     axes.grid(alpha=0.25)
     figure.colorbar(dots, ax=axes, label="members", ticks=sorted({*sizes}))
-    names = "\n".join(f"{number} {name}" for number, name in enumerate(diversity.names, 1))
+    names = "\n".join(f"{number} {figures.plain(name)}" for number, name in enumerate(diversity.names, 1))
     axes.text(0.98, 0.03, names, transform=axes.transAxes, ha="right", va="bottom", fontsize=8)
     return figure
 
@@ -172,7 +173,7 @@ def draw_images(verdicts: Sequence[Verdict], pixels: np.ndarray, names: Sequence
         texts += [(f"{who}: {word}", "black" if word == verdict.truth else "firebrick") for who, word in said]
         for line, (text, colour) in enumerate(texts, 1):
             below = {"xy": (0, 0), "xycoords": "axes fraction", "xytext": (0, -9 * line), "textcoords": "offset points"}
-            axes.annotate(text[:34], **below, fontsize=6.5, color=colour)
+            axes.annotate(figures.plain(text[:34]), **below, fontsize=6.5, color=colour)
     return figure
 
 

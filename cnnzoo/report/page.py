@@ -14,6 +14,7 @@ from cnnzoo import calibrate
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.data.arrays import Images
 from cnnzoo.evaluate import Evaluation, measure
+from cnnzoo.figures import plain
 
 MISTAKES = 24  # shown at most
 LARGEST, SMALL = 160, 64  # sides of pictures of them, in pixels
@@ -126,8 +127,9 @@ def _confusion(result: Evaluation) -> Figure:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if many <= 40:
-        axes.set_xticks(range(many), result.classes, rotation=90)
-        axes.set_yticks(range(many), result.classes)
+        names = [plain(name) for name in result.classes]
+        axes.set_xticks(range(many), names, rotation=90)
+        axes.set_yticks(range(many), names)
     if many <= 20:
         for (row, column), count in np.ndenumerate(result.confusion):
             if count:

@@ -146,6 +146,7 @@ class Trainer:
         self.phases, self.stages, self.make_schedule, self.lr = list(phases), stages, make_schedule, lr
         self.device = next(model.parameters()).device
         self.precision, self.channels_last = precision, channels_last
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.accumulate, self.clip_norm, self.seed = accumulate, clip_norm, seed
         self.feed = self.image_feed = Feed(batches, val_batches, compiled or model, model)
         self.make_head_feed, self.keep_statistics, self.patience = make_head_feed, keep_statistics, patience
@@ -284,8 +285,8 @@ class Trainer:
 
     def _step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One step of the optimiser; returns the batch's mean loss, on the device."""
-        if self.channels_last and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=self.layout)
         total = self._accumulate_gradients(images, targets)
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)

@@ -39,8 +39,8 @@ def _answers(model: nn.Module, images: Tensor) -> list[Tensor]:
 def logits(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32", channels_last: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Logits `(N, K)` float32 and targets `(N,)` of every image, on the CPU. The model's mode is restored."""
-    device, training = next(model.parameters()).device, model.training
+    """Logits `(N, K)` float32 and targets `(N,)` of every image, on the CPU. Every module's mode is restored."""
+    device, modes = next(model.parameters()).device, {module: module.training for module in model.modules()}
     model.eval()
     all_logits, all_targets = [], []
     try:
@@ -51,7 +51,8 @@ def logits(
                 all_logits += _answers(model, images)
             all_targets.append(targets)
     finally:
-        model.train(training)
+        for module, mode in modes.items():
+            module.training = mode
     return torch.cat(all_logits).cpu(), torch.cat(all_targets).cpu()
 
 

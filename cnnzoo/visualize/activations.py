@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnzoo import figures
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import drawing
@@ -231,7 +232,7 @@ class Walk(drawing.Result):
             axes.axis("off")
         for axes, (image, title) in zip(places, panels, strict=False):
             axes.imshow(drawing.colour(image), interpolation="nearest")
-            axes.set_title(title, fontsize=9)
+            axes.set_title(figures.plain(title), fontsize=9)
         self._draw_answer(places[len(panels)])
         return figure
 
@@ -239,7 +240,7 @@ class Walk(drawing.Result):
         axes.axis("on")
         for place, (name, share) in enumerate(self.top):
             axes.barh(place, share, color="tab:blue", alpha=0.5)
-            axes.text(0.02, place, f"{name}  {share:.1%}", va="center", fontsize=8)
+            axes.text(0.02, place, f"{figures.plain(name)}  {share:.1%}", va="center", fontsize=8)
         axes.set(xlim=(0, 1), ylim=(TOP - 0.4, -0.6), xticks=[], yticks=[])
         axes.set_title("answer", fontsize=9)
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from cnnzoo import tables
+from cnnzoo import figures, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import collection, drawing
@@ -65,7 +65,8 @@ class Map(drawing.Result):
         axes.axis("off")
         axes.imshow(self._sheet(colours))
         if len(colours) <= LEGEND:
-            patches = [Patch(color=tuple(c / 255), label=n) for c, n in zip(colours, self.of.classes, strict=True)]
+            names = map(figures.plain, self.of.classes)
+            patches = [Patch(color=tuple(c / 255), label=n) for c, n in zip(colours, names, strict=True)]
             figure.legend(handles=patches, loc="outside upper center", ncols=min(len(patches), 6), fontsize=8)
         return figure
 

@@ -139,7 +139,7 @@ def page(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]] |
             if column < len(rows[row]):
                 axes.imshow(colour(rows[row][column]), interpolation="nearest")
                 if titles is not None:
-                    axes.set_title(titles[row][column], fontsize=8)
+                    axes.set_title(figures.plain(titles[row][column]), fontsize=8)
     return figure
 
 
@@ -155,5 +155,5 @@ def picture(image: np.ndarray, title: str = ""):
     axes.axis("off")
     axes.imshow(image, interpolation="nearest")
     if title:
-        figure.text(0.5, 1 - 0.5 * head / (height + head), title, ha="center", va="center", fontsize=9)
+        figure.text(0.5, 1 - 0.5 * head / (height + head), figures.plain(title), ha="center", va="center", fontsize=9)
     return figure

@@ -23,7 +23,7 @@ from sklearn.model_selection import cross_val_score
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cnnzoo import tables
+from cnnzoo import figures, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures
 from cnnzoo.errors import InputError
@@ -92,13 +92,14 @@ class Tcav(drawing.Result):
 
         figure = Figure((2 + 1.2 * (len(self.concepts) + 1), 4), layout="constrained")
         axes = figure.subplots()
-        names = [*(each.name for each in self.concepts), "random"]
+        names = [*(figures.plain(each.name) for each in self.concepts), "random"]
         scores = [*(each.scores for each in self.concepts), self.random]
         colours = [*("tab:blue" if each.p < CHANCE else "lightgrey" for each in self.concepts), "lightgrey"]
         heights, deviations = [each.mean() for each in scores], [each.std() for each in scores]
         axes.bar(names, heights, yerr=deviations, color=colours, capsize=4)
         axes.axhline(0.5, color="grey", linewidth=1)
-        axes.set(ylim=(0, 1.05), ylabel="TCAV score", title=f"{self.class_name}, layer {self.layer} of {self.net}")
+        title = figures.plain(f"{self.class_name}, layer {self.layer} of {self.net}")
+        axes.set(ylim=(0, 1.05), ylabel="TCAV score", title=title)
         return figure
 
 
