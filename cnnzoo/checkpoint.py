@@ -34,6 +34,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from cnnzoo import atomic
 from cnnzoo.errors import InputError
 
 LOCK = ".lock"  # within a run folder while a process trains in it
@@ -250,7 +251,7 @@ def write(path: Path, content: bytes | memoryview) -> None:
 def _write_part(path: Path, content: bytes | memoryview) -> Path:
     """Write and sync a temporary file beside `path`; a failure (a full disk, say) leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = atomic.beside(path)
     try:
         with open(part, "wb") as file:
             file.write(content)

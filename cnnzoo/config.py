@@ -80,6 +80,7 @@ class DataConfig:
             an epoch; null draws each once.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
         cache: keep decoded photos in memory or a memory-mapped file (auto), or decode them anew each time (none).
+            Random parts are cut from what is kept, the central square, or else from the whole photo.
         workers: threads that decode; 0 is one per core. The result does not depend on it.
     """
 
@@ -112,6 +113,7 @@ class DataConfig:
         _check(self.train_size is None or self.train_size > 0, "data.train_size", self.train_size, "at least 1")
         _check(self.resize is None or self.resize > 0, "data.resize", self.resize, "at least 1")
         _check(self.workers >= 0, "data.workers", self.workers, "at least 0")
+        _check(self.split_seed >= 0, "data.split_seed", self.split_seed, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -429,6 +431,7 @@ class TrainConfig:
 
     def __post_init__(self):
         _check(self.epochs >= 0, "train.epochs", self.epochs, "at least 0")
+        _check(self.seed >= 0, "train.seed", self.seed, "at least 0")
         _check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
         _check(
             1 <= self.accumulate <= self.batch_size,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cnnzoo import assemble, checkpoint, registry
+from cnnzoo import assemble, atomic, checkpoint, registry
 from cnnzoo import config as config_
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
@@ -80,7 +80,7 @@ def profile(
     trainer = assemble.make_trainer(config, data, model, tell)
     parts = anatomy.dissect(trainer, steps)
     folder.mkdir(parents=True, exist_ok=True)
-    half = folder / f".trace.{os.getpid()}.json"
+    half = atomic.beside(folder / "trace", "json")
     try:
         operators = anatomy.trace(trainer, str(half))
         os.replace(half, folder / "trace.json")

@@ -253,7 +253,7 @@ def check_same(run: Run, own: Config, given: Config) -> None:
 
 def _differences(given: Config, own: Config) -> str:
     """The keys that make a run another one and in which two configs differ."""
-    free = {"data.root", "data.workers", "data.cache"}
+    free = {"data.root", "data.workers"}
     free |= {f"train.{key}" for key in ("device", "checkpoint_minutes", "accumulate", "loggers", "on_divergence")}
     here, there = (
         {

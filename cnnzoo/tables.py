@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cnnzoo import atomic
 from cnnzoo.errors import InputError
 
 Rows = Iterable[Mapping[str, Any]]  # texts, numbers, booleans; None where there is nothing to say
@@ -46,7 +47,7 @@ def write(path: str | Path, rows: Rows, columns: Mapping[str, type]) -> None:
     check(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = atomic.beside(path)
     try:
         with open(part, "wb") as file:
             FORMATS[path.suffix.lower()](file, rows, columns)

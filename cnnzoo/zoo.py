@@ -78,6 +78,9 @@ def create(
     return net
 
 
+_OF_ANY_NET = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "aux_logits")  # nothing of the features
+
+
 def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     """The net, its parameters still on the meta device where it can be so built.
 
@@ -104,7 +107,7 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     if not hasattr(net, "init_layer"):  # a user's net, which initialises itself
         net = entry.build(**options)
         _mind_layout(net, (options.get("in_chans", entry.input_size[0]), *entry.input_size[1:]))
-    net.entry = entry
+    net.entry, net.arch = entry, {key: value for key, value in options.items() if key not in _OF_ANY_NET}
     if headless:
         net.reset_classifier(0)
     if head:

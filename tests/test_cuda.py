@@ -20,6 +20,7 @@ LABELS = np.arange(512) % 10
 AUGMENTS = {
     "flip and padded crop": {"flip": True, "crop": "padded"},
     "resampling": {"rotation": 15, "shift": 0.1, "brightness": 0.2, "cutout": 8, "mixup": 0.2},
+    "smaller images": {"flip": True, "grows_from": 0.5},
     "resized crop": {"crop": "resized", "erasing": 0.5, "cutmix": 1.0},
 }
 

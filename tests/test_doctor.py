@@ -92,6 +92,7 @@ FAULTS = {
     "empty class": [("train/void", "")],
     "unknown class": [("val/wasp", "")],
     "same name": [("train/bee", "train/Bee")],
+    "not judged": [("val/Bee", ""), ("val/few", "")],
     "duplicate": [("train/bee/twice.jpg", "train/bee/02.jpg")],
     "near duplicate": [("train/bee/near.jpg", "train/bee/03.jpg")],
     "few photos": [("train/few", "")],
@@ -177,7 +178,7 @@ def test_the_summary_has_each_kind_with_its_first_files(planted):
         assert f": {kind}, {len(places)} (" in text
     assert "val/bee/near_leak.jpg = train/bee/01.jpg (likeness 0.9" in text
     assert "… and 1 more" in text  # of four strays
-    assert text.splitlines()[-1] == "12 errors, 9 warnings, 12 notes"
+    assert text.splitlines()[-1] == "12 errors, 11 warnings, 12 notes"
 
 
 def test_findings_as_rows(planted, tmp_path):
@@ -363,6 +364,23 @@ def test_what_may_not_be_read_is_told(tmp_path):
         (tmp_path / "cat").chmod(0o755)
 
 
+def test_what_is_hidden_among_the_photos_is_not_said_to_lie_outside(tmp_path):
+    paint(tmp_path, {"ant": 10, "bee": 10})
+    (tmp_path / "ant" / ".hidden.jpg").touch()
+    os.mkfifo(tmp_path / "ant" / "pipe.jpg")
+    assert [str(finding) for finding in doctor.check(tmp_path).findings] == [
+        "ant/.hidden.jpg",
+        "ant/pipe.jpg (no file)",
+    ]
+
+
+def test_a_lone_photo_is_an_error_unless_others_are_judged(tmp_path):
+    paint(tmp_path / "train", {"ant": 10, "bee": 1})
+    assert ("one photo", "train/bee", "") in found(tmp_path)
+    paint(tmp_path / "val", {"ant": 1, "bee": 1}, start=50)
+    assert "one photo" not in kinds(tmp_path)
+
+
 def test_a_link_that_leads_nowhere_is_told(tmp_path):
     paint(tmp_path, {"ant": 10, "bee": 10})
     (tmp_path / "ant" / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
@@ -392,7 +410,7 @@ def test_a_name_of_any_bytes_can_be_told_and_copied(tmp_path):
         (lambda folder: folder.touch(), "is not a folder"),
         (lambda folder: folder.mkdir(), "holds no sub-folder for each class"),
         (lambda folder: paint(folder, {"train": 2}), "holds 2 images, but no sub-folder for each class"),
-        (lambda folder: paint(folder / "val", {"ant": 2}), r"holds val/ but no train/"),
+        (lambda folder: paint(folder / "val", {"ant": 2}), r"holds val/ but no train/ with class folders"),
     ],
     ids=["none", "a file", "empty", "loose photos", "val without train"],
 )
@@ -428,6 +446,8 @@ def test_quick_finds_copies_and_classes_by_their_bytes_alone(tmp_path):
         ("leak", "val/ant/leak.jpg", "train/ant/0.jpg"),
         ("unknown class", "val/cat", ""),
         ("same name", "train/ant", "train/Ant"),
+        ("not judged", "val/Ant", ""),
+        ("not judged", "val/bee", ""),
     ]
 
 
@@ -501,7 +521,7 @@ def test_a_copy_is_sound(planted, tmp_path):
     assert again.sound
     assert fixed.remaining == ()
     assert len(again.photos) == fixed.copied
-    left = {"near duplicate", "few photos", "imbalance", "animated", "tiny", "huge"}
+    left = {"near duplicate", "not judged", "few photos", "imbalance", "animated", "tiny", "huge"}
     assert {f.kind for f in again.findings} == left | {"EXIF-rotated", "CMYK", "16 bit", "alpha", "palette"}
 
 

@@ -43,6 +43,23 @@ def test_cached_logits_equal_live_ones(net, tmp_path):
         assert (logits - net(live)).abs().max() <= 1e-5
 
 
+def test_nets_of_other_arguments_never_meet_each_others_rows(tmp_path):
+    """The same weights and another pooling: other features, of which no weight tells."""
+    data, found = load(photos.folder(tmp_path / "photos")), []
+    for pool in ("avg", "max"):
+        torch.manual_seed(0)
+        found.append(extract(cnnzoo.create("resnet20", global_pool=pool).eval(), data, tmp_path / "cache"))
+    assert [each.computed for each in found] == [len(data.train)] * 2
+    assert np.abs(found[0].vectors - found[1].vectors).max() > 0.1
+
+
+def test_views_of_another_size_are_other_views(net, tmp_path):
+    data = load(photos.folder(tmp_path / "photos"))
+    for size, fresh in ((32, 2 * len(data.train)), (24, len(data.train))):
+        augment = Augment(AugmentConfig(flip=True, crop="resized"), size, data.preprocess.mean, data.preprocess.std)
+        assert extract(net, data, tmp_path / "cache", views=2, augment=augment).computed == fresh
+
+
 def test_one_changed_photo_is_one_row(net, tmp_path):
     folder = photos.folder(tmp_path / "photos")
     data = load(folder)

@@ -7,12 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device", "machine", "quiet"}
+EVERYBODY = {"errors", "device", "machine", "quiet", "atomic"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
     "machine": set(),
     "quiet": set(),
+    "atomic": set(),
     "registry": set(),
     "config": set(),
     "models": {"registry"},

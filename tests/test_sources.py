@@ -1,11 +1,14 @@
 """From a name or a folder to images, labels and class names, split and decoded once."""
 
+import errno
 import os
 import shutil
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +18,10 @@ from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import arrays, sources
+from cnnzoo.data.arrays import FittedImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
-from cnnzoo.data.preprocess import Preprocess, centre
+from cnnzoo.data.preprocess import Preprocess, Unreached, centre
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
 
@@ -489,6 +493,44 @@ def test_stray_files_are_told(tmp_path):
     assert_aligned(data)
 
 
+def test_linked_folders_are_followed_and_links_to_nowhere_are_told(tmp_path):
+    paint(tmp_path / "set", {"red": 4, "blue": 4})
+    paint(tmp_path / "elsewhere", {"red": 6})
+    (tmp_path / "set" / "red" / "more").symlink_to(tmp_path / "elsewhere" / "red")
+    (tmp_path / "set" / "red" / "round").symlink_to(tmp_path / "set" / "red")
+    (tmp_path / "set" / "blue" / "gone.png").symlink_to(tmp_path / "gone.png")
+    data = load(tmp_path / "set")
+    assert len(data.train) + len(data.val) == 14
+    assert data.notes == (f"1 file in {tmp_path / 'set'} passed over: no image's ending, or a link that leads nowhere",)
+
+
+@pytest.mark.parametrize(("train", "val"), [("Train", "Test"), ("training", "testing"), ("TRAIN", "Val")])
+def test_parts_are_known_in_any_case(train, val, tmp_path):
+    paint(tmp_path, {f"{train}/red": 4, f"{train}/blue": 4, f"{val}/red": 1, f"{val}/blue": 2})
+    data = load(tmp_path)
+    assert data.classes == ("blue", "red")
+    assert (len(data.train), len(data.val)) == (8, 3)
+    assert_aligned(data)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
+def test_a_files_name_may_be_any_bytes(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    os.rename(tmp_path / "red" / "000.png", os.fsencode(tmp_path / "red") + b"/\xff.png")
+    data = load(tmp_path)
+    assert len(data.train) + len(data.val) == 8
+    assert sources.fingerprint(DataConfig(str(tmp_path)))
+
+
+def test_folds_are_equal_whatever_the_classes_leave_over(tmp_path):
+    paint(tmp_path, {"red": 6, "green": 6, "blue": 7})
+    held_out = [load(tmp_path, folds=5, fold=fold).val for fold in range(5)]
+    assert sorted(map(len, held_out)) == [3, 4, 4, 4, 4]
+    assert sorted(name for part in held_out for name in part.names) == sorted(map(str, tmp_path.glob("*/*.png")))
+    for part in held_out:
+        assert set(np.bincount(part.labels).tolist()) <= {1, 2}
+
+
 @pytest.mark.parametrize("ending", ["JPG", "jpeg", "Png", "webp", "tiff", "gif", "bmp"])
 def test_endings_of_images_in_any_case(ending, tmp_path):
     paint(tmp_path, {"red": 4, "blue": 4})
@@ -597,13 +639,31 @@ def test_file_allowed_to_be_read_is_read_again(tmp_path, monkeypatch):
     paint(tmp_path, {"red": 4, "blue": 4})
 
     def forbid(file, channels):
-        raise InputError("no permission to read it")
+        raise Unreached("no permission to read it")
 
     with monkeypatch.context() as patch:
         patch.setattr(arrays, "decode", forbid)
         with pytest.raises(InputError, match="no permission"):
             load(tmp_path)
-    assert_aligned(load(tmp_path))  # chmod changes neither a file's size nor its time
+    assert_aligned(load(tmp_path))
+
+
+def test_a_disk_that_fails_for_a_moment_is_not_remembered(tmp_path, monkeypatch):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    read = Path.read_bytes
+
+    def fail_once(file):
+        if file.name == "002.png" and file.parent.name == "red":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail_once)
+        assert len(load(tmp_path, bad_files="skip").train) + 1 < 8
+        with pytest.raises(InputError, match=r"red/002.png: it cannot be read now \(Input/output error\)"):
+            load(tmp_path)
+    data = load(tmp_path)
+    assert len(data.train) + len(data.val) == 8
 
 
 def test_file_that_goes_bad_later_is_named(tmp_path):
@@ -755,7 +815,8 @@ def test_cache_lies_hidden_in_the_set(tmp_path, home):
     paint(tmp_path, {"red": 10, "blue": 10})
     load(tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".cnnzoo", "blue", "red"]
-    assert sorted(file.suffix for file in (tmp_path / ".cnnzoo").iterdir()) == [".json", ".json", ".u8", ".u8"]
+    kept = Counter(file.suffix for file in (tmp_path / ".cnnzoo").iterdir())
+    assert kept == {".json": 2, ".u8": 2, ".lock": 2}
     assert list(home.iterdir()) == []
 
 
@@ -799,8 +860,64 @@ def test_interrupted_reading_leaves_nothing_half_written(stop, tmp_path, monkeyp
         patch.setattr(arrays, "decode", interrupted)
         with pytest.raises(stop):
             load(tmp_path, workers=1)
-    assert list((tmp_path / ".cnnzoo").iterdir()) == []
+    assert {file.suffix for file in (tmp_path / ".cnnzoo").iterdir()} == {".lock"}
     assert_aligned(load(tmp_path))
+
+
+def test_whoever_comes_second_waits_for_the_cache_that_the_first_one_builds(tmp_path, monkeypatch):
+    """In containers all processes may have the same number, and threads have it always."""
+    paint(tmp_path, {"red": 30, "blue": 30})
+    decode, seen = arrays.decode, []
+
+    def slow(file, channels):
+        seen.append(file)
+        time.sleep(0.005)
+        return decode(file, channels)
+
+    monkeypatch.setattr(arrays, "decode", slow)
+    with ThreadPoolExecutor(3) as pool:
+        sets = [found.result() for found in [pool.submit(load, tmp_path) for _ in range(3)]]
+    assert len(seen) == 60
+    for data in sets:
+        assert_aligned(data)
+    assert not list((tmp_path / ".cnnzoo").glob("*.part"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": "b"}'])
+def test_a_damaged_report_is_made_anew_and_told(content, tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    load(tmp_path)
+    for report in (tmp_path / ".cnnzoo").glob("*.json"):
+        report.write_text(content)
+    data = load(tmp_path)
+    assert data.notes == (f"the cache of decoded photos in {tmp_path / '.cnnzoo'} was damaged, so it was built anew",)
+    assert_aligned(data)
+    assert load(tmp_path).notes == ()
+
+
+def test_a_file_rewritten_at_its_old_time_is_noticed(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    for file in tmp_path.glob("*/*.png"):
+        Image.new("RGB", (12, 12), COLOURS[file.parent.name]).save(file.with_suffix(".bmp"))
+        file.unlink()
+        os.utime(file.with_suffix(".bmp"), (0, 0))
+    load(tmp_path)
+    white = tmp_path / "red" / "000.bmp"
+    Image.new("RGB", (12, 12), "white").save(white)
+    os.utime(white, (0, 0))
+    data = load(tmp_path)
+    (part,) = [part for part in (data.train, data.val) if str(white) in part.names]
+    assert part.images.take(np.array([part.names.index(str(white))])).min() == 255
+
+
+def test_named_sets_that_would_fill_the_memory_are_scaled_when_asked_for(monkeypatch):
+    kept = load("digits", size=64)
+    monkeypatch.setattr(sources, "IN_MEMORY", 1000)
+    data = load("digits", size=64)
+    assert isinstance(data.train.images, FittedImages)
+    assert data.train.images.shape == kept.train.images.shape
+    places = np.array([5, 0, 700])
+    assert np.array_equal(data.train.images.take(places), kept.train.images.take(places))
 
 
 # ---- preprocessing: the weights' own, overridden by the config

@@ -10,17 +10,19 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
+from cnnzoo import atomic
 from cnnzoo.data.parts import Parts
-from cnnzoo.data.preprocess import Stored, decode, fit, read
+from cnnzoo.data.preprocess import Stored, Unreached, decode, fit, read
 from cnnzoo.errors import InputError
 
 File = Path | Stored
@@ -78,6 +80,25 @@ class ArrayImages:
         return batch
 
 
+class FittedImages:
+    """Images of an array `(N, h, w, c)` uint8, each made by `fit` to `shape` whenever it is asked for: all of them so
+    would be more than memory should hold.
+    """
+
+    def __init__(self, pixels: np.ndarray, fit: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...]):
+        self.pixels_before, self.fit, self.shape = pixels, fit, (len(pixels), *shape)
+        self._pool = ThreadPoolExecutor()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack(list(self._pool.map(self.fit, self.pixels_before[indices])))
+
+    def take_parts(self, indices: np.ndarray, parts: Parts) -> np.ndarray:
+        return ArrayImages(self.take(indices)).take_parts(np.arange(len(indices)), parts)
+
+
 class Chosen:
     """Some of other images, each perhaps several times."""
 
@@ -130,14 +151,10 @@ class Geometry:
 
 
 class FileImages:
-    """Images decoded from their files whenever they are asked for, by `workers` threads (0: one per core).
+    """Images decoded from their files whenever they are asked for, by `workers` threads (0: one per core)."""
 
-    `problem` tells why they could not be kept, where that was the wish.
-    """
-
-    def __init__(self, files: Sequence[File], geometry: Geometry, workers: int = 0, problem: str = ""):
+    def __init__(self, files: Sequence[File], geometry: Geometry, workers: int = 0):
         self.files = list(files)
-        self.problem = problem
         self.geometry = geometry
         self.shape = (len(files), *geometry.shape)
         self._workers = workers or os.cpu_count() or 1
@@ -184,44 +201,82 @@ class FileImages:
 
 def decode_files(
     files: Sequence[File], geometry: Geometry, cache: Path, keep: bool, workers: int, what: str
-) -> tuple[Images, dict[File, str]]:
+) -> tuple[Images, dict[File, str], list[str]]:
     """Read every file once, with a progress bar; what is found out lies in `cache`, where later runs find it.
 
     With `keep` the pixels lie there too, as one file that runs and processes share; without, or where the disk has no
-    room for them, they are decoded whenever asked for. Returns the images that could be read, in order, and what is
-    wrong with each other file.
+    room for them, they are decoded whenever asked for. Returns the images that could be read, in order; what is wrong
+    with each other file; and what a person should know of the cache.
     """
-    key = _fingerprint(files, geometry)
-    report, store = cache / f"{key}.json", cache / f"{key}.u8"
-    problem = ""
-    if report.exists() and (store.exists() or not keep):
-        found = {int(place): reason for place, reason in json.loads(report.read_text()).items()}
-    else:
-        found, problem = _read_once(files, geometry, report, store if keep else None, workers, what)
+    kept = _Kept(cache / _fingerprint(files, geometry), (geometry.shape if keep else None))
+    notes, problem = [], ""
+    found, _ = kept.found(len(files))
+    if found is None:
+        with kept.alone():  # while another process builds it, this one waits
+            found, wrong = kept.found(len(files))
+            if wrong:
+                notes.append(f"the cache of decoded photos in {cache} was {wrong}, so it was built anew")
+            if found is None:
+                found, problem = _read_once(files, geometry, kept, workers, what)
+            if problem:
+                notes.append(f"decoded photos cannot be kept ({problem}), so {_ANEW}")
     bad = {files[place]: reason for place, reason in found.items()}
     good = [file for file in files if file not in bad]
     if not keep or problem:
-        return FileImages(good, geometry, workers, problem), bad
+        return FileImages(good, geometry, workers), bad, notes
     shape = (len(good), *geometry.shape)
-    if good and store.stat().st_size != math.prod(shape):
-        store.unlink()  # cut short by something that was not us
-        return decode_files(files, geometry, cache, keep, workers, f"{what} anew, since their cache was cut short")
-    pixels = np.memmap(store, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)
-    return ArrayImages(np.array(pixels) if pixels.nbytes <= IN_MEMORY else pixels), bad
+    pixels = np.memmap(kept.store, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)
+    return ArrayImages(np.array(pixels) if pixels.nbytes <= IN_MEMORY else pixels), bad, notes
 
 
-_MAY_PASS = {"no permission to read it", "there is no such file"}  # not remembered: no fault of the file's content
+_ANEW = "each is decoded anew, and random parts are cut from whole photos"
+
+
+class _Kept:
+    """The files of a cache: a report on which images cannot be read, and unless `shape` is None their pixels."""
+
+    def __init__(self, place: Path, shape: tuple[int, int, int] | None):
+        self.place, self.shape = place, shape
+        self.report, self.store = place.with_suffix(".json"), place.with_suffix(".u8")
+
+    def found(self, many: int) -> tuple[dict[int, str] | None, str]:
+        """Of `many` files what is wrong with which, by place; None where that is not known, and what is wrong then."""
+        try:
+            bad = {int(place): reason for place, reason in json.loads(self.report.read_text()).items()}
+            if (
+                self.shape
+                and many > len(bad)
+                and self.store.stat().st_size != (many - len(bad)) * math.prod(self.shape)
+            ):
+                return None, "cut short"
+        except OSError:
+            return None, ""
+        except (ValueError, AttributeError):
+            return None, "damaged"
+        return bad, ""
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One process, and one thread, at a time; where that cannot be had, all of them."""
+        lock = FileLock(self.place.with_suffix(".lock"))
+        with suppress(OSError, NotImplementedError):
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _read_once(
-    files: Sequence[File], geometry: Geometry, report: Path, store: Path | None, workers: int, what: str
+    files: Sequence[File], geometry: Geometry, kept: _Kept, workers: int, what: str
 ) -> tuple[dict[int, str], str]:
-    """What is wrong with which file, by place. Writes it down and, unless None, the store, each whole or not at all;
-    where that cannot be, reads on all the same and says why.
+    """What is wrong with which file, by place. Writes it down and, where they are wanted, the pixels, each whole or not
+    at all; where that cannot be, reads on all the same and says why.
     """
     bad: dict[int, str] = {}
-    problem, out = "", None
-    part = report.with_name(f".{report.stem}.{os.getpid()}.part")
+    problem, out, for_good = "", None, True
+    part = atomic.beside(kept.place)
 
     def attempt(action: Callable[[], object]) -> object:
         """Do it, unless something failed before."""
@@ -237,33 +292,35 @@ def _read_once(
         with tqdm(total=len(files), desc=what, unit="image", leave=False, disable=None) as bar:
             for place, pixels in enumerate(_read_all(files, geometry, workers)):
                 bar.update()
-                if isinstance(pixels, str):
-                    bad[place] = pixels
-                elif store:
+                if isinstance(pixels, InputError):
+                    bad[place] = str(pixels)
+                    for_good &= not isinstance(pixels, Unreached)
+                elif kept.shape:
                     attempt(lambda pixels=pixels: out.write(pixels))
+        attempt(lambda: (out.flush(), os.fsync(out.fileno())))
         attempt(lambda: out.close())
-        if store:
-            attempt(lambda: os.replace(part, store))
-        if not _MAY_PASS & set(bad.values()):
+        if kept.shape:
+            attempt(lambda: os.replace(part, kept.store))
+        if for_good:
             attempt(lambda: part.write_text(json.dumps(bad)))
-            attempt(lambda: os.replace(part, report))
+            attempt(lambda: os.replace(part, kept.report))
     finally:
         with suppress(OSError):  # what could not be written fails again here
             if out:
                 out.close()
         with suppress(OSError):
             part.unlink()
-    return bad, problem
+    return bad, problem if kept.shape else ""
 
 
-def _read_all(files: Sequence[File], geometry: Geometry, workers: int) -> Iterator[np.ndarray | str]:
+def _read_all(files: Sequence[File], geometry: Geometry, workers: int) -> Iterator[np.ndarray | InputError]:
     """For each file in order its pixels, or what is wrong with it."""
 
-    def attempt(file: File) -> np.ndarray | str:
+    def attempt(file: File) -> np.ndarray | InputError:
         try:
             return np.ascontiguousarray(geometry.read(file))
         except InputError as error:
-            return str(error)
+            return error
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for start in range(0, len(files), 256):  # no more than these wait in memory
@@ -271,19 +328,19 @@ def _read_all(files: Sequence[File], geometry: Geometry, workers: int) -> Iterat
 
 
 def _fingerprint(files: Sequence[File], geometry: Geometry) -> str:
-    """Changes with the geometry and with every file's name, size, permissions and time of change."""
+    """Changes with the geometry and with every file's name, size and times of change."""
     digest = hashlib.sha256(repr(geometry).encode())
     for file in files:
-        digest.update(f"{stamp(file)}\n".encode())
+        digest.update(os.fsencode(f"{stamp(file)}\n"))
     return digest.hexdigest()[:24]
 
 
 def stamp(file: File) -> str:
-    """Changes whenever a file may have changed."""
+    """Changes whenever a file or its permissions may have changed: no program can set back the time of that."""
     if isinstance(file, Stored):
         return file.stamp()
     stat = file.stat()
-    return f"{file.resolve()}\0{stat.st_size}\0{stat.st_mode}\0{stat.st_mtime_ns}"
+    return f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
 
 
 def cache_folder(beside: Path | None) -> Path:

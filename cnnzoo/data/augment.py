@@ -109,6 +109,7 @@ class Augment:
 
     def _shrink(self, pixels: Tensor) -> Tensor:
         images = pixels.permute(0, 3, 1, 2)
+        images = images if images.device.type == "cpu" else images.float()  # no GPU has a kernel for uint8
         scaled = nn.functional.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         return scaled.permute(0, 2, 3, 1)
 

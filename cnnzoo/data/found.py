@@ -9,7 +9,8 @@ import numpy as np
 from cnnzoo.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HELD_OUT = ("val", "valid", "validation", "test")  # names of what lies beside train, the first found counting
+TRAIN = ("train", "training")  # names of the folder to train on, in any case
+HELD_OUT = ("val", "valid", "validation", "test", "testing")  # of what lies beside it, the first found counting
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import glob
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def _found(item: Any) -> Iterator[tuple[Any, bool]]:
         return
     name = os.path.expanduser(item)
     if os.path.isdir(name):
-        yield from ((file, _is_image(file)) for file in _files_in(name))
+        yield from ((file, _is_image(file)) for file in files_in(name, _refuse))
     elif os.path.exists(name) or glob.escape(name) == name:
         yield name, True
     else:
@@ -81,14 +81,16 @@ def _is_image(file: str) -> bool:
     return ending in EXTENSIONS and (os.path.isfile(file) or not os.path.exists(file))
 
 
-def _files_in(folder: str) -> Iterator[str]:
-    """All files in a folder and its folders in order, linked ones too, hidden ones not."""
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be read: {error.strerror}")
 
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}")
 
+def files_in(folder: str, onerror: Callable[[OSError], None] | None = None) -> Iterator[str]:
+    """All files in a folder and its folders in order, linked ones too, hidden ones not. `onerror` is told of folders
+    that cannot be read, which else are passed over.
+    """
     seen = set()
-    for home, inside, files in os.walk(folder, onerror=refuse, followlinks=True):
+    for home, inside, files in os.walk(folder, onerror=onerror, followlinks=True):
         here = os.path.realpath(home)
         if here in seen:  # a link led back
             inside.clear()

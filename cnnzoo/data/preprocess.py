@@ -43,6 +43,10 @@ _UPRIGHT = {
 }  # by the EXIF tag Orientation; PIL's own exif_transpose fails on tags it need not read
 
 
+class Unreached(InputError):
+    """A file cannot be read now, which is no fault of what is in it."""
+
+
 class Stored(ABC):
     """An image file that lies within another file; whoever takes a path to an image takes this too.
 
@@ -59,7 +63,7 @@ class Stored(ABC):
 
 
 def read(file: str | Path | Stored) -> bytes:
-    """An image file's content. Raises InputError that says why it cannot be read."""
+    """An image file's content. Raises Unreached that says why it cannot be read."""
     with _explained():
         return file.read_bytes() if isinstance(file, Stored) else Path(file).read_bytes()
 
@@ -102,11 +106,13 @@ def _explained() -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError("there is no such file") from None
+        raise Unreached("there is no such file") from None
     except PermissionError:
-        raise InputError("no permission to read it") from None
+        raise Unreached("no permission to read it") from None
     # of which PIL's decoders of AVIF, DDS and JPEG 2000 raise the last two
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, MemoryError) as error:
+        if getattr(error, "errno", None):  # the system's, not PIL's: a disk or a network that may be well again
+            raise Unreached(f"it cannot be read now ({error.strerror})") from None
         why = " ".join(str(error).split()) or type(error).__name__
         cut = "truncated" in why.lower() or "unexpected end" in why.lower()
         raise InputError("it is cut short" if cut else f"it is damaged ({why})") from None
@@ -348,6 +354,7 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
     """Anything that is a picture as a PIL image of so many channels."""
     if isinstance(image, str | Path):
         return decode(image, channels)
+    opened_elsewhere = isinstance(image, Image.Image)
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
     if isinstance(image, np.ndarray):
@@ -364,7 +371,7 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
     if not isinstance(image, Image.Image) or 0 in image.size:
         raise InputError(f"not a picture: {image!r}")
     try:
-        return _to_mode(upright(image), "L" if channels == 1 else "RGB")
+        return _to_mode(upright(image) if opened_elsewhere else image, "L" if channels == 1 else "RGB")
     except OSError as error:  # of an image opened elsewhere, whose pixels are only read now
         raise InputError(f"{getattr(image, 'filename', '') or 'a picture'} cannot be read ({error})") from None
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from cnnzoo import atomic
 from cnnzoo.data.arrays import cache_folder, stamp
 from cnnzoo.data.found import Found, Part, photos
 from cnnzoo.data.preprocess import EXTENSIONS, Stored
@@ -142,7 +143,7 @@ def _keep(place: Path, samples: Sequence[_Sample], bare: int) -> None:
     for name in _Sample._fields:
         column = [getattr(sample, name) for sample in samples]
         arrays[name] = np.array([x.encode() if isinstance(x, str) else x for x in column])
-    part = place.with_name(f".{place.stem}.{os.getpid()}.part.npz")
+    part = atomic.beside(place, "part.npz")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         np.savez(part, bare=bare, **arrays)

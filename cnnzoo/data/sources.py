@@ -18,9 +18,21 @@ from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import hugging_face, shards
-from cnnzoo.data.arrays import ArrayImages, File, Geometry, Images, cache_folder, choose, decode_files, stamp
+from cnnzoo.data.arrays import (
+    IN_MEMORY,
+    ArrayImages,
+    File,
+    FittedImages,
+    Geometry,
+    Images,
+    cache_folder,
+    choose,
+    decode_files,
+    stamp,
+)
 from cnnzoo.data.crops import Crops
-from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, Found, Part, photos
+from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photos
+from cnnzoo.data.pictures import files_in
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, centre
 from cnnzoo.errors import InputError, near
 from cnnzoo.resampling import bootstrap
@@ -153,13 +165,11 @@ def _ready(
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
     to_train_on = replace(_training_geometry(preprocess, augment), exactly=exactly or augment.crop not in PARTS)
     evaluation = _geometry(preprocess, preprocess.size)
-    train, train_bad = _read(found.train, decoded, config, to_train_on, "reading training images")
-    val, val_bad = _read(found.val, decoded, config, evaluation, "reading validation images")
-    notes = found.notes
+    train, train_bad, train_notes = _read(found.train, decoded, config, to_train_on, "reading training images")
+    val, val_bad, val_notes = _read(found.val, decoded, config, evaluation, "reading validation images")
+    notes = (*found.notes, *dict.fromkeys([*train_notes, *val_notes]))
     if bad := {**train_bad, **val_bad}:
         notes += (_tell_bad(bad, config.bad_files),)
-    problems = {getattr(part.images, "problem", "") for part in (train, val)} - {""}
-    notes += tuple(f"decoded photos cannot be kept ({problem}), so each is decoded anew" for problem in problems)
     for part, name in ((train, "train"), (val, "validation")):
         if not len(part):
             raise InputError(f"{config.source} has no {name} images that can be read")
@@ -188,9 +198,9 @@ def held_out(
         raise InputError(f"a committee whose members see images in different sizes is judged on 1 crop, not on {crops}")
     geometry = _as_judged(preprocess) if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
-    part, bad = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
-    notes = found.notes + ((_tell_bad(bad, config.bad_files, "--bad-files"),) if bad else ())
-    return part, found.classes, notes
+    part, bad, notes = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
+    notes += [_tell_bad(bad, config.bad_files, "--bad-files")] if bad else []
+    return part, found.classes, (*found.notes, *notes)
 
 
 def has_held_out(config: DataConfig) -> bool:
@@ -206,7 +216,7 @@ def fingerprint(config: DataConfig) -> str:
     for part in filter(None, (found.train, found.val)):
         digest.update(np.ascontiguousarray(part.labels))
         for image in [part.images] if isinstance(part.images, np.ndarray) else part.images:
-            digest.update(stamp(image).encode() if isinstance(image, File) else np.ascontiguousarray(image))
+            digest.update(os.fsencode(stamp(image)) if isinstance(image, File) else np.ascontiguousarray(image))
     return digest.hexdigest()
 
 
@@ -350,10 +360,11 @@ def _folder(folder: Path) -> Found:
 
 def parts(folder: Path) -> dict[str, Path]:
     """Where the class folders lie: in train/ and the held-out folders beside it, in that order, or in "" itself."""
-    train = folder / "train"
-    if not (train.is_dir() and any(entry.is_dir() for entry in train.iterdir())):  # else a class of that name
+    inside = {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    train = next((inside[name] for name in TRAIN if name in inside), None)
+    if train is None or not any(entry.is_dir() for entry in train.iterdir()):  # then it is a class of that name
         return {"": folder}
-    return {"train": train} | {name: folder / name for name in HELD_OUT if (folder / name).is_dir()}
+    return {home.name: home for home in (train, *(inside[name] for name in HELD_OUT if name in inside))}
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -363,16 +374,17 @@ def class_folders(folder: Path) -> list[Path]:
         loose = len(_loose(folder))
         what = f"{loose} images, but no sub-folder for each class" if loose else "no sub-folder for each class"
         raise InputError(f"{folder} holds {what}; put each class's images into a folder of the class's name")
-    if {entry.name for entry in classes} <= set(HELD_OUT):
-        raise InputError(f"{folder} holds {' and '.join(entry.name for entry in classes)}/ but no train/")
+    if {entry.name.casefold() for entry in classes} <= {*HELD_OUT, *TRAIN}:
+        names = " and ".join(entry.name for entry in classes)
+        raise InputError(f"{folder} holds {names}/ but no train/ with class folders in it")
     return classes
 
 
 def class_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """The images of a class folder and its other files, each in order; what is hidden counts for nothing."""
-    inside = sorted(entry for entry in folder.rglob("*") if entry.is_file() and not _hidden(entry, folder))
-    images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS]
-    return images, [entry for entry in inside if entry.suffix.lower() not in EXTENSIONS]
+    inside = sorted(map(Path, files_in(str(folder))))
+    images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
+    return images, sorted({*inside} - {*images})
 
 
 def _loose(folder: Path) -> list[Path]:
@@ -396,15 +408,15 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], Part, tuple[str, ...]]:
         raise InputError(
             f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}"
         )
-    notes = (f"{_files(strays)} in {folder} passed over for want of an image's ending",) if strays else ()
+    notes = (
+        (f"{_files(strays)} in {folder} passed over: no image's ending, or a link that leads nowhere",)
+        if strays
+        else ()
+    )
     if loose:
         notes += (f"{_files(loose)} in {folder} passed over for lying outside the class folders",)
     part = Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
     return tuple(entry.name for entry in classes), part, notes
-
-
-def _hidden(entry: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in entry.relative_to(folder).parts)
 
 
 # ---- from what was found to what is trained on
@@ -427,7 +439,9 @@ def _split(found: Found, config: DataConfig, keep_lone: bool = False) -> Found:
             )
         many = min(max(round(config.val_fraction * len(own)), 1), len(own) - 1)
         mixed = rng.permutation(own)
-        val += (np.array_split(mixed, config.folds)[config.fold] if config.folds else mixed[:many]).tolist()
+        val += (mixed if config.folds else mixed[:many]).tolist()
+    if config.folds:  # dealt out in turn through all classes, so that folds are as equal as classes are within them
+        val = val[config.fold :: config.folds]
     held_out = np.zeros(len(part.labels), dtype=bool)
     held_out[val] = True
     return replace(found, train=part.choose(np.flatnonzero(~held_out)), val=part.choose(np.flatnonzero(held_out)))
@@ -497,23 +511,31 @@ def _training_geometry(preprocess: Preprocess, augment: AugmentConfig) -> Geomet
 
 def _read(
     part: Part, cache: Path, config: DataConfig, geometry: Geometry | Crops | Sheet, what: str
-) -> tuple[Split, dict[File, str]]:
+) -> tuple[Split, dict[File, str], list[str]]:
+    """The images, what is wrong with files among them, and what a person should know."""
     if isinstance(part.images, np.ndarray):
-        return Split(ArrayImages(_scale(part.images, geometry)), part.labels, part.names), {}
+        return Split(_scaled(part.images, geometry), part.labels, part.names), {}, []
     if not all(isinstance(image, File) for image in part.images):
-        return Split(ArrayImages(_fit_each(part, geometry)), part.labels, part.names), {}
+        return Split(ArrayImages(_fit_each(part, geometry)), part.labels, part.names), {}, []
     keep = config.cache == "auto"
-    images, bad = decode_files(part.images, geometry, cache, keep, config.workers, what)
+    images, bad, notes = decode_files(part.images, geometry, cache, keep, config.workers, what)
     good = np.array([i for i, file in enumerate(part.images) if file not in bad], dtype=int)
-    return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad
+    return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad, notes
 
 
-def _scale(pixels: np.ndarray, geometry: Geometry | Crops | Sheet) -> np.ndarray:
+def _scaled(pixels: np.ndarray, geometry: Geometry | Crops | Sheet) -> Images:
     """`(N, H, W, C)` of one size to what `geometry` makes of each, pixel for pixel as files of them would be read."""
     plain = isinstance(geometry, Geometry) and pixels.shape[3] == geometry.channels
     if plain and pixels.shape[1] == pixels.shape[2] == geometry.resize:
-        return np.ascontiguousarray(centre(pixels, geometry.size))
-    return np.stack([geometry.fit(as_image(image, geometry.channels)) for image in pixels])
+        return ArrayImages(np.ascontiguousarray(centre(pixels, geometry.size)))
+    images = FittedImages(pixels, lambda image: geometry.fit(as_image(image, geometry.channels)), geometry.shape)
+    if math.prod(images.shape) > IN_MEMORY:
+        return images
+    whole = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), 1024):
+        places = np.arange(start, min(start + 1024, len(images)))
+        whole[places] = images.take(places)
+    return ArrayImages(whole)
 
 
 def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:

@@ -33,7 +33,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from cnnzoo import errors, machine, tables, zoo
+from cnnzoo import atomic, errors, machine, tables, zoo
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room
@@ -88,6 +88,7 @@ KINDS = {
     "doubtful label": Kind("warning", "photos like it have another label; the most doubtful first"),
     "duplicate": Kind("warning", "the same file twice in a class", True),
     "near duplicate": Kind("warning", "the same photo twice in a class, saved anew or a moment later"),
+    "not judged": Kind("warning", "a class to train on of which there is no photo to judge by"),
     "few photos": Kind("warning", f"a class of fewer than {FEW}, whose figures mean little"),
     "imbalance": Kind("warning", f"one class over {LOPSIDED} times as large as another; consider --balance"),
     "wrong ending": Kind("warning", "read all the same here, but perhaps not by other programs"),
@@ -274,7 +275,7 @@ def _counts(photos: Sequence[Photo]) -> Counts:
 def _passed_over(folder: Path, photos: Sequence[Photo]) -> Iterator[Finding]:
     """Everything else in the folder, and folders that may not be looked into."""
     known, locked = {photo.name for photo in photos}, []
-    parts = set(sources.parts(folder)) - {""}
+    parts = set(sources.parts(folder)) - {""}  # the folders' own names
     for home, inside, files in os.walk(folder, onerror=locked.append):
         here = Path(home)
         passed = [name for name in inside if name.startswith(".") or (parts and here == folder and name not in parts)]
@@ -292,6 +293,10 @@ def _why_passed_over(entry: Path) -> str:
         return "a folder"
     if not entry.exists():
         return "a link that leads nowhere"
+    if not entry.is_file():
+        return "no file"
+    if entry.name.startswith("."):
+        return ""
     return "outside the class folders" if entry.suffix.lower() in sources.EXTENSIONS else "no image by its ending"
 
 
@@ -470,20 +475,26 @@ def _of_classes(counts: Counts) -> Iterator[Finding]:
     """What is wrong with the classes, given how many photos of each can be read."""
     first = next(iter(counts))[0]  # what is trained on: train/, or everything
     trained = {label: count for (part, label), count in counts.items() if part == first}
+    beside = dict.fromkeys(part for part, _ in counts if part != first)
     yield from (Finding("empty class", _home(*key)) for key, count in counts.items() if not count)
     if len(trained) < 2:
         yield Finding("one class", _home(first, *trained))
+    known = set(counts)
     for part, label in counts:
         if label not in trained:
             meant = errors.near(label, trained, 1)
+            known |= {(part, name) for name in meant}
             yield Finding("unknown class", _home(part, label), f"did you mean {meant[0]}?" if meant else "")
+    for part in beside:
+        missing = (label for label, count in trained.items() if count and (part, label) not in known)
+        yield from (Finding("not judged", _home(part, label)) for label in missing)
     folded = {}
     for label in trained:
         if (twin := folded.setdefault(label.casefold(), label)) != label:
             yield Finding("same name", _home(first, label), "", _home(first, twin))
     for label, count in trained.items():
-        if count == 1 and not first:
-            yield Finding("one photo", label)
+        if count == 1 and not beside:
+            yield Finding("one photo", _home(first, label))
         elif 0 < count < FEW:
             yield Finding("few photos", _home(first, label), _many(count, "photo"))
     filled = {count: label for label, count in trained.items() if count}
@@ -631,7 +642,8 @@ def _left_out(checkup: Checkup) -> dict[str, Finding]:
         if finding.kind == "near duplicate" and finding.other in spoilt:
             out.setdefault(finding.file, finding)
             spoilt.add(finding.file)
-    trained = {photo.label for photo in checkup.photos if photo.part in ("", "train") and photo.name not in out}
+    first = checkup.photos[0].part if checkup.photos else ""  # what is trained on comes first
+    trained = {photo.label for photo in checkup.photos if photo.part == first and photo.name not in out}
     for photo in checkup.photos:
         if photo.label not in trained:
             out.setdefault(photo.name, Finding("unknown class", photo.name))
@@ -667,7 +679,7 @@ def _manifest_row(finding: Finding, copied_as: str = "") -> dict[str, str]:
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes its name when it is full, and is gone where that fails."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = atomic.beside(folder)
     try:
         part.mkdir(parents=True)
         yield part

@@ -105,8 +105,8 @@ class Backbone:
 
 
 def backbone_digest(net: nn.Module, preprocess: Preprocess) -> str:
-    """Changes with every weight before the head, and with the preprocessing."""
-    digest = hashlib.sha256(f"{net.entry.name} {preprocess}".encode())
+    """Changes with every weight before the head, with the net's own arguments, and with the preprocessing."""
+    digest = hashlib.sha256(f"{net.entry.name} {sorted(net.arch.items())} {preprocess}".encode())
     for name, tensor in net.state_dict().items():
         if not name.startswith((f"{net.entry.head}.", *(f"{head}." for head in net.entry.aux))):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -116,7 +116,7 @@ def backbone_digest(net: nn.Module, preprocess: Preprocess) -> str:
 
 def _key(pixels: np.ndarray, view: int, augment: Augment | None, seed: int) -> bytes:
     """Of one image `(H, W, C)` in one view."""
-    drawn = f"{view} {seed} {augment.config}" if view else ""
+    drawn = f"{view} {seed} {augment.size} {augment.config}" if view else ""
     digest = hashlib.blake2b(f"{pixels.shape} {drawn}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels))
     return digest.digest()

@@ -21,6 +21,7 @@ import filelock
 import torch
 from tqdm import tqdm
 
+from cnnzoo import atomic
 from cnnzoo.errors import InputError
 from cnnzoo.weights.table import Weights, rows
 
@@ -321,7 +322,7 @@ def unbundle(file: Path) -> list[Path]:
             while member := tar.next():
                 if not member.isfile() or member.name not in hashes or Path(member.name).name != member.name:
                     raise InputError(f"{file} holds {member.name}, which is not on its list")
-                part = folder / f".{member.name}.{os.getpid()}.part"
+                part = atomic.beside(folder / member.name)
                 try:
                     with tar.extractfile(member) as content, open(part, "wb") as out:
                         shutil.copyfileobj(content, out, 1 << 22)
