@@ -140,7 +140,7 @@ def make_trainer(
     train, classes = data.train, model.num_classes
     balanced = config.train.balance == "sampler"
     weights = _class_weights(train.labels, classes).to(device) if config.train.balance == "loss" else None
-    batch_size, seed = _shared_batch(config, data, team), config.train.seed
+    batch_size, seed = shared_batch(config, data, team), config.train.seed
     share = Share(team.rank, team.size)
     if config.train.batch_norm == "sync" and team.size > 1:
         if device.type != "cuda":
@@ -220,16 +220,20 @@ def _form(
     return kind, form.forward, f"{kind} ({why}); {form.why}"
 
 
-def _shared_batch(config: Config, data: Dataset, team: Team) -> int:
+def shared_batch(config: Config, data: Dataset, team: Team) -> int:
     """The batch of all processes together. Raises InputError where they cannot share it evenly."""
     batch, size = config.train.batch_size, team.size
     least = min(len(data.train), len(data.val))
     if least < size:
         raise InputError(f"{size} processes are too many for {least} images; start fewer")
-    batch = min(batch, len(data.train) - len(data.train) % size)
     mixes = config.augment.mixup or config.augment.cutmix
     unit = size * (2 if mixes and size > 1 else 1) * config.augment.repeats
-    if batch % unit:
+    many = len(data.train)
+    if config.model.head == "probe":  # few photos, usually: as many steps, of which the last one lacks no images
+        batch = -(-many // -(-many // batch))
+        batch -= batch % unit
+    batch = min(batch, many - many % unit)
+    if batch % unit or not batch:
         near = " or ".join(str(n) for n in (batch - batch % unit, batch - batch % unit + unit) if n)
         pairs = ", in pairs of images to mix" if mixes and size > 1 else ""
         who = f"{size} processes" if size > 1 else f"augment.repeats {config.augment.repeats}"

@@ -117,7 +117,7 @@ def _train(
         writer.write_metrics(trainer.progress.history)
         log.log(trainer.progress.history)
         tell(describe(report, sum(phase.epochs for phase in trainer.phases)))
-        if report.epoch == 1 and trainer.feed is trainer.image_feed:
+        if report.epoch == 1 and loader and trainer.feed is trainer.image_feed:
             tell(_pace(report, loader * team.size, config))
         for line in trainer.problems[len(told) :]:  # the list only grows
             told.append(line)
@@ -306,7 +306,9 @@ def _header(config: Config, model: torch.nn.Module, data: Dataset, device: torch
     channels, size = data.preprocess.channels, data.preprocess.size
     layout = "channels last" if assemble.lies_channels_last(config, model) else "channels first"
     trains = config.train.phases or config.train.epochs
-    how = f"{layout}; {config.optim.name}, {config.schedule.name}, batches of {config.train.batch_size}"
+    how = (
+        f"{layout}; {config.optim.name}, {config.schedule.name}, batches of {assemble.shared_batch(config, data, team)}"
+    )
     where = f"{team.size} processes, the first on {device}" if team.size > 1 else f"{device}"
     return [
         f"{model.entry.name} on {data.name}: {len(data.train):,} images to train on, {len(data.val):,} held out, "

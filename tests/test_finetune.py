@@ -88,6 +88,16 @@ def test_fine_tuning_takes_a_probes_features_from_the_cache(tmp_path, weights):
     assert any(" 0 computed" in line for line in told), told
 
 
+@pytest.mark.parametrize(("batch_size", "steps", "at_once"), [(20, 2, 18), (36, 1, 36), (35, 2, 18), (12, 3, 12)])
+def test_few_photos_are_dealt_out_in_even_steps(tune, batch_size, steps, at_once):
+    """36 photos in batches of 20 would be one step, that leaves 16 of them out."""
+    told = []
+    run = tune(mode="full", epochs=(2,), batch_size=batch_size, tell=told.append)
+    assert f"batches of {at_once}, seed 0" in told[1]
+    assert read_torch(run.state_file)["schedule"]["steps"] == 2 * steps
+    assert run.metrics[-1]["train_loss"] != run.metrics[1]["train_loss"]
+
+
 def test_weights_out_of_reach_are_told_before_photos_are_decoded_and_a_wrong_folder_before_both(
     pictures, tmp_path, monkeypatch
 ):

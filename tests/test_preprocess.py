@@ -226,6 +226,13 @@ def test_grey_has_three_equal_channels(ending, tmp_path):
         np.testing.assert_array_equal(decoded[:, :, 0], array(image))
 
 
+@pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
+def test_scans_in_floats_are_on_one_of_three_scales(top, tmp_path):
+    values = np.linspace(0, top, 6, dtype=np.float32).reshape(2, 3)
+    Image.fromarray(values).save(tmp_path / "scan.tif")
+    assert array(decode(tmp_path / "scan.tif", 1)).ravel().tolist() == [0, 51, 102, 153, 204, 255]
+
+
 def test_bilevel_is_black_and_white(tmp_path):
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)

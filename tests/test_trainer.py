@@ -306,6 +306,22 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
     assert seen[-1] < 1e-3
 
 
+@pytest.mark.parametrize("steps", range(1, 10))
+def test_a_cycle_of_few_steps_wastes_none_on_rates_of_nothing(steps):
+    """Of two, torch's last is a 250,000th of the rate, and of five with a rise of 0.2 it divides by zero."""
+    seen = rates(ScheduleConfig(name="one_cycle", rise=0.2), epochs=1, steps=steps)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] == pytest.approx(1.0)
+    assert seen[-1] > 0.02
+
+
+@pytest.mark.parametrize(("rise", "steps"), [(0.1, 10), (0.05, 20)])
+def test_a_cycle_may_rise_by_one_step(rise, steps):
+    seen = rates(ScheduleConfig(name="one_cycle", rise=rise), epochs=1, steps=steps)
+    assert all(map(math.isfinite, seen))
+    assert seen[1] == pytest.approx(max(seen), rel=0.1)
+
+
 def test_plateau_lowers_when_the_validation_loss_stays():
     seen = rates(ScheduleConfig(name="plateau", patience=0, gamma=0.5), val_losses=[1.0, 1.0, 0.5, 0.5])
     assert seen == pytest.approx([1.0] * 10 + [0.5] * 10)

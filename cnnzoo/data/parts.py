@@ -1,6 +1,7 @@
 """Random parts of photos, each cut out and resized once, antialiased: what a net is trained on.
 
-A part is drawn as torchvision's RandomResizedCrop draws it, and its pixels are those that its resize gives of a uint8
+A part is drawn as torchvision's RandomResizedCrop draws it (where an image is too long for any, so is the place of what
+stands in for it, which there is the centre), and its pixels are those that its resize gives of a uint8
 image, within two levels; both are known from GoogLeNet's paper (Szegedy et al. 2014, arXiv 1409.4842, section 6).
 """
 

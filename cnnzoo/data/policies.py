@@ -1,7 +1,8 @@
 """RandAugment and TrivialAugment for whole batches, on the device: every image has its own change and strength.
 
 Images that drew the same change are changed together. Changes and their ranges are torchvision's, except that shears
-turn around the middle and everything that moves pixels interpolates.
+turn around the middle, everything that moves pixels interpolates, and TrivialAugment's translations are a share of the
+side (the paper's and torchvision's 32 pixels are that of 224, and would empty an image of 32).
 """
 
 from collections.abc import Callable

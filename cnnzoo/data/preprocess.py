@@ -187,7 +187,8 @@ _pil_limit = _PilLimit()
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # 16 bits a pixel, or a scan in 32
         values = np.array(image, dtype=np.float32)
-        top = 65535 if values.max(initial=0) > 255 else 255
+        most = values.max(initial=0)
+        top = 65535 if most > 255 else 1 if image.mode == "F" and most <= 1 else 255
         values = values.clip(0, top, out=values)
         values *= 255 / top
         image = Image.fromarray(values.round(out=values).astype(np.uint8))

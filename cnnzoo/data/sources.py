@@ -250,7 +250,8 @@ def _find(config: DataConfig) -> Found:
         return found
     val = _find_source(replace(config, source=config.val_source))
     wrong = f"data.val_source {config.val_source} has classes that {config.source} lacks"
-    return replace(found, val=val.train.among(val.classes, found.classes, wrong), notes=found.notes + val.notes)
+    held_out = val.val or val.train  # what it has itself to judge by, else everything
+    return replace(found, val=held_out.among(val.classes, found.classes, wrong), notes=found.notes + val.notes)
 
 
 def _find_source(config: DataConfig) -> Found:

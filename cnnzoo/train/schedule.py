@@ -5,6 +5,8 @@ from torch.optim import lr_scheduler as torch_schedules
 
 from cnnzoo.config import ScheduleConfig
 
+FEW = 10  # steps below which one cycle has no room to rise, and only falls: its first and last rates are next to 0
+
 
 class Schedule:
     """A torch schedule counted in steps; `plateau` alone counts epochs, and rises by itself while it warms up."""
@@ -66,5 +68,8 @@ def _main(config: ScheduleConfig, optimizer: torch.optim.Optimizer, total: int, 
         return torch_schedules.CosineAnnealingWarmRestarts(optimizer, left // config.cycles, eta_min=config.final)
     if config.name == "polynomial":
         return torch_schedules.PolynomialLR(optimizer, left, config.power)
+    if total < FEW:
+        return torch_schedules.CosineAnnealingLR(optimizer, total)
     rates = [group["lr"] for group in optimizer.param_groups]
-    return torch_schedules.OneCycleLR(optimizer, rates, total, pct_start=config.rise, cycle_momentum=False)
+    rise = config.rise * (1 + 1e-9) if config.rise * total == 1 else config.rise  # by one step torch divides by 0
+    return torch_schedules.OneCycleLR(optimizer, rates, total, pct_start=rise, cycle_momentum=False)
