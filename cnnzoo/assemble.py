@@ -141,7 +141,7 @@ def make_trainer(
     balanced = config.train.balance == "sampler"
     weights = _class_weights(train.labels, classes).to(device) if config.train.balance == "loss" else None
     batch_size, seed = shared_batch(config, data, team), config.train.seed
-    share = Share(team.rank, team.size)
+    share, mixes = Share(team.rank, team.size), bool(config.augment.mixup or config.augment.cutmix)
     if config.train.batch_norm == "sync" and team.size > 1:
         if device.type != "cuda":
             raise InputError("train.batch_norm sync needs GPUs, since torch has no SyncBatchNorm for other devices")
@@ -163,7 +163,7 @@ def make_trainer(
 
     return Trainer(
         model,
-        losses.build(config.loss, model.entry.loss, weights, _teacher(config, data, device)),
+        losses.build(config.loss, model.entry.loss, weights, _teacher(config, data, device), mixes),
         optim.build(config.optim, model, stages),
         train_batches(config, data, device, batch_size, classes, share),
         val_batches(data, device, max(batch_size, 256), share),

@@ -208,6 +208,8 @@ class Writer:
 
     def __init__(self, run: Run, tell: Callable[[str], None]):
         self.run, self.tell = run, tell
+        for part in run.path.glob(".*.part"):  # of a process that was killed as it wrote
+            part.unlink(missing_ok=True)
         self._waiting: dict[str, Callable[[], None]] = {}  # the newest of each kind
         self._failing = False
 

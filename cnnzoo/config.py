@@ -268,6 +268,9 @@ class OptimConfig:
     def __post_init__(self):
         _check(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "above 0 and at most 1")
         _check(self.lr > 0, "optim.lr", self.lr, "above 0")
+        _check(all(0 <= beta < 1 for beta in self.betas), "optim.betas", list(self.betas), "at least 0 and below 1")
+        _check(0 <= self.alpha < 1, "optim.alpha", self.alpha, "at least 0 and below 1")
+        _check(self.eps is None or self.eps >= 0, "optim.eps", self.eps, "null or at least 0")
         _check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0 and below 1")
         _check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
         _check(self.clip_norm is None or self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0")
@@ -322,6 +325,13 @@ class ScheduleConfig:
             self.name != "multi_step" or self.milestones, "schedule.milestones", self.milestones, "given for multi_step"
         )
         _check(self.every > 0, "schedule.every", self.every, "above 0")
+        _check(all(at > 0 for at in self.milestones), "schedule.milestones", self.milestones, "above 0, each")
+        _check(
+            self.gamma > 0 and (self.gamma < 1 or self.name != "plateau"),
+            "schedule.gamma",
+            self.gamma,
+            "above 0, and below 1 for plateau",
+        )
         _check(0 < self.rise < 1, "schedule.rise", self.rise, "between 0 and 1")
         own_start = {"one_cycle": "rises by itself", "cyclic": "begins each cycle at the highest rate"}.get(self.name)
         _check(
@@ -348,6 +358,8 @@ class PhaseConfig:
 
     def __post_init__(self):
         _check(self.epochs >= 1, "train.phases.epochs", self.epochs, "at least 1")
+        _check(self.trainable, "train.phases.trainable", self.trainable, "a list of at least one stage")
+        _check(all(rate >= 0 for rate in self.rates.values()), "train.phases.rates", self.rates, "at least 0, each")
 
 
 @dataclass(frozen=True)
@@ -500,8 +512,6 @@ class Config:
             raise InputError("probe.bag and probe.boost make a head that learns no further; set train.epochs 0")
         if self.data.weights and idle:
             raise InputError("a probe knows no data.weights; probe.boost weights the images by itself")
-        if (self.augment.mixup or self.augment.cutmix) and self.loss.name == "map":
-            raise InputError("augment.mixup and cutmix need loss.name cross_entropy or bce; map knows no mixed labels")
         if self.loss.teacher and self.train.cache_features is True:
             raise InputError("train.cache_features true goes without loss.teacher, who is to see the images")
 
@@ -529,7 +539,7 @@ class Config:
     def folder(self) -> Path:
         """Where the run lies."""
         name = re.sub(r"[^\w.-]+", "_", Path(self.data.source).name)  # a pattern of shards has braces
-        return Path(self.run or f"runs/{self.model.name}_{name}")
+        return Path(self.run or f"runs/{self.model.name}_{name}").expanduser()
 
 
 def dump(config: Config) -> str:

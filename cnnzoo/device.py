@@ -14,6 +14,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
     except (RuntimeError, AssertionError) as error:
         why = " ".join(str(error).splitlines()[0].split())
         raise InputError(f"the device is {name}, which cannot be used here ({why}); take cpu or auto") from None

@@ -119,9 +119,10 @@ def _train(
         tell(describe(report, sum(phase.epochs for phase in trainer.phases)))
         if report.epoch == 1 and loader and trainer.feed is trainer.image_feed:
             tell(_pace(report, loader * team.size, config))
-        for line in trainer.problems[len(told) :]:  # the list only grows
-            told.append(line)
-            tell(line)
+        for line in trainer.problems:
+            if line not in told:
+                told.append(line)
+                tell(line)
 
     trainer = assemble.make_trainer(
         config,
@@ -180,7 +181,10 @@ def finish(
 
     targets = torch.from_numpy(data.val.labels)
     if outputs is None:
-        outputs, targets = logits(zoo.load(run).to(device), assemble.val_batches(data, device, 256))
+        batches = assemble.val_batches(data, device, 256)
+        outputs, targets = logits(zoo.load(run).to(device), batches)
+        for line in batches.problems:
+            tell(line)
     run.save_predictions(outputs.numpy(), targets.numpy())
     run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
     report = f"; report: {write_report(run, data)}" if with_report else ""

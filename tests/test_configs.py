@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import cnnzoo
 from cnnzoo import config, zoo
 from cnnzoo.data.sources import NAMED
+from cnnzoo.errors import InputError
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -39,6 +41,37 @@ def test_its_header_says_what_it_reproduces(file):
     keys = [line.split()[0] for line in header if not line.startswith(" ")]
     assert keys == ["Reproduces", "Command", "Hardware", "Wall", "Expected"]
     assert f"--config configs/{file.name}" in "\n".join(header)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("--train.seed=-1", "train.seed is -1, but must be at least 0"),
+        ("--data.split_seed=-1", "data.split_seed is -1"),
+        ("--optim.betas=[1.5, 0.9]", "optim.betas is [1.5, 0.9], but must be at least 0 and below 1"),
+        ("--optim.eps=-1", "optim.eps is -1"),
+        ("--optim.alpha=1.5", "optim.alpha is 1.5"),
+        ("--schedule.name=plateau --schedule.gamma=1.5", "schedule.gamma is 1.5, but must be above 0, and below 1"),
+        ("--schedule.name=multi_step --schedule.milestones=[-5]", "schedule.milestones is [-5.0]"),
+        ("--train.phases=[{epochs: 1, trainable: []}]", "train.phases.trainable is [], but must be a list of at least"),
+        ("--train.phases=[{epochs: 1, rates: {'*': -1}}]", "train.phases.rates is {'*': -1.0}"),
+    ],
+)
+def test_values_out_of_range_are_told_before_anything_begins(keys, words):
+    with pytest.raises(InputError) as refusal:
+        config.read({}, [f"--{key}" for key in keys[2:].split(" --")])
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize("keys", [("--augment.mixup=0.2",), ("--loss.label_smoothing=0.1",)])
+def test_the_papers_loss_takes_no_shared_labels(keys, tmp_path):
+    with pytest.raises(InputError, match="not with map, which knows no shared labels"):
+        cnnzoo.train(config.read({"model": {"name": "lenet5_1998"}, "run": str(tmp_path / "run")}, keys))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_may_begin_at_home():
+    assert config.read({"run": "~/runs/x"}).folder == Path.home() / "runs" / "x"
 
 
 def test_what_is_dumped_is_read_back():

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import cnnzoo
 from cnnzoo import assemble, registry
 from cnnzoo import config as config_
+from cnnzoo.checkpoint import Run, read_torch
 from cnnzoo.errors import InputError
 from cnnzoo.train.distributed import Team
 
@@ -118,6 +119,36 @@ def test_a_killed_worker_is_replaced_and_a_stopped_team_goes_on_as_one_process_w
     alone(folder, resume="auto", **changes)
     assert [report["epoch"] for report in metrics(folder)] == [*range(1, 11)]
     assert apart(tmp_path / "whole", folder) < 1e-5
+
+
+def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_statistics(tmp_path):
+    """Each process gathers statistics of its own share, of which a saved state has the mean."""
+    changes = {"model.name": "resnet20", "data.size": 16, "train.epochs": 2, "augment.cutmix": 0}
+    whole = train(2, tmp_path / "whole", **changes)
+    assert whole.returncode == 0, whole.stderr
+    folder = tmp_path / "run"
+    with started(command(2, folder, **changes)) as team:
+        wait_for(lambda: len(metrics(folder)) >= 1, team)
+        team.terminate()
+        team.communicate(timeout=120)
+    assert len(metrics(folder)) == 1
+    assert read_torch(Run(folder).state_file)["progress"]["step"] > 0  # within the second epoch
+    gone_on = subprocess.run(
+        [*command(2, folder, **changes), "--resume=auto"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert gone_on.returncode == 0, gone_on.stderr
+    assert apart(tmp_path / "whole", folder) < 1e-5
+
+
+def test_a_team_cross_validates(tmp_path):
+    line = [*command(2, tmp_path / "run", **{"train.epochs": 1}), "--folds=2"]
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 folds: top-1") == 1
 
 
 def test_what_a_team_cannot_do_is_said_in_a_line_by_the_first_alone(tmp_path):

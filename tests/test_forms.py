@@ -77,6 +77,22 @@ def test_a_form_that_fails_or_is_no_faster_is_passed_over():
     assert form.why == "not compiled: that does not pay here (failing: RuntimeError)"
 
 
+class Hungry(Net):
+    """Takes 8 images at once, and not one more."""
+
+    def forward(self, x):
+        if len(x) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(x)
+
+
+def test_a_batch_too_large_to_be_tried_is_left_for_the_trainer_to_split():
+    net = Hungry()
+    form = forms.choose(net, torch.zeros(9, 3, 8, 8), "fp32", 100_000, {"faster": faster})
+    assert form.forward is net
+    assert form.why == "not compiled: there is no memory to try it on a whole batch"
+
+
 def test_trying_leaves_no_trace_on_the_net():
     net = Net().eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -23,6 +23,7 @@ from cnnzoo import config
 from cnnzoo.checkpoint import Run, read_torch
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.registry import unregister
+from cnnzoo.train import forms
 
 SHORT = {"model": {"name": "lenet5"}, "train": {"epochs": 2, "batch_size": 128}}
 
@@ -381,6 +382,40 @@ def test_a_run_outlives_a_disk_that_is_full_for_a_while(tmp_path):
     assert equal(weights(whole.path), weights(run.path))
     assert len(run.metrics) == 2
     assert cnnzoo.load(run).classes == cnnzoo.load(whole).classes
+
+
+def test_photos_that_vanish_in_the_middle_are_told_once_each_those_judged_too(tmp_path):
+    source, told = photos.folder(tmp_path / "photos", each=12), []
+    gone = []
+
+    def vanish() -> bool:
+        if not gone:
+            split = json.loads((tmp_path / "run" / "split.json").read_text())
+            gone.extend([split["train"][0], split["val"][1]])
+            for file in gone:
+                os.unlink(file)
+        return False
+
+    data = {"source": str(source), "cache": "none", "size": 32}
+    sections = {"data": data, "train": {"epochs": 3, "batch_size": 9}}
+    cnnzoo.train(short(tmp_path / "run", **sections), tell=told.append, should_stop=vanish)
+    assert sum(f"{gone[0]}: there is no such file; others of its batch stand in" in line for line in told) == 1
+    assert sum(f"{gone[1]}: there is no such file; it was judged as a black image" in line for line in told) >= 1
+
+
+@pytest.mark.parametrize("compile", [True, "graphs"])
+def test_a_run_may_be_compiled(compile, tmp_path, monkeypatch):
+    monkeypatch.setattr(forms, "compiled", lambda model, graphs=False: torch.compile(model, backend="eager"))
+    run = cnnzoo.train(short(tmp_path / "run", train={"epochs": 1, "compile": compile}))
+    assert run.metrics[0]["val_top1"] > 0.2
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
+    run = stopped(tmp_path / "run", 3)
+    (run.path / ".last.pt.0123456789ab.part").write_bytes(b"half")
+    cnnzoo.train(resume=run.path)
+    assert not list(run.path.glob("*.part"))
+    assert not list(run.path.glob(".*.part"))
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):

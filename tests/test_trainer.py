@@ -51,14 +51,16 @@ STAGES = {
 THREE_EPOCHS = (Phase(3),)
 
 
-def make(phases=THREE_EPOCHS, schedule=None, optimizer=None, **options) -> Trainer:
+def make(phases=THREE_EPOCHS, schedule=None, optimizer=None, loss=None, compile=False, **options) -> Trainer:
     torch.manual_seed(0)
     net = Net()
+    if compile:
+        options["compiled"] = torch.compile(net, backend="eager")
     optim_config = optimizer or OptimConfig(lr=0.1, momentum=0.9)
     schedule_config = schedule or ScheduleConfig(name="constant")
     return Trainer(
         net,
-        losses.build(LossConfig()),
+        loss or losses.build(LossConfig()),
         optim.build(optim_config, net, STAGES),
         Batches(),
         list(Batches().epoch(1000)),
@@ -503,6 +505,16 @@ def test_weights_that_are_not_finite_are_never_saved():
     assert all(torch.isfinite(state["head.weight"]).all() for state in saved)
 
 
+@pytest.mark.parametrize("phases", [THREE_EPOCHS, (Phase(1, ("head",)), Phase(1))], ids=["one", "two"])
+def test_a_net_that_torch_has_compiled_trains_as_it_does_plain(phases):
+    """Its length cannot be asked for, nor so whether it is true."""
+    plain, compiled = (make(phases, ema="auto", compile=compile) for compile in (False, True))
+    plain.fit()
+    compiled.fit()
+    for ours, theirs in zip(weights(compiled).values(), weights(plain).values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 class Hungry(Net):
     """Takes `room` images at once, and not one more, which it finds out when BatchNorm has seen them."""
 
@@ -524,6 +536,25 @@ def test_out_of_memory_splits_the_batch_and_the_steps_stay_the_same():
         "out of memory with 8 images at once: from here 4 at once; a step still sees 16",
     ]
     assert same(weights(plain), weights(hungry))
+
+
+def test_a_batch_in_parts_is_the_batch_where_classes_weigh_differently():
+    classes = torch.tensor([0.6, 3.0])
+    whole, parts = (make(loss=losses.build(LossConfig(), class_weights=classes), accumulate=n) for n in (1, 4))
+    for trainer in (whole, parts):
+        trainer.model.eval()  # BatchNorm sees parts
+        trainer._seed_dropout = lambda: None
+    images, targets = next(Batches().epoch(0))
+    losses_seen = [trainer._accumulate_gradients(images, targets).item() for trainer in (whole, parts)]
+    assert losses_seen[0] == pytest.approx(losses_seen[1], rel=1e-5)
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_rate_told_is_that_of_what_moves():
+    trainer = make((Phase(1, ("head",), {"head": 0.01}),))
+    trainer.fit()
+    assert trainer.progress.history[0]["lr"] == pytest.approx(0.001)
 
 
 def test_where_one_image_is_too_much_it_says_so():

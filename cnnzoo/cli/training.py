@@ -72,7 +72,9 @@ def _train_many(kind: str, many: int, config: config_.Config, resume: bool, hook
     if kind == "folds":
         from cnnzoo import folds
 
-        tell(str(folds.cross_validate(config, many, resume=resume, **hooks)))
+        done = folds.cross_validate(config, many, resume=resume, **hooks)
+        if os.environ.get("RANK", "0") == "0":  # of a team's processes
+            tell(str(done))
         return
     from cnnzoo.ensemble import committees
 

@@ -81,19 +81,19 @@ class ArrayImages:
 
 
 class FittedImages:
-    """Images of an array `(N, h, w, c)` uint8, each made by `fit` to `shape` whenever it is asked for: all of them so
-    would be more than memory should hold.
+    """Images of an array `(N, h, w, c)` uint8, which `fit` brings to the size of `shape` `(N, H, W, C)` whenever they
+    are asked for: together they would be more than memory should hold.
     """
 
     def __init__(self, pixels: np.ndarray, fit: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...]):
-        self.pixels_before, self.fit, self.shape = pixels, fit, (len(pixels), *shape)
+        self.before, self.fit, self.shape = pixels, fit, shape
         self._pool = ThreadPoolExecutor()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack(list(self._pool.map(self.fit, self.pixels_before[indices])))
+        return np.stack(list(self._pool.map(self.fit, self.before[indices])))
 
     def take_parts(self, indices: np.ndarray, parts: Parts) -> np.ndarray:
         return ArrayImages(self.take(indices)).take_parts(np.arange(len(indices)), parts)

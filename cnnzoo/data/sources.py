@@ -529,14 +529,17 @@ def _scaled(pixels: np.ndarray, geometry: Geometry | Crops | Sheet) -> Images:
     plain = isinstance(geometry, Geometry) and pixels.shape[3] == geometry.channels
     if plain and pixels.shape[1] == pixels.shape[2] == geometry.resize:
         return ArrayImages(np.ascontiguousarray(centre(pixels, geometry.size)))
-    images = FittedImages(pixels, lambda image: geometry.fit(as_image(image, geometry.channels)), geometry.shape)
-    if math.prod(images.shape) > IN_MEMORY:
-        return images
-    whole = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), 1024):
-        places = np.arange(start, min(start + 1024, len(images)))
-        whole[places] = images.take(places)
-    return ArrayImages(whole)
+
+    def fit(image: np.ndarray) -> np.ndarray:
+        return geometry.fit(as_image(image, geometry.channels))
+
+    shape = (len(pixels), *geometry.shape)
+    if math.prod(shape) > IN_MEMORY:
+        return FittedImages(pixels, fit, shape)
+    fitted = np.empty(shape, np.uint8)
+    for place, image in enumerate(pixels):
+        fitted[place] = fit(image)
+    return ArrayImages(fitted)
 
 
 def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:

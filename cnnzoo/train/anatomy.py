@@ -154,7 +154,7 @@ def watching(trainer: Trainer, watch: Watch) -> Iterator[None]:
     with ExitStack() as undo:
         for owner, name, part in spots:
             function = getattr(owner, name, None)
-            if function:
+            if function is not None:
                 undo.callback(setattr, owner, name, function)
                 setattr(owner, name, watch.within(part, function))
         yield

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from cnnzoo.errors import InputError
 # Each process keeps statistics of its own until an epoch ends; newer torch has a new name for the option.
 _HAS_NEW_NAME = "forward_sync_buffers" in inspect.signature(DDP).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if _HAS_NEW_NAME else "broadcast_buffers"
+_TEAMS = count()  # that this process has been in
 PATIENCE = timedelta(hours=2)  # that processes wait for the one that decodes, or that fits a probe
 
 
@@ -87,15 +89,14 @@ class Team:
         module = forward if isinstance(forward, nn.Module) else model
         return DDP(module, gradient_as_bucket_view=True, **{_SYNC_BUFFERS: False})
 
-    def average_buffers(self, model: nn.Module) -> None:
-        """Statistics, which each process gathers from its own share, become the mean of all."""
-        floats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        if self.size == 1 or not floats:
+    def average(self, values: list[Tensor]) -> None:
+        """Tensors, of which each process has its own values, become the mean of all."""
+        if self.size == 1 or not values:
             return
-        flat = torch.cat([buffer.reshape(-1).float() for buffer in floats])
+        flat = torch.cat([value.reshape(-1).float() for value in values])
         dist.all_reduce(flat)
-        parts = (flat / self.size).split([buffer.numel() for buffer in floats])
-        torch._foreach_copy_(floats, [part.view_as(buffer) for part, buffer in zip(parts, floats, strict=True)])
+        parts = (flat / self.size).split([value.numel() for value in values])
+        torch._foreach_copy_(values, [part.view_as(value) for part, value in zip(parts, values, strict=True)])
 
 
 def gathers_gradients(forward: Callable, last: bool):
@@ -118,7 +119,9 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         torch.cuda.set_device(place)
     store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
     # torchrun's store outlives a team that it starts anew, and would lead to the addresses of processes that are gone.
-    store = dist.PrefixStore(f"team {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    # So it does a team of these same processes, whose next one is another: a fold after a fold.
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"team {restarts} {next(_TEAMS)}", store)
     backend = "nccl" if place.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:

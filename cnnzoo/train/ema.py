@@ -24,8 +24,14 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.steps = decay, 0
         self._current, self._others = _tensors(model)
+        self._parameters = sum(p.is_floating_point() for p in model.parameters())  # which come first
         self._average = [tensor.detach().clone() for tensor in self._current]
         self._average_others = [tensor.clone() for tensor in self._others]
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        """The averages of buffers."""
+        return self._average[self._parameters :]
 
     @torch.no_grad()
     def step(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.device import BF16_GAIN, pick_precision
-from cnnzoo.train.validation import autocast
+from cnnzoo.train.validation import autocast, is_out_of_memory
 
 SHORT = 300.0  # seconds of a run below which a minute of compiling cannot pay
 STEPS = 10  # timed of each form, after WARM_UPS
@@ -70,7 +70,12 @@ def choose(
         )
     forms = forms or {"compiled": compiled, "compiled, as CUDA graphs": lambda net: compiled(net, graphs=True)}
     trial = copy.deepcopy(model).train()
-    plain = _seconds(trial, trial, images, precision)
+    try:
+        plain = _seconds(trial, trial, images, precision)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Form(model, "not compiled: there is no memory to try it on a whole batch")
     if plain * steps < SHORT:
         return Form(model, f"not compiled: the run takes about {plain * steps:.0f} s as it is")
     best, saved = Form(model, "not compiled: that does not pay here"), 0.0

@@ -51,6 +51,23 @@ class Teaching(nn.Module):
         return (1 - self.weight) * loss + self.weight * self.temperature**2 * apart
 
 
+class CrossEntropy(nn.Module):
+    """The mean over the images, each times what images of its class count, which is 1 on average: so a batch in parts,
+    or on several processes, is the batch.
+    """
+
+    def __init__(self, class_weights: Tensor | None = None, label_smoothing: float = 0.0):
+        super().__init__()
+        self.class_weights, self.label_smoothing = class_weights, label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """`targets` is `(B,)` int64, or shares `(B, K)`."""
+        options = {"weight": self.class_weights, "label_smoothing": self.label_smoothing}
+        if self.class_weights is None:
+            return nn.functional.cross_entropy(logits, targets, **options)
+        return nn.functional.cross_entropy(logits, targets, **options, reduction="sum") / len(targets)
+
+
 class BinaryCrossEntropy(nn.Module):
     """Each class a yes or no of its own, the mean over all (Wightman, Touvron, Jegou 2021, arXiv 2110.00476,
     section 3).
@@ -88,16 +105,20 @@ def build(
     own: str = "cross_entropy",
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
+    mixes: bool = False,
 ) -> Loss:
     """The loss of a config; `own` is what `auto` stands for, `class_weights` `(K,)` is what each class's images count.
 
-    Raises InputError for weights of a loss that takes none.
+    Raises InputError for weights, or smoothed or mixed labels (`mixes`), of a loss that takes none.
     """
     name = own if config.name == "auto" else config.name
+    if name == "map" and (mixes or config.label_smoothing):
+        what = "augment.mixup and cutmix go" if mixes else "loss.label_smoothing goes"
+        raise InputError(f"{what} with loss.name cross_entropy or bce, not with map, which knows no shared labels")
     if class_weights is not None and name != "cross_entropy":
         raise InputError(f"train.balance loss goes with cross_entropy, not with {name}; take train.balance sampler")
     criterion = {
-        "cross_entropy": lambda: nn.CrossEntropyLoss(class_weights, label_smoothing=config.label_smoothing),
+        "cross_entropy": lambda: CrossEntropy(class_weights, config.label_smoothing),
         "bce": lambda: BinaryCrossEntropy(config.label_smoothing),
         "map": lambda: MAP(config.rubbish),
     }[name]()

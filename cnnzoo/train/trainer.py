@@ -148,7 +148,7 @@ class Trainer:
         self.precision, self.channels_last = precision, channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.accumulate, self.clip_norm, self.seed = accumulate, clip_norm, seed
-        self.feed = self.image_feed = Feed(batches, val_batches, compiled or model, model)
+        self.feed = self.image_feed = Feed(batches, val_batches, model if compiled is None else compiled, model)
         self.make_head_feed, self.keep_statistics, self.patience = make_head_feed, keep_statistics, patience
         self.team, self.rolls_back = team or Team(), rolls_back
         self.save, self.save_minutes = save, save_minutes
@@ -165,6 +165,7 @@ class Trainer:
         self.ema = None if ema is None else EMA(model, fitted_decay(steps) if ema == "auto" else ema)
         self._statistics = Statistics(model)
         self._last_good: dict | None = None  # to roll back to
+        self._has_saved = False
 
     def fit(self, state: dict | None = None) -> Progress:
         """Train from the start, or from a state that `save` was given, to the end of the last phase.
@@ -173,6 +174,7 @@ class Trainer:
         """
         if state is not None:
             self._load(state)
+            self._has_saved = True
         self._remember(state or self.state())
         with machine.tuned(self.device):
             while self.progress.epoch < sum(phase.epochs for phase in self.phases):
@@ -267,7 +269,6 @@ class Trainer:
 
     def _judge(self, report: EpochReport) -> EpochReport:
         """The report with the validation."""
-        self.team.average_buffers(self.model)
         feed = self.feed
         judged = evaluate(feed.judged, feed.val_batches, self.precision, self.channels_last, self.team.gather)
         return replace(report, val_loss=judged[0], val_top1=judged[1])
@@ -293,7 +294,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.rate = max(group["lr"] for group in self.optimizer.param_groups)
+        self.rate = self._fastest()
         self.schedule.step()
         if self.ema:
             self.ema.step()
@@ -357,6 +358,7 @@ class Trainer:
         """
         losses = torch.stack(unread).cpu()
         unread.clear()
+        self.team.average(self._statistics_of_all())
         total = losses.double().sum().item()
         lost = ""
         if not math.isfinite(total):
@@ -370,9 +372,19 @@ class Trainer:
         self.progress.loss_sum += total
         return stop, save
 
+    def _statistics_of_all(self) -> list[Tensor]:
+        """What each process gathers from its own share: BatchNorm's statistics, and the average's."""
+        own = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        return own + (self.ema.statistics if self.ema else [])
+
     def _place(self, step: int) -> str:
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        rate = self._fastest()
         return f"epoch {self.progress.epoch + 1}, step {step}, rate {rate:.3g}"
+
+    def _fastest(self) -> float:
+        """The rate of the fastest group that moves."""
+        moving = (group for group in self.optimizer.param_groups if any(p.requires_grad for p in group["params"]))
+        return max(group["lr"] for group in moving)
 
     @torch.no_grad()
     def _weights_are_finite(self) -> bool:
@@ -383,7 +395,8 @@ class Trainer:
         """The last good state, loaded, at half the rate; or InputError where that is not wished or in vain."""
         advice = "try a lower optim.lr (a quarter, say), schedule.warmup_epochs or optim.clip_norm"
         if self._last_good is None:
-            raise InputError(f"{trouble}; the last good state is kept; {advice}") from None
+            kept = "; the last good state is kept" if self._has_saved else ""
+            raise InputError(f"{trouble}{kept}; {advice}") from None
         rate = self.progress.rate / 2
         if rate < 0.5**ROLLBACKS:
             raise InputError(f"{trouble}, once more after {ROLLBACKS} times half the rate; {advice}") from None
@@ -397,6 +410,7 @@ class Trainer:
     def _save(self) -> None:
         state = self.state()
         self.save(state)
+        self._has_saved = True
         self._remember(state)
 
     def _remember(self, state: dict) -> None:
@@ -406,8 +420,9 @@ class Trainer:
 
     @property
     def problems(self) -> list[str]:
-        """A line for each image that could not be read any more; the list only grows."""
-        return getattr(self.image_feed.batches, "problems", [])
+        """A line for each image, of training and validation, that could not be read any more."""
+        feed = self.image_feed
+        return [line for part in (feed.batches, feed.val_batches) for line in getattr(part, "problems", [])]
 
     def state(self) -> dict:
         """Everything that resuming needs."""
