@@ -10,7 +10,8 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cnnzoo.zoo": ("create", "info", "list_models", "load", "preprocessing", "register", "unregister"),
+    "cnnzoo.zoo": ("create", "list_models", "load", "preprocessing", "register", "unregister"),
+    "cnnzoo.claims": ("info",),
     "cnnzoo.weights.table": ("list_weights",),
     "cnnzoo.summary": ("summary",),
     "cnnzoo.compare": ("compare",),
@@ -23,7 +24,7 @@ _HOMES = {
     "cnnzoo.estimator": ("CNNClassifier",),
     "cnnzoo.inference": ("optimize",),
     "cnnzoo.predict": ("predict",),
-    "cnnzoo.evaluate": ("compare_runs", "evaluate"),
+    "cnnzoo.evaluate": ("compare_runs", "evaluate", "judge"),
     "cnnzoo.ensemble.odds": ("vote_odds",),
     "cnnzoo.ensemble.runs": ("Ensemble", "combine"),
     "cnnzoo.ensemble.why": ("diversity",),

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +15,13 @@ from tqdm import tqdm
 
 from cnnzoo import registry, zoo
 from cnnzoo.config import AugmentConfig, Config, TrainConfig
-from cnnzoo.data import hugging_face, sources
+from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches
 from cnnzoo.data.draws import Share
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_precision
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import Committee
 from cnnzoo.train import forms, losses, optim, phases
@@ -55,14 +56,13 @@ def load_data(config: Config, entry: registry.Entry) -> Dataset:
 
 def doubts(source: str) -> list[str]:
     """A line for each kind of trouble that the data doctor sees at a glance in a folder of photos."""
-    folder = Path(source).expanduser()
-    if source in sources.NAMED or not folder.is_dir() or hugging_face.is_source(source):
+    if (folder := sources.folder_of(source)) is None:
         return []
     found = [finding for finding in doctor.quick(folder) if finding.severity != "note"]
     first = {finding.kind: finding for finding in reversed(found)}
     counts = Counter(finding.kind for finding in found)
     return [
-        f"{first[kind].severity} of the data, {many:,} x {kind}: {first[kind]}; cnnzoo check {source} tells all"
+        f"{first[kind].severity} of the data, {many:,} x {kind}: {first[kind]}; cnnzoo check {quote(source)} tells all"
         for kind, many in counts.items()
     ]
 
@@ -340,7 +340,8 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     rows = sum(part.vectors.shape[0] * part.vectors.shape[1] for part in (train, val))
     computed = train.computed + val.computed
     seconds = time.perf_counter() - started
-    tell(f"features of {rows:,} images in {seconds:.1f} s, {computed:,} computed, the others from the cache")
+    others = ", the others from the cache" if computed < rows else ""
+    tell(f"features of {counted(rows, 'image')} in {seconds:.1f} s, {computed:,} computed{others}")
     images = (train.vectors, data.train.labels, val.plain, data.val.labels, model.num_classes)
     asked, classifier = config.probe, config.probe.classifier
     if asked.boost and classifier == "auto":

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import torch
@@ -59,9 +60,8 @@ class Run:
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{path} is a file, so no run folder can be made there; choose another by --run")
         if run.path.exists() and any(entry.name != LOCK for entry in run.path.iterdir()):
-            raise InputError(
-                f"{path} exists already; go on with it by --resume {path}, or choose another folder by --run"
-            )
+            again = f"go on with it by --resume {quote(str(path))}"
+            raise InputError(f"{path} exists already; {again}, or choose another folder by --run")
         return run
 
     @classmethod
@@ -195,7 +195,9 @@ class Run:
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Logits `(N, K)` and targets `(N,)` of the validation images."""
         if not self.predictions_file.exists():
-            raise InputError(f"{self.path} has no predictions yet; finish it by cnnzoo train --resume {self.path}")
+            raise InputError(
+                f"{self.path} has no predictions yet; finish it by cnnzoo train --resume {quote(str(self.path))}"
+            )
         with np.load(self.predictions_file, allow_pickle=False) as arrays:
             return arrays["logits"], arrays["targets"]
 

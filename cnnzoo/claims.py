@@ -1,9 +1,11 @@
-"""What a paper states of its net, beside what is so here."""
+"""What a paper states of its net, beside what is so here; and all that is known of a net, on a page."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cnnzoo import zoo
+from cnnzoo.errors import counted
 from cnnzoo.registry import Claim, Entry
 from cnnzoo.summary import summary
 from cnnzoo.weights.table import Weights, list_weights
@@ -19,6 +21,45 @@ class Beside:
     what: str
     figure: str  # the paper's
     ours: str  # "not run" where there is none
+
+
+@dataclass(frozen=True)
+class Page(Entry):
+    """An entry that prints as a page, the paper's figures beside ours."""
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield self.name
+        yield f"  paper       {self.paper or 'not said'}"
+        least = f"at least {self.min_size}x{self.min_size}"
+        yield f"  input       {_times(self.input_size)}, {least}; {self.num_classes:,} classes"
+        if self.params is not None:
+            yield f"  parameters  {self.params:,}"
+            yield f"  mult-adds   {self.macs:,}"
+        if self.aux:
+            heads = f"{counted(len(self.aux), 'auxiliary head')}, {', '.join(self.aux)}"
+            yield f"  in training {self.aux_params:,} parameters more: {heads}"
+        for stage in self.stages:
+            ends = dict.fromkeys((stage.modules[0], stage.modules[-1]))
+            yield f"  {stage.name:<10}  {_times(stage.shape):<12}  {' … '.join(ends)}"
+        yield f"  {'head':<10}  {self.num_classes:<12}  {self.head}"
+        if self.claims:
+            figures = ((claim.what, claim.figure, _ours(claim, self)) for claim in self.claims)
+            table = [("the paper's figures", "paper", "here"), *figures]
+            what_width, figure_width = (max(map(len, column)) for column in list(zip(*table, strict=True))[:2])
+            yield from (f"  {what:<{what_width}}  {figure:<{figure_width}}  {ours}" for what, figure, ours in table)
+        yield f"  differences from the paper: {'' if self.differences else 'none known'}"
+        yield from (f"    {number}. {difference}" for number, difference in enumerate(self.differences, start=1))
+        yield from (f"  note: {note}" for note in self.notes)
+
+
+def info(name: str) -> Page:
+    """What is known of an architecture: paper, year, parameters, multiply-adds, stages, differences from the paper;
+    `str()` is a page. Raises InputError for an unknown name, offering the near ones.
+    """
+    return Page(**vars(zoo.info(name)))
 
 
 def beside(name: str) -> tuple[Beside, ...]:
@@ -50,3 +91,7 @@ def _ours(claim: Claim, entry: Entry) -> str:
 
 def _is_of_one_net_on(judged_on: str | None, what: str) -> bool:
     return bool(judged_on and re.search(rf"{judged_on}\b", what) and not re.search(r"\d+ nets", what))
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,6 +1,7 @@
-"""What to say when the input is wrong. A leaf that every room may import."""
+"""What to say when the input is wrong, and how words are chosen for it. A leaf that every room may import."""
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -15,17 +16,34 @@ class Interrupted(Exception):
     """The run was asked to stop (Ctrl-C, SIGTERM) and has saved its state in the run folder that the message names."""
 
 
+def counted(many: int, thing: str, things: str = "") -> str:
+    """As a person says it: 1 photo, 2,000 photos; `things` are several where an s makes it no plural."""
+    return f"{many:,} {thing if many == 1 else things or f'{thing}s'}"
+
+
+def printable(name: str) -> str:
+    """With a sign for each byte of a file's name that stands for no letter."""
+    return os.fsencode(name).decode(errors="replace")
+
+
 def near(word: str, known: Iterable[str], many: int = 2) -> list[str]:
     """The names among `known` that `word` most likely meant, best first."""
     by_folded = {name.lower(): name for name in known}
-    return [by_folded[match] for match in difflib.get_close_matches(word.lower(), by_folded, n=many, cutoff=0.7)]
+    close = difflib.get_close_matches(word.lower(), by_folded, n=many, cutoff=0.65)  # of three letters one may be wrong
+    return [by_folded[match] for match in close]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The question that offers the near ones; "" where there are none."""
+    matches = near(word, known)
+    return f"did you mean {' or '.join(matches)}?" if matches else ""
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> InputError:
     """An error for a name nobody knows, offering the near ones, or all when they are few."""
     known = list(known)
-    if matches := near(word, known):
-        hint = f"did you mean {' or '.join(matches)}?"
+    if meant := did_you_mean(word, known):
+        hint = meant
     elif len(known) <= 12:
         hint = f"known: {', '.join(known)}"
     else:

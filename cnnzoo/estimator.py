@@ -19,7 +19,7 @@ from cnnzoo import learn, registry, zoo
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import Config
 from cnnzoo.data import sources
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.predict import predict
 from cnnzoo.run import train
 from cnnzoo.transfer import finetune
@@ -223,7 +223,7 @@ def _refuse(bad: list[str]) -> None:
     """Name the files that cannot be read, if there are any."""
     if bad:
         shown = "; ".join(bad[:10]) + (f"; and {len(bad) - 10} more" if len(bad) > 10 else "")
-        raise InputError(f"{'1 file' if len(bad) == 1 else f'{len(bad)} files'} cannot be read ({shown})")
+        raise InputError(f"{counted(len(bad), 'file')} cannot be read ({shown})")
 
 
 def _labels(y: Any, images: Sequence) -> tuple[np.ndarray, np.ndarray]:

@@ -2,22 +2,23 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.metrics import precision_recall_fscore_support
 from tqdm import tqdm
 
-from cnnzoo import calibrate, zoo
+from cnnzoo import calibrate, tables, zoo
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form
 from cnnzoo.train.validation import logits
 
@@ -45,11 +46,17 @@ class Evaluation:
     calibrated_error: float  # of softmax(logits / temperature)
     temperature: float | None  # None: each half of the images has the one that suits the other half
 
+    @property
+    def top5_tells(self) -> bool:
+        """Of five classes or fewer every image's is among the five."""
+        return len(self.classes) > 5
+
     def __str__(self) -> str:
         low, high = self.interval
+        top5 = f"top-5 {self.top5:.2%}   " if self.top5_tells else ""
         lines = [
-            f"top-1 {self.top1:.2%} (95% interval {low:.1%} to {high:.1%})   top-5 {self.top5:.2%}   "
-            f"loss {self.loss:.4f}   {self.count:,} images",
+            f"top-1 {self.top1:.2%} (95% interval {low:.1%} to {high:.1%})   {top5}"
+            f"loss {self.loss:.4f}   {counted(self.count, 'image')}",
             self._calibration(),
         ]
         few = len(self.classes) <= FEW_CLASSES
@@ -153,10 +160,14 @@ class Comparison:
         points = [f"{100 * share:+.1f}" for share in (low, high)]
         lines.append(f"{'difference':<{width}}  {100 * self.difference:>+6.2f}   {' to '.join(points)} points")
         first, second = self.names
-        lines.append(f"{first} alone is right on {self.only_first:,} images, {second} alone on {self.only_second:,}")
+        lines.append(
+            f"{first} alone is right on {counted(self.only_first, 'image')}, {second} alone on {self.only_second:,}"
+        )
         points, count = 100 * abs(self.difference), self.evaluations[0].count
         verdict = "can well be chance" if self.p >= CHANCE else "is unlikely to be chance"
-        lines.append(f"the difference of {points:.1f} points over {count:,} images {verdict} (p = {self.p:.2g})")
+        lines.append(
+            f"the difference of {points:.1f} points over {counted(count, 'image')} {verdict} (p = {self.p:.2g})"
+        )
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
@@ -191,13 +202,14 @@ def evaluate(
     `precision` is fp32, bf16, fp16, int8 (on a CPU) or auto, see `cnnzoo.optimize`. int8 is calibrated on images that
     the run trained on, else on those that the data has in train/. Files that cannot be read are an "error", or those to
     "skip" by `bad_files`; None is what the run did, for the images that it was validated on. `tell` is given a line on
-    what was left out, and on how far int8 agrees.
+    what was left out, and on how far int8 agrees. `cnnzoo.judge` takes the same and gives the answers, image by image.
 
     Raises InputError where there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
     that the net does not know.
     """
-    judged = judge(run_or_model, data, pretrained, root, crops, batch_size, precision, device, bad_files, tell)
-    return measure(judged.outputs, judged.targets, judged.classes, judged.temperature)
+    options = {"pretrained": pretrained, "root": root, "crops": crops, "batch_size": batch_size, "tell": tell}
+    options |= {"precision": precision, "device": device, "bad_files": bad_files}
+    return judge(run_or_model, data, **options).measure()
 
 
 def compare_runs(
@@ -221,9 +233,9 @@ def compare_runs(
     Raises InputError where the two are judged on different images, or know different classes.
     """
     names = (str(first), str(second))
-    judged = [
-        judge(name, data, pretrained, root, crops, batch_size, precision, device, bad_files, tell) for name in names
-    ]
+    options = {"pretrained": pretrained, "root": root, "crops": crops, "batch_size": batch_size, "tell": tell}
+    options |= {"precision": precision, "device": device, "bad_files": bad_files}
+    judged = [judge(name, data, **options) for name in names]
     images = [[os.path.realpath(name) for name in one.images] for one in judged]
     if set(images[0]) != set(images[1]):
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
@@ -240,7 +252,7 @@ def compare_runs(
     right[1] = right[1][[place[name] for name in images[0]]]
     return Comparison(
         names,
-        tuple(measure(one.outputs, one.targets, one.classes, one.temperature) for one in judged),
+        tuple(one.measure() for one in judged),
         only_first=int((right[0] & ~right[1]).sum()),
         only_second=int((right[1] & ~right[0]).sum()),
         interval=calibrate.paired_interval(*right),
@@ -256,12 +268,35 @@ class Judged:
     targets: np.ndarray  # (N,)
     classes: tuple[str, ...]
     images: tuple[str, ...]  # names
-    temperature: float | None  # None where it was fitted on these images
+    temperature: float  # at which their probabilities are those of predictions
+    fitted_here: bool  # the temperature, on these images
+
+    def measure(self) -> Evaluation:
+        return measure(self.outputs, self.targets, self.classes, None if self.fitted_here else self.temperature)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """For each image the values of `ANSWERS`, by their names."""
+        probabilities, answers = calibrate.softmax(self.outputs, self.temperature), self.outputs.argmax(axis=1)
+        for place, (name, truth, answer) in enumerate(zip(self.images, self.targets, answers, strict=True)):
+            sure, said = round(float(probabilities[place, answer]), 6), (self.classes[truth], self.classes[answer])
+            yield dict(zip(ANSWERS, (printable(name), *said, sure, bool(truth == answer)), strict=True))
+
+    def to_csv(self) -> str:
+        """A line for each image: file, truth, answer, probability, right."""
+        return tables.to_csv(self.rows(), ANSWERS)
+
+    def write(self, path: str | Path) -> None:
+        """The same as a file, .csv, .json or .parquet. Raises InputError for another ending."""
+        tables.write(path, self.rows(), ANSWERS)
+
+
+ANSWERS = {"file": str, "truth": str, "answer": str, "probability": float, "right": bool}
 
 
 def judge(
     run_or_model: str | Path,
     data: str | None = None,
+    *,
     pretrained: bool | str = False,
     root: str | None = None,
     crops: int = 1,
@@ -271,7 +306,10 @@ def judge(
     bad_files: str | None = None,
     tell: Tell = lambda line: None,
 ) -> Judged:
-    """What `evaluate` measures, of the same arguments; it raises the same errors."""
+    """What `evaluate` measures, of the same arguments; it raises the same errors.
+
+    Probabilities are calibrated as those of predictions; with several crops they are the plain mean of theirs.
+    """
     if bad_files not in (None, *BAD_FILES):
         raise InputError(f"bad_files is {bad_files!r}, but must be {' or '.join(BAD_FILES)}")
     if crops not in COUNTS:
@@ -308,8 +346,8 @@ def judge(
     fast = fast_form(net, preprocess, len(part.images), precision, beside, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
     outputs, targets = logits(judged, tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
-    temperature = None if is_own else getattr(net, "temperature", 1.0) if crops == 1 else 1.0
-    return Judged(outputs.numpy(), targets.numpy(), names, part.names, temperature)
+    temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0
+    return Judged(outputs.numpy(), targets.numpy(), names, part.names, temperature, fitted_here=is_own)
 
 
 def _same(data: str, source: str) -> bool:

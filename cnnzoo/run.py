@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
-from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.errors import InputError, Interrupted, counted
 from cnnzoo.train import distributed, phases, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
@@ -189,8 +190,8 @@ def finish(
     run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
     report = f"; report: {write_report(run, data)}" if with_report else ""
     top1 = (outputs.argmax(1) == targets).double().mean().item()
-    last = run.metrics[-1]
-    tell(f"best {top1:.2%} of {len(targets):,} held-out images right, last {last['val_top1']:.2%}{report}")
+    told, last = f"{top1:.2%} of {counted(len(targets), 'held-out image')} right", run.metrics[-1]
+    tell(f"best {told}, last {last['val_top1']:.2%}{report}" if last["epoch"] else f"{told}{report}")
 
 
 def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dataset, device: torch.device) -> None:
@@ -292,7 +293,7 @@ def environment(device: torch.device, precision: str, team: Team) -> dict:
         "threads": torch.get_num_threads(),
         "processes": team.size,
         "precision": precision,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -315,8 +316,8 @@ def _header(config: Config, model: torch.nn.Module, data: Dataset, device: torch
     )
     where = f"{team.size} processes, the first on {device}" if team.size > 1 else f"{device}"
     return [
-        f"{model.entry.name} on {data.name}: {len(data.train):,} images to train on, {len(data.val):,} held out, "
-        f"{channels}x{size}x{size}, {len(data.classes)} classes",
+        f"{model.entry.name} on {data.name}: {counted(len(data.train), 'image')} to train on, "
+        f"{len(data.val):,} held out, {channels}x{size}x{size}, {len(data.classes)} classes",
         f"{where}, {how if trains else 'nothing moves but the head'}, seed {config.train.seed}",
     ]
 
@@ -333,8 +334,8 @@ def _plan(trainer: Trainer, config: Config) -> list[str]:
         norm = "BatchNorm keeps its statistics" if config.train.batch_norm == "keep" else ""
         more = "from cached features" if cached else norm
         lines.append(
-            f"phase {number} of {len(trainer.phases)}, {phase.epochs} epochs: {many:,} of {sum(sizes.values()):,} "
-            f"parameters move; rates {rates}{f'; {more}' if more else ''}"
+            f"phase {number} of {len(trainer.phases)}, {counted(phase.epochs, 'epoch')}: "
+            f"{many:,} of {sum(sizes.values()):,} parameters move; rates {rates}{f'; {more}' if more else ''}"
         )
     return lines if len(lines) > 1 or config.train.phases else []
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -140,7 +141,7 @@ def weights(tmp_path_factory):
 def test_a_probe_with_many_heads_leaves_a_run_like_any_other(pictures, weights, tmp_path, how):
     told = []
     run = cnnzoo.probe(pictures, "resnet20", weights, **how, run=tmp_path / "run", tell=told.append)
-    assert any("members: validation" in line for line in told)
+    assert any(re.search("members?: validation", line) for line in told)
     assert read_card(run.model_file)["head"]["kind"] == "committee"
     outputs, targets = run.predictions
     net = cnnzoo.load(run)
@@ -356,10 +357,10 @@ def test_a_cyclic_schedule_leaves_a_net_for_each_cycle_and_a_committee_of_them(t
     words = ["--run", tmp_path / "r", "--schedule.name", "cyclic", "--schedule.cycles", 2, "--train.epochs", 4]
     words += ["--model.name", "mlp", "--model.args", "{image_size: 8, hidden: [24, 12]}", "--data.size", 8]
     assert cli.main(["train", *map(str, words)]) == 0
-    said = capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr().out.splitlines()[-2]
     assert said.startswith("snapshots, 2 members: each alone")
     assert cli.main(["train", "--resume", str(tmp_path / "r")]) == 0  # what is finished stays
-    assert capsys.readouterr().out.splitlines()[-1] == said
+    assert capsys.readouterr().out.splitlines()[-2] == said
     run = Run(tmp_path / "r")
     snapshots = [Run.open(tmp_path / "r" / "snapshots" / str(number)) for number in (1, 2)]
     assert [line["epoch"] for snapshot in snapshots for line in snapshot.metrics] == [2, 4]

@@ -177,7 +177,7 @@ def test_the_summary_has_each_kind_with_its_first_files(planted):
     for kind, places in FAULTS.items():
         assert f": {kind}, {len(places)} (" in text
     assert "val/bee/near_leak.jpg = train/bee/01.jpg (likeness 0.9" in text
-    assert "… and 1 more" in text  # of four strays
+    assert "… and 1 more; --out FILE lists them all" in text  # of four strays
     assert text.splitlines()[-1] == "12 errors, 11 warnings, 12 notes"
 
 
@@ -658,25 +658,31 @@ def cli(capsys, tmp_path, monkeypatch):
 
 
 def test_warnings_and_notes_leave_the_exit_code_0(cli, tmp_path):
-    folder = paint(tmp_path / "photos", {"ant": 10, "bee": 5})
+    folder = paint(tmp_path / "my photos", {"ant": 10, "bee": 5})
     (folder / "notes.txt").touch()
     code, out, err = cli(folder)
     assert (code, err) == (0, "")
-    assert out.endswith("0 errors, 1 warning, 1 note\n")
+    told = "0 errors, 1 warning, 1 note\ngo on with: cnnzoo probe {0}, cnnzoo finetune {0}\n"
+    assert out.endswith(told.format(f"'{folder}'"))
 
 
 def test_errors_make_the_exit_code_1_and_mended_ones_0(cli, tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 10, "bee": 10})
     (folder / "ant" / "text.jpg").write_text("no image")
-    assert cli(folder)[0] == 1
+    code, out, _ = cli(folder)
+    assert code == 1
+    assert out.endswith(f"\ngo on with: cnnzoo check {folder} --fix GOOD\n")
     code, out, _ = cli(folder, "--fix", "good")
     assert code == 0
-    assert out.endswith("20 photos copied to good\n1 left out, see good/left_out.csv\n")
+    told = "20 photos copied to good\n1 left out, see good/left_out.csv\ngo on with: cnnzoo probe good\n"
+    assert out.endswith(told)
     assert cli("good")[0] == 0
 
 
 def test_errors_that_copying_cannot_mend_make_the_exit_code_1(cli, tmp_path):
-    code, out, _ = cli(paint(tmp_path / "photos", {"ant": 10}), "--fix", "good")
+    folder = paint(tmp_path / "photos", {"ant": 10})
+    assert "go on with" not in cli(folder)[1]
+    code, out, _ = cli(folder, "--fix", "good")
     assert code == 1
     assert out.endswith("to be mended by hand: one class: ant\n")
 

@@ -210,7 +210,11 @@ def test_a_committee_may_be_a_member(runs, committee, pictures, tmp_path):
 
 
 def test_members_without_weight_are_left_out(runs, tmp_path):
-    made = cnnzoo.combine(runs, weights=[0.5, 0, 0.5], run=tmp_path / "run")
+    told = []
+    made = cnnzoo.combine(runs, weights=[0.5, 0, 0.5], run=tmp_path / "run", tell=told.append)
+    assert told[-1].startswith("mean of 2 members in ")
+    cnnzoo.combine(runs, weights=[1, 0, 0], run=tmp_path / "one", tell=told.append)
+    assert told[-1].startswith("mean of 1 member in ")
     assert [card["name"] for card in read_card(made.model_file)["members"]] == ["lenet5", "resnet20"]
     np.testing.assert_allclose(judge(made.path).outputs, made.predictions[0], atol=1e-5)
 

@@ -92,7 +92,42 @@ def test_accuracy_has_an_interval():
     result = measure(*logits_of(right=81, count=263), ("a", "b", "c"))
     assert result.top1 == pytest.approx(81 / 263)
     assert result.interval == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert str(result).startswith("top-1 30.80% (95% interval 25.5% to 36.6%)   top-5 100.00%   loss ")
+    assert str(result).startswith("top-1 30.80% (95% interval 25.5% to 36.6%)   loss ")
+
+
+@pytest.mark.parametrize(("classes", "told"), [(5, False), (6, True)])
+def test_top5_is_told_where_it_tells_something(classes, told):
+    result = measure(*logits_of(right=8, count=12, classes=classes), tuple("abcdef"[:classes]))
+    assert ("top-5" in str(result)) == told
+    assert result.to_dict()["top5"] == result.top5
+
+
+def test_one_image_is_one_image():
+    assert str(measure(*logits_of(right=1, count=1), ("a", "b", "c"))).splitlines()[0].endswith("   1 image")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".json"])
+def test_answers_are_a_row_for_each_image(run, cli, tmp_path, ending):
+    code, out, _ = cli("evaluate", run.path, "--out", tmp_path / f"answers{ending}")
+    assert code == 0
+    assert out == f"{cnnzoo.evaluate(run.path)}\n18 rows in {tmp_path / f'answers{ending}'}\n"
+    text = (tmp_path / f"answers{ending}").read_text()
+    if ending == ".csv":
+        assert text.replace("\r", "") == cnnzoo.judge(run.path).to_csv().replace("\r", "")
+        return
+    rows, predictions = json.loads(text), cnnzoo.predict(run, run.split["val"])
+    assert [row["file"] for row in rows] == run.split["val"]
+    assert [row["truth"] for row in rows] == [name.split("/")[-2] for name in run.split["val"]]
+    for row, [(answer, probability)] in zip(rows, predictions.top(1), strict=True):
+        assert (row["answer"], row["right"]) == (answer, answer == row["truth"])
+        assert row["probability"] == pytest.approx(probability, abs=2e-6)
+    assert sum(row["right"] for row in rows) == round(18 * cnnzoo.evaluate(run.path).top1)
+
+
+def test_answers_do_not_disturb_json(run, cli, tmp_path):
+    _, out, err = cli("evaluate", run.path, "--json", "--out", tmp_path / "answers.csv")
+    assert json.loads(out)["images"] == 18
+    assert err == f"18 rows in {tmp_path / 'answers.csv'}\n"
 
 
 def test_each_class_has_precision_recall_and_what_it_was_taken_for():

@@ -1,6 +1,7 @@
 """Shallow classifiers on frozen features, and the run folder that the best of them leaves."""
 
 import json
+import re
 
 import numpy as np
 import photos
@@ -8,6 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
 
 import cnnzoo
 from cnnzoo import cli, config
@@ -75,6 +77,21 @@ def test_auto_tries_all_and_takes_the_simplest_of_the_best():
     assert chosen.cv_top1 >= best - np.sqrt(best * (1 - best) / 150)
     assert chosen.classifier == "logistic"
     assert str(found).splitlines()[1].startswith("logistic")
+    rule = (
+        "the best by cross-validation" if chosen.cv_top1 == best else "the simplest within a standard error of the best"
+    )
+    assert re.sub("[:,] ", " ", str(found).splitlines()[-1]) == f"logistic is taken {rule}"
+
+
+def test_the_table_says_why_a_classifier_is_taken():
+    def told(*shares):
+        scores = (probe.Score(name, "", share, 0.5, 1.0) for name, share in zip(CLASSIFIERS, shares, strict=False))
+        return str(probe.Probe(tuple(scores), nn.Identity())).splitlines()[1 + len(shares) :]
+
+    first = CLASSIFIERS[0]
+    assert told(0.8, 0.82) == [f"{first} is taken: the simplest within a standard error of the best"]
+    assert told(0.8, 0.7) == [f"{first} is taken, the best by cross-validation"]
+    assert told(0.8) == told(None, 0.8) == told(None) == []
 
 
 def test_validation_images_choose_nothing():
@@ -138,6 +155,20 @@ def test_a_probe_leaves_a_run_like_any_other(probed, pictures):
     assert cnnzoo.evaluate(probed.path).top1 == pytest.approx(probed.metrics[0]["val_top1"])
 
 
+def test_its_report_tells_of_no_epochs(probed, pictures):
+    page = probed.report_file.read_text()
+    assert "best epoch" not in page
+    assert ">training<" not in page
+    assert f" on {pictures}: 30 images to train on, 6 images held out, 3 classes.</p>" in page
+
+
+def test_images_that_are_all_computed_leave_no_others(pictures, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "cache"))
+    told = []
+    cnnzoo.probe(pictures, "resnet20", str(weights), classifier="centroid", run=tmp_path / "run", tell=told.append)
+    assert any(line.startswith("features of 36 images in ") and line.endswith(" s, 36 computed") for line in told)
+
+
 def test_cached_logits_are_the_live_nets(probed):
     net = cnnzoo.load(probed)
     logits, _ = probed.predictions
@@ -149,7 +180,8 @@ def test_cached_logits_are_the_live_nets(probed):
 def test_its_config_makes_the_same_run_again_without_the_backbone(probed, tmp_path):
     told = []
     again = cnnzoo.train(config.read(probed.config_file, [f"--run={tmp_path / 'again'}"]), tell=told.append)
-    assert any(" 0 computed" in line for line in told)
+    assert any(line.endswith(" 0 computed, the others from the cache") for line in told)
+    assert re.fullmatch(r"\d+\.\d\d% of 6 held-out images right; report: .*", told[-1])
     np.testing.assert_array_equal(again.predictions[0], probed.predictions[0])
 
 

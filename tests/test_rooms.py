@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "figures": {"checkpoint"},
     "compare": {"figures", "zoo", "weights", "summary", "claims"},
     "predict": {"registry", "config", "data", "checkpoint", "zoo", "fast", "tables"},
-    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"} | {"fast"},
+    "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"}
+    | {"fast", "tables"},
     "export": {"registry", "config", "data", "checkpoint", "zoo"},
     "report": {"registry", "config", "data", "checkpoint", "zoo", "evaluate", "calibrate", "visualize"} | {"figures"},
     "inference": {"quantize"},

@@ -1,9 +1,11 @@
 """From the command line to a prediction: the run folder, resuming, and what happens when things go wrong."""
 
 import csv
+import html
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -143,6 +145,26 @@ def test_classes_may_be_called_anything(tmp_path):
     assert "<td>&lt;b&gt; &amp; " in run.report_file.read_text()
 
 
+def test_the_report_says_which_files_are_mistaken(tmp_path):
+    source = photos.folder(tmp_path / "data", each=6, kinds=("<b> 'c'", "d", "e"))
+    run = cnnzoo.train(short(tmp_path / "run", data={"source": str(source), "size": 32, "val_fraction": 0.5}))
+    logits, targets = run.predictions
+    wrong = [name for name, right in zip(run.split["val"], logits.argmax(1) == targets, strict=True) if not right]
+    assert wrong
+    page = run.report_file.read_text()
+    for name in wrong:
+        told = html.escape(os.path.relpath(name, source))
+        assert re.search(rf'title="{re.escape(told)}: [^"]* is [^"]*"', page)
+        assert f"<figcaption>{told}: " in page
+
+
+def test_the_report_begins_with_what_it_is_about(finished):
+    page = finished.report_file.read_text()
+    assert "<p>lenet5 on digits: 1,438 images to train on, 359 images held out, 10 classes.</p>" in page
+    assert ">top-5<" in page
+    assert ">best epoch<" in page
+
+
 class Viewing(torch.nn.Module):
     """A user's net, with the line of PyTorch's first tutorial that images lying channels-last make fail."""
 
@@ -271,7 +293,7 @@ def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(tmp_path, number, code):
-    folder = tmp_path / "run"
+    folder = tmp_path / "my run"
     line = [
         sys.executable,
         "-m",
@@ -291,7 +313,8 @@ def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(tmp_path, numbe
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"cnnzoo train --resume {folder}" in out
+    assert f"cnnzoo train --resume '{folder}'" in out
+    assert "go on with" not in out
     assert "Traceback" not in err
     assert Run(folder).load_state()[1] is None
 

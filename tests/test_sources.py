@@ -389,7 +389,10 @@ def test_empty_class_folder_is_named(part, tmp_path):
     inside = ["train/", "val/"] if part else [""]
     paint(tmp_path, {f"{folder}{name}": 2 for folder in inside for name in ("red", "blue")})
     (tmp_path / part / "green").mkdir()
-    with pytest.raises(InputError, match=f"there is no image in {tmp_path / part / 'green'}; fill or remove it"):
+    empty, copying = tmp_path / part / "green", f"cnnzoo check {tmp_path} --fix GOOD"
+    with pytest.raises(
+        InputError, match=f"there is no image in {empty}; fill or remove it, or .* in a copy: {copying}"
+    ):
         load(tmp_path)
 
 

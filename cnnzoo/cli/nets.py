@@ -2,10 +2,9 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from json import dumps
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 
 
 def list_(pattern: str = "*", *, pretrained: bool = False, json: bool = False) -> None:
@@ -19,7 +18,9 @@ def list_(pattern: str = "*", *, pretrained: bool = False, json: bool = False) -
 
     names = zoo.list_models(pattern, pretrained=pretrained)
     if not names:
-        raise InputError(f"no model matches {pattern!r}; cnnzoo list names all {len(zoo.list_models())}")
+        begun = f"{pattern}*"
+        hint = f"did you mean {begun!r}? " if zoo.list_models(begun, pretrained=pretrained) else ""
+        raise InputError(f"no model matches {pattern!r}; {hint}cnnzoo list names all {len(zoo.list_models())}")
     print(dumps(names) if json else "\n".join(names))
 
 
@@ -29,40 +30,15 @@ def info(name: str, *, json: bool = False) -> None:
     Args:
         name: the net, see cnnzoo list.
     """
-    from cnnzoo import claims, zoo
+    import cnnzoo
+    from cnnzoo import claims
 
-    entry = zoo.info(name)
-    figures = claims.beside(name)
+    entry = cnnzoo.info(name)
     if json:
-        facts = {key: value for key, value in vars(entry).items() if key != "build"} | {"claims": figures}
-        print(dumps(facts, indent=2, default=dataclasses.asdict))
-        return
-    print(entry.name)
-    print(f"  paper       {entry.paper or 'not said'}")
-    print(
-        f"  input       {_times(entry.input_size)}, at least {entry.min_size}x{entry.min_size}; "
-        f"{entry.num_classes:,} classes"
-    )
-    if entry.params is not None:
-        print(f"  parameters  {entry.params:,}")
-        print(f"  mult-adds   {entry.macs:,}")
-    if entry.aux:
-        heads = f"{len(entry.aux)} auxiliary head{'s' if len(entry.aux) > 1 else ''}, {', '.join(entry.aux)}"
-        print(f"  in training {entry.aux_params:,} parameters more: {heads}")
-    for stage in entry.stages:
-        ends = dict.fromkeys((stage.modules[0], stage.modules[-1]))
-        print(f"  {stage.name:<10}  {_times(stage.shape):<12}  {' … '.join(ends)}")
-    print(f"  {'head':<10}  {entry.num_classes:<12}  {entry.head}")
-    if figures:
-        table = [("the paper's figures", "paper", "here"), *((f.what, f.figure, f.ours) for f in figures)]
-        what_width, figure_width = (max(map(len, column)) for column in list(zip(*table, strict=True))[:2])
-        for what, figure, ours in table:
-            print(f"  {what:<{what_width}}  {figure:<{figure_width}}  {ours}")
-    print(f"  differences from the paper: {'' if entry.differences else 'none known'}")
-    for number, difference in enumerate(entry.differences, start=1):
-        print(f"    {number}. {difference}")
-    for note in entry.notes:
-        print(f"  note: {note}")
+        facts = {key: value for key, value in vars(entry).items() if key != "build"}
+        print(dumps(facts | {"claims": claims.beside(name)}, indent=2, default=dataclasses.asdict))
+    else:
+        print(entry)
 
 
 def summary(
@@ -109,10 +85,6 @@ def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False,
     else:
         print(result)
         if out:
-            print(f"{len(result.points)} net{'s' * (len(result.points) > 1)} in {out}")
+            print(f"{counted(len(result.points), 'net')} in {out}")
     if result.without:
         print(f"without weights of known accuracy: {', '.join(result.without)}", file=sys.stderr)
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from shlex import quote
 
 from cnnzoo.errors import InputError
 
@@ -20,7 +21,8 @@ def aside(line: str) -> None:
 
 def go_on_with(run, say: Callable[[str], None] = tell) -> None:
     """What a finished run is good for."""
-    uses = (f"predict {run.path} PHOTOS", f"evaluate {run.path}", f"export {run.path} --out FILE")
+    path = quote(str(run.path))
+    uses = (f"predict {path} PHOTOS", f"evaluate {path}", f"export {path} --out FILE")
     say(f"go on with: {', '.join(f'cnnzoo {use}' for use in uses)}")
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from shlex import quote
 
 from cnnzoo import config as config_
 from cnnzoo.cli.speech import go_on_with, stop_on_signals, tell
@@ -57,15 +58,17 @@ def train(options: Sequence[str]) -> None:
         hooks = {"tell": tell, "should_stop": lambda: bool(caught)}
         try:
             if kind is None:
-                combine_snapshots(run.train(config, resume=resume, **hooks))
+                done = run.train(config, resume=resume, **hooks)
             else:
                 _train_many(kind, getattr(arguments, kind), config, resume is not None, hooks)
         except Interrupted:
             folder = config.folder if resume in (None, "auto") else resume
             number = caught[0] if caught else signal.SIGTERM  # which another process of the team caught
-            again = f"--resume {folder}" if kind is None else "the same command and --resume auto"
+            again = f"--resume {quote(str(folder))}" if kind is None else "the same command and --resume auto"
             tell(f"stopped by {number.name} and saved; go on by: cnnzoo train {again}")
             sys.exit(128 + number)
+    if kind is None:
+        conclude(done)
 
 
 def _train_many(kind: str, many: int, config: config_.Config, resume: bool, hooks: Mapping) -> None:
@@ -83,9 +86,14 @@ def _train_many(kind: str, many: int, config: config_.Config, resume: bool, hook
     go_on_with(made.run)
 
 
-def combine_snapshots(run) -> None:
-    """Make the committee of a run's snapshots, where its schedule has left some."""
-    if config_.read(run.config_file).cycle_ends and os.environ.get("RANK", "0") == "0":
+def conclude(run) -> None:
+    """After a run, by the first of a team's processes: the committee of its snapshots, where its schedule has left
+    some, and what the run is good for.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if config_.read(run.config_file).cycle_ends:
         from cnnzoo.ensemble import committees
 
         tell(str(committees.of_snapshots(run, tell=tell)))
+    go_on_with(run)

@@ -4,9 +4,10 @@ import re
 import sys
 from collections.abc import Sequence
 from json import dumps
+from shlex import join, quote
 
 from cnnzoo.cli.speech import aside, go_on_with, numbers, stop_on_signals, tell
-from cnnzoo.cli.training import combine_snapshots
+from cnnzoo.cli.training import conclude
 from cnnzoo.errors import InputError, Interrupted
 
 
@@ -51,7 +52,19 @@ def check(
         print(checkup)
         if fixed:
             print(f"\n{fixed}")
+        if onward := _after(checkup, fixed):
+            print(f"go on with: {onward}")
     return int(bool(fixed.remaining) if fixed else not checkup.sound)
+
+
+def _after(checkup, fixed) -> str:
+    """What to do once a folder has been checked, and perhaps copied; "" where a person is to mend it by hand first."""
+    if fixed:
+        return "" if fixed.remaining else f"cnnzoo probe {quote(str(fixed.folder))}"
+    folder = quote(str(checkup.folder))
+    if checkup.sound:
+        return f"cnnzoo probe {folder}, cnnzoo finetune {folder}"
+    return f"cnnzoo check {folder} --fix GOOD" if checkup.mendable else ""
 
 
 def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: int = 0, json: bool = False) -> None:
@@ -75,7 +88,8 @@ def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: i
     for name, why in ranking.missing.items():
         print(f"{name}: {why}", file=sys.stderr)
     best = ranking.candidates[0]
-    print(f"go on with: cnnzoo finetune {folder} --model {best.model} --pretrained {best.tag}")
+    again = ["cnnzoo", "finetune", folder, "--model", best.model, "--pretrained", best.tag]
+    print(f"go on with: {join(again)}")
 
 
 def probe(
@@ -160,10 +174,9 @@ def finetune(
                 folder, model, pretrained, **options, overrides=overrides, tell=tell, should_stop=lambda: bool(caught)
             )
         except Interrupted as interrupted:
-            tell(f"stopped by {caught[0].name} and saved; go on by: cnnzoo train --resume {interrupted}")
+            tell(f"stopped by {caught[0].name} and saved; go on by: cnnzoo train --resume {quote(str(interrupted))}")
             sys.exit(128 + caught[0])
-    combine_snapshots(done)
-    go_on_with(done)
+    conclude(done)
 
 
 def _seconds(duration: str) -> float:

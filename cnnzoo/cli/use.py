@@ -3,8 +3,8 @@
 import sys
 from json import dumps
 
-from cnnzoo.cli.speech import aside
-from cnnzoo.errors import InputError
+from cnnzoo.cli.speech import aside, tell
+from cnnzoo.errors import InputError, counted
 
 
 def evaluate(
@@ -18,6 +18,7 @@ def evaluate(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
+    out: str | None = None,
     json: bool = False,
 ) -> None:
     """Judge a trained net on images it was not trained on, or compare two: how good, how sure, and where it errs.
@@ -28,16 +29,26 @@ def evaluate(
         crops: 1, or the mean over 2 (the image and its mirror image), 10 (AlexNet's) or 144 (GoogLeNet's).
         precision: fp32, bf16, fp16, int8 (on a CPU, calibrated on images the run trained on) or auto (bf16, else fp32).
         bad_files: skip goes on without files that cannot be read; error, the default, names them all.
+        out: write a table (.csv, .json, .parquet) with a row for each image: file, truth, answer, probability, right.
     """
     import cnnzoo
+    from cnnzoo import tables
 
+    if out and against:
+        raise InputError("--out writes the answers of one net, so it goes without --against; write those of each")
+    if out:
+        tables.check(out)
     options = {"pretrained": pretrained, "root": root, "crops": crops, "precision": precision, "device": device}
     options |= {"bad_files": bad_files, "tell": aside}
     if against is None:
-        result = cnnzoo.evaluate(run_or_model, data, **options)
+        judged = cnnzoo.judge(run_or_model, data, **options)
+        result = judged.measure()
     else:
         result = cnnzoo.compare_runs(run_or_model, against, data, **options)
     print(dumps(result.to_dict()) if json else result)
+    if out:
+        judged.write(out)
+        (aside if json else tell)(f"{counted(result.count, 'row')} in {out}")
 
 
 def predict(
@@ -80,11 +91,13 @@ def predict(
     parts = tally.watch(stream(net, pictures, **options))
     if out:
         write(out, parts, top)
-        print(f"{tally.images:,} rows in {out}")
+        print(f"{counted(tally.images, 'row')} in {out}")
     else:
         print("\n".join(join(parts).lines(top)))
     if pictures.passed_over:
-        print(f"{pictures.passed_over:,} other files passed over for want of an image's ending", file=sys.stderr)
+        print(
+            f"{counted(pictures.passed_over, 'other file')} passed over for want of an image's ending", file=sys.stderr
+        )
     if tally.unread == tally.images:
         raise InputError(f"no image could be read ({'; '.join(tally.examples)})")
     for note in tally.notes():

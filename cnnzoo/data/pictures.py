@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, opened, upright
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, printable
 
 THREADS = 8  # that decode, at most: more wait for Python, and each keeps memory for the largest image it has seen
 AT_ONCE = 48_000_000  # pixels that are being decoded at any time; the costliest, with transparency, take 12 bytes each
@@ -145,7 +145,7 @@ class _Reader:
                 return self._fitted(f"image {place}", as_image(item, self.preprocess.channels))
             except InputError as error:
                 raise InputError(f"image {place}: {error}") from None
-        name = os.fsencode(item).decode(errors="replace")  # whatever bytes a file system allows, it can be written down
+        name = printable(item)
         try:
             with opened(item, self.at_least) as image, self.room.taken(image.width * image.height):
                 return self._fitted(name, upright(image))

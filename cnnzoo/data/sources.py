@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from PIL import Image
@@ -34,7 +35,7 @@ from cnnzoo.data.crops import Crops
 from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import files_in
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, centre
-from cnnzoo.errors import InputError, near
+from cnnzoo.errors import InputError, counted, did_you_mean
 from cnnzoo.resampling import bootstrap
 
 PARTS = ("resized", "jittered")  # crops that are parts of more than what evaluation sees
@@ -88,6 +89,12 @@ def load(
     """
     found = _found_and_split(config)
     return _ready(found, config, augment, input_size, channels, preprocess, cache_folder(found.home), exactly)
+
+
+def folder_of(source: str) -> Path | None:
+    """The folder of photos that a source is; None where it is something else."""
+    folder = Path(source).expanduser()
+    return None if source in NAMED or not folder.is_dir() or hugging_face.is_source(source) else folder
 
 
 def check(config: DataConfig) -> None:
@@ -169,7 +176,7 @@ def _ready(
     val, val_bad, val_notes = _read(found.val, decoded, config, evaluation, "reading validation images")
     notes = (*found.notes, *dict.fromkeys([*train_notes, *val_notes]))
     if bad := {**train_bad, **val_bad}:
-        notes += (_tell_bad(bad, config.bad_files),)
+        notes += (_tell_bad(bad, config),)
     for part, name in ((train, "train"), (val, "validation")):
         if not len(part):
             raise InputError(f"{config.source} has no {name} images that can be read")
@@ -199,7 +206,7 @@ def held_out(
     geometry = _as_judged(preprocess) if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
     part, bad, notes = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
-    notes += [_tell_bad(bad, config.bad_files, "--bad-files")] if bad else []
+    notes += [_tell_bad(bad, config, "--bad-files")] if bad else []
     return part, found.classes, (*found.notes, *notes)
 
 
@@ -268,11 +275,7 @@ def _find_source(config: DataConfig) -> Found:
                 if not folder.exists()
                 else f"data.source: {folder} is not a folder"
             )
-        hint = (
-            f"did you mean {' or '.join(near(config.source, NAMED))}?"
-            if near(config.source, NAMED)
-            else f"sets by name: {', '.join(NAMED)}"
-        )
+        hint = did_you_mean(config.source, NAMED) or f"sets by name: {', '.join(NAMED)}"
         raise InputError(f"data.source {config.source!r} is neither a known set nor a folder; {hint}")
     return _folder(folder)
 
@@ -350,11 +353,11 @@ NAMED: dict[str, Callable[[DataConfig], Found]] = {
 def _folder(folder: Path) -> Found:
     """A folder of class folders, or one with train/ and val/ of them."""
     train, *beside = parts(folder).values()
-    classes, part, notes = _classes(train)
+    classes, part, notes = _classes(train, folder)
     if not beside:
         return photos(classes, part, None, folder, notes)
     held_out = beside[0]
-    val_classes, val_part, val_notes = _classes(held_out)
+    val_classes, val_part, val_notes = _classes(held_out, folder)
     val_part = val_part.among(val_classes, classes, f"{held_out} has classes that {train} lacks")
     return photos(classes, part, val_part, folder, notes + val_notes)
 
@@ -373,7 +376,9 @@ def class_folders(folder: Path) -> list[Path]:
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         loose = len(_loose(folder))
-        what = f"{loose} images, but no sub-folder for each class" if loose else "no sub-folder for each class"
+        what = (
+            f"{counted(loose, 'image')}, but no sub-folder for each class" if loose else "no sub-folder for each class"
+        )
         raise InputError(f"{folder} holds {what}; put each class's images into a folder of the class's name")
     if {entry.name.casefold() for entry in classes} <= {*HELD_OUT, *TRAIN}:
         names = " and ".join(entry.name for entry in classes)
@@ -392,8 +397,8 @@ def _loose(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in EXTENSIONS]
 
 
-def _classes(folder: Path) -> tuple[tuple[str, ...], Part, tuple[str, ...]]:
-    """Class names in order, files with labels, and what was passed over."""
+def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[str, ...]]:
+    """Class names in order, files with labels, and what was passed over; the folder may be a part of the `whole`."""
     classes, loose = class_folders(folder), len(_loose(folder))
     files, labels, strays, empty = [], [], 0, []
     for label, class_folder in enumerate(classes):
@@ -407,17 +412,20 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], Part, tuple[str, ...]]:
         raise InputError(f"{folder} holds no images; known endings: {' '.join(sorted(EXTENSIONS))}")
     if empty:
         raise InputError(
-            f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}"
+            f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}, "
+            f"or go on without {'it' if len(empty) == 1 else 'them'} in a copy: {_copying(whole)}"
         )
-    notes = (
-        (f"{_files(strays)} in {folder} passed over: no image's ending, or a link that leads nowhere",)
-        if strays
-        else ()
-    )
+    why = "no image's ending, or a link that leads nowhere"
+    notes = (f"{counted(strays, 'file')} in {folder} passed over: {why}",) if strays else ()
     if loose:
-        notes += (f"{_files(loose)} in {folder} passed over for lying outside the class folders",)
+        notes += (f"{counted(loose, 'file')} in {folder} passed over for lying outside the class folders",)
     part = Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
     return tuple(entry.name for entry in classes), part, notes
+
+
+def _copying(folder: Path) -> str:
+    """The command that copies what is good in a folder."""
+    return f"cnnzoo check {quote(str(folder))} --fix GOOD"
 
 
 # ---- from what was found to what is trained on
@@ -436,7 +444,7 @@ def _split(found: Found, config: DataConfig, keep_lone: bool = False) -> Found:
             )
         if len(own) < (config.folds or 0):
             raise InputError(
-                f"class {name!r} of {config.source} has {len(own)} images, too few for {config.folds} folds"
+                f"class {name!r} of {config.source} has {counted(len(own), 'image')}, too few for {config.folds} folds"
             )
         many = min(max(round(config.val_fraction * len(own)), 1), len(own) - 1)
         mixed = rng.permutation(own)
@@ -553,16 +561,13 @@ def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:
     return np.stack(pixels)
 
 
-def _tell_bad(bad: dict[File, str], policy: str, option: str = "--data.bad_files") -> str:
+def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "--data.bad_files") -> str:
     shown = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:10])
     more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
-    files, them = _files(len(bad)), "it" if len(bad) == 1 else "them"
-    if policy == "error":
-        raise InputError(
-            f"{files} cannot be read ({shown}{more}); mend or remove {them}, or go on without {them} by {option} skip"
-        )
+    files, them = counted(len(bad), "file"), "it" if len(bad) == 1 else "them"
+    if config.bad_files == "error":
+        folder = folder_of(config.source)
+        copied = f", or in a copy: {_copying(folder)}" if folder else ""
+        without = f"go on without {them} by {option} skip{copied}"
+        raise InputError(f"{files} cannot be read ({shown}{more}); mend or remove {them}, or {without}")
     return f"{files} left out because {'it' if len(bad) == 1 else 'they'} cannot be read: {shown}{more}"
-
-
-def _files(many: int) -> str:
-    return "1 file" if many == 1 else f"{many} files"

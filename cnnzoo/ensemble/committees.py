@@ -23,7 +23,7 @@ from cnnzoo.config import AugmentConfig, Config
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble import ensemble
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of, trained
 from cnnzoo.resampling import Round, out_of_bag, samme
 from cnnzoo.train.validation import logits
@@ -45,7 +45,7 @@ class Committee:
     def __str__(self) -> str:
         worst, best = min(self.top1), max(self.top1)
         line = (
-            f"{self.kind}, {len(self.members)} members: each alone {worst:.2%} to {best:.2%} top-1, "
+            f"{self.kind}, {counted(len(self.members), 'member')}: each alone {worst:.2%} to {best:.2%} top-1, "
             f"together {self.together:.2%}, in {self.run.path}"
         )
         return "\n".join([line, *self.notes])

@@ -10,7 +10,7 @@ from typing import Any
 from cnnzoo.calibrate import wilson_interval
 from cnnzoo.ensemble.combine import METHODS, Combination, combine, log_loss
 from cnnzoo.ensemble.members import Panel
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 
 COLUMNS = ("name", "kind", "top1", "cross_top1", "low", "high", "loss")
 
@@ -64,7 +64,7 @@ class Contest:
             lines.append(
                 f"{row['name']:<{width}}  {row['top1']:>7.2%}  {crossed:>12}  {interval:<14}  {row['loss']:>8.4f}"
             )
-        lines.append(f"{len(self.panel.targets):,} images, none of which a member was trained on")
+        lines.append(f"{counted(len(self.panel.targets), 'image')}, none of which a member was trained on")
         return "\n".join([*lines, *self.notes])
 
     def to_csv(self) -> str:

@@ -24,7 +24,7 @@ from cnnzoo.ensemble.combine import METHODS
 from cnnzoo.ensemble.contest import Contest, contest
 from cnnzoo.ensemble.members import Tell, panel
 from cnnzoo.ensemble.soup import soup
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.evaluate import Evaluation, measure
 from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
@@ -114,7 +114,7 @@ class Ensemble:
                 told = f"; report: {write_report(made)}"
             except InputError as error:  # predictions are at hand, but the images no longer are
                 told = f"; no report: {error}"
-        self.tell(f"{self.combination.method} of {len(card['members'])} members in {made.path}{told}")
+        self.tell(f"{self.combination.method} of {counted(len(card['members']), 'member')} in {made.path}{told}")
         return made
 
     def _report(self) -> dict:

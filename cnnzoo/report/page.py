@@ -5,14 +5,20 @@ import html
 import io
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from cnnzoo import calibrate
+from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_card
+from cnnzoo.config import Config, DataConfig
+from cnnzoo.data import sources
 from cnnzoo.data.arrays import Images
+from cnnzoo.errors import counted, printable
 from cnnzoo.evaluate import Evaluation, measure
 from cnnzoo.figures import plain
 
@@ -37,7 +43,7 @@ th:first-child, td:first-child { text-align: left }
 .mistakes.pairs { grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)) }
 .mistakes figure { margin: 0 } .mistakes figure div { display: flex; gap: 2px }
 .mistakes img { min-width: 0; width: 100%; image-rendering: pixelated; border: 1px solid #ddd }
-figcaption { font-size: .85rem }
+figcaption { font-size: .85rem; overflow-wrap: anywhere }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto } img.plot { max-width: 100% }
 """
 
@@ -53,22 +59,26 @@ def render(
     that the net mistook, `evidence` draws what it saw in them, and `alike` finds what it was trained on.
     """
     outputs, targets = run.predictions
+    names = run.split["val"]
     result = measure(outputs, targets, tuple(classes))
     temperature = read_card(run.model_file).get("temperature", 1.0)
-    metrics, environment = run.metrics, run.environment
+    metrics, environment, config = run.metrics, run.environment, config_.read(run.config_file)
     best = max(metrics, key=lambda report: report["val_top1"])
     seconds = sum(report["seconds"] for report in metrics)
-    command = f"cnnzoo train --config {run.config_file} --run {run.path}-again"
+    command = f"cnnzoo train --config {quote(str(run.config_file))} --run {quote(f'{run.path}-again')}"
     figures = {
         "validation top-1": f"{result.top1:.2%}",
         "95% interval": f"{result.interval[0]:.1%} – {result.interval[1]:.1%}",
-        "top-5": f"{result.top5:.2%}",
+        **({"top-5": f"{result.top5:.2%}"} if result.top5_tells else {}),
         "loss": f"{result.loss:.4f}",
         "images judged": f"{result.count:,}",
     }
-    if not (run.committee or run.soup):
+    if metrics[-1]["epoch"]:
         figures |= {"best epoch": f"{best['epoch']} of {metrics[-1]['epoch']}", "training": f"{seconds:.0f} s"}
+    elif run.probe:
+        figures["features and classifiers"] = f"{seconds:.0f} s"
     sections = [
+        ("", f"<p>{html.escape(_about(run, config, result))}</p>"),
         ("", f'<div class="figures">{"".join(f"<div><b>{v}</b>{name}</div>" for name, v in figures.items())}</div>'),
         *_origin(run, metrics),
         *([("Shallow classifiers on frozen features", _classifiers(run.probe))] if run.probe else []),
@@ -77,7 +87,15 @@ def render(
         ("Confidence", _picture(_reliability(outputs, targets, result))),
         (
             "Most confident mistakes",
-            _mistakes(calibrate.softmax(outputs, temperature), targets, classes, images, evidence, alike),
+            _mistakes(
+                calibrate.softmax(outputs, temperature),
+                targets,
+                classes,
+                images,
+                lambda place: _in_source(names[place], config.data),
+                evidence,
+                alike,
+            ),
         ),
         ("Run it again", f"<pre>{html.escape(command)}</pre>"),
         ("Config", f"<pre>{html.escape(run.config_file.read_text())}</pre>"),
@@ -90,6 +108,28 @@ def render(
         f'<meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n"
     )
+
+
+def _about(run: Run, config: Config, result: Evaluation) -> str:
+    """In a sentence: which net, on what, of how many images."""
+    model, source = config.model, config.data.source
+    judged = f"{counted(result.count, 'image')} held out, {counted(len(result.classes), 'class', 'classes')}"
+    if run.committee:
+        many = counted(len(config.ensemble.members), "run")
+        return f"A committee of {many} ({config.ensemble.method}) on {source}: {judged}."
+    begun = "pretrained" if model.pretrained is True else f"weights {model.pretrained}" if model.pretrained else ""
+    trained = counted(len(set(run.split["train"])), "image")  # a bootstrap sample holds some several times
+    if run.soup:
+        many = sum(each["taken"] for each in run.soup["ingredients"])
+        begun = f"the weights of {counted(many, 'run')} averaged"
+    return f"{model.name}{f' ({begun})' if begun else ''} on {source}: {trained} to train on, {judged}."
+
+
+def _in_source(name: str, data: DataConfig) -> str:
+    """An image's path in the folder that it is from, or its whole name."""
+    homes = [sources.folder_of(source) for source in (data.source, data.val_source) if source]
+    inside = (Path(name).relative_to(home) for home in homes if home and Path(name).is_relative_to(home))
+    return printable(next(map(str, inside), name))
 
 
 def _origin(run: Run, metrics: list[dict]) -> list[tuple[str, str]]:
@@ -211,6 +251,7 @@ def _mistakes(
     targets: np.ndarray,
     classes: Sequence[str],
     images: Images,
+    file: Callable[[int], str],
     evidence: Evidence | None,
     alike: Alike | None,
 ) -> str:
@@ -226,7 +267,7 @@ def _mistakes(
     figures = []
     for number, place in enumerate(worst):
         said, sure = names[predicted[place]], probabilities[place, predicted[place]]
-        caption = f"{html.escape(said)} ({sure:.0%}), is {html.escape(names[targets[place]])}"
+        caption = html.escape(f"{file(place)}: {said} ({sure:.0%}), is {names[targets[place]]}")
         pictures = [_image(pixels[number], caption)]
         if seen is not None:
             pictures.append(_image(seen[number], f"what speaks for {html.escape(said)}"))

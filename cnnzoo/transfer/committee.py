@@ -15,7 +15,7 @@ from sklearn.base import ClassifierMixin
 from torch import nn
 
 from cnnzoo import calibrate, machine
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
 from cnnzoo.resampling import bootstrap, out_of_bag, samme
 from cnnzoo.transfer.probe import Data, Kind, Probe, Score, fit_one, kinds, predict
@@ -47,7 +47,7 @@ class Committee:
     def __str__(self) -> str:
         alone = sorted(member.val_top1 for member in self.members)
         lines = [
-            f"{self.made_by}, {len(self.members)} members: validation {self.val_top1:.2%}, "
+            f"{self.made_by}, {counted(len(self.members), 'member')}: validation {self.val_top1:.2%}, "
             f"each alone {alone[0]:.2%} to {alone[-1]:.2%}"
         ]
         if self.out_of_bag is not None:

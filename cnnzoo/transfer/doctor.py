@@ -39,7 +39,7 @@ from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room
 from cnnzoo.data.preprocess import LARGEST, as_image, opened, upright
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.transfer.features import Backbone
 
 NEAR = 0.95  # correlation from which on two photos are one
@@ -136,10 +136,10 @@ class Finding:
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return _printable(f"{self.file}{f' = {self.other}' if self.other else ''}{detail}")
+        return printable(f"{self.file}{f' = {self.other}' if self.other else ''}{detail}")
 
     def to_dict(self) -> dict[str, str]:
-        return {"severity": self.severity, **{key: _printable(value) for key, value in vars(self).items()}}
+        return {"severity": self.severity, **{key: printable(value) for key, value in vars(self).items()}}
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,11 @@ class Checkup:
         """Nothing will stop or spoil training."""
         return not any(finding.severity == "error" for finding in self.findings)
 
+    @property
+    def mendable(self) -> bool:
+        """`fix` leaves errors out."""
+        return any(finding.severity == "error" and KINDS[finding.kind].left_out for finding in self.findings)
+
     def __str__(self) -> str:
         counts = Counter((photo.part, photo.label) for photo in self.photos)
         lines = []
@@ -162,14 +167,14 @@ class Checkup:
             own = {label: count for (where, label), count in counts.items() if where == part}
             shown = ", ".join(f"{label} {count:,}" for label, count in list(own.items())[:6])
             more = ", …" if len(own) > 6 else ""
-            lines.append(f"{self.folder / part}: {_many(sum(own.values()), 'photo')} ({shown}{more})")
+            lines.append(f"{self.folder / part}: {counted(sum(own.values()), 'photo')} ({shown}{more})")
         for kind, some in groupby(self.findings, key=lambda finding: finding.kind):
             found = list(some)
             lines += ["", f"{KINDS[kind].severity}: {kind}, {len(found):,} ({KINDS[kind].meaning})"]
             lines += [f"  {finding}" for finding in found[:3]]
-            lines += [f"  … and {len(found) - 3:,} more"] if len(found) > 3 else []
+            lines += [f"  … and {len(found) - 3:,} more; --out FILE lists them all"] if len(found) > 3 else []
         totals = Counter(finding.severity for finding in self.findings)
-        told = ", ".join(_many(totals[severity], severity) for severity in ("error", "warning", "note"))
+        told = ", ".join(counted(totals[severity], severity) for severity in ("error", "warning", "note"))
         return "\n".join([*lines, "", told])
 
     def to_csv(self) -> str:
@@ -496,11 +501,11 @@ def _of_classes(counts: Counts) -> Iterator[Finding]:
         if count == 1 and not beside:
             yield Finding("one photo", _home(first, label))
         elif 0 < count < FEW:
-            yield Finding("few photos", _home(first, label), _many(count, "photo"))
+            yield Finding("few photos", _home(first, label), counted(count, "photo"))
     filled = {count: label for label, count in trained.items() if count}
     if filled and max(filled) > LOPSIDED * min(filled):
         small, large = min(filled), max(filled)
-        detail = f"{_many(small, 'photo')}, while {filled[large]} has {large:,}"
+        detail = f"{counted(small, 'photo')}, while {filled[large]} has {large:,}"
         yield Finding("imbalance", _home(first, filled[small]), detail)
 
 
@@ -576,7 +581,7 @@ class Fixed:
 
     def __str__(self) -> str:
         renamed = f", {self.renamed:,} with the right ending now" if self.renamed else ""
-        lines = [f"{_many(self.copied, 'photo')} copied to {self.folder}{renamed}"]
+        lines = [f"{counted(self.copied, 'photo')} copied to {self.folder}{renamed}"]
         lines += [f"{self.left_out:,} left out, see {self.folder / MANIFEST}"] if self.left_out else []
         lines += [f"to be mended by hand: {finding.kind}: {finding}" for finding in self.remaining]
         return "\n".join(lines)
@@ -673,7 +678,7 @@ def _right_names(photos: Sequence[Photo], wrong: set[str]) -> dict[str, str]:
 
 def _manifest_row(finding: Finding, copied_as: str = "") -> dict[str, str]:
     about = finding.to_dict()
-    return {"file": about.pop("file"), "copied_as": _printable(copied_as), **about}
+    return {"file": about.pop("file"), "copied_as": printable(copied_as), **about}
 
 
 @contextmanager
@@ -688,12 +693,3 @@ def _appearing(folder: Path) -> Iterator[Path]:
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _printable(text: str) -> str:
-    """With a sign for each byte of a file's name that stands for no letter."""
-    return os.fsencode(text).decode(errors="replace")
-
-
-def _many(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"

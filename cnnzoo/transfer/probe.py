@@ -51,7 +51,16 @@ class Probe:
             cv = "-" if s.cv_top1 is None else f"{s.cv_top1:.2%}"
             row = f"{s.classifier:<{width}}  {s.setting:<14}  {cv:>15}  {s.val_top1:>10.2%}  {s.seconds:>7.1f}"
             lines.append(row)
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._why()])
+
+    def _why(self) -> list[str]:
+        """Why the first is taken, where others were tried."""
+        taken, *others = self.scores
+        if not others or taken.cv_top1 is None:
+            return []
+        best = taken.cv_top1 >= max(other.cv_top1 or 0.0 for other in others)
+        why = ", the best by cross-validation" if best else ": the simplest within a standard error of the best"
+        return [f"{taken.classifier} is taken{why}"]
 
     def to_dict(self) -> dict:
         return {"scores": [asdict(score) for score in self.scores], "head": _heads.describe(self.head)}

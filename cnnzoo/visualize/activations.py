@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnzoo import figures
 from cnnzoo.checkpoint import Run
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import stages_of, untouched, watching
 from cnnzoo.visualize.subject import Looked, Subject
@@ -124,7 +124,7 @@ class Sparsity(drawing.Result):
         shares = self.zeros.mean(1)
         pictures = self.zeros.shape[1]
         return (
-            f"zeros after {len(self.layers)} ReLUs of {self.name}, {pictures} picture{'s' * (pictures > 1)}: "
+            f"zeros after {len(self.layers)} ReLUs of {self.name}, {counted(pictures, 'picture')}: "
             f"{shares[0]:.0%} after {self.layers[0]}, {shares[-1]:.0%} after {self.layers[-1]}"
         )
 
