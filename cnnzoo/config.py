@@ -5,6 +5,7 @@ Only data here. Messages name the key to change, as it is written in a file or a
 
 import dataclasses
 import re
+from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +15,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, did_you_mean, unknown
 
 
 def _check(holds: bool, key: str, value: object, want: str) -> None:
@@ -562,7 +563,10 @@ class Parser(ArgumentParser):
     def keys(self) -> list[str]:
         """Every key that a file or the command line may set."""
         options = [
-            option[2:] for action in self._actions for option in action.option_strings if option.startswith("--")
+            option[2:]
+            for action in self._actions
+            for option in action.option_strings
+            if option.startswith("--") and action.help != SUPPRESS  # such as jsonargparse's own --print_shtab
         ]
         groups = {option.rpartition(".")[0] for option in options}
         return [option for option in options if option not in groups and not option.endswith(("help", "+"))]
@@ -577,7 +581,12 @@ class Parser(ArgumentParser):
             return self._unknown_key(f"{match[1]}.{match[2]}")
         if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
             words = match[1].split()
-            return self._unknown_key(next((word for word in words if word.startswith("-")), words[0]))
+            option = next((word for word in words if word.startswith("-")), None)
+            return self._unknown_key(option) if option else self._unexpected(words[0])
+        if match := re.search(r"arguments are required: (.*)", message):
+            options = self._option_string_actions
+            missing = (f"--{name}" if f"--{name}" in options else name for name in match[1].split(", "))
+            return f"the following arguments are required: {', '.join(missing)}"
         if match := re.search(r"(?:[Oo]ption|Key) '([\w.]+)' is not (?:accepted|expected)", message):
             inside = re.search(r"[Pp]arser key \"([\w.]+)\"", message)
             return self._unknown_key(f"{inside[1]}.{match[1]}" if inside else match[1])
@@ -585,7 +594,9 @@ class Parser(ArgumentParser):
             key, problem = match[1], match[2]
             value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", problem)
             if value:
-                return f"{key} is {value[1]}, but must be {self._wanted(key, problem)}"
+                wanted = self._wanted(key, problem)
+                meant = did_you_mean(value[1], wanted.split(" or "))
+                return f"{key} is {value[1]}, but must be {wanted}{f'; {meant}' if meant else ''}"
             return " ".join(problem.split())
         return " ".join(message.replace('in "<unicode string>", ', "").split())
 
@@ -594,6 +605,12 @@ class Parser(ArgumentParser):
         if namesakes := [known for known in self.keys() if known.rpartition(".")[2] == key]:
             return f"unknown key {key!r}; did you mean {' or '.join(namesakes)}?"
         return str(unknown("key", key, self.keys()))
+
+    def _unexpected(self, word: str) -> str:
+        """What to say of a word that no option takes."""
+        uses = {"config": "a config file", "model.name": "a net", "model": "a net"}
+        known = [f"{what} is named by --{key}" for key, what in uses.items() if key in self.keys()]
+        return "; ".join([f"unexpected word {word!r}", *known])
 
     def _wanted(self, key: str, problem: str) -> str:
         """The type of a key in words."""

@@ -12,7 +12,7 @@ from torch.fx.experimental.optimization import fuse
 
 from cnnzoo import quantize
 from cnnzoo.device import BF16_GAIN, pick_precision
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, unknown
 from cnnzoo.quiet import quiet
 
 FEW = 100  # images that the net as it is gets through before its fast form would be ready
@@ -145,7 +145,7 @@ def optimize(
             than a CPU, or where it deviates by more than 0.3 of the outputs' standard deviation.
     """
     if precision not in ("auto", *TOLERANCE):
-        raise InputError(f"precision is {precision!r}, but must be one of auto, {', '.join(TOLERANCE)}")
+        raise unknown("precision", precision, ("auto", *TOLERANCE))
     if (precision == "int8") != (calibration is not None):
         raise InputError(
             "precision int8 needs calibration: a hundred images or more like those to come, (N, C, H, W) float32 as "

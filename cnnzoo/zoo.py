@@ -18,7 +18,7 @@ from cnnzoo import config, registry
 from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
 from cnnzoo.data.preprocess import Preprocess, together
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, did_you_mean, unknown
 from cnnzoo.models import _heads, _rules
 from cnnzoo.models._base import FeatureMaps
 from cnnzoo.models._committee import Committee, Seat
@@ -79,6 +79,7 @@ def create(
 
 
 _OF_ANY_NET = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "aux_logits")  # nothing of the features
+_OWN = ("pretrained", "features_only", "out_indices")  # what create takes by itself, of whatever net
 
 
 def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
@@ -92,7 +93,7 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
         for key in options:
             if key not in known:
-                raise unknown(f"argument of {entry.name}", key, known)
+                raise unknown(f"argument of {entry.name}", key, (*known, *_OWN))
     for key, least in (("num_classes", 0), ("in_chans", 1)):
         value = options.get(key, 1)
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
@@ -307,8 +308,10 @@ def open_net(run_or_model: str | Path, pretrained: bool | str) -> tuple[nn.Modul
     if path.is_file():
         return load(path), None
     if str(run_or_model) not in list_models():
-        known = [*list_models(), *map(str, path.parent.glob("*"))]
-        raise unknown("run folder or model", str(run_or_model), known)
+        nets = list_models()
+        meant = did_you_mean(str(run_or_model), [*nets, *map(str, path.parent.glob("*"))])
+        none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
+        raise InputError(f"unknown run folder or model {str(run_or_model)!r}; {meant or none}")
     if not pretrained:
         raise InputError(f"{run_or_model} without trained weights knows nothing; name some by --pretrained")
     net = create(str(run_or_model), pretrained).eval()

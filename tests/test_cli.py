@@ -1,5 +1,6 @@
 """The command line: what it prints, and one clear line with exit code 2 for wrong input."""
 
+import html
 import json
 import re
 import subprocess
@@ -134,6 +135,52 @@ def test_help_tells_every_command_and_key(cli, capsys):
     assert "--resume" in text
 
 
+def test_help_is_a_command_too_and_tells_of_the_version(cli, capsys):
+    assert cli("help") == cli("--help") == cli()
+    assert "--version" in cli("help")[1]
+    with pytest.raises(SystemExit):
+        main(["help", "list"])
+    assert "a wildcard pattern" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["probe", "finetune", "profile"])
+def test_help_tells_that_keys_of_the_config_are_options(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "Every key of a config is an option too" in capsys.readouterr().out
+
+
+def test_options_that_are_not_ours_are_not_offered(fails):
+    assert fails("list", "--zzz") == "unknown key 'zzz'; known: pretrained, json"
+
+
+def test_one_is_no_plural_and_a_folder_of_any_name_is_quoted(cli, tmp_path):
+    folder = photos(tmp_path / "my photos")
+    (folder / "cat" / "again.png").write_bytes((folder / "cat" / "0.png").read_bytes())
+    (folder / "cat" / "notes.txt").touch()
+    phases = '[{"epochs": 1, "trainable": ["head"]}, {"epochs": 1}]'
+    options = ["--model.name", "resnet20", "--train.batch_size", 2, "--train.phases", phases]
+    out = cli("train", "--data.source", folder, "--run", "r", *options)[1]
+    assert "phase 2 of 2, 1 epoch: " in out
+    assert f"cnnzoo check '{folder}' tells all" in out
+    _, out, err = cli("predict", "r", folder / "cat" / "0.png", folder / "cat", "--out", "all.csv")
+    assert "1 other file passed over" in err
+    assert cli("predict", "r", folder / "cat" / "0.png", "--out", "one.csv")[1] == "1 row in one.csv\n"
+
+
+def test_commands_that_are_printed_can_be_typed(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/cnnzoo", "train", "--run", "my run"])
+    code, out, _ = cli("train", "--model.name", "mlp", "--train.epochs", 1, "--run", "my run")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("go on with: cnnzoo predict 'my run' PHOTOS, cnnzoo evaluate 'my run', ")
+    assert (
+        json.loads((tmp_path / "my run" / "environment.json").read_text())["command"] == "cnnzoo train --run 'my run'"
+    )
+    told = html.unescape((tmp_path / "my run" / "report.html").read_text())
+    assert "cnnzoo train --config 'my run/config.yaml' --run 'my run-again'" in told
+    assert "--resume 'my run'" in cli("train", "--run", "my run")[2]
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run(
         f"{sys.executable} -m cnnzoo list | head -1", shell=True, capture_output=True, text=True, check=True
@@ -176,7 +223,9 @@ def test_the_readme_names_only_commands_and_configs_that_exist():
     ("arguments", "words"),
     [
         (["lst"], ["unknown command 'lst'", "list"]),
-        (["list", "zzz*"], ["no model matches 'zzz*'"]),
+        (["list", "zzz*"], ["no model matches 'zzz*'; cnnzoo list names all"]),
+        (["list", "resnet"], ["no model matches 'resnet'; did you mean 'resnet*'?"]),
+        (["list", "--sjon"], ["unknown key 'sjon'; did you mean json?"]),
         (["list", "--pretraind"], ["unknown key 'pretraind'", "pretrained"]),
         (["info", "resent50"], ["unknown model 'resent50'", "resnet50"]),
         (["info"], ["name"]),
@@ -192,7 +241,15 @@ def test_the_readme_names_only_commands_and_configs_that_exist():
         (["train", "--optim.lr", "fast"], ["optim.lr is fast, but must be a number"]),
         (["train", "--train.epochs", "2.5"], ["train.epochs is 2.5, but must be a whole number"]),
         (["train", "--train.epochs", "0"], ["train.epochs is 0, but must be at least 1"]),
-        (["train", "--optim.name", "sgdd"], ["optim.name is sgdd, but must be sgd or adam"]),
+        (["train", "--optim.name", "sgdd"], ["optim.name is sgdd, but must be sgd or adam", "; did you mean sgd?"]),
+        (["train", "--schedule.name", "cosin"], ["schedule.name is cosin", "; did you mean cosine?"]),
+        (["probe", "digits", "--classifier", "svn"], ["probe.classifier is svn", "; did you mean svm?"]),
+        (["finetune", "digits", "--mode", "ful"], ["unknown mode 'ful'; did you mean full?"]),
+        (["train", "lenet5"], ["unexpected word 'lenet5'", "a net is named by --model.name"]),
+        (["train", "c.yaml"], ["unexpected word 'c.yaml'; a config file is named by --config"]),
+        (["probe", "digits", "lenet5"], ["unexpected word 'lenet5'; a net is named by --model"]),
+        (["info", "lenet5", "resnet18"], ["unexpected word 'resnet18'"]),
+        (["export", "lenet5"], ["required: --out"]),
         (["train", "--optim.nesterov", "true", "--optim.momentum", "0"], ["optim.momentum is 0.0"]),
         (["train", "--schedule.name", "multi_step"], ["schedule.milestones"]),
         (["train", "--config", "nope.yaml"], ["there is no config file nope.yaml"]),
@@ -212,7 +269,13 @@ def test_the_readme_names_only_commands_and_configs_that_exist():
         (["train", "--model.pretrained", "best"], ["lenet5 has no weights 'best'"]),
         (["train", '--train.phases=[{"epochs": 1, "trainable": ["stge1"]}]'], ["'stge1'", "stage1"]),
         (["train", '--train.phases=[{"epochs": 1, "trainble": ["head"]}]'], ["'trainble'", "trainable"]),
-        (["evaluate", "nope"], ["unknown run folder or model 'nope'"]),
+        (
+            ["evaluate", "nope"],
+            ["unknown run folder or model 'nope'; there is no such folder or file, nor", "cnnzoo list"],
+        ),
+        (["evaluate", "resnet1"], ["unknown run folder or model 'resnet1'; did you mean resnet18"]),
+        (["evaluate", "resnet18", "--out", "answers.txt"], ["answers.txt must end in one of"]),
+        (["evaluate", "a", "--against", "b", "--out", "answers.csv"], ["--out", "without --against"]),
         (["evaluate", "resnet18"], ["without trained weights knows nothing"]),
         (["predict", "resnet18", "a.jpg", "--pretrained", "tv3"], ["resnet18 has no weights 'tv3'", "tv_in1k"]),
         (["predict", "nope", "a.jpg"], ["unknown run folder or model 'nope'"]),
@@ -274,6 +337,7 @@ def test_files_that_cannot_be_read_are_named_all_at_once_before_training(cli, tm
     told = err if policy == "error" else out
     assert code == (2 if policy == "error" else 0)
     assert "3 files" in told
+    assert (f"or in a copy: cnnzoo check {folder} --fix GOOD" in told) == (policy == "error")
     for part in ("text.jpg: it is not an image", "empty.png: the file is empty", "half.png: it is cut short"):
         assert part in told
     assert (tmp_path / "r").exists() == (policy == "skip")
@@ -302,7 +366,7 @@ def test_odd_images_are_handled(cli, tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: (photos(folder), (folder / "empty").mkdir()), "there is no image in"),
+        (lambda folder: (photos(folder), (folder / "empty").mkdir()), "in a copy: cnnzoo check"),
         (lambda folder: folder.mkdir(), "no sub-folder for each class"),
         (lambda folder: photos(folder, ("cat",)), "one class only"),
         (lambda folder: photos(folder, each=1), "one image only"),

@@ -255,10 +255,10 @@ def test_labels_that_will_not_do(digits, y, why):
     ("parameters", "why"),
     [
         ({"model": "resnet81"}, "did you mean resnet18"),
-        ({"mode": "stage"}, "mode is 'stage', but must be one of probe, head, staged, full"),
+        ({"mode": "stage"}, "unknown mode 'stage'; did you mean staged?"),
         ({"classifier": "rigde"}, "probe.classifier is rigde"),
         ({"classifier": "knn", "mode": "head"}, "classifier is 'knn', but mode 'head' has none"),
-        ({"mode": "head", "classifier": "auto", "epochs": (1, 2)}, "mode head has 1 phases"),
+        ({"mode": "head", "classifier": "auto", "epochs": (1, 2)}, "mode head has 1 phase,"),
         ({"views": 0}, "probe.views is 0, but must be auto or at least 1"),
         ({"lr": "fast"}, "optim.lr is fast, but must be a number"),
         ({"val_fraction": 1.5}, "data.val_fraction is 1.5, but must be between 0 and 1"),

@@ -143,5 +143,5 @@ def test_commands_take_a_precision_and_tell_beside_their_output(run, source, com
     assert err.startswith("int8, calibrated on 18 training images of ")
     assert "calibrated on" not in out
     assert main([command, str(run.path), *images, "--precision", "int4"]) == 2
-    error = "cnnzoo: error: precision is 'int4', but must be one of auto, fp32, bf16, fp16, int8\n"
+    error = "cnnzoo: error: unknown precision 'int4'; did you mean int8?\n"
     assert capsys.readouterr().err == error

@@ -393,10 +393,10 @@ def cli(hub, capsys, monkeypatch):
 def test_list_tells_accuracy_licence_and_what_is_here(cli, hub):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"")
     lines = {line.split()[1]: line.split()[2:] for line in cli("list", "resnet18")[1].splitlines()}
-    assert lines["tv_in1k"] == ["69.76", "89.08", "224", "bsd-3-clause", "here"]
-    assert lines["fb_swsl_ig1b_ft_in1k"] == ["73.29", "91.75", "224", "cc-by-nc-4.0"]
+    assert lines["tv_in1k"] == ["69.76", "89.08", "224", "44.7", "bsd-3-clause", "here"]
+    assert lines["fb_swsl_ig1b_ft_in1k"] == ["73.29", "91.75", "224", "-", "cc-by-nc-4.0"]
     (row,) = json.loads(cli("list", "resnet18.tv*", "--json")[1])
-    assert (row["file"], row["here"]) == ("resnet18-f37072fd.pth", True)
+    assert (row["file"], row["mib"], row["here"]) == ("resnet18-f37072fd.pth", 44.661, True)
 
 
 def test_verify_names_what_is_damaged(cli, hub):

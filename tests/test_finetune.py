@@ -260,7 +260,7 @@ def test_cached_features_need_a_head_on_pooled_ones():
 def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
     known = ["--model", "resnet20", "--pretrained", str(weights)]
     for words, said in (
-        ([*known, "--mode", "stage"], "mode is 'stage', but must be one of probe, head, staged, full"),
+        ([*known, "--mode", "stage"], "unknown mode 'stage'; did you mean staged?"),
         ([*known, "--epochs", "3"], "mode staged has 2 phases"),
         ([*known, "--epochs", "a few"], "--epochs is a few"),
         ([*known, "--budget", "soon"], "--budget is soon, but must be a duration such as 90s, 10m or 2h"),

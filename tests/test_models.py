@@ -424,6 +424,12 @@ def test_unknown_argument_is_answered_by_the_nearest(name, typed, meant):
         cnnzoo.create(name, **{typed: 2})
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("pretained", "pretrained"), ("feature_only", "features_only")])
+def test_misspelt_argument_of_create_itself_is_offered_too(typed, meant):
+    with pytest.raises(cnnzoo.InputError, match=rf"unknown argument of resnet50 '{typed}'; did you mean {meant}\?"):
+        cnnzoo.create("resnet50", **{typed: True})
+
+
 # --- feature maps
 
 

@@ -46,8 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     code = 0
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(overview(COMMANDS, "cnnzoo"))
+        if arguments[1:] and arguments[0] == "help":
+            arguments = [*arguments[1:], "--help"]
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(f"{overview(COMMANDS, 'cnnzoo')}\n\ncnnzoo --version tells the version.")
         elif arguments[0] == "--version":
             print(f"cnnzoo {__version__}")
         elif arguments[0] not in COMMANDS:

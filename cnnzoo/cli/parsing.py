@@ -24,12 +24,17 @@ SHARED = {  # what arguments mean in every command whose docstring says nothing 
 }
 
 
+ANY_KEY = "Every key of a config is an option too, such as --data.size 128; cnnzoo train --help lists them."
+
+
 def parser_of(name: str, function: Callable) -> Parser:
     """The parser of a command, from its signature and docstring."""
     doc = docstring_parser.parse(function.__doc__)
     help_of = SHARED | {param.arg_name: param.description for param in doc.params}
-    parser = Parser(prog=f"cnnzoo {name}", description=doc.short_description)
-    for key, parameter in inspect.signature(function).parameters.items():
+    parameters = inspect.signature(function).parameters
+    more = {"epilog": ANY_KEY} if "overrides" in parameters else {}
+    parser = Parser(prog=f"cnnzoo {name}", description=doc.short_description, **more)
+    for key, parameter in parameters.items():
         if key == "overrides":  # which keys_of_config has taken out
             continue
         kind, default = parameter.annotation, parameter.default

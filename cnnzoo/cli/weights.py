@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from json import dumps
 from pathlib import Path
+from shlex import quote
 
 from cnnzoo.cli.parsing import one_of
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 
 
 def weights_list(pattern: str = "*", *, json: bool = False) -> None:
-    """List trained weights: accuracy as published and at which size, licence, whether the file is here.
+    """List trained weights: accuracy as published and at which pixels, the file's size, licence, whether it is here.
 
     Args:
         pattern: a wildcard pattern for nets, or NET.TAG, such as 'resnet50.a*'.
@@ -18,17 +19,22 @@ def weights_list(pattern: str = "*", *, json: bool = False) -> None:
 
     rows = _weights_like([pattern])
     if json:
-        keys = ("model", "tag", "file", "url", "hub", "sha256", "licence", "top1", "top5", "size", "preprocess", "note")
+        keys = (
+            *("model", "tag", "file", "url", "hub", "sha256", "mib", "licence"),
+            *("top1", "top5", "size", "preprocess", "note"),
+        )
         print(dumps([{key: getattr(row, key) for key in keys} | {"here": bool(fetch.find(row))} for row in rows]))
         return
-    cells = [("net", "tag", "top-1", "top-5", "at", "licence", "", "")]
+    cells = [("net", "tag", "top-1", "top-5", "at", "MiB", "licence", "", "")]
     for row in rows:
         figures = (f"{figure:.2f}" if figure else "-" for figure in (row.top1, row.top5))
-        cells.append((row.model, row.tag, *figures, str(row.size), row.licence, fetch.find(row) and "here", row.note))
+        mib = f"{row.mib:.1f}" if row.mib else "-"
+        here = fetch.find(row) and "here"
+        cells.append((row.model, row.tag, *figures, str(row.size), mib, row.licence, here, row.note))
     widths = [max(len(line[i] or "") for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         told = (
-            c.rjust(w) if i in (2, 3, 4) else (c or "").ljust(w)
+            c.rjust(w) if i in (2, 3, 4, 5) else (c or "").ljust(w)
             for i, (c, w) in enumerate(zip(line, widths, strict=True))
         )
         print("  ".join(told).rstrip())
@@ -75,7 +81,7 @@ def weights_bundle(names: list[str], *, out: str) -> None:
 
     rows = _chosen_weights(names)
     fetch.bundle(rows, Path(out))
-    print(f"{len(rows)} files in {out}; there: cnnzoo weights import {Path(out).name}")
+    print(f"{counted(len(rows), 'file')} in {out}; there: cnnzoo weights import {quote(Path(out).name)}")
 
 
 def weights_import(file: str) -> None:

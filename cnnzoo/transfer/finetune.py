@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Sequence
 
 from cnnzoo import zoo
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted, unknown
 
 MODES = ("probe", "head", "staged", "full")
 EPOCHS = {"probe": (), "head": (20,), "staged": (2, 4), "full": (6,)}  # of each phase, where nobody says
@@ -55,12 +55,13 @@ def recipe(
         InputError: for a mode, a net, or a number of epochs that does not fit.
     """
     if mode not in MODES:
-        raise InputError(f"mode is {mode!r}, but must be one of {', '.join(MODES)}")
+        raise unknown("mode", mode, MODES)
     entry = zoo.info(model)
     epochs = EPOCHS[mode] if epochs is None else tuple(epochs)
     if len(epochs) != len(EPOCHS[mode]):
         wanted = ", ".join(map(str, EPOCHS[mode])) or "none"
-        raise InputError(f"mode {mode} has {len(EPOCHS[mode])} phases, but --epochs names {len(epochs)}; say {wanted}")
+        phases = counted(len(EPOCHS[mode]), "phase")
+        raise InputError(f"mode {mode} has {phases}, but --epochs names {len(epochs)}; say {wanted}")
     stages = [stage.name for stage in entry.stages]
     rates = {stage: round(DECAY**distance, 6) for distance, stage in enumerate(reversed(stages), 1)}
     moving = {
