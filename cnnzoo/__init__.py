@@ -34,6 +34,7 @@ _HOMES = {
     "cnnzoo.errors": ("InputError", "Interrupted"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
+_ROOMS = ("visualize",)  # whose functions are used as cnnzoo.visualize.gradcam
 
 
 class _Package(ModuleType):
@@ -43,8 +44,12 @@ class _Package(ModuleType):
     """
 
     def __getattr__(self, name: str):
+        if name in _ROOMS:
+            return importlib.import_module(f"cnnzoo.{name}")
         if name not in _HOME:
-            raise AttributeError(f"module 'cnnzoo' has no attribute {name!r}")
+            from cnnzoo.errors import no_attribute
+
+            raise no_attribute("cnnzoo", name, (*_HOME, *_ROOMS))
         return getattr(importlib.import_module(_HOME[name]), name)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -52,7 +57,7 @@ class _Package(ModuleType):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({*self.__dict__, *_HOME})
+        return sorted({*self.__dict__, *_HOME, *_ROOMS})
 
 
 sys.modules[__name__].__class__ = _Package

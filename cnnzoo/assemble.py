@@ -348,7 +348,8 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
         classifier = committee.WEAK
     with tqdm(desc="classifiers", leave=False, disable=None) as bar:
         steps = {"seed": config.train.seed, "tell": lambda name: bar.update() or bar.set_postfix_str(name)}
-        found = probe.fit(*images, classifier=classifier, folds=asked.folds, **steps)
+        learns = bool(config.train.epochs or config.train.phases)
+        found = probe.fit(*images, classifier=classifier, learns=learns, folds=asked.folds, **steps)
         if asked.bag or asked.boost:
             found = committee.gather(found, *images, bag=asked.bag, boost=asked.boost, **steps)
     for line in str(found).splitlines():

@@ -42,36 +42,41 @@ LOCK = ".lock"  # within a run folder while a process trains in it
 
 
 class Run:
-    """A run folder. Opening one neither makes nor changes anything."""
+    """A run folder, and a path wherever one is taken. Opening one neither makes nor changes anything."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: "str | Path | Run"):
         self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
     @classmethod
-    def new(cls, path: str | Path) -> "Run":
+    def new(cls, path: "str | Path | Run") -> "Run":
         """A run to come; the folder is made by its first file.
 
         Raises InputError where there is something already: nothing is overwritten.
         """
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{path} is a file, so no run folder can be made there; choose another by --run")
+            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another by --run")
         if run.path.exists() and any(entry.name != LOCK for entry in run.path.iterdir()):
-            again = f"go on with it by --resume {quote(str(path))}"
-            raise InputError(f"{path} exists already; {again}, or choose another folder by --run")
+            stands = " and is finished" if run.is_finished else ""
+            goes_on = not run.is_finished and run.config_file.exists()
+            way = f"go on with it by cnnzoo train --resume {quote(str(run.path))}, or " if goes_on else ""
+            raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by --run")
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: "str | Path | Run") -> "Run":
         """A folder that holds a run. Raises InputError elsewhere."""
         run = cls(path)
         if not run.path.is_dir():
-            raise InputError(f"there is no run folder {path}")
+            raise InputError(f"there is no run folder {run.path}")
         if not run.config_file.exists():
-            raise InputError(f"{path} is no run folder: it has no config.yaml")
+            raise InputError(f"{run.path} is no run folder: it has no config.yaml")
         return run
 
     config_file = property(lambda self: self.path / "config.yaml")
@@ -81,6 +86,11 @@ class Run:
     predictions_file = property(lambda self: self.path / "predictions.npz")
     state_file = property(lambda self: self.path / "last.pt")
     state_before = property(lambda self: self.path / "last.prev.pt")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do but perhaps the report: its best weights have given their predictions."""
+        return self.predictions_file.exists()
 
     @property
     def metrics(self) -> list[dict]:

@@ -4,6 +4,7 @@ Only data here. Messages name the key to change, as it is written in a file or a
 """
 
 import dataclasses
+import os
 import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +106,8 @@ class DataConfig:
     workers: int = 0
 
     def __post_init__(self):
+        for key in ("source", "val_source", "root"):  # given in Python, they may be a Path
+            object.__setattr__(self, key, _plain(getattr(self, key)))
         _check(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "between 0 and 1")
         _check(self.folds is None or self.folds >= 2, "data.folds", self.folds, "null or at least 2")
         _check(0 <= self.fold < (self.folds or 1), "data.fold", self.fold, "at least 0 and below data.folds")
@@ -511,6 +514,8 @@ class Config:
             raise InputError("train.balance sampler and data.weights both say what is drawn; take one of them")
         if (self.probe.bag or self.probe.boost) and not idle:
             raise InputError("probe.bag and probe.boost make a head that learns no further; set train.epochs 0")
+        if self.probe.classifier == "knn" and self.model.head == "probe" and not idle:
+            raise InputError("probe.classifier knn makes a head that learns no further; take another, or no epochs")
         if self.data.weights and idle:
             raise InputError("a probe knows no data.weights; probe.boost weights the images by itself")
         if self.loss.teacher and self.train.cache_features is True:
@@ -539,8 +544,13 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the run lies."""
-        name = re.sub(r"[^\w.-]+", "_", Path(self.data.source).name)  # a pattern of shards has braces
-        return Path(self.run or f"runs/{self.model.name}_{name}").expanduser()
+        return Path(self.run or f"runs/{self.model.name}_{short_name(self.data.source)}").expanduser()
+
+
+def short_name(source: str | Path) -> str:
+    """What a source is called within the name of a run folder."""
+    last = os.path.basename(os.path.abspath(source))  # also of "." and ".."
+    return re.sub(r"[^\w.-]+", "_", last)  # a pattern of shards has braces
 
 
 def dump(config: Config) -> str:
@@ -549,8 +559,11 @@ def dump(config: Config) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, dict):
+    """A value as YAML knows it."""
+    if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, os.PathLike):  # a Path, a Run
+        return os.fspath(value)
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -657,7 +670,7 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
     if source is None:
         return _build(lambda reader: reader.parse_args(list(overrides)))
     if isinstance(source, Mapping):
-        config = _build(lambda reader: reader.parse_object(dict(source)))
+        config = _build(lambda reader: reader.parse_object(_plain(source)))
         text = dump(config) if overrides else ""
     else:
         # As a text: a file that it is to open itself makes jsonargparse move the whole process to that file's folder.

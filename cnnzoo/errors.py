@@ -39,6 +39,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(matches)}?" if matches else ""
 
 
+def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """What a module says of a name that it has not, offering the near ones."""
+    matches = near(name, known)
+    hint = f"; did you mean {' or '.join(matches)}?" if matches else ""
+    text = f"module {module!r} has no attribute {name!r}{hint}"
+    return AttributeError(text, name=name, obj=None)  # without the module, of which Python would make guesses too
+
+
 def unknown(kind: str, word: str, known: Iterable[str]) -> InputError:
     """An error for a name nobody knows, offering the near ones, or all when they are few."""
     known = list(known)

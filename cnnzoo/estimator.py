@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -69,7 +68,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         model: str | None = None,
-        pretrained: bool | str | Path = True,
+        pretrained: bool | str | Path | Run = True,
         *,
         mode: str = "probe",
         classifier: str = "auto",
@@ -80,7 +79,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         balance: str = "none",
         val_fraction: float = 0.2,
         random_state: int | np.random.RandomState | None = 0,
-        run: str | Path | None = None,
+        run: str | Path | Run | None = None,
         device: str = "auto",
         overrides: Sequence[str] = (),
         verbose: bool = False,
@@ -141,21 +140,23 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]
 
-    def _config(self, run: str | Path) -> Config:
-        """What `cnnzoo.probe` or `cnnzoo.finetune` would make of the parameters."""
-        given = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
-        seed, epochs = given["random_state"], given["epochs"]
+    def _config(self, run: str | Path | Run) -> Config:
+        """What `cnnzoo.probe` or `cnnzoo.finetune` would make of the parameters, of which grids hold numpy's."""
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in self.get_params(deep=False).items()
+        }
+        seed = given["random_state"]
         if not isinstance(seed, int):
             seed = int(check_random_state(seed).randint(np.iinfo(np.int32).max))
         mapping = finetune.recipe(
             "X",
             given["model"] or learn.default_model(),
             given["pretrained"],
-            epochs=(epochs,) if isinstance(epochs, Integral) else epochs,
             classifier=given["classifier"] if given["mode"] == "probe" else None,
             seed=seed,
-            run=str(run),
-            **{name: given[name] for name in ("mode", "lr", "batch_size", "balance", "views")},
+            run=run,
+            **{name: given[name] for name in ("mode", "epochs", "lr", "batch_size", "balance", "views")},
         )
         if given["mode"] != "probe" and given["classifier"] != "auto":
             raise InputError(f"classifier is {self.classifier!r}, but mode {self.mode!r} has none; leave it 'auto'")
@@ -191,13 +192,6 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 run.model_file.write_bytes(state["net_"])
                 state = {**state, "net_": zoo.load(run.model_file)}
         super().__setstate__(state)
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as it is written in a config: grids hold numpy's numbers, and weights may be a Path."""
-    if isinstance(value, Path):
-        return str(value)
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _images(X: Any) -> np.ndarray | list:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import precision_recall_fscore_support
+from torch import nn
 from tqdm import tqdm
 
 from cnnzoo import calibrate, tables, zoo
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
@@ -124,7 +126,7 @@ def measure(
         top1=hits[:, 0].double().mean().item(),
         top5=hits.any(1).double().mean().item(),
         interval=calibrate.wilson_interval(hits[:, 0].sum().item(), len(targets)),
-        loss=torch.nn.functional.cross_entropy(scores.double(), truth).item(),
+        loss=nn.functional.cross_entropy(scores.double(), truth).item(),
         confusion=confusion,
         precision=precision,
         recall=recall,
@@ -182,10 +184,10 @@ class Comparison:
 
 
 def evaluate(
-    run_or_model: str | Path,
-    data: str | None = None,
+    run_or_model: nn.Module | Run | str | Path,
+    data: str | Path | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     root: str | None = None,
     crops: int = 1,
     batch_size: int = 256,
@@ -194,9 +196,10 @@ def evaluate(
     bad_files: str | None = None,
     tell: Tell = lambda line: None,
 ) -> Evaluation:
-    """A run, or a net of the registry with `pretrained` weights, on images it was not trained on.
+    """A run, a net, or a name of the registry with `pretrained` weights, on images it was not trained on.
 
-    `data` is a source's name or a folder; None is what the run was validated on. Of a source without validation images
+    `data` is a source's name or a folder; None is what the run was validated on, and a net that is of no run needs
+    some. The net itself stays as it is. Of a source without validation images
     of its own, a run is judged on the share that it held out, and every image of any other source counts. Classes are
     matched by name. With 2, 10 or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs.
     `precision` is fp32, bf16, fp16, int8 (on a CPU) or auto, see `cnnzoo.optimize`. int8 is calibrated on images that
@@ -213,11 +216,11 @@ def evaluate(
 
 
 def compare_runs(
-    first: str | Path,
-    second: str | Path,
-    data: str | None = None,
+    first: nn.Module | Run | str | Path,
+    second: nn.Module | Run | str | Path,
+    data: str | Path | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     root: str | None = None,
     crops: int = 1,
     batch_size: int = 256,
@@ -232,20 +235,20 @@ def compare_runs(
 
     Raises InputError where the two are judged on different images, or know different classes.
     """
-    names = (str(first), str(second))
+    names = (zoo.called(first), zoo.called(second))
     options = {"pretrained": pretrained, "root": root, "crops": crops, "batch_size": batch_size, "tell": tell}
     options |= {"precision": precision, "device": device, "bad_files": bad_files}
-    judged = [judge(name, data, **options) for name in names]
+    judged = [judge(each, data, **options) for each in (first, second)]
     images = [[os.path.realpath(name) for name in one.images] for one in judged]
     if set(images[0]) != set(images[1]):
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
         raise InputError(
-            f"{first} is judged on {sizes[0]} images and {second} on {sizes[1]}, of which {shared:,} are the same, and "
-            f"only on the same ones do they compare; name some that neither was trained on by --data"
+            f"{names[0]} is judged on {sizes[0]} images and {names[1]} on {sizes[1]}, of which {shared:,} are the "
+            f"same, and only on the same ones do they compare; name some that neither was trained on by --data"
         )
     if strangers := sorted(set(judged[0].classes) ^ set(judged[1].classes)):
         raise InputError(
-            f"{first} and {second} do not know the same classes, so they do not compare: {', '.join(strangers[:10])}"
+            f"{' and '.join(names)} do not know the same classes, so they do not compare: {', '.join(strangers[:10])}"
         )
     right = [one.outputs.argmax(axis=1) == one.targets for one in judged]
     place = {name: i for i, name in enumerate(images[1])}
@@ -294,10 +297,10 @@ ANSWERS = {"file": str, "truth": str, "answer": str, "probability": float, "righ
 
 
 def judge(
-    run_or_model: str | Path,
-    data: str | None = None,
+    run_or_model: nn.Module | Run | str | Path,
+    data: str | Path | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     root: str | None = None,
     crops: int = 1,
     batch_size: int = 256,
@@ -339,7 +342,8 @@ def judge(
         if not len(pixels):
             raise InputError(
                 f"int8 is calibrated on images that are not judged: those that a run trained on, or those that lie in "
-                f"train/ beside val/, and there are none for {run_or_model} on {chosen.source}; take precision fp32"
+                f"train/ beside val/, and there are none for {zoo.called(run_or_model)} on {chosen.source}; "
+                f"take precision fp32"
             )
         return pixels, f"training images of {chosen.source}"
 
@@ -350,7 +354,7 @@ def judge(
     return Judged(outputs.numpy(), targets.numpy(), names, part.names, temperature, fitted_here=is_own)
 
 
-def _same(data: str, source: str) -> bool:
+def _same(data: str | Path, source: str) -> bool:
     """Whether two names mean the same source: a folder may be spelt in many ways."""
     if data == source or not sources.NAMED.keys().isdisjoint((data, source)):
         return data == source
@@ -362,10 +366,10 @@ def _shortened(name: str, width: int) -> str:
     return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
-class MeanOfCrops(torch.nn.Module):
+class MeanOfCrops(nn.Module):
     """Images `(B * crops, C, H, W)` to the logarithms `(B, K)` of each image's mean probabilities."""
 
-    def __init__(self, net: torch.nn.Module, crops: int):
+    def __init__(self, net: nn.Module, crops: int):
         super().__init__()
         self.net, self.crops = net, crops
 

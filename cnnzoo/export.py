@@ -3,7 +3,6 @@
 It is checked against the net before it is written.
 """
 
-import copy
 import io
 import json
 from collections.abc import Callable
@@ -54,7 +53,7 @@ def export(
     *,
     format: str = "onnx",
     preprocess: bool = True,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
 ) -> Exported:
     """Write a net as an ONNX file, or as a program of torch.export, for batches of any size.
 
@@ -113,12 +112,9 @@ def export(
     return Exported(out, len(content), graph.input, graph.output, classes, differences)
 
 
-def _open(run_or_model: nn.Module | Run | str | Path, pretrained: bool | str) -> nn.Module:
+def _open(run_or_model: nn.Module | Run | str | Path, pretrained: bool | str | Path | Run) -> nn.Module:
     """The net in eval mode, in float32 on the CPU."""
-    if isinstance(run_or_model, nn.Module):
-        net = copy.deepcopy(run_or_model).float().cpu().eval()
-    else:
-        net, _ = zoo.open_net(run_or_model.path if isinstance(run_or_model, Run) else run_or_model, pretrained)
+    net = zoo.open_net(run_or_model, pretrained)[0].float().cpu()
     if not hasattr(net, "entry") or not net.num_classes:
         raise InputError(
             f"this {type(net).__name__} cannot be exported: it must be a net of cnnzoo.create, with a head"

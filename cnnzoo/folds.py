@@ -10,7 +10,7 @@ from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config
 from cnnzoo.errors import InputError
-from cnnzoo.run import check_same, train
+from cnnzoo.run import train
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,10 @@ def cross_validate(config: Config | Mapping | str | Path | None, folds: int, *, 
     runs, top1 = [], []
     for fold in range(folds):
         own = replace(whole, run=str(whole.folder / f"fold{fold}"), data=replace(whole.data, folds=folds, fold=fold))
-        run = trained(own, resume, **hooks)
+        run = train(own, resume="auto" if resume else None, **hooks)
         runs.append(run)
         top1.append(top1_of(run))
     return Folds(tuple(runs), tuple(top1))
-
-
-def trained(config: Config, resume: bool, **hooks) -> Run:
-    """The finished run of a config. With `resume` one that is finished is kept, and another gone on with."""
-    run = Run(config.folder)
-    if resume and run.predictions_file.exists():
-        check_same(run, config_.read(run.config_file), config)
-        return run
-    return train(config, resume="auto" if resume else None, **hooks)
 
 
 def top1_of(run: Run) -> float:

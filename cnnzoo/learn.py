@@ -1,13 +1,17 @@
 """From a folder of photos to a net that knows its classes: probing, fine-tuning, and which net to begin with."""
 
+import math
+import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from cnnzoo import assemble, registry, run, zoo
+from cnnzoo import assemble, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig, Config, DataConfig
@@ -15,6 +19,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
+from cnnzoo.run import begin, train
 from cnnzoo.train import rehearsal
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer import probe as probes
@@ -32,14 +37,14 @@ def default_model() -> str:
 def probe(
     folder: str | Path,
     model: str | None = None,
-    pretrained: bool | str = True,
+    pretrained: bool | str | Path | Run = True,
     *,
     classifier: str = "auto",
     views: int = 1,
     bag: int | None = None,
     boost: int | None = None,
     seed: int = 0,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
     tell: Tell = lambda line: None,
 ) -> Run:
@@ -63,31 +68,31 @@ def probe(
         The run: it predicts, evaluates and exports like any other.
     """
     mapping = recipes.recipe(
-        *(str(folder), model or default_model(), pretrained),
+        *(folder, model or default_model(), pretrained),
         mode="probe",
         classifier=classifier,
         views=views,
         seed=seed,
-        run=run and str(run),
+        run=run,
     )
     mapping["probe"] |= {"bag": bag, "boost": boost}
-    return _train(config_.read(mapping, overrides), tell, lambda: False)
+    return train(config_.read(mapping, overrides), tell=tell)
 
 
 def finetune(
     folder: str | Path,
     model: str | None = None,
-    pretrained: bool | str = True,
+    pretrained: bool | str | Path | Run = True,
     *,
     mode: str = "staged",
-    epochs: Sequence[int] | None = None,
-    budget: float | None = None,
+    epochs: int | Sequence[int] | None = None,
+    budget: float | str | None = None,
     lr: float | str | None = None,
     batch_size: int = 32,
     balance: str = "none",
     views: int | None = None,
     seed: int = 0,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
     tell: Tell = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -101,7 +106,7 @@ def finetune(
         mode: probe (nothing of the net moves), head (the head alone, on cached features), staged (the last stage with
             the head, then all) or full (all at once).
         epochs: of each phase: none for probe, one number for head and full, two for staged.
-        budget: seconds that everything may take; the epochs follow from it.
+        budget: seconds that everything may take, or a text such as 90s, 10m or 2h; the epochs follow from it.
         lr: the rate of the head, the stages before it taking smaller ones; "find" tries rates out on a copy first.
         batch_size: images to a step.
         balance: none; loss (each class weighs the same) or sampler (each class is drawn equally often).
@@ -121,35 +126,41 @@ def finetune(
     """
     if isinstance(lr, str) and lr != "find":
         raise InputError(f"lr is {lr!r}, but must be a number or find")
-    started = time.perf_counter()
-    options = {
-        "batch_size": batch_size,
-        "balance": balance,
-        "views": views,
-        "seed": seed,
-        "run": str(run) if run else f"runs/{model or default_model()}_{Path(folder).name}_{mode}",
-    }
+    if epochs is not None and budget is not None:
+        raise InputError("--epochs and --budget both say how long it takes; give one of them")
+    started, limit = time.perf_counter(), _seconds(budget)
+    options = {"batch_size": batch_size, "balance": balance, "views": views, "seed": seed}
 
-    def config(mode: str, epochs: Sequence[int] | None, lr: float | None) -> Config:
-        model_, where = model or default_model(), str(folder)
-        mapping = recipes.recipe(where, model_, pretrained, mode=mode, epochs=epochs, lr=lr, **options)
-        return config_.read(mapping, overrides)
+    def config(mode: str, epochs: int | Sequence[int] | None, lr: float | None, run: str | Path | Run | None) -> Config:
+        where = (folder, model or default_model(), pretrained)
+        return config_.read(recipes.recipe(*where, mode=mode, epochs=epochs, lr=lr, run=run, **options), overrides)
 
     rate = None if isinstance(lr, str) else lr
-    chosen = config(mode, epochs, rate)
-    Run.new(chosen.folder)  # complains now rather than after the measurements
+    chosen = config(mode, epochs, rate, run)
+    run = begin(chosen)  # complains now rather than after the measurements
+    if lr == "find" and mode != "probe" and not any(chosen.phase_lengths):
+        raise InputError("--lr find looks for the rate of epochs, but --epochs leaves none")
     if lr == "find" and mode != "probe":
         rate = rehearsal.find_rate(_rehearse(chosen, tell))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
-        chosen = config(mode, epochs, rate)
-    if budget is not None and mode != "probe":
-        epochs = _epochs_within(budget, started, chosen, tell)
-        chosen = config(mode, epochs, rate) if sum(epochs) else config("probe", (), rate)
-    return _train(chosen, tell, should_stop)
+        chosen = config(mode, epochs, rate, run)
+    if limit is not None and mode != "probe":
+        epochs = _epochs_within(limit, started, chosen, tell)
+        chosen = config(mode, epochs, rate, run) if sum(epochs) else config("probe", (), rate, run)
+    return train(chosen, tell=tell, should_stop=should_stop)
 
 
-def _train(config: Config, tell: Tell, should_stop: Callable[[], bool]) -> Run:
-    return run.train(config, tell=tell, should_stop=should_stop)
+def _seconds(budget: float | str | None) -> float | None:
+    """Of a number, or of a text such as 10m."""
+    if budget is None:
+        return None
+    seconds = budget
+    if isinstance(budget, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(f"--budget is {budget}, but must be a duration such as 90s, 10m or 2h")
+    return seconds
 
 
 def _rehearse(config: Config, tell: Tell):
@@ -226,7 +237,7 @@ def pick(
     folder: str | Path,
     models: Sequence[str] = (),
     *,
-    budget: float | None = 600,
+    budget: float | str | None = 600,
     seed: int = 0,
     tell: Tell = lambda line: None,
 ) -> Ranking:
@@ -235,32 +246,42 @@ def pick(
     Args:
         folder: of class folders, or a data set's name.
         models: nets, NET.TAG or wildcard patterns of either; by default a selection of small and large ones.
-        budget: seconds; nets that by their multiply-adds would not fit in what is left are not begun. None: no limit.
+        budget: seconds, or a text such as 10m; nets that by their multiply-adds would not fit in what is left are not
+            begun. None: no limit.
         seed: of the folds.
-        tell: is given a line for each net.
+        tell: is given a line for each net, and what is wrong with the data.
 
     Raises:
         InputError: for a name that is not known, and where no net's weights can be had.
     """
-    started = time.perf_counter()
+    started, limit = time.perf_counter(), _seconds(budget)
     found: list[Candidate] = []
     missing: dict[str, str] = {}
+    told: set[str] = set()
     rows = sorted(_rows(models), key=lambda row: registry.lookup(row.model).macs or 0)
     macs_per_second = 0.0
     for row in rows:
         name, macs = f"{row.model} {row.tag}", registry.lookup(row.model).macs or 0
-        left = None if budget is None else budget - (time.perf_counter() - started)
+        left = None if limit is None else limit - (time.perf_counter() - started)
         if left is not None and (left < 0 or (macs_per_second and macs / macs_per_second > left)):
             missing[name] = "no time left for it"
             continue
         try:
-            candidate, judged = _judge(str(folder), row, seed, tell)
+            net = zoo.create(row.model, row.tag)
         except fetch.OutOfReach:
             missing[name] = f"its weights are neither here nor in reach; see cnnzoo weights fetch {row.model}.{row.tag}"
             continue
+        except InputError as error:  # a damaged file, say, which is no reason to lose the others
+            missing[name] = str(error)
+            continue
+        candidate, data = _judge(os.fspath(folder), row, net, seed, tell)
         found.append(candidate)
         macs_per_second = max(macs_per_second, macs / candidate.seconds)
-        tell(f"{name}: {candidate.val_top1:.2%} of {judged:,} held-out images, {candidate.seconds:.1f} s")
+        for note in data.notes:
+            if note not in told:
+                told.add(note)
+                tell(note)
+        tell(f"{name}: {candidate.val_top1:.2%} of {len(data.val):,} held-out images, {candidate.seconds:.1f} s")
     if not found:
         raise InputError(f"no net could be tried ({'; '.join(f'{n}: {why}' for n, why in list(missing.items())[:2])})")
     found.sort(key=lambda c: (-(c.cv_top1 if c.cv_top1 is not None else c.val_top1), c.megabytes))
@@ -281,10 +302,10 @@ def _rows(models: Sequence[str]) -> list[table.Weights]:
     return rows
 
 
-def _judge(source: str, row: table.Weights, seed: int, tell: Tell) -> tuple[Candidate, int]:
-    """One backbone, and the number of held-out images it was judged on."""
+def _judge(source: str, row: table.Weights, net: nn.Module, seed: int, tell: Tell) -> tuple[Candidate, sources.Dataset]:
+    """One backbone, and the data as it sees it."""
     started = time.perf_counter()
-    model = zoo.create(row.model, row.tag).eval().to(pick_device("auto"))
+    model = net.eval().to(pick_device("auto"))
     preprocess = Preprocess.from_dict(row.preprocess)
     config = DataConfig(source=source, bad_files="skip")
     data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)
@@ -299,7 +320,7 @@ def _judge(source: str, row: table.Weights, seed: int, tell: Tell) -> tuple[Cand
     score, size = found.scores[0], sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
     speed = _images_per_second(backbone, data)
     took = time.perf_counter() - started
-    return Candidate(row.model, row.tag, score.cv_top1, score.val_top1, speed, size, took), len(data.val)
+    return Candidate(row.model, row.tag, score.cv_top1, score.val_top1, speed, size, took), data
 
 
 def _images_per_second(backbone: Backbone, data: sources.Dataset, batch: int = 16) -> float:

@@ -19,6 +19,7 @@ from cnnzoo import assemble, loggers, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
+from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted, counted
 from cnnzoo.train import distributed, phases, rehearsal
@@ -37,7 +38,7 @@ def _silent(*_: object) -> None:
 def train(
     config: Config | Mapping | str | Path | None = None,
     *,
-    resume: str | Path | None = None,
+    resume: str | Path | Run | None = None,
     data: Dataset | None = None,
     with_report: bool = True,
     tell: Tell = lambda line: None,
@@ -47,11 +48,12 @@ def train(
 
     Args:
         config: a `Config`, a mapping like the YAML, or a YAML file; None takes the resumed run's, else the defaults.
-        resume: a run folder to go on with, or "auto": the config's own folder if it holds a run that can go on.
+        resume: a run folder to go on with, or "auto": the config's own folder if it holds a run. One that is finished
+            stays as it is.
         data: the images, where they are at hand already; else those of the config.
         with_report: whether report.html is drawn at the end.
         tell: is given each line meant for a person.
-        should_stop: asked after each step; True saves and raises Interrupted.
+        should_stop: asked before the first step and after each one; True saves and raises Interrupted.
 
     Returns:
         The run, finished.
@@ -61,6 +63,9 @@ def train(
         Interrupted: after `should_stop` said so; the run resumes from there.
     """
     run, config, state = _open(config, resume, tell)
+    if run.is_finished:
+        tell(f"{run.path} is finished, and stays as it is")
+        return run
     if config.ensemble is not None:
         raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")
     with distributed.joined(config.train.device) as (team, device):
@@ -88,6 +93,13 @@ def _train(
             data = assemble.load_data(config, registry.lookup(config.model.name))
         for line in assemble.doubts(config.data.source) if state is None and team.is_first else ():
             tell(line)
+
+    def look_up() -> None:
+        """Where much has been done and no step yet, which would ask."""
+        if team.size == 1 and should_stop():
+            raise Interrupted(run.path)
+
+    look_up()
     model = assemble.build_model(config, data).to(device)
     if state is not None and data.split() != run.split:
         raise InputError(f"{config.data.source} no longer holds the images that {run.path} was begun with")
@@ -99,6 +111,7 @@ def _train(
         if state is None:
             with team.one_after_another():
                 known = assemble.start_by_probe(config, data, model, tell)
+            look_up()
         else:
             assemble.rebuild_head(model, read_card(run.model_file)["head"])
 
@@ -159,9 +172,9 @@ def _train(
             log.close()
     if writer:
         writer.close()
-        finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
         for number, epoch in enumerate(config.cycle_ends, 1):
             finish_snapshot(run, number, epoch, config, data, device)
+        finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
     team.wait()
 
 
@@ -186,8 +199,8 @@ def finish(
         outputs, targets = logits(zoo.load(run).to(device), batches)
         for line in batches.problems:
             tell(line)
-    run.save_predictions(outputs.numpy(), targets.numpy())
     run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
+    run.save_predictions(outputs.numpy(), targets.numpy())  # with which it counts as finished
     report = f"; report: {write_report(run, data)}" if with_report else ""
     top1 = (outputs.argmax(1) == targets).double().mean().item()
     told, last = f"{top1:.2%} of {counted(len(targets), 'held-out image')} right", run.metrics[-1]
@@ -224,21 +237,33 @@ def was_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def begin(config: Config) -> Run:
+    """A config's run to come. Raises InputError where there is something already, and among the photos to learn from,
+    which it would not leave as they are.
+    """
+    sources.refuse_within(config.data, config.folder)
+    return Run.new(config.folder)
+
+
 def _open(
-    config: Config | Mapping | str | Path | None, resume: str | Path | None, tell: Tell
+    config: Config | Mapping | str | Path | None, resume: str | Path | Run | None, tell: Tell
 ) -> tuple[Run, Config, dict | None]:
-    """The folder, the complete config, and the state to go on from."""
+    """The folder, the complete config, and the state to go on from, where the run is not finished."""
     given = config if config is None or isinstance(config, Config) else config_.read(config)
-    if str(resume) == "auto":
+    if resume == "auto":
         folder = (given or Config()).folder
         resume = folder if (folder / "config.yaml").exists() else None
     if resume is None:
         given = given or Config()
-        return Run.new(given.folder), given, None
+        return begin(given), given, None
     run = Run.open(resume)
     own = config_.read(run.config_file)
-    if given is not None:
-        check_same(run, own, given)
+    if given is not None and (changed := _differences(given, own)):
+        raise InputError(
+            f"{run.path} was begun with another config: {changed}; resume it as it was, or start a new run by --run"
+        )
+    if run.is_finished:
+        return run, given or own, None
     if not run.state_file.exists() and not run.state_before.exists():
         tell(f"{run.path} holds no checkpoint yet, so it starts from the beginning")
         return run, given or own, None
@@ -246,14 +271,6 @@ def _open(
     if wrong:
         tell(wrong)
     return run, given or own, state
-
-
-def check_same(run: Run, own: Config, given: Config) -> None:
-    """Raises InputError where a config would make another run than the one that is there, whose own is `own`."""
-    if changed := _differences(given, own):
-        raise InputError(
-            f"{run.path} was begun with another config: {changed}; resume it as it was, or start a new run by --run"
-        )
 
 
 def _differences(given: Config, own: Config) -> str:
@@ -264,15 +281,15 @@ def _differences(given: Config, own: Config) -> str:
         {
             f"{section}.{key}": value
             for section, values in asdict(c).items()
-            if section not in ("run", "ensemble")
-            for key, value in values.items()
+            if section != "run"
+            for key, value in (values or {}).items()
         }
         for c in (given, own)
     )
     return ", ".join(
-        f"{key} is {there[key]} there and {here[key]} here"
-        for key in here
-        if key not in free and here[key] != there[key]
+        f"{key} is {there.get(key)} there and {here.get(key)} here"
+        for key in here | there
+        if key not in free and here.get(key) != there.get(key)
     )
 
 

@@ -7,12 +7,15 @@ import csv
 import html
 import io
 import math
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from cnnzoo import zoo
+from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.receptive_field import Field, Watch
 
@@ -146,17 +149,22 @@ def _told(note: str) -> str:
 _IDLE = ("Dropout", "DropPath", "Identity", "GlobalPool", "Flatten")  # behind another layer they change no number
 
 
-def summary(model_or_name: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> Summary:
-    """The layer table of a net, or of a name in the registry, for one image of `input_size` (C, H, W), as in eval mode.
+def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, int, int] | None = None) -> Summary:
+    """The layer table of a net, of a name in the registry or of a run's net, for one image of `input_size` (C, H, W),
+    as in eval mode.
 
-    None is the registry's input size for the net. The net itself is left alone.
+    None is the registry's input size for the net, or the run's. The net itself is left alone.
     """
-    if isinstance(model_or_name, str):
-        entry = zoo.info(model_or_name)
-        with torch.device("meta"):
-            net = zoo.create(model_or_name)
+    if isinstance(model_or_name, nn.Module):
+        net = model_or_name
+    elif run := zoo.find_run(model_or_name):
+        net = zoo.load(run)
+        height, width, channels = net.preprocessing.shape
+        input_size = input_size or (channels, height, width)
     else:
-        net, entry = model_or_name, getattr(model_or_name, "entry", None)
+        with torch.device("meta"):
+            net = zoo.create(os.fspath(model_or_name))
+    entry = getattr(net, "entry", None)
     if input_size is None and entry is None:
         raise InputError("say for which input_size (C, H, W)")
     input_size = tuple(input_size or entry.input_size)

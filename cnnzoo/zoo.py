@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import config, registry
 from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
-from cnnzoo.data.preprocess import Preprocess, together
+from cnnzoo.data.preprocess import Preprocess, Sheet, together
 from cnnzoo.errors import InputError, did_you_mean, unknown
 from cnnzoo.models import _heads, _rules
 from cnnzoo.models._base import FeatureMaps
@@ -29,7 +30,7 @@ from cnnzoo.weights.load import load_into, sizes, to_our_names, unwrap
 
 def create(
     name: str,
-    pretrained: bool | str | Path = False,
+    pretrained: bool | str | Path | Run = False,
     *,
     num_classes: int | None = None,
     in_chans: int | None = None,
@@ -190,17 +191,18 @@ def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.
     return net
 
 
-def _find(entry: Entry, pretrained: bool | str | Path) -> _Source:
-    path = Path(str(pretrained)).expanduser()
-    if pretrained is not True and path.is_dir():
+def _find(entry: Entry, pretrained: bool | str | Path | Run) -> _Source:
+    named = None if pretrained is True else os.fspath(pretrained)
+    path = named and Path(named).expanduser()
+    if path and path.is_dir():
         path = _model_file(path)
-    if pretrained is not True and path.is_file():
+    if path and path.is_file():
         card = read_card(path) if path.suffix == ".safetensors" else None
         row = fetch.recognise(path, table.rows(entry.name)) if card is None else None
         if row:
             table.refuse_excluded(row)
         return _Source(str(path), lambda: _read(path), card or (_card(row) if row else {}), row)
-    row = table.row(entry.name, None if pretrained is True else str(pretrained))
+    row = table.row(entry.name, named)
     return _Source(f"{row.model} {row.tag}", lambda: _read(fetch.fetch(row)), _card(row), row)
 
 
@@ -219,7 +221,7 @@ def _model_file(folder: Path) -> Path:
     return file
 
 
-def trained_preprocessing(name: str, pretrained: bool | str | Path) -> Preprocess | None:
+def trained_preprocessing(name: str, pretrained: bool | str | Path | Run) -> Preprocess | None:
     """The preprocessing that belongs to weights, without loading them; None where it is not known."""
     if not pretrained:
         return None
@@ -227,13 +229,13 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path) -> Preproces
     return Preprocess.from_dict(card["preprocess"]) if "preprocess" in card else None
 
 
-def fetching(name: str, pretrained: bool | str | Path) -> Callable[[], object] | None:
+def fetching(name: str, pretrained: bool | str | Path | Run) -> Callable[[], object] | None:
     """What fetches weights that are not here yet, and raises InputError where they cannot be had; None where none are
     missing.
     """
     if not pretrained or (pretrained is not True and Path(pretrained).expanduser().exists()):
         return None
-    row = table.row(registry.lookup(name).name, None if pretrained is True else str(pretrained))
+    row = table.row(registry.lookup(name).name, None if pretrained is True else os.fspath(pretrained))
     return None if fetch.find(row) else partial(fetch.fetch, row)
 
 
@@ -242,7 +244,7 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     `.preprocessing` and `.temperature`: softmax(logits / temperature) is calibrated (1.0 where none was fitted), and
     `.run`, the folder's Run; None for a file that lies elsewhere.
     """
-    path = run_or_file.path if isinstance(run_or_file, Run) else Path(run_or_file).expanduser()
+    path = Path(run_or_file).expanduser()
     if path.is_dir():
         path = _model_file(path)
     if not path.exists():
@@ -297,28 +299,53 @@ def _committee(card: dict, state: dict[str, Tensor], where: str) -> Committee:
     return net
 
 
-def open_net(run_or_model: str | Path, pretrained: bool | str) -> tuple[nn.Module, DataConfig | None]:
+def find_run(run_or_model: str | Path | Run) -> Path | None:
+    """Where the run folder or file is that is meant; None for a net's name, and for what is nowhere."""
+    path = Path(run_or_model).expanduser()
+    is_name = os.fspath(run_or_model) in list_models() and not Run(path).config_file.exists()
+    return path if path.exists() and not is_name else None
+
+
+def called(model_or_run: nn.Module | str | Path | Run) -> str:
+    """What messages and tables call it."""
+    if not isinstance(model_or_run, nn.Module):
+        return os.fspath(model_or_run)
+    entry = getattr(model_or_run, "entry", None)
+    return entry.name if entry else type(model_or_run).__name__
+
+
+def open_net(
+    run_or_model: nn.Module | str | Path | Run, pretrained: bool | str | Path | Run
+) -> tuple[nn.Module, DataConfig | None]:
     """A trained net in eval mode, and what it was trained on where that is known.
 
-    `run_or_model` is a run folder, a model.safetensors, or a net's name together with `pretrained` weights.
+    `run_or_model` is a run, a run folder, a model.safetensors, a net's name together with `pretrained` weights, or a
+    net, of which this is a copy.
     """
-    path = Path(run_or_model).expanduser()
-    if path.is_dir():
-        return load(path), config.read(Run.open(path).config_file).data
-    if path.is_file():
-        return load(path), None
-    if str(run_or_model) not in list_models():
-        nets = list_models()
-        meant = did_you_mean(str(run_or_model), [*nets, *map(str, path.parent.glob("*"))])
+    if isinstance(run_or_model, nn.Module):
+        net = copy.deepcopy(run_or_model).eval()
+    elif path := find_run(run_or_model):
+        net = load(path)
+    else:
+        net = _of_name(os.fspath(run_or_model), pretrained)
+    run = getattr(net, "run", None)
+    return net, config.read(run.config_file).data if isinstance(run, Run) else None
+
+
+def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
+    """A net of the registry that has learnt something."""
+    if name not in (nets := list_models()):
+        meant = did_you_mean(name, [*nets, *map(str, Path(name).expanduser().parent.glob("*"))])
         none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
-        raise InputError(f"unknown run folder or model {str(run_or_model)!r}; {meant or none}")
+        raise InputError(f"unknown run folder or model {name!r}; {meant or none}")
     if not pretrained:
-        raise InputError(f"{run_or_model} without trained weights knows nothing; name some by --pretrained")
-    net = create(str(run_or_model), pretrained).eval()
+        raise InputError(f"{name} without trained weights knows nothing; name some by --pretrained")
+    net = create(name, pretrained).eval()
     aux = tuple(f"{head.partition('.')[0]}." for head in net.entry.aux)  # which only training asks
     if anew := ", ".join(name for name in net.load_report.initialised if not name.startswith(aux)):
-        raise InputError(f"{pretrained} lacks a part of {run_or_model}: without {anew} it knows nothing")
-    return net, None
+        file = "the best known file" if pretrained is True else os.fspath(pretrained)
+        raise InputError(f"{file} lacks a part of {name}: without {anew} it knows nothing")
+    return net
 
 
 def outputs_of(net: nn.Module, classes: Sequence[str], source: str) -> list[int]:
@@ -347,23 +374,27 @@ def outputs_of(net: nn.Module, classes: Sequence[str], source: str) -> list[int]
     return [places[name] for name in classes]
 
 
-def preprocessing(model_or_name: nn.Module | str) -> Preprocess:
+def preprocessing(model_or_name: nn.Module | str | Path | Run) -> Preprocess | Sheet:
     """What turns a picture (PIL, file, uint8) into the `(C, H, W)` float32 that a net's weights were trained on.
 
-    For a name: of its best known weights; for a net without trained weights, the usual ImageNet one at its own input
-    size.
+    For a run, or its folder or model.safetensors: the run's. For a name: of its best known weights; for a net without
+    trained weights, the usual ImageNet one at its own input size.
     """
-    if isinstance(model_or_name, nn.Module) and hasattr(model_or_name, "preprocessing"):
-        return model_or_name.preprocessing
-    if isinstance(model_or_name, str):
-        entry = registry.lookup(model_or_name)
-        if rows := table.rows(entry.name):
-            return Preprocess.from_dict(rows[0].preprocess)
-        channels, size, _ = entry.input_size
-    else:
+    if isinstance(model_or_name, nn.Module):
+        if hasattr(model_or_name, "preprocessing"):
+            return model_or_name.preprocessing
+        if not hasattr(model_or_name, "entry"):
+            raise InputError(f"a net of class {called(model_or_name)} is not of the registry: set its .preprocessing")
         channels, size, _ = model_or_name.entry.input_size
         channels = getattr(model_or_name, "in_chans", channels)
         size = getattr(model_or_name, "image_size", size)
+    elif path := find_run(model_or_name):
+        return load(path).preprocessing
+    else:
+        entry = registry.lookup(os.fspath(model_or_name))
+        if rows := table.rows(entry.name):
+            return Preprocess.from_dict(rows[0].preprocess)
+        channels, size, _ = entry.input_size
     resize = round(size * 8 / 7) if size > 64 else size
     return Preprocess(size, resize, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).with_channels(channels)
 
@@ -373,6 +404,10 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     return [name for name in registry.names(pattern) if not pretrained or table.rows(name)]
 
 
-def info(name: str) -> Entry:
-    """What is known of an architecture: paper, year, parameters, multiply-adds, stages, differences from the paper."""
-    return registry.lookup(name)
+def info(name: str | Path | Run) -> Entry:
+    """What is known of an architecture: paper, year, parameters, multiply-adds, stages, differences from the paper.
+
+    For a run: of its net's.
+    """
+    path = find_run(name)
+    return load(path).entry if path else registry.lookup(os.fspath(name))

@@ -200,6 +200,24 @@ def test_import_is_lazy():
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
+def test_rooms_that_the_docs_use_are_there_when_first_used_and_misspelt_names_are_told():
+    lines = [
+        "import sys, cnnzoo",
+        "assert 'visualize' in dir(cnnzoo) and 'cnnzoo.visualize' not in sys.modules",
+        "assert callable(cnnzoo.visualize.gradcam)",
+        "for home, name in ((cnnzoo, 'finetne'), (cnnzoo.visualize, 'gradcan')):",
+        "    try: getattr(home, name)",
+        "    except AttributeError as error: print(error)",
+        "cnnzoo.visualise",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "module 'cnnzoo' has no attribute 'finetne'; did you mean finetune?",
+        "module 'cnnzoo.visualize' has no attribute 'gradcan'; did you mean gradcam?",
+    ]
+    assert done.stderr.endswith("has no attribute 'visualise'; did you mean visualize?\n")
+
+
 def test_names_of_functions_stay_functions_when_their_rooms_are_imported():
     import cnnzoo
     import cnnzoo.predict

@@ -382,6 +382,16 @@ def test_wrong_input_is_told_in_one_line_and_leaves_nothing(runs, cli, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+def test_a_finished_committee_says_so_and_is_not_made_again(committee, capsys):
+    before = {file.name: file.read_bytes() for file in committee.path.iterdir()}
+    for words in (["--resume", committee.path], ["--config", committee.config_file, "--resume", "auto"]):
+        assert main(["train", *map(str, words)]) == 0
+        assert capsys.readouterr().out.startswith(f"{committee.path} is finished, and stays as it is\n")
+    assert main(["train", "--config", str(committee.config_file)]) == 2
+    assert capsys.readouterr().err.endswith("exists already and is finished; choose another folder by --run\n")
+    assert before == {file.name: file.read_bytes() for file in committee.path.iterdir()}
+
+
 def test_runs_that_held_out_other_images_are_refused(runs, source, tmp_path):
     other = train(tmp_path / "other", source, "lenet5", 3, 32, split_seed=1)
     why = r"was judged on 18 images and .* on 18, of which \d+ are the same, .*split_seed.*--data"

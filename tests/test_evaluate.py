@@ -58,6 +58,21 @@ def cli(capsys):
 # ---- one net
 
 
+def test_a_net_is_judged_on_data_that_is_named_and_stays_as_it_is(run, source):
+    net = cnnzoo.create("lenet5", run).train()
+    assert cnnzoo.evaluate(net, source).top1 == cnnzoo.evaluate(run.model_file, source).top1 > 0.5
+    assert net.training
+    with pytest.raises(InputError, match="which images"):
+        cnnzoo.evaluate(net)
+    with pytest.raises(InputError, match=r"class Conv2d is not of the registry: set its \.preprocessing"):
+        cnnzoo.evaluate(torch.nn.Conv2d(1, 1, 1), source)
+
+
+def test_the_net_of_a_run_knows_what_it_held_out(run):
+    for known in (cnnzoo.load(run), run.model_file):
+        assert cnnzoo.evaluate(known).count == 18
+
+
 def test_crops_of_which_none_is_unsure_have_a_loss_all_the_same():
     far = MeanOfCrops(torch.nn.Identity(), 2)
     images = torch.tensor([[0.0, 300.0], [0.0, 100.0], [1.0, 0.0], [0.0, 2.0]])

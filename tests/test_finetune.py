@@ -1,8 +1,11 @@
 """Fine-tuning in stages: what moves when, what never moves, and that no kill changes the outcome."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import photos
@@ -217,6 +220,12 @@ def test_a_budget_chooses_the_epochs_and_is_kept(tune):
     assert sum(line["seconds"] for line in run.metrics) < 8
 
 
+def test_a_budget_may_be_written_as_a_duration(tune):
+    told = []
+    tune(budget="0.05m", tell=told.append)
+    assert any(line.startswith("within 3 s there is time for epochs") for line in told)
+
+
 def test_a_budget_too_small_for_anything_gives_the_probe(tune):
     run = tune(budget=0.001)
     assert [line["epoch"] for line in run.metrics] == [0]
@@ -257,6 +266,50 @@ def test_cached_features_need_a_head_on_pooled_ones():
         learn.config_.read({"model": {"name": "squeezenet1_1"}, "train": {"cache_features": True}})
 
 
+def test_one_number_is_the_epochs_of_one_phase(tune):
+    assert len(tune(mode="full", epochs=2).metrics) == 3
+    assert len(tune("numpy", mode="head", epochs=np.int64(1)).metrics) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 3}, "mode staged has 2 phases, but --epochs names 1; say 2,4"),
+        ({"mode": "probe", "epochs": 3}, "mode probe has 0 phases, but --epochs names 1; leave it out"),
+        ({"epochs": (1, 1), "budget": 60}, "--epochs and --budget both say how long it takes; give one of them"),
+        ({"budget": "5 parsecs"}, "--budget is 5 parsecs, but must be a duration such as 90s, 10m or 2h"),
+        ({"budget": -5}, "--budget is -5, but must be a duration"),
+        ({"budget": 0}, "--budget is 0, but must be a duration"),
+        ({"lr": 0}, "optim.lr is 0.0, but must be above 0"),
+        ({"lr": "find", "epochs": (0, 0)}, "--lr find looks for the rate of epochs, but --epochs leaves none"),
+        ({"lr": "find", "mode": "head", "epochs": 0}, "--lr find looks for the rate of epochs"),
+        ({"overrides": ("--probe.classifier=knn",)}, "probe.classifier knn makes a head that learns no further"),
+        ({"overrides": ("--probe.bag=3",)}, "make a head that learns no further"),
+    ],
+    ids=str,
+)
+def test_options_that_will_not_do_are_told_before_any_work(tune, monkeypatch, options, said):
+    monkeypatch.setattr("cnnzoo.data.sources.load", None)
+    with pytest.raises(InputError, match=re.escape(said)):
+        tune(**options)
+
+
+def test_a_head_that_is_to_learn_on_is_none_of_neighbours(tune):
+    run = tune(mode="head", epochs=1, overrides=(*SMALL, "--probe.classifier=auto"))
+    tried = {score["classifier"] for score in run.probe["scores"]}
+    assert "knn" not in tried
+    assert "mlp" in tried
+    assert len(tune("mlp", mode="head", epochs=1, overrides=(*SMALL, "--probe.classifier=mlp")).metrics) == 2
+
+
+def test_a_run_is_called_after_the_folder_however_that_is_written(pictures, monkeypatch):
+    monkeypatch.chdir(pictures / "red")
+    for source in (pictures, f"{pictures}/", "..", "../../photos"):
+        assert recipe(source, "resnet20")["run"] == "runs/resnet20_photos_staged"
+        data = {"source": str(source)}
+        assert str(learn.config_.read({"data": data}).folder) == "runs/lenet5_photos"
+
+
 def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
     known = ["--model", "resnet20", "--pretrained", str(weights)]
     for words, said in (
@@ -294,8 +347,6 @@ def test_pick_ranks_what_is_here_and_names_the_rest(pictures, monkeypatch, tmp_p
 
 
 def test_pick_with_real_weights(pictures, capsys, monkeypatch):
-    import os
-
     if not os.environ.get("CNNZOO_WEIGHTS"):
         pytest.skip("CNNZOO_WEIGHTS does not say where real weights lie")
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
@@ -304,6 +355,28 @@ def test_pick_with_real_weights(pictures, capsys, monkeypatch):
     assert "squeezenet1_1 caffe_in1k" in out
     assert f"cnnzoo finetune {pictures} --model squeezenet1_1 --pretrained caffe_in1k" in out
     assert "resnet18" in err
+
+
+def test_pick_tells_a_cut_photo_once_and_a_damaged_file_of_weights_costs_no_other_net(tmp_path, monkeypatch):
+    if not os.environ.get("CNNZOO_WEIGHTS"):
+        pytest.skip("CNNZOO_WEIGHTS does not say where real weights lie")
+    for file in Path(os.environ["CNNZOO_WEIGHTS"]).glob("*.*th"):
+        (tmp_path / "weights").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "weights")
+    damaged = tmp_path / "weights" / "squeezenet1_1_caffe.pth"
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[:1_000_000])
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    monkeypatch.setenv("CNNZOO_WEIGHTS", str(tmp_path / "weights"))
+    source = photos.folder(tmp_path / "photos")
+    cut = source / "red" / "01.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    told = []
+    ranking = learn.pick(source, ["squeezenet1_1", "resnet20", "resnet32"], budget="5m", tell=told.append)
+    assert {candidate.model for candidate in ranking.candidates} == {"resnet20", "resnet32"}
+    (name,) = ranking.missing
+    assert name.startswith("squeezenet1_1")
+    assert len([line for line in told if str(cut) in line]) == 1
 
 
 def test_pick_does_not_begin_what_does_not_fit(pictures):

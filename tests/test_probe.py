@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import photos
@@ -13,6 +14,7 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo import cli, config
+from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.transfer import probe
@@ -175,6 +177,58 @@ def test_cached_logits_are_the_live_nets(probed):
     images = torch.stack([net.preprocessing(name) for name in probed.split["val"]])
     with torch.no_grad():
         assert (net(images) - torch.from_numpy(logits)).abs().max() <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def other(pictures, weights, tmp_path_factory):
+    """Another run on the same images."""
+    folder = tmp_path_factory.mktemp("runs") / "other"
+    return cnnzoo.probe(pictures, "resnet20", weights, classifier="ridge", run=folder)
+
+
+TAKE_A_RUN = {
+    "create": lambda run, **_: cnnzoo.create("resnet20", pretrained=run).load_report,
+    "load": lambda run, **_: cnnzoo.load(run),
+    "preprocessing": lambda run, **_: cnnzoo.preprocessing(run),
+    "summary": lambda run, **_: cnnzoo.summary(run),
+    "info": lambda run, **_: cnnzoo.info(run),
+    "predict": lambda run, file, **_: cnnzoo.predict(run, [file]),
+    "evaluate": lambda run, **_: cnnzoo.evaluate(run),
+    "compare_runs": lambda run, other, **_: cnnzoo.compare_runs(run, other),
+    "export": lambda run, out, **_: cnnzoo.export(run, out / "net.pt2", format="torch"),
+    "gradcam": lambda run, file, **_: cnnzoo.visualize.gradcam(run, [file]),
+    "combine": lambda run, other, out, **_: cnnzoo.combine([run, other], run=out / "run"),
+    "soup": lambda run, other, out, **_: cnnzoo.soup([run, other], run=out / "run"),
+    "diversity": lambda run, other, **_: cnnzoo.diversity([run, other]),
+    "train": lambda run, **_: cnnzoo.train(resume=run),
+    "train by a config": lambda run, source, out, **_: cnnzoo.train(
+        {
+            "run": out / "run",
+            "model": {"name": "resnet20", "pretrained": run, "head": "probe"},
+            "data": {"source": source},
+            "train": {"epochs": 0},
+        }
+    ),
+    "probe": lambda run, source, out, **_: cnnzoo.probe(
+        source, "resnet20", run, classifier="centroid", run=out / "run"
+    ),
+    "finetune": lambda run, source, out, **_: cnnzoo.finetune(
+        source, "resnet20", run, mode="head", epochs=1, run=out / "run"
+    ),
+    "CNNClassifier": lambda run, file, **_: cnnzoo.CNNClassifier("resnet20", run, classifier="centroid").fit(
+        4 * [file], [0, 1, 0, 1]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [str, Path, Run], ids=["str", "Path", "Run"])
+@pytest.mark.parametrize("name", TAKE_A_RUN)
+def test_a_run_goes_wherever_its_folder_goes(probed, other, pictures, tmp_path, name, kind):
+    if name == "export":
+        pytest.importorskip("torch.export")
+    file = pictures / "red" / "01.png"
+    given = {"run": kind(probed.path), "other": kind(other.path), "file": file, "source": pictures, "out": tmp_path}
+    assert TAKE_A_RUN[name](**given) is not None
 
 
 def test_its_config_makes_the_same_run_again_without_the_backbone(probed, tmp_path):

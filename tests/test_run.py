@@ -337,6 +337,62 @@ def test_resume_auto_starts_or_goes_on(tmp_path):
     assert equal(before, weights(tmp_path / "r"))
 
 
+@pytest.mark.parametrize("how", ["folder", "auto", "command"])
+@pytest.mark.parametrize("kind", ["training", "probe"])
+def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(tmp_path, command, how, kind):
+    learns = {"train": {"epochs": 1}} if kind == "training" else {"train": {"epochs": 0}}
+    head = {"name": "lenet5", "head": "own" if kind == "training" else "probe"}
+    whole = short(tmp_path / "r", **learns, model=head)
+    run = cnnzoo.train(whole)
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in run.path.iterdir()}
+    told = []
+    if how == "command":
+        done = command("train", "--resume", run.path)
+        assert done.returncode == 0
+        told = done.stdout.splitlines()
+    else:
+        again = cnnzoo.train(
+            *([whole] if how == "auto" else []), resume="auto" if how == "auto" else run, tell=told.append
+        )
+        assert again.path == run.path
+    assert told == [f"{run.path} is finished, and stays as it is"]
+    assert before == {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in run.path.iterdir()}
+    with pytest.raises(InputError, match="was begun with another config"):
+        cnnzoo.train({**whole, "optim": {"lr": 0.2}}, resume="auto")
+
+
+def test_what_is_there_already_says_how_to_go_on_where_that_is_possible(tmp_path, finished):
+    run = stopped(tmp_path / "r", 3)
+    with pytest.raises(InputError, match=rf"exists already; go on with it by cnnzoo train --resume {run.path}, or"):
+        cnnzoo.probe("digits", "lenet5", finished, run=run)
+    with pytest.raises(InputError, match=r"exists already and is finished; choose another folder by --run$"):
+        cnnzoo.train(short(finished.path))
+
+
+def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, command, finished):
+    source = photos.folder(tmp_path / "photos", each=5)
+    (tmp_path / "whole").mkdir()
+    for part in ("train", "val"):
+        shutil.copytree(source, tmp_path / "whole" / part)
+    lenet = ["--model", "lenet5", "--pretrained", finished.path]
+    for words in (
+        ["probe", source, *lenet],
+        ["finetune", source, *lenet, "--lr", "find"],
+        ["train", "--data.source", source],
+        ["train", "--data.source", source, "--bag", 2],
+        ["probe", tmp_path / "whole", *lenet],
+    ):
+        folder = source / "runs" / "x" if words[1] != tmp_path / "whole" else tmp_path / "whole" / "val" / "x"
+        done = command(*words, "--run", folder)
+        assert done.returncode == 2
+        assert "would lie among the photos of" in done.stderr
+        assert "--run" in done.stderr
+    for home in (source, tmp_path / "whole" / "val"):
+        assert sorted(entry.name for entry in home.iterdir()) == sorted(photos.KINDS)
+    command("probe", tmp_path / "whole", *lenet, "--run", tmp_path / "whole" / "runs" / "x")  # beside train/ and val/
+    assert Run(tmp_path / "whole" / "runs" / "x").is_finished
+
+
 def test_resuming_with_another_config_names_the_difference(tmp_path):
     run = stopped(tmp_path / "r", 3)
     with pytest.raises(InputError, match=r"optim\.lr is 0\.1 there and 0\.2 here"):

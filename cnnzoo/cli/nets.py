@@ -28,7 +28,7 @@ def info(name: str, *, json: bool = False) -> None:
     """Tell what is known of a net: paper, size, cost, stages, the paper's figures beside ours, differences from it.
 
     Args:
-        name: the net, see cnnzoo list.
+        name: the net, see cnnzoo list; or a run folder, for its net.
     """
     import cnnzoo
     from cnnzoo import claims
@@ -47,7 +47,7 @@ def summary(
     """Print the layer table of a net: output shapes, parameters, multiply-adds, activations, receptive fields.
 
     Args:
-        name: the net, see cnnzoo list.
+        name: the net, see cnnzoo list; or a run folder, for its net.
         input: an image's channels, height and width, such as 3,224,224; the net's own by default.
         compact: print it as papers do, with the image, and one row for a layer with its BatchNorm and activation.
         csv: print CSV.

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from shlex import quote
+from typing import NoReturn
 
+from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 
 
@@ -33,6 +35,15 @@ def numbers(option: str, text: str, kind: type = float) -> list:
     except ValueError:
         what = "whole numbers between commas, such as 2,4" if kind is int else "a number, or several between commas"
         raise InputError(f"{option} is {text}, but must be {what}") from None
+
+
+def stopped(number: signal.Signals, run: Run, again: str) -> NoReturn:
+    """End the command, with a word on how to go on."""
+    if run.state_file.exists():
+        tell(f"stopped by {number.name} and saved; go on by: {again}")
+    else:
+        tell(f"stopped by {number.name} before the first step was saved; the same command begins anew")
+    sys.exit(128 + number)
 
 
 @contextmanager

@@ -3,12 +3,11 @@
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from shlex import quote
 
 from cnnzoo import config as config_
-from cnnzoo.cli.speech import go_on_with, stop_on_signals, tell
+from cnnzoo.cli.speech import go_on_with, stop_on_signals, stopped, tell
 from cnnzoo.errors import InputError, Interrupted
 
 MANY = {  # what cnnzoo train makes of one config with several runs
@@ -52,7 +51,9 @@ def train(options: Sequence[str]) -> None:
     if config.ensemble is not None:
         from cnnzoo.ensemble import runs
 
-        go_on_with(runs.again(config, tell))
+        there = run.Run(config.folder if resume in (None, "auto") else resume)
+        kept = resume is not None and there.is_finished
+        go_on_with(run.train(config, resume=there, tell=tell) if kept else runs.again(config, tell))
         return
     with stop_on_signals() as caught:
         hooks = {"tell": tell, "should_stop": lambda: bool(caught)}
@@ -61,12 +62,11 @@ def train(options: Sequence[str]) -> None:
                 done = run.train(config, resume=resume, **hooks)
             else:
                 _train_many(kind, getattr(arguments, kind), config, resume is not None, hooks)
-        except Interrupted:
+        except Interrupted as interrupted:
             folder = config.folder if resume in (None, "auto") else resume
             number = caught[0] if caught else signal.SIGTERM  # which another process of the team caught
             again = f"--resume {quote(str(folder))}" if kind is None else "the same command and --resume auto"
-            tell(f"stopped by {number.name} and saved; go on by: cnnzoo train {again}")
-            sys.exit(128 + number)
+            stopped(number, run.Run(interrupted.args[0]), f"cnnzoo train {again}")
     if kind is None:
         conclude(done)
 

@@ -1,12 +1,12 @@
 """Commands that carry a trained net to a folder of photos."""
 
-import re
 import sys
 from collections.abc import Sequence
 from json import dumps
 from shlex import join, quote
 
-from cnnzoo.cli.speech import aside, go_on_with, numbers, stop_on_signals, tell
+from cnnzoo.checkpoint import Run
+from cnnzoo.cli.speech import aside, go_on_with, numbers, stop_on_signals, stopped, tell
 from cnnzoo.cli.training import conclude
 from cnnzoo.errors import InputError, Interrupted
 
@@ -80,7 +80,7 @@ def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: i
 
     names = models.split(",") if models else ()
     say = aside if json else tell
-    ranking = learn.pick(folder, names, budget=_seconds(budget), seed=seed, tell=say)
+    ranking = learn.pick(folder, names, budget=budget, seed=seed, tell=say)
     if json:
         print(dumps(ranking.to_dict()))
         return
@@ -163,27 +163,16 @@ def finetune(
     from cnnzoo import learn
 
     options = {"mode": mode, "batch_size": batch_size, "balance": balance, "views": views, "seed": seed, "run": run}
-    options |= {
-        "epochs": epochs and numbers("--epochs", epochs, int),
-        "budget": budget and _seconds(budget),
-        "lr": _rate(lr),
-    }
+    options |= {"epochs": epochs and numbers("--epochs", epochs, int), "budget": budget, "lr": _rate(lr)}
     with stop_on_signals() as caught:
         try:
             done = learn.finetune(
                 folder, model, pretrained, **options, overrides=overrides, tell=tell, should_stop=lambda: bool(caught)
             )
         except Interrupted as interrupted:
-            tell(f"stopped by {caught[0].name} and saved; go on by: cnnzoo train --resume {quote(str(interrupted))}")
-            sys.exit(128 + caught[0])
+            begun = Run(interrupted.args[0])
+            stopped(caught[0], begun, f"cnnzoo train --resume {quote(str(begun.path))}")
     conclude(done)
-
-
-def _seconds(duration: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", duration.strip())
-    if not match or not float(match[1]):
-        raise InputError(f"--budget is {duration}, but must be a duration such as 90s, 10m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _rate(text: str | None) -> float | str | None:

@@ -92,9 +92,10 @@ def load(
 
 
 def folder_of(source: str) -> Path | None:
-    """The folder of photos that a source is; None where it is something else."""
+    """The folder of photos that a source is; None for named sets, shards and data sets of Hugging Face's."""
     folder = Path(source).expanduser()
-    return None if source in NAMED or not folder.is_dir() or hugging_face.is_source(source) else folder
+    is_other = source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards))
+    return folder if folder.is_dir() and not is_other else None
 
 
 def check(config: DataConfig) -> None:
@@ -249,6 +250,14 @@ def sample(
             stored = isinstance(image, File)
             pixels.append(geometry.read(image) if stored else geometry.fit(as_image(image, geometry.channels)))
     return np.stack(pixels) if pixels else np.empty((0, *geometry.shape), np.uint8)
+
+
+def refuse_within(config: DataConfig, folder: Path) -> None:
+    """Raise InputError where a folder to come would lie among a source's class folders, and be taken for one."""
+    for source in filter(None, (config.source, config.val_source)):
+        home = folder_of(source)
+        if home and any(folder.resolve().is_relative_to(part.resolve()) for part in parts(home).values()):
+            raise InputError(f"{folder} would lie among the photos of {source}; choose a folder elsewhere by --run")
 
 
 def _find(config: DataConfig) -> Found:

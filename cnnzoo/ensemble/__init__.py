@@ -5,10 +5,12 @@
 
 import importlib
 
+from cnnzoo.errors import no_attribute
+
 _IN_RUNS = {"ensemble": "combine", "compare": "compare", "Ensemble": "Ensemble"}
 
 
 def __getattr__(name: str):
     if name not in _IN_RUNS:
-        raise AttributeError(f"module 'cnnzoo.ensemble' has no attribute {name!r}")
+        raise no_attribute("cnnzoo.ensemble", name, _IN_RUNS)
     return getattr(importlib.import_module("cnnzoo.ensemble.runs"), _IN_RUNS[name])

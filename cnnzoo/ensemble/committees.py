@@ -24,8 +24,9 @@ from cnnzoo.data.batches import EvalBatches
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble import ensemble
 from cnnzoo.errors import InputError, counted, unknown
-from cnnzoo.folds import top1_of, trained
+from cnnzoo.folds import top1_of
 from cnnzoo.resampling import Round, out_of_bag, samme
+from cnnzoo.run import begin, train
 from cnnzoo.train.validation import logits
 
 Tell = Callable[[str], None]
@@ -78,7 +79,7 @@ def train_committee(
     if kind != "seeds" and (whole.data.bag is not None or whole.data.weights is not None):
         raise InputError(f"data.bag and data.weights are what {kind} sets for each member; leave them null")
     if not resume:
-        Run.new(whole.folder)  # complains now rather than after hours
+        begin(whole)  # complains now rather than after hours
     return _KINDS[kind](whole, many, resume, **hooks)
 
 
@@ -142,7 +143,8 @@ _KINDS = {"bag": _bag, "seeds": _seeds, "boost": _boost}
 def _member(whole: Config, name: str, resume: bool, hooks: Mapping, **changes) -> Run:
     """A finished run in a folder of the whole's, of a config with some changes."""
     hooks.get("tell", _silent)(f"{name}:")
-    return trained(replace(whole, run=str(whole.folder / name), **changes), resume, **hooks)
+    own = replace(whole, run=str(whole.folder / name), **changes)
+    return train(own, resume="auto" if resume else None, **hooks)
 
 
 def _together(
@@ -165,7 +167,7 @@ def _together(
 
 def _is_made(committee: Run, runs: Sequence[Run]) -> bool:
     """Whether a committee of these runs is there. Raises InputError for one of others, or of what these were before."""
-    if not committee.predictions_file.exists():
+    if not committee.is_finished:
         return False
     if read_card(committee.model_file).get("members") != [read_card(run.model_file) for run in runs]:
         raise InputError(f"{committee.path} is a committee of other members; remove it, and it is made anew")

@@ -91,7 +91,7 @@ def panel(
         InputError: for fewer than two runs, for one that is named twice or still in training, and where runs were
             judged on different images or know different classes.
     """
-    opened = [run if isinstance(run, Run) else Run.open(Path(run).expanduser()) for run in runs]
+    opened = [Run.open(Path(run).expanduser()) for run in runs]
     _check(opened)
     key = sources.fingerprint(DataConfig(source=data, root=root)) if data else None
     said = [_said(run, data, key, root, device, tell) for run in opened]

@@ -99,12 +99,13 @@ class Ensemble:
         Raises InputError where there is something already.
         """
         data = self._judged_on()
-        folder = run or f"runs/committee_{Path(data.source).name}_{self.combination.method}"
-        made = Run.new(folder)
+        folder = run or f"runs/committee_{config_.short_name(data.source)}_{self.combination.method}"
+        config = Config(run=str(Path(folder)), data=data, ensemble=self._config)
+        made = run_.begin(config)
         with made.locked():
             card, state = self._packed()
             made.save_model(state, card)  # the largest file first: where the disk is full, nothing is left behind
-            made.write("config.yaml", _yaml(Config(run=str(folder), data=data, ensemble=self._config)))
+            made.write("config.yaml", _yaml(config))
             made.write("split.json", json.dumps({**self._first.split, "val": list(self.panel.images)}))
             made.write("environment.json", json.dumps(run_.environment(pick_device("cpu"), "fp32", Team()), indent=2))
             made.save_predictions(self.combination.log_probabilities, self.panel.targets)

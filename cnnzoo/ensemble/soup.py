@@ -107,6 +107,7 @@ def soup(
     opened = [Run(members.names[place]) for place in order]
     _check_alike(opened)
     kitchen = _Kitchen(opened, pick_device(device))
+    run_.begin(replace(kitchen.config, run=str(target.path)))
     barriers = kitchen.barriers()
     for other, barrier in zip(opened[1:], barriers, strict=True):
         if barrier > BARRIER:

@@ -61,9 +61,7 @@ def diversity(
 
 def cost(run: str | Path) -> int:
     """Multiply-adds of a run's net for one image of the size that it takes."""
-    net = zoo.load(run)
-    height, width, channels = zoo.preprocessing(net).shape
-    return summary(net, (channels, height, width)).total.macs
+    return summary(run).total.macs
 
 
 def _look(run: str, data: str | None, root: str | None, names: Sequence[str]) -> np.ndarray:

@@ -34,6 +34,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cnnzoo import atomic, errors, machine, tables, zoo
+from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room
@@ -198,8 +199,8 @@ COLUMNS = dict.fromkeys(("severity", "kind", "file", "detail", "other"), str)
 def check(
     folder: str | Path,
     *,
-    model: str | Path | None = None,
-    pretrained: bool | str = True,
+    model: nn.Module | Run | str | Path | None = None,
+    pretrained: bool | str | Path | Run = True,
     near: float = NEAR,
     workers: int = 0,
     tell: Callable[[str], None] = lambda line: None,
@@ -208,8 +209,8 @@ def check(
 
     Args:
         folder: as data.source takes it.
-        model: a net, or a run folder: photos smaller than its input are tiny then, and labels that its features
-            contradict are doubtful.
+        model: a net, its name, or a run folder: photos smaller than its input are tiny then, and labels that its
+            features contradict are doubtful.
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
         near: the correlation of thumbnails from which on two photos are one, up to 1.
         workers: threads that open files; 0 is one for each core.
@@ -222,7 +223,7 @@ def check(
     if not 0 < near <= 1:
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
     net = zoo.open_net(model, pretrained)[0] if model else None
-    takes = (zoo.preprocessing(net).size, f"{model} takes") if net else (LEAST, "")
+    takes = (zoo.preprocessing(net).size, f"{zoo.called(model)} takes") if net else (LEAST, "")
     photos, classes = _photos(folder)
     looks = _look_at(photos, takes, workers)
     good = [place for place, look in enumerate(looks) if look.thumbnail is not None]

@@ -8,8 +8,12 @@ Ruder: Universal Language Model Fine-tuning for Text Classification, 2018, secti
 
 import inspect
 from collections.abc import Sequence
+from numbers import Integral
+from pathlib import Path
 
-from cnnzoo import zoo
+from cnnzoo import registry
+from cnnzoo.checkpoint import Run
+from cnnzoo.config import short_name
 from cnnzoo.errors import InputError, counted, unknown
 
 MODES = ("probe", "head", "staged", "full")
@@ -20,19 +24,19 @@ DECAY = 0.85  # of the rate, from each stage to the one before it
 
 
 def recipe(
-    source: str,
+    source: str | Path,
     model: str,
-    pretrained: bool | str = True,
+    pretrained: bool | str | Path | Run = True,
     *,
     mode: str = "staged",
-    epochs: Sequence[int] | None = None,
+    epochs: int | Sequence[int] | None = None,
     lr: float | None = None,
     batch_size: int = 32,
     seed: int = 0,
     balance: str = "none",
     views: int | None = None,
     classifier: str | None = None,
-    run: str | None = None,
+    run: str | Path | Run | None = None,
 ) -> dict:
     """The config of a probe or a fine-tuning run, as a mapping like its YAML.
 
@@ -56,12 +60,14 @@ def recipe(
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
-    entry = zoo.info(model)
-    epochs = EPOCHS[mode] if epochs is None else tuple(epochs)
+    entry = registry.lookup(model)
+    if epochs is None:
+        epochs = EPOCHS[mode]
+    epochs = tuple(int(n) for n in ((epochs,) if isinstance(epochs, Integral) else epochs))
     if len(epochs) != len(EPOCHS[mode]):
-        wanted = ", ".join(map(str, EPOCHS[mode])) or "none"
+        wanted = f"say {','.join(map(str, EPOCHS[mode]))}" if EPOCHS[mode] else "leave it out"
         phases = counted(len(EPOCHS[mode]), "phase")
-        raise InputError(f"mode {mode} has {phases}, but --epochs names {len(epochs)}; say {wanted}")
+        raise InputError(f"mode {mode} has {phases}, but --epochs names {len(epochs)}; {wanted}")
     stages = [stage.name for stage in entry.stages]
     rates = {stage: round(DECAY**distance, 6) for distance, stage in enumerate(reversed(stages), 1)}
     moving = {
@@ -74,13 +80,13 @@ def recipe(
     augments = mode in ("staged", "full")
     seen = views if views is not None else 1 if mode == "probe" else "auto"
     return {
-        "run": run or f"runs/{model}_{source.rstrip('/').rpartition('/')[2]}_{mode}",
+        "run": run or f"runs/{model}_{short_name(source)}_{mode}",
         "model": {"name": model, "pretrained": pretrained, "head": "probe", "args": aux},
         "data": {"source": source},
         "augment": {"flip": augments or seen != 1, "crop": "resized" if augments or seen != 1 else None}
         | {"scale": [0.5, 1.0], "mixup": 0.05 if augments else 0.0},
         "loss": {"label_smoothing": 0.05 if augments else 0.0},
-        "optim": {"name": "adamw", "lr": lr or LR, "weight_decay": 0.01},
+        "optim": {"name": "adamw", "lr": LR if lr is None else lr, "weight_decay": 0.01},
         "schedule": {"name": "one_cycle", "rise": 0.2},
         "probe": {"classifier": classifier or ("auto" if mode == "probe" else "logistic"), "views": seen},
         "train": {

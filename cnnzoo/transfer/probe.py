@@ -112,6 +112,7 @@ def fit(
     classes: int,
     *,
     classifier: str = "auto",
+    learns: bool = False,
     folds: int = 5,
     seed: int = 0,
     tell: Callable[[str], None] = lambda line: None,
@@ -125,6 +126,7 @@ def fit(
         val_labels: `(M,)`; they choose nothing.
         classes: K; the head has so many outputs.
         classifier: auto, logistic, knn, svm, centroid, ridge or mlp.
+        learns: whether the head is to learn on, so that `auto` leaves out knn, which has nothing to learn by.
         folds: of the cross-validation; fewer where a class has fewer images.
         seed: of the folds, and of what is random in a classifier.
         tell: is given the name of each classifier before it is fitted.
@@ -142,7 +144,8 @@ def fit(
         splitter = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=seed)
         splits = list(splitter.split(np.zeros(len(labels)), labels))
     found = []
-    for name in known if classifier == "auto" else [classifier]:
+    able = [name for name in known if not (learns and name == "knn")]
+    for name in able if classifier == "auto" else [classifier]:
         tell(name)
         started = time.perf_counter()
         setting, cv_top1, fitted = _best(known[name], data, splits)

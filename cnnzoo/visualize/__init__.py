@@ -8,6 +8,8 @@ import importlib
 import sys
 from types import ModuleType
 
+from cnnzoo.errors import no_attribute
+
 _HOMES = {
     "cnnzoo.visualize.hooks": ("layer_of", "stages_of", "untouched", "watching"),
     "cnnzoo.visualize.subject": ("Subject",),
@@ -30,7 +32,7 @@ class _Room(ModuleType):
 
     def __getattr__(self, name: str):
         if name not in _HOME:
-            raise AttributeError(f"module 'cnnzoo.visualize' has no attribute {name!r}")
+            raise no_attribute("cnnzoo.visualize", name, _HOME)
         return getattr(importlib.import_module(_HOME[name]), name)
 
     def __setattr__(self, name: str, value: object) -> None:

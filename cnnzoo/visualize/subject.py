@@ -50,14 +50,12 @@ class Subject:
         Raises InputError where there is no such run, net or device.
         """
         if isinstance(model_or_run, nn.Module):
-            net, name = model_or_run, _name_of(model_or_run)
+            net, name = model_or_run, zoo.called(model_or_run)
             for lacks in ("preprocessing", "num_classes"):
                 if not (hasattr(net, lacks) or hasattr(net, "entry")):
                     raise InputError(f"a net of class {name} is not of the registry: set its .{lacks}")
-        elif not pretrained and str(model_or_run) in zoo.list_models() and not Path(model_or_run).exists():
-            net, name = _random(str(model_or_run)), f"{model_or_run} with random weights"
-        elif isinstance(model_or_run, Run):
-            net, name = zoo.load(model_or_run), model_or_run.path.name
+        elif not pretrained and zoo.find_run(model_or_run) is None and model_or_run in zoo.list_models():
+            net, name = _random(model_or_run), f"{model_or_run} with random weights"
         else:
             net, name = zoo.open_net(model_or_run, pretrained)[0], Path(model_or_run).name
         if net is not model_or_run or device != "auto":
@@ -126,8 +124,3 @@ def _random(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return zoo.create(name).eval()
-
-
-def _name_of(net: nn.Module) -> str:
-    entry = getattr(net, "entry", None)
-    return entry.name if entry else type(net).__name__
