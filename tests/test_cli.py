@@ -178,7 +178,8 @@ def test_commands_that_are_printed_can_be_typed(cli, tmp_path, monkeypatch):
     )
     told = html.unescape((tmp_path / "my run" / "report.html").read_text())
     assert "cnnzoo train --config 'my run/config.yaml' --run 'my run-again'" in told
-    assert "--resume 'my run'" in cli("train", "--run", "my run")[2]
+    (tmp_path / "my run" / "predictions.npz").unlink()  # as if it were not finished
+    assert "go on with it by cnnzoo train --resume 'my run', or" in cli("train", "--run", "my run")[2]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

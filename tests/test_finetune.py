@@ -52,9 +52,9 @@ def equal(a: dict, b: dict) -> bool:
 
 
 def after(steps: int):
-    """Says stop after so many steps."""
+    """Says stop after so many steps; before the first it is asked twice, of the data and of the probe."""
     asked = iter(range(10**6))
-    return lambda: next(asked) + 1 >= steps
+    return lambda: next(asked) - 1 >= steps
 
 
 def test_staged_starts_from_the_probe_moves_the_last_stage_then_all(tune):

@@ -65,7 +65,7 @@ class Map(drawing.Result):
         axes.axis("off")
         axes.imshow(self._sheet(colours))
         if len(colours) <= LEGEND:
-            names = map(figures.plain, self.of.classes)
+            names = [figures.plain(name) for name in self.of.classes]
             patches = [Patch(color=tuple(c / 255), label=n) for c, n in zip(colours, names, strict=True)]
             figure.legend(handles=patches, loc="outside upper center", ncols=min(len(patches), 6), fontsize=8)
         return figure
