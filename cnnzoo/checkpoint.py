@@ -36,7 +36,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from cnnzoo import atomic
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, did_you_mean
 
 LOCK = ".lock"  # within a run folder while a process trains in it
 
@@ -74,7 +74,8 @@ class Run:
         """A folder that holds a run. Raises InputError elsewhere."""
         run = cls(path)
         if not run.path.is_dir():
-            raise InputError(f"there is no run folder {run.path}")
+            meant = did_you_mean(str(run.path), (str(file.parent) for file in run.path.parent.glob("*/config.yaml")))
+            raise InputError(f"there is no run folder {run.path}{f'; {meant}' if meant else ''}")
         if not run.config_file.exists():
             raise InputError(f"{run.path} is no run folder: it has no config.yaml")
         return run

@@ -684,7 +684,8 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
 
 def _text(file: Path) -> str:
     if not file.is_file():
-        raise InputError(f"there is no config file {file}")
+        meant = did_you_mean(str(file), map(str, file.parent.glob("*.y*ml")))
+        raise InputError(f"there is no config file {file}{f'; {meant}' if meant else ''}")
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:

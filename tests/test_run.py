@@ -498,6 +498,15 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
     assert not list(run.path.glob(".*.part"))
 
 
+def test_a_misspelt_run_or_config_is_told_the_near_one(finished, tmp_path):
+    misspelt = finished.path.with_name("digit")
+    with pytest.raises(InputError, match=f"there is no run folder {misspelt}; did you mean {finished.path}"):
+        cnnzoo.train(resume=misspelt)
+    (tmp_path / "lenet5.yaml").write_text("train: {epochs: 1}")
+    with pytest.raises(InputError, match=r"there is no config file .*lenet\.yaml; did you mean .*lenet5\.yaml"):
+        config.read(tmp_path / "lenet.yaml")
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     run = stopped(tmp_path / "r", 3)
     with run.locked(), pytest.raises(InputError, match=r"another process is training in .*r; wait for it"):
