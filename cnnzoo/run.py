@@ -174,12 +174,14 @@ def _train(
         writer.close()
         for number, epoch in enumerate(config.cycle_ends, 1):
             finish_snapshot(run, number, epoch, config, data, device)
-        finish(run, data, device, tell, known.outputs if known and not trainer.progress.epoch else None, with_report)
+        outputs = known.outputs if known and not trainer.progress.epoch else None
+        finish(run, config, data, device, tell, outputs, with_report)
     team.wait()
 
 
 def finish(
     run: Run,
+    config: Config,
     data: Dataset,
     device: torch.device,
     tell: Tell,
@@ -201,7 +203,7 @@ def finish(
             tell(line)
     run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
     run.save_predictions(outputs.numpy(), targets.numpy())  # with which it counts as finished
-    report = f"; report: {write_report(run, data)}" if with_report else ""
+    report = f"; report: {write_report(run, config, data)}" if with_report else ""
     top1 = (outputs.argmax(1) == targets).double().mean().item()
     told, last = f"{top1:.2%} of {counted(len(targets), 'held-out image')} right", run.metrics[-1]
     tell(f"best {told}, last {last['val_top1']:.2%}{report}" if last["epoch"] else f"{told}{report}")
@@ -214,21 +216,21 @@ def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dat
     for name in ("split.json", "environment.json"):
         snapshot.write(name, (run.path / name).read_bytes())
     snapshot.write_metrics(report for report in run.metrics if report["epoch"] == epoch)
-    finish(snapshot, data, device, _silent, with_report=False)
+    finish(snapshot, config, data, device, _silent, with_report=False)
 
 
-def write_report(run: Run, data: Dataset | None = None) -> Path:
+def write_report(run: Run, config: Config | None = None, data: Dataset | None = None) -> Path:
     """(Re)make report.html from what the run folder holds and, for the pictures, its data."""
     from cnnzoo.report import page  # Matplotlib and scikit-learn take two seconds
     from cnnzoo.report.insight import Insight
 
+    config = config or config_.read(run.config_file)
     if data is None:
-        config = config_.read(run.config_file)
         data = assemble.load_data(config, registry.lookup(config.model.name))
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
     shown = Insight(run, data)
-    run.write("report.html", page.render(run, data.classes, data.val.images, shown.evidence, shown.alike))
+    run.write("report.html", page.render(run, config, data.classes, data.val.images, shown.evidence, shown.alike))
     return run.report_file
 
 

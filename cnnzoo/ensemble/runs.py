@@ -207,10 +207,11 @@ def write_report(run: Run) -> Path:
     while "members" in member:
         member = member["members"][0]
     preprocess = Preprocess.from_dict(member["preprocess"])
-    part, _, _ = sources.held_out(config_.read(run.config_file).data, preprocess, split=True)
+    config = config_.read(run.config_file)
+    part, _, _ = sources.held_out(config.data, preprocess, split=True)
     if list(part.names) != run.split["val"]:
         raise InputError(f"the data no longer holds the images that {run.path} was judged on")
-    run.write("report.html", page.render(run, card["classes"], part.images))
+    run.write("report.html", page.render(run, config, card["classes"], part.images))
     return run.report_file
 
 

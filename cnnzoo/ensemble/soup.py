@@ -229,11 +229,12 @@ class _Kitchen:
     def serve(self, target: Run, state: State, outputs: Tensor, made: Soup, seconds: float, tell: Tell) -> None:
         """The run folder. Its config makes the soup again."""
         members = EnsembleConfig([str(run.path) for run in self.runs], f"{made.method}_soup")
-        target.write("config.yaml", config_.dump(replace(self.config, run=str(target.path), ensemble=members)))
+        config = replace(self.config, run=str(target.path), ensemble=members)
+        target.write("config.yaml", config_.dump(config))
         target.write("split.json", json.dumps(self.data.split()))
         target.write("environment.json", json.dumps(run_.environment(self.device, "fp32", Team()), indent=2))
         target.write("soup.json", json.dumps(asdict(made), indent=2))
         loss = nn.functional.cross_entropy(outputs.double(), torch.from_numpy(self.data.val.labels)).item()
         target.write_metrics([{"epoch": 0, "val_loss": loss, "val_top1": made.top1, "seconds": seconds}])
         target.save_model(state, {**read_card(self.runs[0].model_file), "epoch": 0, "val_top1": made.top1})
-        run_.finish(target, self.data, self.device, tell, outputs)
+        run_.finish(target, config, self.data, self.device, tell, outputs)

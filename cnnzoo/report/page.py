@@ -9,11 +9,11 @@ from pathlib import Path
 from shlex import quote
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from cnnzoo import calibrate
-from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import Config, DataConfig
 from cnnzoo.data import sources
@@ -50,19 +50,21 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto } img.plot { max-wid
 
 def render(
     run: Run,
+    config: Config,
     classes: Sequence[str],
     images: Images,
     evidence: Evidence | None = None,
     alike: Alike | None = None,
 ) -> str:
-    """The page of a finished run; `images` are the validation images, in the order of the run's predictions. Of those
-    that the net mistook, `evidence` draws what it saw in them, and `alike` finds what it was trained on.
+    """The page of a finished run of this config; `images` are the validation images, in the order of the run's
+    predictions. Of those that the net mistook, `evidence` draws what it saw in them, and `alike` finds what it was
+    trained on.
     """
     outputs, targets = run.predictions
     names = run.split["val"]
     result = measure(outputs, targets, tuple(classes))
     temperature = read_card(run.model_file).get("temperature", 1.0)
-    metrics, environment, config = run.metrics, run.environment, config_.read(run.config_file)
+    metrics, environment = run.metrics, run.environment
     best = max(metrics, key=lambda report: report["val_top1"])
     seconds = sum(report["seconds"] for report in metrics)
     command = f"cnnzoo train --config {quote(str(run.config_file))} --run {quote(f'{run.path}-again')}"
@@ -293,5 +295,6 @@ def _image(pixels: np.ndarray, about: str) -> str:
 
 def _picture(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.set_dpi(110)
+    FigureCanvasAgg(figure).print_png(buffer)  # savefig would draw it twice
     return f'<img class="plot" alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

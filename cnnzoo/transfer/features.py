@@ -8,6 +8,7 @@ import hashlib
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,7 @@ class Backbone:
         vectors = np.empty((count, views, self.length), np.float32)
         with (
             Store(self.file, self.length, self.tell) as store,
+            ThreadPoolExecutor() as pool,
             tqdm(total=count * views, desc=what, unit="image", leave=False, disable=None) as bar,
         ):
             for start in range(0, count, BLOCK):
@@ -88,7 +90,7 @@ class Backbone:
                 whole = images.take(places)
                 for view in range(views):
                     pixels = whole if view else centre(whole, self.preprocess.size)
-                    keys = [_key(image, view, augment, seed) for image in pixels]
+                    keys = list(pool.map(lambda image: _key(image, view, augment, seed), pixels))  # noqa: B023
                     known = store.get(keys)
                     missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
                     fresh = {}

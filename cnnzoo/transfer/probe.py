@@ -14,7 +14,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.metrics import log_loss, pairwise_distances_argmin
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -197,8 +197,10 @@ def _over_fold(kind: Kind, data: Data, train: np.ndarray, held_out: np.ndarray) 
     for setting in kind.settings.values():
         fitted = fit_one(setting, vectors, labels, fitted)
         right = float((fitted.predict(judged) == truth).mean())
-        known = isinstance(fitted, LogisticRegression)
-        score = -log_loss(truth, fitted.predict_proba(judged), labels=fitted.classes_) if known else right
+        score = right
+        if isinstance(fitted, LogisticRegression):  # every fold holds all classes, so a label is a column
+            sure = fitted.predict_proba(judged)[np.arange(len(truth)), truth]
+            score = float(np.log(sure.clip(min=np.finfo(sure.dtype).eps)).mean())
         scores.append((score, right))
     return scores
 
