@@ -67,7 +67,7 @@ def activations(
     pictures: str | Path | Sequence,
     layers: Sequence[str] | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     size: int | None = None,
 ) -> Activations:
     """The feature maps of some layers.
@@ -156,7 +156,7 @@ def sparsity(
     model_or_run: nn.Module | Run | str | Path,
     pictures: str | Path | Sequence,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     size: int | None = None,
 ) -> Sparsity:
     """The share of zeros after each ReLU.
@@ -249,7 +249,7 @@ def walk(
     model_or_run: nn.Module | Run | str | Path,
     picture: str | Path | object,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     size: int | None = None,
 ) -> Walk:
     """One picture through the whole net: the input, the strongest maps of every stage, and the answer.

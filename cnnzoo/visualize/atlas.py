@@ -89,7 +89,7 @@ def map(
     model_or_run: nn.Module | Run | str | Path,
     data: str | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     many: int = 1000,
     seed: int = 0,
     root: str | None = None,

@@ -154,7 +154,7 @@ def saliency(
     *,
     method: str = "gradient",
     class_: str | int | None = None,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -182,7 +182,7 @@ def guided(
     images: str | Path | Sequence,
     *,
     class_: str | int | None = None,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -202,7 +202,7 @@ def gradcam(
     method: str = "gradcam",
     layer: str | None = None,
     class_: str | int | None = None,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -226,7 +226,7 @@ def occlusion(
     images: str | Path | Sequence,
     *,
     class_: str | int | None = None,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -241,7 +241,7 @@ def compare(
     methods: Sequence[str] = (),
     layer: str | None = None,
     class_: str | int | None = None,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Comparison:

@@ -108,7 +108,7 @@ def concepts(
     data: str | None = None,
     layer: str | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     many: int = 500,
     seed: int = 0,
     root: str | None = None,

@@ -100,7 +100,7 @@ def deconv(
     layer: str | None = None,
     channels: Sequence[int] | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     top: int = 9,
     tell: Tell = lambda line: None,
 ) -> Deconvolved:

@@ -64,7 +64,7 @@ def filters(
     model_or_run: nn.Module | Run | str | Path,
     layer: str | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     sort: str = "none",
     scale: str = "common",
 ) -> Filters:

@@ -111,7 +111,7 @@ def neighbours(
     images: str | Path | Sequence | None = None,
     data: str | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     many: int = 6,
     root: str | None = None,
     device: str = "auto",

@@ -39,7 +39,10 @@ class Subject:
 
     @classmethod
     def open(
-        cls, model_or_run: nn.Module | Run | str | Path, pretrained: bool | str = False, device: str = "auto"
+        cls,
+        model_or_run: nn.Module | Run | str | Path,
+        pretrained: bool | str | Path | Run = False,
+        device: str = "auto",
     ) -> "Subject":
         """A net, a run, a run's folder or model.safetensors, or the name of a net.
 

@@ -111,7 +111,7 @@ def tcav(
     layer: str | None = None,
     class_: str | int | None = None,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path | Run = False,
     seed: int = 0,
     device: str = "auto",
 ) -> Tcav:
