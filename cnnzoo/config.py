@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from cnnzoo.errors import InputError, did_you_mean, unknown
+from cnnzoo.errors import InputError, did_you_mean, near, unknown
 
 
 def _check(holds: bool, key: str, value: object, want: str) -> None:
@@ -615,7 +615,9 @@ class Parser(ArgumentParser):
 
     def _unknown_key(self, key: str) -> str:
         key = key.lstrip("-").partition("=")[0]
-        if namesakes := [known for known in self.keys() if known.rpartition(".")[2] == key]:
+        last = [known.rpartition(".")[2] for known in self.keys()]
+        meant = [key] if key in last else near(key, last, 1)
+        if namesakes := [known for known, name in zip(self.keys(), last, strict=True) if name in meant]:
             return f"unknown key {key!r}; did you mean {' or '.join(namesakes)}?"
         return str(unknown("key", key, self.keys()))
 

@@ -257,6 +257,7 @@ def test_the_readme_names_only_commands_and_configs_that_exist():
         (["train", "--model.name", "lenet6"], ["unknown model 'lenet6'", "lenet5"]),
         (["train", "--optim.lrr", "0.1"], ["unknown key 'optim.lrr'", "optim.lr"]),
         (["train", "--epochs", "3"], ["unknown key 'epochs'", "train.epochs"]),
+        (["train", "--epoch", "3"], ["unknown key 'epoch'", "did you mean train.epochs?"]),
         (["train", "--optim.lr", "fast"], ["optim.lr is fast, but must be a number"]),
         (["train", "--train.epochs", "2.5"], ["train.epochs is 2.5, but must be a whole number"]),
         (["train", "--train.epochs", "0"], ["train.epochs is 0, but must be at least 1"]),
