@@ -1,5 +1,6 @@
 """What commands say and hear: lines for a person, numbers between commas, signals."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +12,15 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def tell(line: str) -> None:
-    """A line for a person, at once."""
-    print(line, flush=True)
+    """A line for a person, at once, by the first of a team's processes."""
+    if is_first():
+        print(line, flush=True)
 
 
 def aside(line: str) -> None:

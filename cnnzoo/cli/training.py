@@ -1,13 +1,12 @@
 """The command that trains, one run or several of one config."""
 
 import argparse
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from shlex import quote
 
 from cnnzoo import config as config_
-from cnnzoo.cli.speech import go_on_with, stop_on_signals, stopped, tell
+from cnnzoo.cli.speech import go_on_with, is_first, stop_on_signals, stopped, tell
 from cnnzoo.errors import InputError, Interrupted
 
 MANY = {  # what cnnzoo train makes of one config with several runs
@@ -76,8 +75,7 @@ def _train_many(kind: str, many: int, config: config_.Config, resume: bool, hook
         from cnnzoo import folds
 
         done = folds.cross_validate(config, many, resume=resume, **hooks)
-        if os.environ.get("RANK", "0") == "0":  # of a team's processes
-            tell(str(done))
+        tell(str(done))
         return
     from cnnzoo.ensemble import committees
 
@@ -90,7 +88,7 @@ def conclude(run) -> None:
     """After a run, by the first of a team's processes: the committee of its snapshots, where its schedule has left
     some, and what the run is good for.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return
     if config_.read(run.config_file).cycle_ends:
         from cnnzoo.ensemble import committees
