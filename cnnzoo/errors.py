@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
@@ -24,6 +24,19 @@ def counted(many: int, thing: str, things: str = "") -> str:
 def printable(name: str) -> str:
     """With a sign for each byte of a file's name that stands for no letter."""
     return os.fsencode(name).decode(errors="replace")
+
+
+def faults(bad: Mapping[object, str]) -> str:
+    """What is wrong with which files, those with the same fault together; the first ten of each, and ten faults."""
+    by_fault: dict[str, list[str]] = {}
+    for file, fault in bad.items():
+        by_fault.setdefault(fault, []).append(str(file))
+    told = []
+    for fault, files in by_fault.items():
+        more = f" and {len(files) - 10:,} more" if len(files) > 10 else ""
+        told.append(f"{', '.join(files[:10])}{more}: {fault}")
+    others = f"; and {counted(len(told) - 10, 'other fault')}" if len(told) > 10 else ""
+    return f"{'; '.join(told[:10])}{others}"
 
 
 def near(word: str, known: Iterable[str], many: int = 2) -> list[str]:

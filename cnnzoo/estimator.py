@@ -18,7 +18,7 @@ from cnnzoo import learn, registry, zoo
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import Config
 from cnnzoo.data import sources
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, faults
 from cnnzoo.predict import predict
 from cnnzoo.run import train
 from cnnzoo.transfer import finetune
@@ -132,7 +132,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         found = predict(self.net_, list(_images(X)), device=self.device)
-        _refuse([f"{file}: {error}" for file, error in zip(found.files, found.errors, strict=True) if error])
+        _refuse({file: error for file, error in zip(found.files, found.errors, strict=True) if error})
         return found.probabilities
 
     def predict(self, X: Any) -> np.ndarray:
@@ -209,15 +209,14 @@ def _images(X: Any) -> np.ndarray | list:
     if not len(images):
         raise InputError("X holds no images")
     files = (image for image in images if isinstance(image, str | Path))
-    _refuse([f"{file}: there is no such file" for file in files if not os.path.isfile(os.path.expanduser(file))])
+    _refuse({file: "there is no such file" for file in files if not os.path.isfile(os.path.expanduser(file))})
     return images
 
 
-def _refuse(bad: list[str]) -> None:
+def _refuse(bad: dict[str, str]) -> None:
     """Name the files that cannot be read, if there are any."""
     if bad:
-        shown = "; ".join(bad[:10]) + (f"; and {len(bad) - 10} more" if len(bad) > 10 else "")
-        raise InputError(f"{counted(len(bad), 'file')} cannot be read ({shown})")
+        raise InputError(f"{counted(len(bad), 'file')} cannot be read ({faults(bad)})")
 
 
 def _labels(y: Any, images: Sequence) -> tuple[np.ndarray, np.ndarray]:

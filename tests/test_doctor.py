@@ -18,7 +18,6 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from cnnzoo.cli import main
-from cnnzoo.data.preprocess import EXTENSIONS
 from cnnzoo.errors import InputError
 from cnnzoo.transfer import doctor
 
@@ -197,10 +196,6 @@ def test_the_folder_stays_as_it_is(planted, tmp_path):
     before = content(planted)
     doctor.fix(doctor.check(planted), tmp_path / "good")
     assert content(planted) == before
-
-
-def test_endings_are_those_that_a_folder_of_photos_may_hold():
-    assert {ending for endings in doctor.ENDINGS.values() for ending in endings} == EXTENSIONS
 
 
 # ---- nothing is invented

@@ -4,16 +4,18 @@ import contextlib
 import json
 import os
 import struct
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from torchvision import models
 
-from cnnzoo.data.preprocess import Preprocess, decode, fit
+from cnnzoo.data.preprocess import Preprocess, Unreached, decode, fit
 from cnnzoo.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -472,6 +474,57 @@ def test_a_reduced_photo_shows_the_net_the_same(mode, orientation, tmp_path):
     difference = abs(preprocess.pixels(whole).astype(int) - preprocess.pixels(reduced))
     assert difference.mean() < 1
     assert difference.max() <= 4
+
+
+# ---- photos as phones take them now
+
+
+def heif(image: Image.Image, file: Path, **options) -> Path:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs pip install 'cnnzoo[heif]'")
+    pillow_heif.from_pillow(image).save(file, quality=95, **options)
+    return file
+
+
+def test_heif_is_read_like_any_photo(tmp_path):
+    image = smooth(320, 240)
+    read = decode(heif(image, tmp_path / "IMG_0001.HEIC"))
+    assert read.mode == "RGB"
+    assert abs(array(read) - array(image)).mean() < 4
+
+
+def test_a_phone_held_upright_gives_an_upright_heif(tmp_path):
+    image, exif = smooth(320, 240), Image.Exif()
+    exif[274] = 6
+    read = decode(heif(image, tmp_path / "IMG_0001.HEIC", exif=exif.tobytes()))
+    assert abs(array(read) - array(image.transpose(Image.Transpose.ROTATE_270))).mean() < 4
+
+
+def test_avif_is_read_like_any_photo(tmp_path):
+    if not features.check("avif"):
+        pytest.skip("this PIL has no AVIF")
+    image = smooth(320, 240)
+    image.save(tmp_path / "photo.avif", quality=95)
+    assert abs(array(decode(tmp_path / "photo.avif")) - array(image)).mean() < 4
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
+def test_heif_cut_short_is_damaged(share, tmp_path):
+    file = heif(photo(320, 240), tmp_path / "IMG_0001.HEIC")
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(InputError, match=r"^it is (damaged|cut short)"):
+        decode(file)
+
+
+@pytest.mark.parametrize(
+    ("brand", "advice"),
+    [("heic", r"HEIF, as iPhones take photos, which pip install 'cnnzoo\[heif\]' reads"), ("avif", "AVIF, which PIL")],
+)
+def test_what_reads_a_format_is_named_where_it_is_missing(brand, advice, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name not in ("HEIF", "AVIF")])
+    (tmp_path / "photo").write_bytes(b"\0\0\0\x1cftyp" + brand.encode() + b"\0\0\0\0")
+    with pytest.raises(Unreached, match=f"^it is {advice}"):  # which no cache remembers against the photo
+        decode(tmp_path / "photo")
 
 
 # ---- files that cannot be read

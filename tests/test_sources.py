@@ -614,11 +614,11 @@ def test_a_single_bad_file_is_one_file(tmp_path):
         load(tmp_path)
 
 
-def test_many_bad_files_are_counted_beyond_ten(tmp_path):
+def test_many_bad_files_are_told_by_what_is_wrong_and_counted_beyond_ten(tmp_path):
     paint(tmp_path, {"red": 40, "blue": 40})
     for i in range(14):
         (tmp_path / "red" / f"{i:03}.png").write_text("no image")
-    with pytest.raises(InputError, match=r"^14 files cannot be read .*; and 4 more\)"):
+    with pytest.raises(InputError, match=r"^14 files cannot be read \(.*.png and 4 more: it is not an image\)"):
         load(tmp_path)
 
 

@@ -23,12 +23,24 @@ from cnnzoo.data import jpeg
 from cnnzoo.data.courier import to_device
 from cnnzoo.errors import InputError
 
-# What a folder of photos may hold; other files in it are not images.
-EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
-)
+# Of what PIL says a file is, the usual one first.
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),  # a JPEG with further pictures behind it, as some cameras make
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif"),
+}
+EXTENSIONS = frozenset().union(*ENDINGS.values())  # which a folder of photos may hold; other files are not images
 
 LARGEST = 500_000_000  # pixels; a decoded image of that size takes 1.5 GB
+
+_HEIF = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())  # ISO/IEC 23008-12, annex B and 10.2
 
 _HUGE = 50_000_000  # pixels of an intermediate image that is not worth making, only for its ends to be cut off
 
@@ -85,8 +97,7 @@ def opened(file: str | Path | bytes, at_least: int | None = None) -> Iterator[Im
         try:
             image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
         except Image.UnidentifiedImageError:
-            empty = not (file if isinstance(file, bytes) else Path(file).stat().st_size)
-            raise InputError("the file is empty" if empty else "it is not an image") from None
+            image = _open_heif(file)
         with image:
             width, height = image.size
             if width * height > LARGEST:
@@ -96,6 +107,33 @@ def opened(file: str | Path | bytes, at_least: int | None = None) -> Iterator[Im
                 scale = next(scales, 1)
                 image.draft(None, (width // scale, height // scale))  # does nothing to other formats than JPEG
             yield image
+
+
+def _open_heif(file: str | Path | bytes) -> Image.Image:
+    """What PIL does not know as an image, where it is one all the same. Raises InputError, or Unreached that says what
+    to install.
+    """
+    if isinstance(file, bytes):
+        start = file[:12]
+    else:
+        with open(file, "rb") as content:
+            start = content.read(12)
+    if not start:
+        raise InputError("the file is empty")
+    kind = start[8:] if start[4:8] == b"ftyp" else b""  # ISO/IEC 14496-12, section 4.3
+    if kind in (b"avif", b"avis"):
+        raise Unreached("it is AVIF, which PIL reads from 11.3 on: pip install -U pillow")
+    if kind not in _HEIF:
+        raise InputError("it is not an image")
+    try:
+        import pillow_heif
+    except ImportError:
+        raise Unreached("it is HEIF, as iPhones take photos, which pip install 'cnnzoo[heif]' reads") from None
+    pillow_heif.register_heif_opener()  # so that from here on PIL knows them
+    try:
+        return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+    except Image.UnidentifiedImageError:
+        raise InputError("it is damaged or cut short") from None
 
 
 @contextmanager

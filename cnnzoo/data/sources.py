@@ -35,7 +35,7 @@ from cnnzoo.data.crops import Crops
 from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import files_in
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, centre
-from cnnzoo.errors import InputError, counted, did_you_mean
+from cnnzoo.errors import InputError, counted, did_you_mean, faults
 from cnnzoo.resampling import bootstrap
 
 PARTS = ("resized", "jittered")  # crops that are parts of more than what evaluation sees
@@ -571,12 +571,10 @@ def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:
 
 
 def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "--data.bad_files") -> str:
-    shown = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:10])
-    more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
     files, them = counted(len(bad), "file"), "it" if len(bad) == 1 else "them"
     if config.bad_files == "error":
         folder = folder_of(config.source)
         copied = f", or in a copy: {_copying(folder)}" if folder else ""
         without = f"go on without {them} by {option} skip{copied}"
-        raise InputError(f"{files} cannot be read ({shown}{more}); mend or remove {them}, or {without}")
-    return f"{files} left out because {'it' if len(bad) == 1 else 'they'} cannot be read: {shown}{more}"
+        raise InputError(f"{files} cannot be read ({faults(bad)}); mend or remove {them}, or {without}")
+    return f"{files} left out because {'it' if len(bad) == 1 else 'they'} cannot be read: {faults(bad)}"

@@ -38,7 +38,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room
-from cnnzoo.data.preprocess import LARGEST, as_image, opened, upright
+from cnnzoo.data.preprocess import ENDINGS, EXTENSIONS, LARGEST, as_image, opened, upright
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.transfer.features import Backbone
@@ -53,17 +53,6 @@ SURE = 0.7  # probability by which another class must lead
 SIDE = 32  # pixels of a thumbnail
 BLOCK = 256  # photos that wait in memory, or are compared with the others at a time
 MANIFEST = "left_out.csv"
-
-ENDINGS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),  # a JPEG with further pictures behind it, as some cameras make
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm"),
-}  # of what PIL says a file is, the usual one first
 
 
 @dataclass(frozen=True)
@@ -303,7 +292,7 @@ def _why_passed_over(entry: Path) -> str:
         return "no file"
     if entry.name.startswith("."):
         return ""
-    return "outside the class folders" if entry.suffix.lower() in sources.EXTENSIONS else "no image by its ending"
+    return "outside the class folders" if entry.suffix.lower() in EXTENSIONS else "no image by its ending"
 
 
 def _name(file: Path, folder: Path) -> str:
