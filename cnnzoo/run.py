@@ -22,7 +22,7 @@ from cnnzoo.config import Config
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted, counted
-from cnnzoo.train import distributed, phases, rehearsal
+from cnnzoo.train import distributed, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
@@ -349,9 +349,8 @@ def _plan(trainer: Trainer, config: Config) -> list[str]:
         moving = [stage for stage in trainer.stages if phase.moves(stage)]
         many = sum(sizes[name] for stage in moving for name in trainer.stages[stage])
         rates = ", ".join(f"{stage} {config.optim.lr * phase.rate(stage):.2g}" for stage in moving)
-        cached = trainer.make_head_feed and phases.moves_head_alone(phase, trainer.stages)
         norm = "BatchNorm keeps its statistics" if config.train.batch_norm == "keep" else ""
-        more = "from cached features" if cached else norm
+        more = "from cached features" if trainer.takes_features(number - 1) else norm
         lines.append(
             f"phase {number} of {len(trainer.phases)}, {counted(phase.epochs, 'epoch')}: "
             f"{many:,} of {sum(sizes.values()):,} parameters move; rates {rates}{f'; {more}' if more else ''}"

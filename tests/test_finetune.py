@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from cnnzoo.checkpoint import Run, read_torch
 from cnnzoo.config import LossConfig
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.train import losses
+from cnnzoo.train.ema import EMA
 from cnnzoo.transfer.finetune import recipe
 
 SMALL = ("--augment.mixup=0.2", "--data.val_fraction=0.25")
@@ -176,15 +178,21 @@ def test_the_head_alone_trains_on_cached_features(tune, weights, monkeypatch):
     assert equal(state(run), state(again))
 
 
-def test_a_head_phase_after_a_moving_one_uses_the_moved_nets_features(pictures, weights, tmp_path):
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_head_phase_after_a_moving_one_is_judged_by_the_moved_nets_features(ema, pictures, weights, tmp_path):
     config = recipe(str(pictures), "resnet20", str(weights), epochs=(1, 1), run=str(tmp_path / "run"))
-    config["train"]["phases"] = [{"epochs": 1}, {"epochs": 1, "trainable": ["head"]}]
-    run = cnnzoo.train(config)
+    config["train"] |= {"phases": [{"epochs": 1}, {"epochs": 1, "trainable": ["head"]}], "ema": ema}
+    told = []
+    run = cnnzoo.train(config, tell=told.append)
+    assert any("from cached features" in line for line in told) == (ema is None)
     net = cnnzoo.load(run)
     net.load_state_dict(state(run))
+    if ema:
+        average = EMA(net, ema)
+        average.load_state_dict(read_torch(run.state_file)["ema"])
     images = torch.stack([net.preprocessing(name) for name in run.split["val"]])
     labels = torch.tensor([net.classes.index(name.split("/")[-2]) for name in run.split["val"]])
-    with torch.no_grad():
+    with torch.no_grad(), average.shown() if ema else nullcontext():
         loss = torch.nn.functional.cross_entropy(net(images), labels).item()
     assert run.metrics[-1]["val_loss"] == pytest.approx(loss, rel=1e-4)
 

@@ -48,12 +48,6 @@ def number_at(phases: Sequence[Phase], epoch: int) -> tuple[int, int]:
     raise IndexError(f"epoch {epoch} is past the last phase")
 
 
-def at(phases: Sequence[Phase], epoch: int) -> tuple[Phase, int]:
-    """The phase that `epoch` (from 0) belongs to, and the epoch at which that phase starts."""
-    number, start = number_at(phases, epoch)
-    return phases[number], start
-
-
 def moves_head_alone(phase: Phase, stages: Iterable[str]) -> bool:
     """Whether all that comes before the head gives the same answers throughout the phase."""
     return phase.moves("head") and not any(phase.moves(stage) for stage in stages if stage != "head")

@@ -209,14 +209,14 @@ class Trainer:
 
     def _enter_phase(self, state: dict | None) -> None:
         """At the first epoch of a phase, and after resuming within one, freeze, thaw, and set up the schedule."""
-        phase, start = phases_.at(self.phases, self.progress.epoch)
+        number, start = phases_.number_at(self.phases, self.progress.epoch)
+        phase = self.phases[number]
         if self.schedule is not None and self.progress.epoch > start and state is None:
             return
         saved = [group["lr"] for group in self.optimizer.param_groups]
         rate = self.lr * self.progress.rate
         self.frozen = phases_.enter(phase, self.model, self.stages, self.optimizer, rate, self.keep_statistics)
-        head_alone = phases_.moves_head_alone(phase, self.stages)
-        self.feed = self.make_head_feed() if self.make_head_feed and head_alone else self.image_feed
+        self.feed = self.make_head_feed() if self.takes_features(number) else self.image_feed
         self.forward = self.team.wrap(self.feed.judged, self.feed.forward)
         self.schedule = self.make_schedule(self.optimizer, phase.epochs, len(self.feed.batches))
         if state is not None and (self.progress.epoch > start or self.progress.step > 0):
@@ -224,6 +224,13 @@ class Trainer:
             slower = self.progress.rate / state["progress"].get("rate", 1.0)
             for group, lr in zip(self.optimizer.param_groups, saved, strict=True):
                 group["lr"] = lr * slower
+
+    def takes_features(self, number: int) -> bool:
+        """Whether a phase's head learns from the answers of what comes before it, which are computed once. A moving
+        average of what has moved is none of these.
+        """
+        since = self.phases[0 if self.ema else number : number + 1]
+        return bool(self.make_head_feed) and all(phases_.moves_head_alone(phase, self.stages) for phase in since)
 
     def _train_epoch(self) -> EpochReport:
         """An epoch's steps, or what is left of them. The report lacks the validation."""
