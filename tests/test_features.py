@@ -85,9 +85,12 @@ def test_other_weights_or_preprocessing_never_meet_old_rows(net, tmp_path):
     assert extract(net, data, tmp_path).computed == len(data.train)
 
 
-def test_views_are_drawn_once_each_image_by_itself(net, tmp_path):
+@pytest.mark.parametrize(
+    "config", [AugmentConfig(flip=True, rotation=20), AugmentConfig(crop="padded")], ids=["", "padded"]
+)
+def test_views_are_drawn_once_each_image_by_itself(config, net, tmp_path):
     data = load(photos.folder(tmp_path / "photos"))
-    augment = Augment(AugmentConfig(flip=True, rotation=20), 32, data.preprocess.mean, data.preprocess.std)
+    augment = Augment(config, 32, data.preprocess.mean, data.preprocess.std)
     first = extract(net, data, tmp_path, views=3, augment=augment)
     assert first.vectors.shape == (len(data.train), 3, 64)
     assert first.computed == 3 * len(data.train)

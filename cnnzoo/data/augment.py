@@ -53,6 +53,7 @@ class Augment:
     ):
         self.config = config
         self.size, self.mean, self.std, self.epochs = size, mean, std, epochs
+        self.padding = config.padding if config.crop == "padded" else 0  # of the windows that are cut out before
         self.policy = Policy(config) if config.policy else None
         self.moves = any((config.rotation, config.shift, config.shear, config.zoom))
         self.resamples = config.crop in ("resized", "jittered") or self.moves

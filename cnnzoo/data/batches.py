@@ -51,7 +51,7 @@ class TrainBatches:
         config = augment.config
         in_memory, on_gpu = isinstance(images, ArrayImages), self.device.type != "cpu"
         self.mix = Mix(classes or int(labels.max()) + 1, config.mixup, config.cutmix)
-        self._padding = config.padding if config.crop == "padded" else 0
+        self._padding = augment.padding
         self._flip = config.flip
         self._windows = None
         self.problems: list[str] = []

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cnnzoo.data.arrays import Images
-from cnnzoo.data.augment import Augment
+from cnnzoo.data.augment import Augment, Windows
+from cnnzoo.data.draws import Draws
 from cnnzoo.data.preprocess import Preprocess, centre, normalise
 from cnnzoo.errors import InputError
 from cnnzoo.inference import Features, optimize
@@ -131,11 +132,10 @@ def _shown(
     if view == 0:
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
         return normalise(batch, preprocess.mean, preprocess.std)
-    drawn = []
-    for image, key in zip(pixels, keys, strict=True):
-        rng = np.random.default_rng(list(key))
-        image = image[:, ::-1] if augment.config.flip and rng.integers(2) else image
-        drawn.append(augment(torch.from_numpy(np.ascontiguousarray(image[None])).to(device), rng))
+    drawn, windows = [], Windows(pixels, augment.padding, augment.config.flip)
+    for place, key in enumerate(keys):
+        draws = Draws(np.random.default_rng(list(key)), 1)
+        drawn.append(augment(torch.from_numpy(windows.take(np.array([place]), draws)).to(device), draws))
     return torch.cat(drawn)
 
 
