@@ -19,6 +19,7 @@ _HOMES = {
     "cnnzoo.folds": ("cross_validate",),
     "cnnzoo.profiling": ("profile",),
     "cnnzoo.learn": ("finetune", "pick", "probe"),
+    "cnnzoo.transfer.doctor": ("check",),
     "cnnzoo.ensemble.committees": ("train_committee",),
     "cnnzoo.ensemble.soup": ("soup",),
     "cnnzoo.estimator": ("CNNClassifier",),

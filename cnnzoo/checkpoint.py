@@ -190,7 +190,8 @@ class Run:
     def save_model(self, weights: Mapping[str, Tensor], card: dict) -> None:
         """Write model.safetensors. `card` is what rebuilds the net: JSON in the header."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        write(self.model_file, safetensors_bytes(tensors, {"format": "pt", "cnnzoo": json.dumps(card)}))
+        # One entry, since several would come in another order each time, and the file in other bytes.
+        write(self.model_file, safetensors_bytes(tensors, {"cnnzoo": json.dumps(card)}))
 
     def amend_card(self, **facts: object) -> None:
         """Say more in the header of model.safetensors."""

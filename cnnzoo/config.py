@@ -82,7 +82,8 @@ class DataConfig:
             an epoch; null draws each once.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
         cache: keep decoded photos in memory or a memory-mapped file (auto), or decode them anew each time (none).
-            Random parts are cut from what is kept, the central square, or else from the whole photo.
+            The file lies in .cnnzoo in the folder of photos, or in $CNNZOO_CACHE, and may be deleted. Random parts are
+            cut from what is kept, the central square, or else from the whole photo.
         workers: threads that decode; 0 is one per core. The result does not depend on it.
     """
 
@@ -590,6 +591,8 @@ class Parser(ArgumentParser):
             return (f"in {key[1]}: " if key else "") + inner[0].strip(" -")
         if "Unexpected config" in message:
             return "it holds no sections with keys, such as train: {epochs: 5}"
+        if match := re.search(r"Parser key \"(\w+)\":\s*Unable to load config \"(.*)\"", message):
+            return _no_section(*match.groups())
         if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
             return self._unknown_key(f"{match[1]}.{match[2]}")
         if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
@@ -664,15 +667,18 @@ def parser(prog: str = "cnnzoo train") -> Parser:
 
 
 def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config in a YAML file or a mapping like it (None: the defaults), overridden by `--optim.lr=1e-3` and such.
+    """The config in a YAML file or a mapping like it (None: the defaults), overridden by `--optim.lr=1e-3` and such;
+    `model` and `data` may be a name alone.
 
     Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of
     range.
     """
+    overrides = _spelt_out(overrides)
     if source is None:
-        return _build(lambda reader: reader.parse_args(list(overrides)))
+        return _build(lambda reader: reader.parse_args(overrides))
     if isinstance(source, Mapping):
-        config = _build(lambda reader: reader.parse_object(_plain(source)))
+        whole = {key: {MAIN[key]: value} if _names(key, value) else value for key, value in _plain(source).items()}
+        config = _build(lambda reader: reader.parse_object(whole))
         text = dump(config) if overrides else ""
     else:
         # As a text: a file that it is to open itself makes jsonargparse move the whole process to that file's folder.
@@ -682,6 +688,23 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
     return _build(lambda reader: reader.parse_args(["--config", text, *overrides])) if overrides else config
+
+
+MAIN = {"model": "name", "data": "source"}  # what a section stands for where it is no section but a word
+
+
+def _names(section: str, value: object) -> bool:
+    return section in MAIN and isinstance(value, str) and not value.startswith("{")
+
+
+def _spelt_out(words: Sequence[str]) -> list[str]:
+    """Options, of which --model NAME is short for --model.name NAME, and --data SOURCE for --data.source SOURCE."""
+    words = list(words)
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if _names(option[2:], value if equals else " ".join(words[place + 1 : place + 2])):
+            words[place] = f"{option}.{MAIN[option[2:]]}{equals}{value}"
+    return words
 
 
 def _text(file: Path) -> str:
@@ -694,13 +717,23 @@ def _text(file: Path) -> str:
         raise InputError(f"{file} is no text") from None
 
 
+def _no_section(key: str, value: object) -> str:
+    such = f", such as {key}.{MAIN[key]}" if key in MAIN else ""
+    return f"{key} is {value}, but must be a section of keys{such}"
+
+
 _reader = cache(parser)  # making it takes longer than reading a config
 
 
 def _build(parse: Callable[[Parser], Namespace]) -> Config:
     reader = _reader()
     try:
-        values = reader.instantiate(parse(reader))
+        parsed = parse(reader)
+        for key, value in vars(parsed).items():
+            absent = value is None and key == "ensemble"
+            if key not in ("config", "run") and not (absent or isinstance(value, Namespace)):
+                raise InputError(_no_section(key, "null" if value is None else value))
+        values = reader.instantiate(parsed)
     except InputError:
         raise
     except ValueError as error:  # a list of dataclasses is only checked when it is built

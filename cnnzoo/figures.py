@@ -1,10 +1,13 @@
 """Figures of matplotlib into files. A leaf."""
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cnnzoo import checkpoint
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, printable
 
 
 def kind(out: str | Path) -> str:
@@ -19,11 +22,31 @@ def kind(out: str | Path) -> str:
 
 def plain(text: str) -> str:
     """A name as it is, whoever gave it: between two dollars matplotlib would read mathematics, and may fail to."""
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")
 
 
 def save(figure, out: str | Path) -> None:
     """Write a matplotlib figure, whole or not at all. Raises InputError as `kind` does."""
     file = io.BytesIO()
-    figure.savefig(file, format=kind(out))
+    with _any_letters():
+        figure.savefig(file, format=kind(out))
     checkpoint.write(Path(out), file.getvalue())
+
+
+def png(figure, dpi: int = 110) -> bytes:
+    """A matplotlib figure as it lies in a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    file = io.BytesIO()
+    figure.set_dpi(dpi)
+    with _any_letters():
+        FigureCanvasAgg(figure).print_png(file)  # savefig would draw it twice
+    return file.getvalue()
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Letters that no font here has are drawn as boxes; matplotlib would warn of each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield

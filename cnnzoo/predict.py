@@ -84,7 +84,7 @@ class Predictions:
 
 def predict(
     model_or_run: nn.Module | Run | str | Path,
-    images: str | Path | Iterable,
+    images: str | bytes | Path | Iterable,
     *,
     batch_size: int | None = None,
     min_confidence: float = 0.0,
@@ -98,7 +98,7 @@ def predict(
     Args:
         model_or_run: a net, a run, or a run's folder or model.safetensors. A net stays on its device unless `device`
             names another; a run goes to the best one there is.
-        images: files, folders, patterns, PIL images, uint8 arrays: see `Pictures`.
+        images: files, folders, patterns, files' contents, PIL images, uint8 arrays: see `Pictures`.
         batch_size: images to a forward pass; None is 16 on a CPU, which more do not make faster, else 128.
         min_confidence: if the most likely class is less likely than this, the image has no answer.
         mirror: whether probabilities are the mean over the image and its mirror image, at twice the time.
@@ -132,7 +132,7 @@ def join(parts: Iterable[Predictions]) -> Predictions:
 
 def stream(
     model_or_run: nn.Module | Run | str | Path,
-    images: str | Path | Iterable,
+    images: str | bytes | Path | Iterable,
     *,
     batch_size: int | None = None,
     min_confidence: float = 0.0,

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cnnzoo import config
 from cnnzoo.cli import COMMANDS, main
 from cnnzoo.summary import COLUMNS
 
@@ -235,6 +237,22 @@ def test_the_readme_names_only_commands_and_configs_that_exist():
         assert (root / name).exists()
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_pipe_that_does_not_know_every_letter_gets_signs_for_the_others(encoding, tmp_path):
+    folder = photos(tmp_path / "photos", ("\u732b", "\U0001f41d"))
+    line = [sys.executable, "-m", "cnnzoo", "check", str(folder)]
+    done = subprocess.run(line, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.stderr == b""
+    assert rb"\u732b" in done.stdout
+
+
+def test_a_net_and_its_data_may_be_named_without_more_ado(cli, tmp_path):
+    code, out, _ = cli("train", "--model", "lenet5", "--data=digits", "--train.epochs", 1, "--run", "r")
+    assert code == 0
+    assert out.startswith("lenet5 on digits")
+    assert config.read({"model": "resnet20", "data": "cifar10"}).data.source == "cifar10"
+
+
 # ---- wrong input
 
 
@@ -316,6 +334,9 @@ def test_wrong_input_is_told_in_one_line_and_leaves_nothing(fails, tmp_path, arg
     ("text", "words"),
     [
         ("optim: {lrr: 0.1}", ["c.yaml", "unknown key 'optim.lrr'", "optim.lr"]),
+        ("model: lenet5", ["c.yaml: model is lenet5, but must be a section of keys, such as model.name"]),
+        ("train: 5", ["c.yaml: train is 5, but must be a section of keys"]),
+        ("train:\nmodel: {name: lenet5}", ["c.yaml: train is null, but must be a section of keys"]),
         ("optm: {lr: 0.1}", ["c.yaml", "unknown key 'optm", "optim.lr"]),
         ("optim: {lr: high}", ["c.yaml", "optim.lr is high, but must be a number"]),
         ("optim: {lr: -1}", ["c.yaml", "optim.lr is -1.0, but must be above 0"]),
@@ -332,8 +353,6 @@ def test_a_wrong_config_file_is_named_with_its_key(fails, tmp_path, text, words)
 
 
 def test_a_number_may_be_written_1e_4(cli, tmp_path):
-    from cnnzoo import config
-
     (tmp_path / "c.yaml").write_text("optim: {lr: 1e-4}")
     assert config.read(tmp_path / "c.yaml").optim.lr == config.read(overrides=["--optim.lr=1e-4"]).optim.lr == 0.0001
 
@@ -400,7 +419,6 @@ def test_a_folder_unfit_to_learn_from(fails, tmp_path, make, words):
 
 
 def test_a_checkpoint_cut_in_half_of_another_net_or_with_code(fails, tmp_path):
-    import os
     import pickle
 
     import cnnzoo

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import io
 import json
 import os
 import shutil
@@ -114,7 +115,8 @@ def test_threads_may_share_a_net_in_training_which_stays_as_it_is(net, folder):
 
 def test_folders_are_searched_and_what_is_hidden_or_no_image_is_passed_over(folder):
     (folder / ".trash").mkdir()
-    for stray in (".trash/a.png", ".hidden.png", "red/notes.txt", "photo.heic"):
+    (folder / "__MACOSX").mkdir()
+    for stray in (".trash/a.png", ".hidden.png", "red/notes.txt", "photo.xcf", "__MACOSX/b.png"):
         (folder / stray).touch()
     (folder / "again").symlink_to(folder, target_is_directory=True)
     found = Pictures([folder])
@@ -138,6 +140,20 @@ def test_a_file_may_be_called_like_a_pattern(folder):
     assert list(Pictures([name])) == [str(name)]
 
 
+def test_a_files_content_is_a_picture_too(net, folder):
+    file = folder / "red" / "00.png"
+    content = file.read_bytes()
+    wanted = cnnzoo.predict(net, file).probabilities
+    with open(file, "rb") as opened:
+        given = [content, opened, io.BytesIO(content)]
+        alone, together = cnnzoo.predict(net, content), cnnzoo.predict(net, [*given, content[:20]])
+    np.testing.assert_array_equal(alone.probabilities, wanted)
+    np.testing.assert_allclose(together.probabilities[:3], np.repeat(wanted, 3, axis=0), atol=1e-6)
+    assert together.errors[:3] == ("", "", "")
+    assert together.files[3] == "image 3"
+    assert together.errors[3]
+
+
 def test_pictures_in_memory_are_numbered(net, folder):
     image = Image.open(folder / "red" / "00.png")
     pixels = np.asarray(image)
@@ -146,7 +162,6 @@ def test_pictures_in_memory_are_numbered(net, folder):
     assert result.probabilities[1:] == pytest.approx(result.probabilities[[0, 0]], abs=1e-6)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are texts")
 @pytest.mark.parametrize(
     ("shape", "as_tensor", "many"),
     [
@@ -198,6 +213,7 @@ def test_a_pipe_in_a_folder_is_not_waited_for(folder):
     assert (len(found), found.passed_over) == (7, 1)  # a link that leads nowhere has its row, and an error in it
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are texts")
 def test_any_bytes_may_be_a_files_name(cli, model_file, tmp_path):
     photos.picture(0, 0).save(tmp_path / "a.png")
     os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
@@ -336,7 +352,7 @@ def test_an_array_that_is_no_picture_is_named(net, pixels, words):
         (["photos", "--out", "out.xlsx"], "out.xlsx must end in one of .csv, .json, .parquet"),
         (["photos", "--out", "photos"], "photos must end in one of"),
         (["photos/*.jpg"], "photos/*.jpg matches no file"),
-        (["empty"], "empty holds no images; known endings: .bmp"),
+        (["empty"], "empty holds no images; known endings: .avif .bmp"),
         (["photos", "--min-confidence", "60"], "min_confidence is 60, but must be between 0 and 1"),
         (["photos", "--batch-size", "0"], "batch_size is 0"),
         (["photos/nope.png", "--out", "out.csv"], "no image could be read (photos/nope.png: there is no such file)"),

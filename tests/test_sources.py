@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import arrays, sources
 from cnnzoo.data.arrays import FittedImages
@@ -394,6 +395,29 @@ def test_empty_class_folder_is_named(part, tmp_path):
         InputError, match=f"there is no image in {empty}; fill or remove it, or .* in a copy: {copying}"
     ):
         load(tmp_path)
+
+
+COMPOSED, TWO_SIGNS = "K\u00e4fer", "Ka\u0308fer"  # as Windows and Linux write it, and as macOS does
+
+
+def test_a_class_is_the_same_however_its_letters_are_composed(tmp_path, monkeypatch):
+    monkeypatch.setitem(COLOURS, COMPOSED, COLOURS["red"])
+    monkeypatch.setitem(COLOURS, TWO_SIGNS, COLOURS["red"])
+    paint(tmp_path, {f"train/{COMPOSED}": 3, "train/blue": 3, f"val/{TWO_SIGNS}": 2, "val/blue": 2})
+    data = load(tmp_path)
+    assert data.classes == (COMPOSED, "blue")
+    assert data.val.labels.tolist() == [0, 0, 1, 1]
+    assert not {finding.kind for finding in cnnzoo.check(tmp_path).findings} & {"unknown class", "empty class"}
+    paint(tmp_path, {f"train/{TWO_SIGNS}": 3})
+    with pytest.raises(InputError, match=f"train has two folders of the name {COMPOSED}, written in other signs"):
+        load(tmp_path)
+
+
+def test_what_macos_leaves_in_archives_is_no_class(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    (tmp_path / "__MACOSX" / "red").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "red" / "._000.png").write_bytes(b"no image")
+    assert load(tmp_path).classes == ("blue", "red")
 
 
 def test_all_empty_class_folders_are_named(tmp_path):

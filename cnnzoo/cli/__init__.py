@@ -44,6 +44,9 @@ COMMANDS: dict[str, Callable] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code, which is 0 where the command returns none."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a pipe on Windows, say, does not know every letter of a file's name
+            stream.reconfigure(errors="backslashreplace")
     code = 0
     try:
         if arguments[1:] and arguments[0] == "help":

@@ -45,9 +45,10 @@ def evaluate(
         result = judged.measure()
     else:
         result = cnnzoo.compare_runs(run_or_model, against, data, **options)
-    print(dumps(result.to_dict()) if json else result)
     if out:
         judged.write(out)
+    print(dumps(result.to_dict()) if json else result)
+    if out:
         (aside if json else tell)(f"{counted(result.count, 'row')} in {out}")
 
 

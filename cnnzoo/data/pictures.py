@@ -28,15 +28,17 @@ class Pictures:
 
     Args:
         images: files; folders, with all the folders in them that are not hidden; patterns such as 'photos/**/*.jpg';
-            PIL images, which are turned as their EXIF tag says, like files; uint8 arrays `(H, W)` or `(H, W, C)`, or
-            tensors `(H, W)` or `(C, H, W)`. One, or several of them, also as one array with an axis more; three axes
-            are one picture where it would have 1, 3 or 4 channels.
+            an image file's content as bytes, or as a file that is open; PIL images, which are turned as their EXIF tag
+            says, like files; uint8 arrays `(H, W)` or `(H, W, C)`, or tensors `(H, W)` or `(C, H, W)`. One, or several
+            of them, also as one array with an axis more; three axes are one picture where it would have 1, 3 or 4
+            channels.
 
     Raises InputError for a folder without images and for a pattern that matches nothing.
     """
 
-    def __init__(self, images: str | Path | Image.Image | Iterable):
-        self._given = [images] if _is_one(images) else list(images)
+    def __init__(self, images: str | bytes | Path | Image.Image | Iterable):
+        given = [images] if _is_one(images) else list(images)
+        self._given = [item.read() if hasattr(item, "read") else item for item in given]
         self._count = self.passed_over = 0  # the latter: files in folders, of other endings than an image's
         for item in self._given:
             found = Counter(is_image for _, is_image in _found(item))
@@ -50,7 +52,7 @@ class Pictures:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[str | Image.Image | np.ndarray]:
+    def __iter__(self) -> Iterator[str | bytes | Image.Image | np.ndarray]:
         return (file for item in self._given for file, is_image in _found(item) if is_image)
 
 
@@ -58,7 +60,7 @@ def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray | Tensor):
         channels = images.shape[2:] if isinstance(images, np.ndarray) else images.shape[:1]
         return images.ndim == 2 or (images.ndim == 3 and channels[0] in (1, 3, 4))
-    return isinstance(images, str | Path | Image.Image)
+    return isinstance(images, str | bytes | Path | Image.Image) or hasattr(images, "read")
 
 
 def _found(item: Any) -> Iterator[tuple[Any, bool]]:
@@ -96,8 +98,13 @@ def files_in(folder: str, onerror: Callable[[OSError], None] | None = None) -> I
             inside.clear()
             continue
         seen.add(here)
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
-        yield from (os.path.join(home, name) for name in sorted(files) if not name.startswith("."))
+        inside[:] = sorted(name for name in inside if not is_hidden(name))
+        yield from (os.path.join(home, name) for name in sorted(files) if not is_hidden(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is none of the user's own: macOS leaves __MACOSX in its archives."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 @dataclass(frozen=True)
@@ -139,13 +146,13 @@ class _Reader:
         self.at_least = max(3 * preprocess.resize, 512)  # below a megapixel, decoding in full takes no time
         self.room = Room(AT_ONCE)
 
-    def read(self, place: int, item: str | Image.Image | np.ndarray) -> Picture:
-        if not isinstance(item, str):
+    def read(self, place: int, item: str | bytes | Image.Image | np.ndarray) -> Picture:
+        if not isinstance(item, str | bytes):
             try:
                 return self._fitted(f"image {place}", as_image(item, self.preprocess.channels))
             except InputError as error:
                 raise InputError(f"image {place}: {error}") from None
-        name = printable(item)
+        name = printable(item) if isinstance(item, str) else f"image {place}"
         try:
             with opened(item, self.at_least) as image, self.room.taken(image.width * image.height):
                 return self._fitted(name, upright(image))

@@ -408,7 +408,7 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
             )
         image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     if not isinstance(image, Image.Image) or 0 in image.size:
-        raise InputError(f"not a picture: {image!r}")
+        raise InputError(f"not a picture: {image!r}; give a path, a file's content, a PIL image or a uint8 array")
     try:
         return _to_mode(upright(image) if opened_elsewhere else image, "L" if channels == 1 else "RGB")
     except OSError as error:  # of an image opened elsewhere, whose pixels are only read now

@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -33,7 +35,7 @@ from cnnzoo.data.arrays import (
 )
 from cnnzoo.data.crops import Crops
 from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photos
-from cnnzoo.data.pictures import files_in
+from cnnzoo.data.pictures import files_in, is_hidden
 from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, centre
 from cnnzoo.errors import InputError, counted, did_you_mean, faults
 from cnnzoo.resampling import bootstrap
@@ -382,7 +384,7 @@ def parts(folder: Path) -> dict[str, Path]:
 
 def class_folders(folder: Path) -> list[Path]:
     """The class folders in a part, in order. Raises InputError where there are none."""
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
     if not classes:
         loose = len(_loose(folder))
         what = (
@@ -392,7 +394,15 @@ def class_folders(folder: Path) -> list[Path]:
     if {entry.name.casefold() for entry in classes} <= {*HELD_OUT, *TRAIN}:
         names = " and ".join(entry.name for entry in classes)
         raise InputError(f"{folder} holds {names}/ but no train/ with class folders in it")
+    twice = [name for name, many in Counter(map(class_name, classes)).items() if many > 1]
+    if twice:
+        raise InputError(f"{folder} has two folders of the name {twice[0]}, written in other signs; make one of them")
     return classes
+
+
+def class_name(folder: Path) -> str:
+    """Of a class folder, the same from wherever it was copied: macOS writes an umlaut in two signs, others in one."""
+    return unicodedata.normalize("NFC", folder.name)
 
 
 def class_files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -429,7 +439,7 @@ def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[st
     if loose:
         notes += (f"{counted(loose, 'file')} in {folder} passed over for lying outside the class folders",)
     part = Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
-    return tuple(entry.name for entry in classes), part, notes
+    return tuple(map(class_name, classes)), part, notes
 
 
 def _copying(folder: Path) -> str:

@@ -9,18 +9,16 @@ from pathlib import Path
 from shlex import quote
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnnzoo import calibrate
+from cnnzoo import calibrate, figures
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import Config, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import Images
 from cnnzoo.errors import counted, printable
 from cnnzoo.evaluate import Evaluation, measure
-from cnnzoo.figures import plain
 
 MISTAKES = 24  # shown at most
 LARGEST, SMALL = 160, 64  # sides of pictures of them, in pixels
@@ -169,7 +167,7 @@ def _confusion(result: Evaluation) -> Figure:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if many <= 40:
-        names = [plain(name) for name in result.classes]
+        names = [figures.plain(name) for name in result.classes]
         axes.set_xticks(range(many), names, rotation=90)
         axes.set_yticks(range(many), names)
     if many <= 20:
@@ -294,7 +292,4 @@ def _image(pixels: np.ndarray, about: str) -> str:
 
 
 def _picture(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.set_dpi(110)
-    FigureCanvasAgg(figure).print_png(buffer)  # savefig would draw it twice
-    return f'<img class="plot" alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return f'<img class="plot" alt="" src="data:image/png;base64,{base64.b64encode(figures.png(figure)).decode()}">'

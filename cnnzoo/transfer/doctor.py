@@ -37,7 +37,7 @@ from cnnzoo import atomic, errors, machine, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
-from cnnzoo.data.pictures import AT_ONCE, THREADS, Room
+from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
 from cnnzoo.data.preprocess import ENDINGS, EXTENSIONS, LARGEST, as_image, opened, upright
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
@@ -257,9 +257,10 @@ def _photos(folder: Path) -> tuple[list[Photo], Counts]:
     photos, classes = [], {}
     for part, home in sources.parts(folder).items():
         for class_folder in sources.class_folders(home):
-            classes[part, class_folder.name] = 0
+            label = sources.class_name(class_folder)
+            classes[part, label] = 0
             images, _ = sources.class_files(class_folder)
-            photos += [Photo(file, _name(file, folder), part, class_folder.name) for file in images]
+            photos += [Photo(file, _name(file, folder), part, label) for file in images]
     return photos, classes
 
 
@@ -273,13 +274,13 @@ def _passed_over(folder: Path, photos: Sequence[Photo]) -> Iterator[Finding]:
     parts = set(sources.parts(folder)) - {""}  # the folders' own names
     for home, inside, files in os.walk(folder, onerror=locked.append):
         here = Path(home)
-        passed = [name for name in inside if name.startswith(".") or (parts and here == folder and name not in parts)]
+        passed = [name for name in inside if is_hidden(name) or (parts and here == folder and name not in parts)]
         inside[:] = sorted(set(inside) - set(passed))
         for name in sorted([*passed, *files]):
             entry = here / name
             if (told := _name(entry, folder)) in known or told in (".cnnzoo", MANIFEST):
                 continue
-            yield Finding("hidden" if name.startswith(".") else "stray", told, _why_passed_over(entry))
+            yield Finding("hidden" if is_hidden(name) else "stray", told, _why_passed_over(entry))
     yield from (Finding("no permission", _name(Path(error.filename), folder), "a folder") for error in locked)
 
 
@@ -290,7 +291,7 @@ def _why_passed_over(entry: Path) -> str:
         return "a link that leads nowhere"
     if not entry.is_file():
         return "no file"
-    if entry.name.startswith("."):
+    if is_hidden(entry.name):
         return ""
     return "outside the class folders" if entry.suffix.lower() in EXTENSIONS else "no image by its ending"
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from cnnzoo import figures, tables
 from cnnzoo.checkpoint import Run
-from cnnzoo.data.pictures import Pictures
+from cnnzoo.data.pictures import Pictures, is_hidden
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import layer_of, untouched, watching
@@ -164,7 +164,7 @@ def _folders(concepts: Path) -> list[Path]:
     """One for each concept, in order."""
     if not concepts.is_dir():
         raise InputError(f"there is no folder {concepts}")
-    folders = sorted(entry for entry in concepts.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(entry for entry in concepts.iterdir() if entry.is_dir() and not is_hidden(entry.name))
     if not folders:
         raise InputError(
             f"{concepts} holds no folders; put the pictures of each concept into one of the concept's name"

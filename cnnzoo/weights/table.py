@@ -7,7 +7,7 @@ import csv
 import fnmatch
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
@@ -35,7 +35,7 @@ class Weights:
     size: int  # pixels of a side, at which those hold
     preprocess: dict  # of data.preprocess.Preprocess
     num_classes: int
-    classes: tuple[str, ...]  # their names, where they are known
+    classes: tuple[str, ...] = field(repr=False)  # their names, where they are known
     note: str = ""
     bgr: bool = False  # the net was trained on images whose first channel is blue
     lacks: str = ""  # the module whose tensors in the file are no numbers
