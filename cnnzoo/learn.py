@@ -60,7 +60,7 @@ def probe(
             mean of their probabilities; its out-of-bag accuracy is told.
         boost: so many of a weak classifier, each made for the mistakes of those before it, become one head by SAMME.
         seed: of the folds, the views and the bootstrap samples.
-        run: the run folder; None makes runs/<model>_<folder>_probe.
+        run: the run folder; None makes runs/<model>_<folder>_probe, with bag or boost _probe_bag or _probe_boost.
         overrides: further keys of the config, as ("--data.val_fraction=0.3",).
         tell: is given each line meant for a person.
 
@@ -76,6 +76,8 @@ def probe(
         run=run,
     )
     mapping["probe"] |= {"bag": bag, "boost": boost}
+    if run is None:
+        mapping["run"] += "_bag" if bag else "_boost" if boost else ""
     return train(config_.read(mapping, overrides), tell=tell)
 
 

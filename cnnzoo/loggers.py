@@ -51,11 +51,13 @@ class TensorBoard:
     def log(self, history: History) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        epoch = history[-1]["epoch"]
-        if self.writer is None:  # TensorBoard forgets what a killed run logged of this epoch and later ones
-            self.writer = SummaryWriter(str(self.folder), purge_step=epoch)
-        for name, figure in figures(history[-1]).items():
-            self.writer.add_scalar(name, figure, epoch)
+        new = history[-1:]
+        if self.writer is None:  # a run may have begun without it, so it hears all, and forgets what it heard before
+            new = history
+            self.writer = SummaryWriter(str(self.folder), purge_step=history[0]["epoch"])
+        for report in new:
+            for name, figure in figures(report).items():
+                self.writer.add_scalar(name, figure, report["epoch"])
         self.writer.flush()
 
     def close(self) -> None:
@@ -74,15 +76,18 @@ class WandB:
         self.folder, self.config, self.run = folder, dict(config), None
 
     def log(self, history: History) -> None:
+        new = history[-1:]
         if self.run is None:
-            self.run = self._begin()
-        self.run.log(figures(history[-1]), step=history[-1]["epoch"])
+            file = self.folder / "wandb" / "id"
+            new = new if file.exists() else history
+            self.run = self._begin(file)
+        for report in new:
+            self.run.log(figures(report), step=report["epoch"])
 
-    def _begin(self):
+    def _begin(self, file: Path):
         """Go on with the same run after a resume: its id is kept beside what wandb keeps in the folder."""
         import wandb
 
-        file = self.folder / "wandb" / "id"
         known = file.read_text().strip() if file.exists() else None
         run = wandb.init(
             id=known or secrets.token_hex(4),

@@ -41,7 +41,7 @@ def save_held_out(many: int) -> list[str]:
 
 if __name__ == "__main__":
     os.chdir(Path(__file__).parent.parent)
-    if RUN.exists():  # an earlier demo: go on with it, which is quick when it is finished
+    if (RUN / "config.yaml").exists():  # an earlier demo: go on with it, which is quick when it is finished
         command("train", "--resume", str(RUN))
     else:
         command("train", "--config", "configs/lenet5_digits.yaml", "--run", str(RUN))

@@ -68,6 +68,7 @@ def test_every_benchmark_says_what_it_measures():
         named, _, about = each.run.__doc__.partition(": ")
         assert each.name in named.split(" and ")
         assert each.about == about.splitlines()[0].strip()
+        assert each.about.endswith(".")  # and not amid a sentence
 
 
 @pytest.mark.parametrize("name", ["googlenet", "xception", "resnet18"])
@@ -110,7 +111,7 @@ def test_a_side_may_have_a_process_of_its_own():
 
 
 def test_what_goes_wrong_in_the_other_process_is_told():
-    with pytest.raises(RuntimeError, match=r"sqrt\(\) takes exactly one argument"):
+    with pytest.raises(RuntimeError, match=r"^TypeError: math.sqrt\(\) takes exactly one argument"):
         Apart(partial, math.sqrt, 1, 2)()
 
 
@@ -316,8 +317,12 @@ def test_without_real_images_there_is_nothing_to_measure(measure, lacking, tmp_p
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(InputError("the loss is nan"), "the loss is nan"), (RuntimeError("no kernel\n  for this"), "no kernel for this")],
-    ids=["ours", "a peer's"],
+    [
+        (InputError("the loss is nan"), "the loss is nan"),
+        (RuntimeError("no kernel\n  for this"), "no kernel for this"),
+        (OSError("image file is truncated"), "image file is truncated"),
+    ],
+    ids=["ours", "a peer's", "a file's"],
 )
 def test_a_benchmark_that_cannot_run_does_not_keep_others_from_it(monkeypatch, error, told):
     def broken(bench):
@@ -328,3 +333,23 @@ def test_a_benchmark_that_cannot_run_does_not_keep_others_from_it(monkeypatch, e
     monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", broken))
     results = benchmark.run(["X"], rounds=1)
     assert (results.rows, results.notes) == ([], {"X": f"not timed: {told}"})
+
+
+def test_what_is_measured_is_kept_though_the_rest_is_stopped(monkeypatch, tmp_path):
+    def stopped(bench):
+        """X: never."""
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", stopped))
+    assert (
+        main(["benchmark", "G1" if not torch.cuda.is_available() else "C9", "X", "--out", str(tmp_path / "b")]) == 130
+    )
+    kept = json.loads((tmp_path / "b" / "benchmark.json").read_text())
+    assert kept["rows"] or kept["notes"]
+
+
+def test_a_folder_that_cannot_be_is_told_before_anything_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", None))
+    (tmp_path / "file").touch()
+    assert main(["benchmark", "X", "--out", str(tmp_path / "file")]) == 2

@@ -23,7 +23,7 @@ def test_there_are_configs():
         "resnet20_cifar10_fast",
         "vgg16_imagenet",
         "alexnet_2012_imagenet",
-        "resnet50_imagenet",
+        "resnet50_2015_imagenet",
     }
 
 

@@ -202,12 +202,15 @@ def test_spread_is_the_share_of_sources_in_use():
     assert dense_reuse.spread(one) == pytest.approx(np.mean([1 / many for many in range(5, 9)]))
 
 
-def test_cutting_leaves_a_layer_the_newer_half_of_its_sources():
+@pytest.mark.parametrize(
+    ("what", "lost_of_5", "lost_of_6"),
+    [("older", "xx...", "xxx..."), ("newer", "...xx", "...xxx"), ("earlier", "xxxx.", "xxxxx.")],
+)
+def test_a_layer_is_cut_off_a_half_of_the_maps_before_it_and_never_off_its_blocks_input(what, lost_of_5, lost_of_6):
     net = cnnzoo.create("densenet40", in_chans=1)
-    dense_reuse.cut_older_half(net)
+    dense_reuse.cut(net, what)
     for layers in dense_reuse.blocks(net):
-        for number, layer in enumerate(layers):
-            lost = [not weights.any() for weights in dense_reuse.sources(layers, number)]
-            cut = (number + 1) // 2
-            assert lost == [True] * cut + [False] * (number + 1 - cut)
-            assert layer.weight.requires_grad
+        for number, lost in ((0, ""), (1, "."), (5, lost_of_5), (6, lost_of_6)):
+            seen = ["." if weights.any() else "x" for weights in dense_reuse.sources(layers, number)]
+            assert "".join(seen) == f".{lost}"
+        assert layers[-1].weight.requires_grad

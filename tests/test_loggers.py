@@ -40,11 +40,21 @@ def test_a_resumed_run_leaves_no_epoch_twice(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log(["csv", "tensorboard"], tmp_path, history(1), history(2), history(3))  # killed before epoch 3 was saved
-    log(["csv", "tensorboard"], tmp_path, history(3, loss=6.0), history(4, loss=6.0))
+    again = [*history(2), *history(4, loss=6.0)[2:]]
+    log(["csv", "tensorboard"], tmp_path, again[:3], again)
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + 4
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert events.Tags()["scalars"] == ["train_loss", "val_top1"]
     assert [(event.step, event.value) for event in events.Scalars("train_loss")] == [(1, 1), (2, 0.5), (3, 2), (4, 1.5)]
+
+
+def test_a_logger_that_a_run_did_not_begin_with_hears_all_epochs(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log(["tensorboard"], tmp_path, history(3), history(4))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train_loss")] == [1, 2, 3, 4]
 
 
 def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from cnnzoo.benchmark import cifar, decoding, inference, photos, training
-from cnnzoo.benchmark.harness import Bench, Results, Row, Unequal, machine
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.benchmark.harness import Bench, Results, Row, machine
+from cnnzoo.errors import unknown
 
 WORDS = 300  # characters of an error that are told
 
@@ -80,13 +80,19 @@ SUITE = {
 }
 
 
-def run(names: Sequence[str] = (), rounds: int = 5, tell: Callable[[Row | str], None] = lambda line: None) -> Results:
+def run(
+    names: Sequence[str] = (),
+    rounds: int = 5,
+    tell: Callable[[Row | str], None] = lambda line: None,
+    keep: Callable[[Results], None] = lambda results: None,
+) -> Results:
     """Measure benchmarks of the suite, by default all.
 
     Args:
         names: of `SUITE`.
         rounds: in which the sides take turns, after one that warms up.
         tell: is given each row as soon as it is there.
+        keep: is given all that there is after each benchmark.
 
     Raises:
         InputError: for a benchmark nobody knows.
@@ -105,9 +111,10 @@ def run(names: Sequence[str] = (), rounds: int = 5, tell: Callable[[Row | str], 
                 for row in benchmark.run(bench):
                     tell(str(row))
                     rows.append(row)
-        except (Unequal, InputError, RuntimeError) as error:  # such as a peer that does not compile: the others go on
+        except Exception as error:  # of any kind, such as a peer that does not compile: the others go on
             bench.note(f"not timed: {' '.join(str(error).split())[:WORDS] or type(error).__name__}")
         if bench.notes:
             notes[benchmark.name] = "; ".join(bench.notes)
             tell(f"{benchmark.name:<4} {notes[benchmark.name]}")
+        keep(Results(about, rows, notes))
     return Results(about, rows, notes)

@@ -1,6 +1,7 @@
 """A side of a benchmark in a process of its own: on a CPU, how one side uses memory is then no other side's matter."""
 
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -9,7 +10,7 @@ from multiprocessing.connection import Connection
 class Apart:
     """Called, it lets its process do the work of the side that `make(*args)` gave there, and waits for it.
 
-    Raises RuntimeError with the other process's traceback where that failed.
+    Raises RuntimeError with the other process's error where that failed.
     """
 
     def __init__(self, make: Callable[..., Callable[[], object]], *args):
@@ -40,6 +41,7 @@ class Apart:
 
 
 def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], args: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the process that asks
     try:
         side = make(*args)
         pipe.send("")
@@ -49,5 +51,5 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], args: tu
             pipe.send("")
     except EOFError:  # nobody asks any more
         pass
-    except Exception:
-        pipe.send(traceback.format_exc())
+    except Exception as error:
+        pipe.send("".join(traceback.format_exception_only(error)))

@@ -1,5 +1,6 @@
 """Answers a second: `cnnzoo.optimize` beside the nets of torchvision and timm."""
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def _seven(
         else:
             others["eager bf16, channels-last"] = _channels_last(peer, torch.bfloat16)
         if compiled:
-            others["torch.compile"] = _channels_last(torch.compile(peer), torch.bfloat16)
+            others["torch.compile"] = torch.compile(_channels_last(peer, torch.bfloat16))
         sides = {how: _answers(run, images, calls) for how, run in others.items()}
         yield from bench.contest(
             f"{name}, {precision}, {many} x {size}x{size}",
@@ -88,7 +89,8 @@ def _answers(run: Callable[[Tensor], Tensor], images: Tensor, calls: int = 1) ->
 
 
 def _channels_last(net: nn.Module, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
-    """As one runs a net with every flag for speed: timm's validate.py with --channels-last --amp."""
+    """A copy as one runs it with every flag for speed: timm's validate.py with --channels-last --amp."""
+    net = copy.deepcopy(net).to(memory_format=torch.channels_last)
 
     def run(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, dtype, enabled=dtype is not None):

@@ -42,12 +42,14 @@ def trained(config: dict) -> Iterator[cnnzoo.Run]:
         yield cnnzoo.train({**config, "run": f"{folder}/run"}, with_report=False)
 
 
-def held_out(run: cnnzoo.Run) -> tuple[Tensor, np.ndarray]:
-    """The digits that a run of `data.source: digits` held out, `(B, C, H, W)` as its net sees them, and the labels."""
+def held_out(run: cnnzoo.Run, part: str = "val") -> tuple[Tensor, np.ndarray]:
+    """The digits that a run of `data.source: digits` held out (or with "train" learnt from), `(B, C, H, W)` as its net
+    sees them, and the labels.
+    """
     from sklearn.datasets import load_digits
 
     found, preprocess = load_digits(), cnnzoo.load(run).preprocessing
-    places = [int(name.rpartition("/")[2]) for name in run.split["val"]]
+    places = [int(name.rpartition("/")[2]) for name in run.split[part]]
     pixels = (found.images[places] * (255 / 16)).round().astype(np.uint8)
     return torch.stack([preprocess(Image.fromarray(image)) for image in pixels]), found.target[places]
 

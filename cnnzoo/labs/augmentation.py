@@ -20,8 +20,8 @@ import cnnzoo
 from cnnzoo.labs._lab import Seen, held_out, sheet, show, trained
 
 CLAIM = (
-    "Each change shows every image in another form each time, and a net that has learned from shifted digits errs less "
-    "on new ones that stand elsewhere."
+    "Each change shows an image in several forms, and a net that has learned from shifted digits errs less on new ones "
+    "that stand elsewhere."
 )
 SOURCE = (
     "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012, "

@@ -16,8 +16,8 @@ from torch.nn.functional import conv2d, relu
 from cnnzoo.labs._lab import Seen, photo, sheet, show
 
 CLAIM = (
-    "Of eight compass filters the one along an edge's slope answers most, and two more layers on top of them find a "
-    "square among other shapes."
+    "Of eight compass filters the one along an edge's slope, or the next to it, answers most, and two more layers on "
+    "top of them find a square among other shapes."
 )
 SOURCE = (
     "Kirsch: Computer determination of the constituent structure of biological images, "
