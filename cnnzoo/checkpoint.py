@@ -8,7 +8,8 @@ soup.json           whose weights were averaged, where the net is a soup
 split.json          which images were trained on and which validated on
 last.pt             everything that resuming needs (last.prev.pt: the one before)
 model.safetensors   the best weights; the header rebuilds the net, its classes and its preprocessing
-predictions.npz     logits and targets of the validation images, by the best weights
+predictions.npz     logits and targets of the validation images, by the best weights; cross-fitted, where a committee
+                    learnt from these images
 committee.json      what the members of a committee reach alone and together, where the run is one
 report.html         for people
 snapshots/1 …       of a cyclic schedule: a run folder for the net that each cycle ended in
@@ -27,6 +28,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,32 +98,26 @@ class Run:
     @property
     def metrics(self) -> list[dict]:
         """A dictionary for each finished epoch."""
-        return (
-            [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
-            if self.metrics_file.exists()
-            else []
-        )
+        return _read_json(self.metrics_file, lines=True) if self.metrics_file.exists() else []
 
     @property
     def environment(self) -> dict:
-        return json.loads((self.path / "environment.json").read_text())
+        return _read_json(self.path / "environment.json")
 
     @property
     def split(self) -> dict[str, list[str]]:
         """The names of the images in "train" and in "val"."""
-        return json.loads((self.path / "split.json").read_text())
+        return _read_json(self.path / "split.json")
 
     @property
     def probe(self) -> dict | None:
         """The classifiers that were tried for the head, the one taken first; None where no probe gave it."""
-        file = self.path / "probe.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return self._told("probe.json")
 
     @property
     def soup(self) -> dict | None:
         """Whose weights the net's are the mean of; None where it is no soup."""
-        file = self.path / "soup.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return self._told("soup.json")
 
     def snapshot(self, number: int) -> "Run":
         """The net that a cycle of the schedule ended in, counted from 1, as a run of its own."""
@@ -130,8 +126,18 @@ class Run:
     @property
     def committee(self) -> dict | None:
         """What the members reach alone and together; None where the run is no committee."""
-        file = self.path / "committee.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return self._told("committee.json")
+
+    @property
+    def is_cross_fitted(self) -> bool:
+        """Whether it learnt from its validation images, as a committee may, so that its predictions of them are those
+        of cross-fitting.
+        """
+        return bool((self.committee or {}).get("cross_fitted"))
+
+    def _told(self, name: str) -> dict | None:
+        file = self.path / name
+        return _read_json(file) if file.exists() else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -207,11 +213,11 @@ class Run:
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Logits `(N, K)` and targets `(N,)` of the validation images."""
         if not self.predictions_file.exists():
-            raise InputError(
-                f"{self.path} has no predictions yet; finish it by cnnzoo train --resume {quote(str(self.path))}"
-            )
-        with np.load(self.predictions_file, allow_pickle=False) as arrays:
-            return arrays["logits"], arrays["targets"]
+            way = f"finish it by cnnzoo train --resume {quote(str(self.path))}"
+            if self.committee:
+                way = f"make it anew by cnnzoo train --config {quote(str(self.config_file))} --run NEW"
+            raise InputError(f"{self.path} has no predictions yet; {way}")
+        return read_arrays(self.predictions_file, "logits", "targets")
 
 
 class Writer:
@@ -302,6 +308,26 @@ def read_torch(file: Path) -> dict:
             str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         )  # torch adds a paragraph of guesses
         raise InputError(f"{file} is damaged or cut short ({why})") from None
+
+
+def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:
+    """Arrays of an .npz. Raises InputError if it is damaged."""
+    try:
+        with open(file, "rb") as content, np.load(content, allow_pickle=False) as arrays:
+            return tuple(arrays[name] for name in names)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError):
+        raise InputError(f"{file} is damaged or cut short; remove it, and it is made anew") from None
+
+
+def _read_json(file: Path, lines: bool = False) -> Any:
+    """What a file of a run says, or each of its `lines`. Raises InputError if it is damaged."""
+    try:
+        text = file.read_text()
+        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    except ValueError:
+        raise InputError(f"{file} is damaged or cut short; restore it, or run its config.yaml again") from None
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """How good a trained net is on images it has not seen, how sure that is, and whether another is better."""
 
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +206,9 @@ def evaluate(
     "skip" by `bad_files`; None is what the run did, for the images that it was validated on. `tell` is given a line on
     what was left out, and on how far int8 agrees. `cnnzoo.judge` takes the same and gives the answers, image by image.
 
+    A committee that learnt how to combine its members is judged, on images that it learnt it from, by the cross-fitted
+    predictions in its run, which are of one crop in fp32; `tell` is given a line on it.
+
     Raises InputError where there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
     that the net does not know.
     """
@@ -239,7 +241,7 @@ def compare_runs(
     options = {"pretrained": pretrained, "root": root, "crops": crops, "batch_size": batch_size, "tell": tell}
     options |= {"precision": precision, "device": device, "bad_files": bad_files}
     judged = [judge(each, data, **options) for each in (first, second)]
-    images = [[os.path.realpath(name) for name in one.images] for one in judged]
+    images = [sources.real_paths(one.images) for one in judged]
     if set(images[0]) != set(images[1]):
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
         raise InputError(
@@ -320,7 +322,7 @@ def judge(
     net, own = zoo.open_net(run_or_model, pretrained)
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by --data")
-    is_own = own is not None and (data is None or _same(data, own.source))
+    is_own = own is not None and (data is None or _same(data, own.val_source or own.source))
     chosen = own if is_own else DataConfig(source=data)
     if root is not None:
         chosen = replace(chosen, root=root)
@@ -332,6 +334,12 @@ def judge(
         tell(note)
     names = getattr(net, "classes", None) or classes
     labels = np.array(zoo.outputs_of(net, classes, chosen.source))[part.labels]
+    fitted = _cross_fitted(net, part.names)
+    if fitted:
+        which = "these" if len(fitted) == len(labels) else f"{len(fitted):,} of these {len(labels):,}"
+        tell(f"{zoo.called(run_or_model)} was fitted to {which} images, so it is judged there as cross-fitted")
+        if len(fitted) == len(labels):
+            return Judged(np.stack([*fitted.values()]), labels, names, part.names, net.temperature, fitted_here=True)
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
     net = net.to(where)
@@ -351,7 +359,21 @@ def judge(
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
     outputs, targets = logits(judged, tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
     temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0
-    return Judged(outputs.numpy(), targets.numpy(), names, part.names, temperature, fitted_here=is_own)
+    outputs = outputs.numpy()
+    for place, said in fitted.items():
+        outputs[place] = said
+    return Judged(outputs, targets.numpy(), names, part.names, temperature, fitted_here=is_own)
+
+
+def _cross_fitted(net: nn.Module, names: Sequence[str]) -> dict[int, np.ndarray]:
+    """By the places of those images that a committee was fitted to, what it says of them when fitted to others: `(K,)`
+    of each, as its run has them.
+    """
+    run = getattr(net, "run", None)
+    if run is None or not run.is_cross_fitted:
+        return {}
+    said = dict(zip(sources.real_paths(run.split["val"]), run.predictions[0], strict=True))
+    return {place: said[file] for place, file in enumerate(sources.real_paths(names)) if file in said}
 
 
 def _same(data: str | Path, source: str) -> bool:

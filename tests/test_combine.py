@@ -22,7 +22,7 @@ def panel_of(probabilities, targets, **more) -> Panel:
     logits = np.log(np.array(probabilities, dtype=np.float32).clip(1e-9))
     members, images, classes = logits.shape
     return Panel(
-        tuple(f"runs/{'abcdefghij'[i]}" for i in range(members)),
+        tuple(f"runs/{'abcdefghijklmnopqrst'[i]}" for i in range(members)),
         tuple(f"class {k}" for k in range(classes)),
         logits,
         np.array(targets),
@@ -105,6 +105,31 @@ def test_ranks_count_as_bordas_do():
 def test_of_equal_ranks_the_larger_mean_probability_decides():
     panel = panel_of([[[0.5, 0.3, 0.2]], [[0.1, 0.3, 0.6]]], [0])
     assert answers(panel, "rank").argmax() == 2
+
+
+@pytest.mark.parametrize("method", ["vote", "rank"])
+@pytest.mark.parametrize(("classes", "members"), [(1000, 2), (1000, 20), (10, 5)])
+def test_ties_are_decided_among_a_thousand_classes_and_nothing_else_is(method, classes, members):
+    """As counting does it that rounds nothing."""
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(1, 600, classes)) + 1.5 * rng.normal(size=(members, 600, classes))
+    panel = panel_of(np.exp(logits) / np.exp(logits).sum(2, keepdims=True), np.zeros(600, int))
+    p = panel.probabilities
+    ranks = p.argsort(2).argsort(2) + 1
+    counts = (ranks if method == "rank" else ranks == classes).sum(0)
+    foremost = counts == counts.max(1, keepdims=True)
+    assert (foremost.sum(1) > 1).any()
+    wanted = np.where(foremost, p.astype(np.float64).sum(0), -1)
+    said = combine(panel, method).log_probabilities.argmax(1)
+    np.testing.assert_allclose(wanted[np.arange(600), said], wanted.max(1), rtol=1e-6)  # float32 adds in some order
+
+
+def test_a_rank_more_counts_however_large_the_mean_probability_of_others():
+    """Of 19 members the first class is the first choice, with the second class next; of one it is the 21st."""
+    many = [0.6, 0.01, *np.full(998, 0.39 / 998)]
+    one = [0.6 / 2**20, 0.6, *(0.6 / 2 ** np.arange(1, 20)), *np.full(979, 1e-9)]
+    answer = answers(panel_of([[many]] * 19 + [[one]], [0]), "rank")
+    assert answer[0].argsort()[-2:].tolist() == [0, 1]
 
 
 def test_independent_members_do_by_vote_what_the_binomial_formula_says():
@@ -298,3 +323,9 @@ def test_weights_are_told_as_shares():
     done: Combination = combine(noisy([0.6, 0.7]), "vote", [0.25, 0.75])
     assert done.weights == [0.25, 0.75]
     assert combine(noisy([0.6, 0.7]), "stacking").weights is None
+
+
+def test_weights_are_those_given_however_loud_members_are():
+    panel = panel_of([[[0.7, 0.3]], [[0.4, 0.6]]], [0], temperatures=(1.0, 50.0))
+    assert combine(panel, "logits", [0.75, 0.25]).weights == [0.75, 0.25]
+    assert contest(panel, ["logits"]).to_dict()["weights"]["logits"] == [0.5, 0.5]

@@ -291,7 +291,7 @@ def test_a_bag_of_runs_tells_its_out_of_bag_accuracy(tmp_path):
 def test_boosted_runs_draw_what_those_before_them_got_wrong(tmp_path):
     made = cnnzoo.train_committee(small(tmp_path / "x", epochs=2), "boost", 3, with_report=False)
     assert [run.path.name for run in made.members] == ["boost0", "boost1", "boost2"]
-    told = json.loads((tmp_path / "x" / "boost1.json").read_text())
+    told = json.loads((tmp_path / "x" / "weights1.json").read_text())
     net = cnnzoo.load(made.members[0])
     whole = sources.load(config.DataConfig(size=8), config.AugmentConfig(), 8)
     images = [image.squeeze(2) for image in whole.train.images.take(np.arange(len(whole.train)))]
@@ -299,7 +299,8 @@ def test_boosted_runs_draw_what_those_before_them_got_wrong(tmp_path):
         right = net(torch.stack([net.preprocessing(image) for image in images])).argmax(1).numpy() == whole.train.labels
     done = samme(np.ones(len(right)), right, 10)
     np.testing.assert_allclose([told[name] for name in whole.train.names], done.weights * len(right), rtol=1e-6)
-    assert config.read(made.members[1].config_file).data.weights == str(tmp_path / "x" / "boost1.json")
+    assert config.read(made.members[1].config_file).data.weights == str(tmp_path / "x" / "weights1.json")
+    assert sorted(tmp_path.glob("x/boost*")) == [run.path for run in made.members]  # as a shell finds them
     votes = config.read(made.run.config_file).ensemble.weights
     assert votes[0] == max(votes)  # of the images as they are the first knows most, so its error is least
     counted = sum(v * np.eye(10)[run.predictions[0].argmax(1)] for v, run in zip(votes, made.members, strict=True))
@@ -327,10 +328,15 @@ def test_a_stopped_committee_goes_on_and_keeps_finished_members(seeds, tmp_path)
     assert (again.together, again.run.path) == (made.together, made.run.path)
     for changed, many, words in (
         (small(tmp_path / "s", epochs=1), 3, r"begun with another config: train\.epochs is 2 there and 1 here"),
-        (whole, 2, "is a committee of other members; remove it"),
+        (whole, 2, "is a committee of 3, not of 2; remove it"),
+        (whole, 4, "is a committee of 3, not of 4; remove it"),
     ):
         with pytest.raises(InputError, match=words):
             cnnzoo.train_committee(changed, "seeds", many, resume=True)
+    assert not (tmp_path / "s" / "seed3").exists()
+    Run(tmp_path / "s" / "seed1").amend_card(temperature=9.0)
+    with pytest.raises(InputError, match="is a committee of other members; remove it"):
+        cnnzoo.train_committee(whole, "seeds", 3, resume=True)
 
 
 def test_wrong_committees_are_told_before_any_training(tmp_path, capsys, monkeypatch):

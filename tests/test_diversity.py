@@ -1,6 +1,7 @@
 """Why a committee is better than its members, or is not."""
 
 import csv
+import dataclasses
 import json
 from itertools import combinations, pairwise
 
@@ -192,10 +193,20 @@ def test_the_tables_hold_what_is_told(written):
     assert (cheapest["members"], cheapest["unmatched"]) == ("runs/b", "true")
     changed = rows(folder / "images.csv")
     assert [row["change"] for row in changed] == ["rescued"] * len(result.rescued) + ["lost"] * len(result.lost)
-    assert changed[0]["runs/b"] == "b"
+    assert changed[0]["2 runs/b"] == "b"
     facts = json.loads((folder / "diversity.json").read_text())
     assert facts == json.loads(json.dumps(result.to_dict()))
     assert facts["independent"] == pytest.approx(result.independent)
+
+
+def test_members_whose_folders_are_called_as_columns_are_lose_none(tmp_path):
+    """The second is where --bag puts a committee."""
+    members = dataclasses.replace(panel("1111000001", "1100110001", "0100111001"), names=("truth", "committee", "c"))
+    result = judged(members)
+    dossier.write(result, tmp_path, lambda names: np.zeros((len(names), 8, 8, 3), np.uint8))
+    first, verdict = rows(tmp_path / "images.csv")[0], (*result.rescued, *result.lost)[0]
+    assert list(first) == ["image", "change", "truth", "committee", "1 truth", "2 committee", "3 c"]
+    assert list(first.values())[2:] == [verdict.truth, verdict.committee, *verdict.members]
 
 
 @pytest.mark.parametrize("name", ["pairs", "cost", "rescued", "lost"])

@@ -1,6 +1,7 @@
 """Committees of runs: run folders in, one run folder out that answers as its members do together."""
 
 import json
+import os
 import shutil
 from contextlib import contextmanager
 
@@ -23,7 +24,7 @@ from cnnzoo.ensemble import compare, ensemble
 from cnnzoo.ensemble.combine import METHODS, combine
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError
-from cnnzoo.evaluate import judge
+from cnnzoo.evaluate import judge, measure
 from cnnzoo.models import _rules
 from cnnzoo.models._base import Net
 
@@ -127,6 +128,62 @@ def test_it_is_judged_on_what_its_members_held_out(runs, committee):
     assert set(committee.split["val"]) == set(runs[0].split["val"])
     np.testing.assert_allclose(judge(committee.path).outputs, outputs, atol=1e-5)
     assert (targets == done.panel.targets).all()
+
+
+@pytest.fixture(scope="module")
+def stacked(runs, tmp_path_factory) -> Run:
+    """A committee that learnt from the 18 pictures which its members held out."""
+    return cnnzoo.combine(runs, "stacking", run=tmp_path_factory.mktemp("stacked") / "run")
+
+
+def test_what_it_learnt_from_it_is_judged_on_as_cross_fitted(runs, source, stacked, tmp_path):
+    done, told = combine(panel(runs), "stacking"), []
+    honest = measure(done.cross_fitted, done.panel.targets, done.panel.classes)
+    assert honest.loss > measure(done.log_probabilities, done.panel.targets, done.panel.classes).loss
+    np.testing.assert_array_equal(stacked.predictions[0], done.cross_fitted)
+    line = stacked.metrics[0]
+    assert (line["val_top1"], line["val_loss"]) == (honest.top1, pytest.approx(honest.loss))
+    for figure in (f"{honest.top1:.2%}</b>validation top-1, cross-fitted", f"{honest.loss:.4f}</b>loss"):
+        assert f"<div><b>{figure}</div>" in stacked.report_file.read_text()
+    for data in (None, str(source)):
+        result = cnnzoo.evaluate(stacked, data, tell=told.append)
+        assert (result.top1, result.loss, result.temperature) == (honest.top1, honest.loss, None)
+    assert told == [f"{stacked.path} was fitted to these images, so it is judged there as cross-fitted"] * 2
+    assert cnnzoo.compare_runs(stacked, runs[0]).evaluations[0].loss == honest.loss
+
+
+def test_of_other_images_it_is_asked(stacked, tmp_path):
+    """Also beside links to those that it learnt from, under other names."""
+    others = photos.folder(tmp_path / "others", each=4)
+    live, told = judge(stacked, str(others), tell=(told := []).append), told
+    assert not told
+    for name in stacked.split["val"][:5]:
+        kind = name.split("/")[-2]
+        (others / kind / f"linked_{name.split('/')[-1]}").symlink_to(name)
+    mixed = judge(stacked, str(others), tell=told.append)
+    assert told == [f"{stacked.path} was fitted to 5 of these 17 images, so it is judged there as cross-fitted"]
+    said = dict(zip(mixed.images, mixed.outputs, strict=True))
+    np.testing.assert_allclose([said[name] for name in live.images], live.outputs, atol=1e-5)
+    own = dict(zip(stacked.split["val"], stacked.predictions[0], strict=True))
+    for name in set(mixed.images) - set(live.images):
+        np.testing.assert_array_equal(said[name], own[os.path.realpath(name)])
+
+
+def test_among_members_it_answers_as_cross_fitted_too(runs, stacked, tmp_path):
+    both = cnnzoo.Ensemble([stacked, runs[0]])
+    note = f"18 of 18 images are what {stacked.path} was fitted to, so it answers there as cross-fitted"
+    assert str(both).splitlines()[-2:] == ["18 images", note]
+    assert both.contest.to_dict()["notes"] == [note]
+    made = both.save(tmp_path / "run")
+    assert cnnzoo.evaluate(made).top1 == made.metrics[0]["val_top1"] == both.combination.top1
+    np.testing.assert_array_equal(judge(made).outputs, made.predictions[0])
+
+
+def test_without_its_predictions_it_says_how_to_go_on(stacked, tmp_path):
+    bare = variant(stacked, tmp_path / "bare")
+    bare.predictions_file.unlink()
+    with pytest.raises(InputError, match=r"bare has no predictions yet; make it anew by cnnzoo train --config"):
+        cnnzoo.evaluate(bare)
 
 
 def test_it_is_a_run_folder_like_any_other(runs, committee):
@@ -284,6 +341,54 @@ def test_no_label_of_the_test_images_reaches_a_fit(runs, tmp_path):
     second = cnnzoo.combine(runs, "stacking", run=tmp_path / "second")
     tensors = read_safetensors(second.model_file)
     assert all(torch.equal(tensors[name], tensor) for name, tensor in read_safetensors(first.model_file).items())
+
+
+def linked(source, folder) -> str:
+    """The folder, with links to all pictures of the source under other names."""
+    for file in source.glob("*/*"):
+        (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / file.parent.name / f"linked_{file.name}").symlink_to(file)
+    return str(folder)
+
+
+def test_images_that_a_member_was_trained_on_are_told(runs, source, tmp_path):
+    """Behind links, too."""
+    assert str(cnnzoo.Ensemble(runs)).splitlines()[-1] == "18 images, none of which a member was trained on"
+    told, notes = [], [f"18 of 36 images are among those that {run.path} learnt from" for run in runs]
+    data = linked(source, tmp_path / "all")
+    assert str(cnnzoo.Ensemble(runs, data=data)).splitlines()[-4:] == ["36 images", *notes]
+    cnnzoo.diversity(runs, data=data, tell=told.append)
+    assert told == notes
+
+
+def test_a_committee_has_learnt_from_what_any_member_has(runs, source, tmp_path):
+    other = train(tmp_path / "other", source, "lenet5", 3, 32, split_seed=1)
+    fresh = photos.folder(tmp_path / "fresh", each=4)
+    made = cnnzoo.combine([runs[0], other], data=str(fresh), run=tmp_path / "run")
+    assert set(made.split["train"]) == {*runs[0].split["train"], *other.split["train"]} > set(runs[0].split["train"])
+    assert made.split["val"] == list(panel([runs[0], other], str(fresh)).images)
+    both = str(cnnzoo.Ensemble([made, runs[1]], data=linked(source, tmp_path / "all")))
+    assert f"{len(made.split['train'])} of 36 images are among those that {made.path} learnt from" in both
+
+
+@pytest.mark.parametrize("left", [0, 300])
+def test_a_damaged_file_is_named_or_made_anew(runs, tmp_path, left):
+    broken = variant(runs[0], tmp_path / "broken")
+    os.truncate(broken.predictions_file, left)
+    with pytest.raises(InputError, match=r"broken/predictions\.npz is damaged or cut short; remove it"):
+        panel([broken, runs[1]])
+    for file in broken.path.glob("predictions*.npz"):
+        file.unlink()
+    made = panel([broken, runs[1]])
+    (cache,) = broken.path.glob("predictions-*.npz")
+    os.truncate(cache, left)
+    with counted() as seen:
+        np.testing.assert_array_equal(panel([broken, runs[1]]).logits, made.logits)
+    assert sum(seen) == 18
+    for name in ("split.json", "metrics.jsonl", "committee.json"):
+        (broken.path / name).write_text('{"train": ["a')
+        with pytest.raises(InputError, match=rf"broken/{name} is damaged or cut short; restore it"):
+            getattr(broken, name.partition(".")[0])
 
 
 # ---- one image, several views

@@ -193,6 +193,14 @@ def test_a_run_is_judged_on_what_it_held_out_however_its_folder_is_spelt(run, so
         assert (result.count, result.temperature) == (18, None)
 
 
+def test_where_training_took_other_images_to_judge_by_these_are_its_own(source, tmp_path):
+    fresh = photos.folder(tmp_path / "fresh", each=4)
+    run = train(tmp_path / "run", source, val_source=str(fresh))
+    own, named, trained_on = (cnnzoo.evaluate(run, data) for data in (None, fresh, source))
+    assert (own.count, named.count, named.temperature) == (12, 12, None)
+    assert (trained_on.count, trained_on.temperature) == (36, cnnzoo.load(run).temperature)
+
+
 def test_other_images_are_judged_at_the_runs_own_temperature(run, tmp_path):
     result = cnnzoo.evaluate(run.path, str(photos.folder(tmp_path / "others", each=4)))
     assert (result.count, result.temperature) == (12, cnnzoo.load(run).temperature)

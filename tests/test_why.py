@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
 import cnnzoo
 from cnnzoo import calibrate
@@ -95,6 +96,18 @@ def test_a_folder_with_something_in_it_is_left_alone(runs, tmp_path):
 def test_one_member_is_no_committee(runs):
     with pytest.raises(cnnzoo.InputError, match="a committee needs two members at least"):
         cnnzoo.diversity(runs[:1])
+
+
+def test_the_command_fits_a_method_once(runs, tmp_path, monkeypatch):
+    fits, fit = [], LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda *given: fits.append(1) or fit(*given))
+    stacking = [*(str(run.path) for run in runs), "--method", "stacking", "--run", str(tmp_path / "run")]
+    assert main(["ensemble", *stacking]) == 0
+    once = len(fits)
+    assert main(["ensemble", *stacking[:-1], str(tmp_path / "other"), "--why", str(tmp_path / "why")]) == 0
+    assert len(fits) == 2 * once
+    found = json.loads((tmp_path / "why" / "diversity.json").read_text())
+    assert found["committee_top1"] == cnnzoo.diversity(runs, "stacking").committee_top1
 
 
 def test_cnnzoo_ensemble_tells_why(runs, tmp_path, capsys):

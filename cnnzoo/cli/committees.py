@@ -56,7 +56,7 @@ def ensemble(
     made = cnnzoo.Ensemble(runs, method, **options)
     print(dumps(made.contest.to_dict()) if json else made)
     if why:
-        say(str(cnnzoo.diversity(runs, made.combination.method, out=why, **options)))
+        say(str(made.diversity(why)))
     if run or method != "all":
         go_on_with(made.save(run), say)
 

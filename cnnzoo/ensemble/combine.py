@@ -38,13 +38,8 @@ class Combination:
     panel: Panel
     log_probabilities: np.ndarray  # (N, K) float32, by the rule itself
     cross_fitted: np.ndarray | None  # (N, K) of each part by what was fitted on the others; None: nothing is fitted
+    weights: list[float] | None  # of the members, as shares; None where the rule has none
     notes: tuple[str, ...] = ()  # what a person should know: ties, weights, what was not done and why
-
-    @property
-    def weights(self) -> list[float] | None:
-        """Of the members, as shares; None where the rule has none."""
-        weights = getattr(self.rule, "weights", None)
-        return None if weights is None else (weights / weights.sum()).tolist()
 
     @property
     def top1(self) -> float:
@@ -87,10 +82,13 @@ def combine(panel: Panel, method: str, weights: Sequence[float] | None = None, s
             raise InputError(f"method {method} takes no weights; {', '.join(_GIVEN)} do")
         with machine.one_blas_thread():
             rule, cross_fitted, notes = _FITTED[method](panel, seed)
+        own = getattr(rule, "weights", None)
     else:
-        rule = _GIVEN[method](panel, _checked(weights, len(panel)))
+        own = _checked(weights, len(panel))
+        rule = _GIVEN[method](panel, own)
         cross_fitted, notes = None, _ties(panel, rule) if method == "vote" else ()
-    return Combination(method, rule, panel, _applied(rule, panel), cross_fitted, notes)
+    shares = None if own is None else (own / own.sum()).tolist()
+    return Combination(method, rule, panel, _applied(rule, panel), cross_fitted, shares, notes)
 
 
 def log_loss(log_probabilities: np.ndarray, targets: np.ndarray) -> float:

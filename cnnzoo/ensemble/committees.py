@@ -78,7 +78,9 @@ def train_committee(
     whole = config if isinstance(config, Config) else config_.read(config)
     if kind != "seeds" and (whole.data.bag is not None or whole.data.weights is not None):
         raise InputError(f"data.bag and data.weights are what {kind} sets for each member; leave them null")
-    if not resume:
+    if resume:
+        _check_size(Run(whole.folder / "committee"), kind, many)
+    else:
         begin(whole)  # complains now rather than after hours
     return _KINDS[kind](whole, many, resume, **hooks)
 
@@ -125,7 +127,7 @@ def _boost(whole: Config, many: int, resume: bool, **hooks) -> Committee:
             why = "right on every training image" if done.usable else f"no better than chance ({done.error:.1%} wrong)"
             ended = (f"boosting ended with {run.path}, which is {why}",)
             break
-        weights, file = done.weights, whole.folder / f"boost{number + 1}.json"
+        weights, file = done.weights, whole.folder / f"weights{number + 1}.json"
         each = dict(zip(judge.images.names, (weights * len(weights)).tolist(), strict=True))
         write(file, json.dumps(each).encode())
         data = replace(data, weights=str(file))
@@ -163,6 +165,15 @@ def _together(
         tell = hooks.get("tell", _silent)
         committee = ensemble(runs, method, run=committee.path, weights=weights, tell=tell)
     return Committee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
+
+
+def _check_size(committee: Run, kind: str, many: int) -> None:
+    """Raises InputError where there is a committee of another size, before members are trained that it has not."""
+    if not committee.is_finished:
+        return
+    made = len(read_card(committee.model_file)["members"])
+    if made > many or (made < many and kind != "boost"):  # boosting may have ended before
+        raise InputError(f"{committee.path} is a committee of {made}, not of {many}; remove it, and it is made anew")
 
 
 def _is_made(committee: Run, runs: Sequence[Run]) -> bool:

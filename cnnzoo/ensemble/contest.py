@@ -31,6 +31,11 @@ class Contest:
         """
         return max(self.combinations, key=lambda one: (one.honest_top1, -one.loss))
 
+    @property
+    def cross_fitted(self) -> bool:
+        """Whether the best method, or a member, learnt from these images, so that only as cross-fitted it is judged."""
+        return self.best.cross_fitted is not None or any(self.panel.fitted)
+
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """For each member and method, by `COLUMNS`: accuracy as a fraction, that of cross-fitting where a method learns
@@ -51,9 +56,9 @@ class Contest:
 
     @property
     def notes(self) -> list[str]:
-        """A line for each thing that a person should know of a method."""
+        """A line for each thing that a person should know of a member or a method."""
         told = [f"{one.method}: {note}" for one in self.combinations for note in one.notes]
-        return told + [f"{method} is missing: {why}" for method, why in self.missing.items()]
+        return self.panel.notes + told + [f"{method} is missing: {why}" for method, why in self.missing.items()]
 
     def __str__(self) -> str:
         width = max(len(row["name"]) for row in self.rows)
@@ -64,7 +69,8 @@ class Contest:
             lines.append(
                 f"{row['name']:<{width}}  {row['top1']:>7.2%}  {crossed:>12}  {interval:<14}  {row['loss']:>8.4f}"
             )
-        lines.append(f"{counted(len(self.panel.targets), 'image')}, none of which a member was trained on")
+        unseen = "" if self.panel.notes else ", none of which a member was trained on"
+        lines.append(f"{counted(len(self.panel.targets), 'image')}{unseen}")
         return "\n".join([*lines, *self.notes])
 
     def to_csv(self) -> str:
@@ -75,9 +81,14 @@ class Contest:
         return text.getvalue()
 
     def to_dict(self) -> dict:
-        weights = {one.method: one.weights for one in self.combinations}
-        images, best = len(self.panel.targets), self.best.method
-        return {"images": images, "rows": self.rows, "weights": weights, "best": best, "notes": self.notes}
+        return {
+            "images": len(self.panel.targets),
+            "rows": self.rows,
+            "weights": {one.method: one.weights for one in self.combinations},
+            "best": self.best.method,
+            "cross_fitted": self.cross_fitted,
+            "notes": self.notes,
+        }
 
 
 def contest(

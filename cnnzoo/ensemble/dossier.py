@@ -42,7 +42,7 @@ def write(diversity: Diversity, folder: str | Path, look: Look) -> None:
     folder, shown = Path(folder), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
     seen = look([verdict.image for verdicts in shown for verdict in verdicts]) if any(shown) else ()
     checkpoint.write(folder / "diversity.json", json.dumps(diversity.to_dict(), indent=1).encode())
-    said = dict.fromkeys(("image", "change", "truth", "committee", *diversity.names), str)
+    said = dict.fromkeys(("image", "change", "truth", "committee", *_numbered(diversity.names)), str)
     for name, rows, columns in (
         ("members", _members, {"member": str, "top1": float, "low": float, "high": float, "multiply_adds": int}),
         ("pairs", _pairs, {"first": str, "second": str, **dict.fromkeys(MEASURES, float)}),
@@ -86,7 +86,7 @@ def _subcommittees(diversity: Diversity) -> Iterator[Row]:
 def _images(diversity: Diversity) -> Iterator[Row]:
     for change in ("rescued", "lost"):
         for verdict in getattr(diversity, change):
-            said = dict(zip(diversity.names, verdict.members, strict=True))
+            said = dict(zip(_numbered(diversity.names), verdict.members, strict=True))
             yield {
                 "image": verdict.image,
                 "change": change,
@@ -114,8 +114,7 @@ def draw_pairs(diversity: Diversity):
         figure.colorbar(shown, ax=axes, shrink=0.7)
         axes.set_title(measure.replace("_", " "))
         axes.set_xticks(range(many), range(1, many + 1))
-        names = map(figures.plain, _short(diversity.names))
-        axes.set_yticks(range(many), [f"{number} {name}" for number, name in enumerate(names, 1)])
+        axes.set_yticks(range(many), map(figures.plain, _numbered(_short(diversity.names))))
         for row, column in np.argwhere(~np.isnan(values)) if many <= 12 else ():
             box = {"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 1}
             text = {"ha": "center", "va": "center", "fontsize": 7, "bbox": box}
@@ -143,7 +142,7 @@ def draw_cost(diversity: Diversity):
     axes.set(xlabel="multiply-adds for an image", ylabel="top-1 of the mean of probabilities, %")
     axes.grid(alpha=0.25)
     figure.colorbar(dots, ax=axes, label="members", ticks=sorted({*sizes}))
-    names = "\n".join(f"{number} {figures.plain(name)}" for number, name in enumerate(diversity.names, 1))
+    names = "\n".join(map(figures.plain, _numbered(diversity.names)))
     axes.text(0.98, 0.03, names, transform=axes.transAxes, ha="right", va="bottom", fontsize=8)
     return figure
 
@@ -175,6 +174,11 @@ def draw_images(verdicts: Sequence[Verdict], pixels: np.ndarray, names: Sequence
             below = {"xy": (0, 0), "xycoords": "axes fraction", "xytext": (0, -9 * line), "textcoords": "offset points"}
             axes.annotate(figures.plain(text[:34]), **below, fontsize=6.5, color=colour)
     return figure
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """As the tables call members, whatever their folders are called."""
+    return [f"{number} {name}" for number, name in enumerate(names, 1)]
 
 
 def _short(names: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ Where a run has predictions already, no image goes through its net.
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,10 +17,10 @@ from filelock import FileLock, Timeout
 from scipy.special import log_softmax
 
 from cnnzoo import config
-from cnnzoo.checkpoint import LOCK, Run, read_card, write
+from cnnzoo.checkpoint import LOCK, Run, read_arrays, read_card, write
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.evaluate import judge
 
 Tell = Callable[[str], None]
@@ -29,7 +29,7 @@ SHOWN = 10  # classes that a message names
 
 @dataclass(frozen=True)
 class Panel:
-    """What M members say of N images of K classes that none of them was trained on."""
+    """What M members say of N images of K classes, which none of them should have been trained on."""
 
     names: tuple[str, ...]  # of the members: their run folders
     classes: tuple[str, ...]
@@ -37,6 +37,8 @@ class Panel:
     targets: np.ndarray  # (N,) int64
     images: tuple[str, ...]  # names
     temperatures: tuple[float, ...] | None = None  # by which the members' logits were divided; None: by none
+    learnt: tuple[int, ...] = ()  # on how many of the images each member was trained, where that is known
+    fitted: tuple[int, ...] = ()  # to how many each was fitted, as a committee may be; there it answers cross-fitted
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,6 +62,20 @@ class Panel:
     def top1(self) -> np.ndarray:
         """`(M,)`: each member's accuracy, as a fraction."""
         return self.right.mean(axis=1)
+
+    @property
+    def notes(self) -> list[str]:
+        """A line for each member that has learnt from some of the images."""
+        many = f"of {counted(len(self.images), 'image')}"
+        trained, fitted = (
+            [(f"{count:,} {many}", name) for name, count in zip(self.names, counts, strict=False) if count]
+            for counts in (self.learnt, self.fitted)  # which may be empty
+        )
+        told = [f"{these} are among those that {name} learnt from" for these, name in trained]
+        told += [
+            f"{these} are what {name} was fitted to, so it answers there as cross-fitted" for these, name in fitted
+        ]
+        return told
 
     def choose(self, places: np.ndarray) -> "Panel":
         """The panel of some of the images."""
@@ -105,7 +121,9 @@ def panel(
     temperatures = tuple(float(read_card(run.model_file).get("temperature", 1.0)) for run in opened)
     logits = np.stack([one.logits / np.float32(t) for one, t in zip(aligned, temperatures, strict=True)])
     names = tuple(str(run.path) for run in opened)
-    return Panel(names, first.classes, logits, first.targets, first.images, temperatures)
+    learnt = _among(first.images, [run.split["train"] for run in opened])
+    fitted = _among(first.images, [run.split["val"] if run.is_cross_fitted else () for run in opened])
+    return Panel(names, first.classes, logits, first.targets, first.images, temperatures, learnt, fitted)
 
 
 @dataclass(frozen=True)
@@ -121,8 +139,8 @@ class _Said:
         """The same in another order of classes and images."""
         rows = [*range(len(images))]
         if images != self.images:
-            place = {os.path.realpath(name): i for i, name in enumerate(self.images)}
-            rows = [place[os.path.realpath(name)] for name in images]
+            place = {file: i for i, file in enumerate(sources.real_paths(self.images))}
+            rows = [place[file] for file in sources.real_paths(images)]
         columns = [self.classes.index(name) for name in classes]
         of_class = np.array([classes.index(name) for name in self.classes])
         return _Said(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
@@ -171,15 +189,15 @@ def _said(run: Run, data: str | None, key: str | None, root: str | None, device:
     key = key or sources.fingerprint(config.read(run.config_file).data)
     weights = hashlib.sha256(run.model_file.read_bytes()).hexdigest()
     file = run.path / f"predictions-{hashlib.sha256(f'{weights} {key}'.encode()).hexdigest()[:16]}.npz"
-    if not file.exists():
-        tell(f"{run.path} has no predictions {f'of {data} ' if data else ''}yet, so they are made")
-        judged = judge(run.path, data, root=root, device=device)
-        made = _Said(judged.classes, judged.outputs, judged.targets, judged.images)
-        with suppress(OSError):  # a folder that may only be read: they are made again next time
-            write(file, _packed(made))
-        return made
-    with np.load(file, allow_pickle=False) as kept:
-        return _Said(tuple(kept["classes"].tolist()), kept["logits"], kept["targets"], tuple(kept["images"].tolist()))
+    with suppress(FileNotFoundError, InputError):  # damaged, they are made anew
+        classes, logits, targets, images = read_arrays(file, "classes", "logits", "targets", "images")
+        return _Said(tuple(classes.tolist()), logits, targets, tuple(images.tolist()))
+    tell(f"{run.path} has no predictions {f'of {data} ' if data else ''}yet, so they are made")
+    judged = judge(run.path, data, root=root, device=device)
+    made = _Said(judged.classes, judged.outputs, judged.targets, judged.images)
+    with suppress(OSError):  # a folder that may only be read: they are made again next time
+        write(file, _packed(made))
+    return made
 
 
 def _packed(said: _Said) -> bytes:
@@ -196,7 +214,7 @@ def _compare(first: Run, of_first: _Said, second: Run, of_second: _Said) -> None
         raise InputError(f"{first.path} and {second.path} do not know the same classes: only one knows {named}")
     if of_first.images == of_second.images:
         return
-    images = [{os.path.realpath(name) for name in said.images} for said in (of_first, of_second)]
+    images = [set(sources.real_paths(said.images)) for said in (of_first, of_second)]
     if images[0] != images[1]:
         many, shared = [f"{len(each):,}" for each in images], len(images[0] & images[1])
         raise InputError(
@@ -204,3 +222,11 @@ def _compare(first: Run, of_first: _Said, second: Run, of_second: _Said) -> None
             f"same, and what one held out the other has learnt; train them on one split (data.val_fraction, "
             f"data.split_seed), or name images that none was trained on by --data"
         )
+
+
+def _among(images: Sequence[str], lists: Sequence[Iterable[str]]) -> tuple[int, ...]:
+    """How many of the images each list names, whatever links lead to them."""
+    every = list({name for names in lists for name in names})  # once: runs of one split name the same
+    real, files = dict(zip(every, sources.real_paths(every), strict=True)), sources.real_paths(images)
+    named = [{real[name] for name in names} for names in lists]
+    return tuple(sum(file in own for file in files) for own in named)

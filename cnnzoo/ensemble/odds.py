@@ -8,6 +8,7 @@ though it is less than half: there these figures are a lower bound.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -43,14 +44,15 @@ class Odds:
     @property
     def accuracy(self) -> float:
         """The committee's: the probability of a majority of right members, and half that of a tie."""
-        return math.fsum(self.chances[self.size // 2 + 1 :]) + self.tie / 2
+        reached = math.fsum(self.chances[self.size // 2 + 1 :]) + self.tie / 2
+        return min(reached, 1.0)  # each chance is rounded
 
     def simulate(self, votes: int = 100_000, seed: int = 0) -> float:
         """The committee's accuracy over so many votes, in each of which every member draws whether it is right."""
         rng = np.random.default_rng(seed)
-        right = np.zeros(votes, np.int32)
-        for p in self.accuracies:
-            right += rng.random(votes) < p
+        right = np.zeros(votes, np.int64)
+        for p, many in Counter(self.accuracies).items():
+            right += rng.binomial(many, p, votes)
         return float(np.mean((np.sign(2 * right - self.size) + 1) / 2))
 
     def __str__(self) -> str:

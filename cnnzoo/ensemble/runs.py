@@ -20,8 +20,10 @@ from cnnzoo.config import Config, DataConfig, EnsembleConfig
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
+from cnnzoo.ensemble import why
 from cnnzoo.ensemble.combine import METHODS
 from cnnzoo.ensemble.contest import Contest, contest
+from cnnzoo.ensemble.diversity import Diversity
 from cnnzoo.ensemble.members import Tell, panel
 from cnnzoo.ensemble.soup import soup
 from cnnzoo.errors import InputError, counted
@@ -86,6 +88,10 @@ class Ensemble:
         """How good the committee is on the panel's images; by cross-fitting, where the method learns from them."""
         return measure(self.combination.honest, self.panel.targets, self.panel.classes)
 
+    def diversity(self, out: str | Path | None = None) -> Diversity:
+        """What the committee has over its members, as `cnnzoo.diversity` tells it; `out` as there."""
+        return why.explain(self.combination, self._config.data, self._root, out)
+
     @cached_property
     def net(self) -> nn.Module:
         """The committee as one net, as `cnnzoo.load` gives it once it is saved."""
@@ -106,9 +112,9 @@ class Ensemble:
             card, state = self._packed()
             made.save_model(state, card)  # the largest file first: where the disk is full, nothing is left behind
             made.write("config.yaml", _yaml(config))
-            made.write("split.json", json.dumps({**self._first.split, "val": list(self.panel.images)}))
+            made.write("split.json", json.dumps({"train": self._learnt(), "val": list(self.panel.images)}))
             made.write("environment.json", json.dumps(run_.environment(pick_device("cpu"), "fp32", Team()), indent=2))
-            made.save_predictions(self.combination.log_probabilities, self.panel.targets)
+            made.save_predictions(self.combination.honest, self.panel.targets)
             made.write("committee.json", json.dumps(self.contest.to_dict(), indent=2))
             made.write_metrics([self._report()])
             try:
@@ -120,14 +126,21 @@ class Ensemble:
 
     def _report(self) -> dict:
         """The only line of metrics.jsonl: nothing was trained."""
-        said, targets = self.combination.log_probabilities, self.panel.targets
+        said, targets = self.combination.honest, self.panel.targets
         loss = -float(said[np.arange(len(targets)), targets].mean(dtype=np.float64))
         seconds = time.perf_counter() - self._started
-        return {"epoch": 0, "val_loss": loss, "val_top1": self.combination.top1, "seconds": seconds}
+        return {"epoch": 0, "val_loss": loss, "val_top1": self.combination.honest_top1, "seconds": seconds}
 
     @property
     def _first(self) -> Run:
         return Run(self.panel.names[0])
+
+    def _learnt(self) -> list[str]:
+        """The images that members have learnt from, but for those of the panel to which a committee was fitted."""
+        runs, judged = [Run(name) for name in self.panel.names], set(self.panel.images)
+        trained = [name for run in runs for name in run.split["train"]]
+        fitted = [name for run in runs if run.is_cross_fitted for name in run.split["val"] if name not in judged]
+        return [*dict.fromkeys(trained + fitted)]
 
     def _packed(self) -> tuple[dict, dict[str, Tensor]]:
         """The card and the tensors of the committee's model.safetensors."""
@@ -153,7 +166,7 @@ class Ensemble:
     def _judged_on(self) -> DataConfig:
         """The data whose held-out images the panel's are."""
         own = config_.read(self._first.config_file).data
-        own = replace(own, root=self._root or own.root)
+        own = replace(own, root=self._root or own.root, bag=None, weights=None)  # which are one member's
         if self.panel.images == tuple(self._first.split["val"]):
             return own
         chosen = DataConfig(source=self._config.data, root=self._root)

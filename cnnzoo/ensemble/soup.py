@@ -103,6 +103,8 @@ def soup(
         raise unknown("method of a soup", method, METHODS)
     started, target = time.perf_counter(), Run.new(run or "runs/soup")
     members = panel(runs, device=device, tell=tell)
+    for note in members.notes:
+        tell(note)
     order = np.argsort(-members.top1, kind="stable")
     opened = [Run(members.names[place]) for place in order]
     _check_alike(opened)

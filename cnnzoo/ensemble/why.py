@@ -1,6 +1,5 @@
 """Why a committee of runs is better than its members, or is not: from run folders to `Diversity` and its pictures."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.ensemble import dossier, members
-from cnnzoo.ensemble.combine import combine
+from cnnzoo.ensemble.combine import Combination, combine
 from cnnzoo.ensemble.diversity import Diversity, study
 from cnnzoo.errors import InputError
 from cnnzoo.summary import summary
@@ -52,8 +51,17 @@ def diversity(
     if out is not None:
         dossier.check(out)
     panel = members.panel(runs, data, root=root, device=device, tell=tell)
-    combined = combine(panel, method, weights, seed)
-    result = study(panel, method, combined.honest, [cost(name) for name in panel.names])
+    for note in panel.notes:
+        tell(note)
+    return explain(combine(panel, method, weights, seed), data, root, out)
+
+
+def explain(
+    combined: Combination, data: str | None = None, root: str | None = None, out: str | Path | None = None
+) -> Diversity:
+    """Compare a committee with its members on their panel; `data`, `root` and `out` as in `diversity`."""
+    panel = combined.panel
+    result = study(panel, combined.method, combined.honest, [cost(name) for name in panel.names])
     if out is not None:
         dossier.write(result, out, partial(_look, panel.names[0], data, root))
     return result
@@ -70,7 +78,7 @@ def _look(run: str, data: str | None, root: str | None, names: Sequence[str]) ->
     chosen = own if data is None else DataConfig(source=data)
     chosen = chosen if root is None else replace(chosen, root=root)
     part, _, _ = sources.held_out(chosen, zoo.preprocessing(net), split=data is None)
-    place = {os.path.realpath(name): i for i, name in enumerate(part.names)}
-    if strangers := [name for name in names if os.path.realpath(name) not in place]:
+    place, files = {file: i for i, file in enumerate(sources.real_paths(part.names))}, sources.real_paths(names)
+    if strangers := [name for name, file in zip(names, files, strict=True) if file not in place]:
         raise InputError(f"{chosen.source} no longer holds {strangers[0]}, on which {run} was judged")
-    return part.images.take(np.array([place[os.path.realpath(name)] for name in names]))
+    return part.images.take(np.array([place[file] for file in files]))

@@ -12,13 +12,15 @@ from cnnzoo.errors import unknown
 from cnnzoo.models import _heads
 
 LEAST = 1e-30  # stands for 0 where a logarithm is taken
-TIE = 1e-4  # of a vote: by so much at most the mean probability decides between votes that are equal
+TIE = 1e-4  # of a vote: by so much the mean probability decides between votes that are equal
+SAME = 1 - 1e-6  # of the most votes: what has so many has as many, for sums of weights are rounded
 
 
 class Mean(nn.Module):
     """The weighted mean of the members' probabilities, of their logits (which for log-probabilities is the geometric
     mean of the probabilities), or of their ranks: the least likely class has rank 1, the most likely K (J.-C. de Borda:
-    Memoire sur les elections au scrutin, 1781). Of equal mean ranks the larger mean probability decides.
+    Memoire sur les elections au scrutin, 1781). Of equal mean ranks the larger mean probability decides; of classes
+    that a member finds equally likely it ranks one before the other, which is chance.
 
     Only the proportions of the `weights`, one for each member and none negative, matter; but those of logits together
     are the sharpness of the answer.
@@ -84,8 +86,10 @@ class Stack(nn.Module):
 
 def _counted(votes: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     """Log-probabilities in proportion to the votes `(M, B, K)`, and between equal ones by the mean probability."""
-    mean = (weights * x.exp()).sum(0) / weights.sum()
-    return (votes.sum(0) + TIE * mean).clamp(min=LEAST).log().log_softmax(1)
+    mean, total = (weights * x.exp()).sum(0) / weights.sum(), votes.sum(0)
+    foremost = torch.where(total >= SAME * total.amax(1, keepdim=True), mean, -1.0)  # of the classes with most votes
+    first = foremost == foremost.amax(1, keepdim=True)  # raised by itself: beside many votes a mean is rounded off
+    return ((total + TIE * mean).clamp(min=LEAST).log() + TIE * first).log_softmax(1)
 
 
 def build(spec: Mapping, members: int, classes: int) -> nn.Module:

@@ -67,7 +67,7 @@ def render(
     seconds = sum(report["seconds"] for report in metrics)
     command = f"cnnzoo train --config {quote(str(run.config_file))} --run {quote(f'{run.path}-again')}"
     figures = {
-        "validation top-1": f"{result.top1:.2%}",
+        f"validation top-1{', cross-fitted' if run.is_cross_fitted else ''}": f"{result.top1:.2%}",
         "95% interval": f"{result.interval[0]:.1%} – {result.interval[1]:.1%}",
         **({"top-5": f"{result.top5:.2%}"} if result.top5_tells else {}),
         "loss": f"{result.loss:.4f}",
