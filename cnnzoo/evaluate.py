@@ -1,5 +1,6 @@
 """How good a trained net is on images it has not seen, how sure that is, and whether another is better."""
 
+import filecmp
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
+from cnnzoo.data.preprocess import EXTENSIONS
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form
@@ -198,13 +200,14 @@ def evaluate(
     """A run, a net, or a name of the registry with `pretrained` weights, on images it was not trained on.
 
     `data` is a source's name or a folder; None is what the run was validated on, and a net that is of no run needs
-    some. The net itself stays as it is. Of a source without validation images
-    of its own, a run is judged on the share that it held out, and every image of any other source counts. Classes are
-    matched by name. With 2, 10 or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs.
-    `precision` is fp32, bf16, fp16, int8 (on a CPU) or auto, see `cnnzoo.optimize`. int8 is calibrated on images that
-    the run trained on, else on those that the data has in train/. Files that cannot be read are an "error", or those to
-    "skip" by `bad_files`; None is what the run did, for the images that it was validated on. `tell` is given a line on
-    what was left out, and on how far int8 agrees. `cnnzoo.judge` takes the same and gives the answers, image by image.
+    some. The net itself stays as it is. On its own source a run is judged on the images that it held out, whatever else
+    lies there since; of another source its validation images count, or where it has none, every image, and `tell` is
+    given a line where they seem to be among those that the run was trained on. Classes are matched by name. With 2, 10
+    or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs. `precision` is fp32, bf16, fp16,
+    int8 (on a CPU) or auto, see `cnnzoo.optimize`. int8 is calibrated on images that the run trained on, else on those
+    that the data has in train/. Files that cannot be read are an "error", or those to "skip" by `bad_files`; None is
+    what the run did, for the images that it was validated on. `tell` is given a line on what was left out, and on how
+    far int8 agrees. `cnnzoo.judge` takes the same and gives the answers, image by image.
 
     A committee that learnt how to combine its members is judged, on images that it learnt it from, by the cross-fitted
     predictions in its run, which are of one crop in fp32; `tell` is given a line on it.
@@ -328,18 +331,22 @@ def judge(
         chosen = replace(chosen, root=root)
     if bad_files is not None:
         chosen = replace(chosen, bad_files=bad_files)
-    preprocess = zoo.preprocessing(net)
-    part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops)
-    for note in notes:
+    called, preprocess = zoo.called(run_or_model), zoo.preprocessing(net)
+    if is_own and not sources.is_there(chosen.source):
+        raise InputError(f"{chosen.source}, on which {called} was trained, is not here; name images by --data")
+    # Those that it held out, though others have come since, which would be split anew.
+    names = net.run.split["val"] if is_own else None
+    part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
+    for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
         tell(note)
-    names = getattr(net, "classes", None) or classes
+    known = getattr(net, "classes", None) or classes
     labels = np.array(zoo.outputs_of(net, classes, chosen.source))[part.labels]
     fitted = _cross_fitted(net, part.names)
     if fitted:
         which = "these" if len(fitted) == len(labels) else f"{len(fitted):,} of these {len(labels):,}"
-        tell(f"{zoo.called(run_or_model)} was fitted to {which} images, so it is judged there as cross-fitted")
+        tell(f"{called} was fitted to {which} images, so it is judged there as cross-fitted")
         if len(fitted) == len(labels):
-            return Judged(np.stack([*fitted.values()]), labels, names, part.names, net.temperature, fitted_here=True)
+            return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, fitted_here=True)
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
     net = net.to(where)
@@ -350,7 +357,7 @@ def judge(
         if not len(pixels):
             raise InputError(
                 f"int8 is calibrated on images that are not judged: those that a run trained on, or those that lie in "
-                f"train/ beside val/, and there are none for {zoo.called(run_or_model)} on {chosen.source}; "
+                f"train/ beside val/, and there are none for {called} on {chosen.source}; "
                 f"take precision fp32"
             )
         return pixels, f"training images of {chosen.source}"
@@ -362,7 +369,30 @@ def judge(
     outputs = outputs.numpy()
     for place, said in fitted.items():
         outputs[place] = said
-    return Judged(outputs, targets.numpy(), names, part.names, temperature, fitted_here=is_own)
+    return Judged(outputs, targets.numpy(), known, part.names, temperature, fitted_here=is_own)
+
+
+def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[str]:
+    """A line where images to judge a run's net on are those that it learnt from, copied or, by their names, moved."""
+    if (run := getattr(net, "run", None)) is None:
+        return
+
+    def short(name: str) -> tuple[str, ...]:
+        """Of a file its name and its folder's, which is its class."""
+        path = Path(name)
+        return path.parts[-2:] if path.suffix.lower() in EXTENSIONS else (name,)
+
+    learnt = {short(name): name for name in run.split["train"]}
+
+    def is_same(name: str) -> bool:
+        twin = learnt.get(short(name))
+        try:
+            return twin is not None and filecmp.cmp(name, twin, shallow=False)
+        except OSError:  # the other is no longer where it was, or neither is a file
+            return True
+
+    if same := sum(map(is_same, names)):
+        yield f"{same:,} of these {counted(len(names), 'image')} seem to be among those that {called} was trained on"
 
 
 def _cross_fitted(net: nn.Module, names: Sequence[str]) -> dict[int, np.ndarray]:

@@ -155,6 +155,8 @@ def test_what_it_learnt_from_it_is_judged_on_as_cross_fitted(runs, source, stack
 def test_of_other_images_it_is_asked(stacked, tmp_path):
     """Also beside links to those that it learnt from, under other names."""
     others = photos.folder(tmp_path / "others", each=4)
+    for file in others.rglob("*.png"):
+        file.rename(file.with_name(f"other_{file.name}"))
     live, told = judge(stacked, str(others), tell=(told := []).append), told
     assert not told
     for name in stacked.split["val"][:5]:

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import photos
@@ -191,6 +192,27 @@ def test_a_run_is_judged_on_what_it_held_out_however_its_folder_is_spelt(run, so
     for name in (None, str(source), f"{source}/", "photos", "./photos"):
         result = cnnzoo.evaluate(run.path, name)
         assert (result.count, result.temperature) == (18, None)
+
+
+def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "photos")
+    run = train(tmp_path / "run", folder)
+    before = cnnzoo.judge(run)
+    shutil.copy(folder / "red" / "00.png", folder / "red" / "new.png")  # from here on the folder would be split anew
+    shutil.copy(folder / "blue" / "01.png", folder / "blue" / "new.png")
+    again = cnnzoo.judge(run)
+    assert sorted(again.images) == sorted(before.images) == sorted(run.split["val"])
+    assert again.measure().top1 == before.measure().top1
+    Path(run.split["val"][0]).unlink()
+    told = []
+    assert cnnzoo.evaluate(run, tell=told.append).count == 17
+    assert told == [f"1 of the 18 images that were held out are no longer in {folder}"]
+    moved = folder.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=rf"{folder}, on which .*run was trained, is not here; name images by --data"):
+        cnnzoo.evaluate(run)
+    told.clear()
+    assert cnnzoo.evaluate(run, moved, tell=told.append).count == 37
+    assert told == [f"18 of these 37 images seem to be among those that {run.path} was trained on"]
 
 
 def test_where_training_took_other_images_to_judge_by_these_are_its_own(source, tmp_path):

@@ -23,6 +23,12 @@ class Part:
         images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
         return Part(images, self.labels[indices], tuple(self.names[i] for i in indices))
 
+    def and_(self, other: "Part") -> "Part":
+        """Both."""
+        arrays = isinstance(self.images, np.ndarray)
+        images = np.concatenate([self.images, other.images]) if arrays else [*self.images, *other.images]
+        return Part(images, np.concatenate([self.labels, other.labels]), self.names + other.names)
+
     def among(self, own: Sequence[str], classes: Sequence[str], wrong: str) -> "Part":
         """With labels that are places in `classes`, where they were places in `own`. Raises InputError with `wrong` and
         the classes that are missing.

@@ -195,15 +195,22 @@ def _ready(
 
 
 def held_out(
-    config: DataConfig, preprocess: Preprocess | Sheet, split: bool, crops: int = 1
+    config: DataConfig,
+    preprocess: Preprocess | Sheet,
+    split: bool,
+    crops: int = 1,
+    names: Collection[str] | None = None,
 ) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
     """The images to judge a trained net on, their classes, and notes.
 
-    Where the source has no validation images of its own, the share that training holds out (`split`), or every image.
-    With several `crops` an image is `(crops, size, size, C)`, made anew each time.
+    They are those of the `names` that the source still has, for which InputError is raised where these are none; else
+    its own validation images; where it has none, the share that training holds out (`split`), or every image. With
+    several `crops` an image is `(crops, size, size, C)`, made anew each time.
     """
     found = _find(config)
-    if found.val is None and split:
+    if names is not None:
+        found = _named(found, names, config.source)
+    elif found.val is None and split:
         found = _split(found, config)
     if crops > 1 and isinstance(preprocess, Sheet):
         raise InputError(f"a committee whose members see images in different sizes is judged on 1 crop, not on {crops}")
@@ -212,6 +219,26 @@ def held_out(
     part, bad, notes = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
     notes += [_tell_bad(bad, config, "--bad-files")] if bad else []
     return part, found.classes, (*found.notes, *notes)
+
+
+def _named(found: Found, names: Collection[str], source: str) -> Found:
+    """With the images of these names to validate on."""
+    wanted = set(names)
+    parts = [part for part in (found.val, found.train) if part is not None]
+    chosen = [part.choose(np.flatnonzero([name in wanted for name in part.names])) for part in parts]
+    chosen = [part for part in chosen if part.names]
+    if not chosen:
+        raise InputError(f"{source} no longer holds any of the {counted(len(wanted), 'image')} that were held out")
+    val = chosen[0] if len(chosen) == 1 else chosen[0].and_(chosen[1])
+    gone = len(wanted) - len(val.names)
+    note = f"{gone:,} of the {counted(len(wanted), 'image')} that were held out are no longer in {source}"
+    return replace(found, val=val, notes=(*found.notes, note) if gone else found.notes)
+
+
+def is_there(source: str) -> bool:
+    """Whether a name stands for a source, and where it is a folder, for one that exists."""
+    elsewhere = source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards))
+    return elsewhere or Path(source).expanduser().is_dir()
 
 
 def has_held_out(config: DataConfig) -> bool:
