@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "cnnzoo.zoo": ("create", "list_models", "load", "preprocessing", "register", "unregister"),
+    "cnnzoo.models._base": ("Net",),
+    "cnnzoo.registry": ("Stage",),
     "cnnzoo.claims": ("info",),
     "cnnzoo.weights.table": ("list_weights",),
     "cnnzoo.summary": ("summary",),

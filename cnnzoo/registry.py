@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, near, unknown
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ def lookup(name: str) -> Entry:
         plain, _, tag = name.partition(".")
         if plain in _entries:
             raise InputError(f"unknown model {name!r}; weights are named apart: model {plain}, pretrained {tag}")
+        if not near(name, _entries):
+            own = "is known once its file is imported, or named by CNNZOO_NETS"
+            raise InputError(
+                f"unknown model {name!r}; there are {len(_entries)}, none like it, and one of your own {own}"
+            )
         raise unknown("model", name, _entries)
     return _entries[name]
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cnnzoo import config
 from cnnzoo.cli import COMMANDS, main
+from cnnzoo.registry import unregister
 from cnnzoo.summary import COLUMNS
 
 
@@ -251,6 +252,44 @@ def test_a_net_and_its_data_may_be_named_without_more_ado(cli, tmp_path):
     assert code == 0
     assert out.startswith("lenet5 on digits")
     assert config.read({"model": "resnet20", "data": "cifar10"}).data.source == "cifar10"
+
+
+@pytest.fixture
+def own_nets(tmp_path, monkeypatch):
+    """The README's net of one's own, in a file that $CNNZOO_NETS names."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (tmp_path / "my_nets.py").write_text(
+        re.search(r"```python\n(import cnnzoo\nfrom torch.*?)```", readme, re.DOTALL)[1]
+    )
+    monkeypatch.setenv("CNNZOO_NETS", "my_nets.py")
+    yield
+    unregister("threeconv")
+
+
+def test_a_net_of_ones_own_does_what_ours_do(cli, own_nets, tmp_path):
+    told = cli("train", "--model", "threeconv", "--data", "digits", "--train.epochs", 1, "--run", "r")[1]
+    assert told.startswith("threeconv on digits")
+    assert cli("list", "three*")[1] == "threeconv\n"
+    for line in (
+        ("summary", "r"),
+        ("info", "threeconv"),
+        ("evaluate", "r"),
+        ("export", "r", "--out", "net.onnx"),
+        ("visualize", "filters", "r", "--out", "filters.png"),
+        ("probe", "digits", "--model", "threeconv", "--pretrained", "r", "--classifier", "centroid", "--run", "p"),
+    ):
+        assert cli(*line)[0] == 0
+
+
+def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypatch):
+    told = (
+        "unknown model 'threeconv'; there are 77, none like it, and one of your own is known once its file is imported"
+    )
+    assert fails("info", "threeconv").startswith(told)
+    monkeypatch.setenv("CNNZOO_NETS", "gone.py")
+    assert fails("list") == "CNNZOO_NETS names gone.py, and there is no such file"
+    (tmp_path / "gone.py").write_text("\nraise KeyError('x')\n")
+    assert fails("list") == "gone.py, line 2: KeyError: 'x'"
 
 
 # ---- wrong input

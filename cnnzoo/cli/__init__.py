@@ -57,14 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"cnnzoo {__version__}")
         elif arguments[0] not in COMMANDS:
             raise unknown("command", arguments[0], COMMANDS)
-        elif arguments[0] in ("train", "weights", "visualize"):  # which have options, or commands, of their own
-            COMMANDS[arguments[0]](arguments[1:])
         else:
-            function, given = COMMANDS[arguments[0]], arguments[1:]
-            options = {}
-            if "overrides" in inspect.signature(function).parameters:
-                given, options["overrides"] = keys_of_config(given)
-            code = function(**vars(parser_of(arguments[0], function).parse_args(given)), **options) or 0
+            nets.register_own()
+            code = _run(*arguments)
         sys.stdout.flush()
     except (InputError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader has seen enough, as head does
@@ -80,6 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("cnnzoo: stopped", file=sys.stderr)
         return 130
     return code
+
+
+def _run(command: str, *given: str) -> int:
+    function, options = COMMANDS[command], {}
+    if command in ("train", "weights", "visualize"):  # which have options, or commands, of their own
+        return function(list(given)) or 0
+    if "overrides" in inspect.signature(function).parameters:
+        given, options["overrides"] = keys_of_config(given)
+    return function(**vars(parser_of(command, function).parse_args(given)), **options) or 0
 
 
 def _one_line(error: Exception) -> str:

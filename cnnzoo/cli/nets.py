@@ -1,8 +1,12 @@
 """Commands that tell what nets there are, and what is known of them."""
 
 import dataclasses
+import importlib.util
+import os
 import sys
+import traceback
 from json import dumps
+from pathlib import Path
 
 from cnnzoo.errors import InputError, counted
 
@@ -88,3 +92,25 @@ def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False,
             print(f"{counted(len(result.points), 'net')} in {out}")
     if result.without:
         print(f"without weights of known accuracy: {', '.join(result.without)}", file=sys.stderr)
+
+
+def register_own() -> None:
+    """Run the Python files that $CNNZOO_NETS names, so that the nets which they register are known.
+
+    Raises InputError for one that is not there, or fails.
+    """
+    for file in filter(None, os.environ.get("CNNZOO_NETS", "").split(os.pathsep)):
+        path = Path(file).expanduser().resolve()
+        if not path.is_file():
+            raise InputError(f"CNNZOO_NETS names {file}, and there is no such file")
+        if str(path) in sys.modules:  # of an earlier command in this process
+            continue
+        spec = importlib.util.spec_from_file_location(str(path), path)
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # of any kind: it is the user's own code
+            lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)]
+            where = f", line {lines[-1]}" if lines else ""
+            raise InputError(f"{file}{where}: {type(error).__name__}: {error}") from error
+        sys.modules[str(path)] = module
