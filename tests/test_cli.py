@@ -238,11 +238,10 @@ def test_the_readme_names_only_commands_and_configs_that_exist():
         assert (root / name).exists()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_pipe_that_does_not_know_every_letter_gets_signs_for_the_others(encoding, tmp_path):
+def test_a_pipe_that_does_not_know_every_letter_gets_signs_for_the_others(tmp_path):
     folder = photos(tmp_path / "photos", ("\u732b", "\U0001f41d"))
     line = [sys.executable, "-m", "cnnzoo", "check", str(folder)]
-    done = subprocess.run(line, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    done = subprocess.run(line, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
     assert done.stderr == b""
     assert rb"\u732b" in done.stdout
 

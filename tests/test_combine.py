@@ -112,8 +112,8 @@ def test_of_equal_ranks_the_larger_mean_probability_decides():
 def test_ties_are_decided_among_a_thousand_classes_and_nothing_else_is(method, classes, members):
     """As counting does it that rounds nothing."""
     rng = np.random.default_rng(0)
-    logits = 2 * rng.normal(size=(1, 600, classes)) + 1.5 * rng.normal(size=(members, 600, classes))
-    panel = panel_of(np.exp(logits) / np.exp(logits).sum(2, keepdims=True), np.zeros(600, int))
+    logits = 2 * rng.normal(size=(1, 150, classes)) + 1.5 * rng.normal(size=(members, 150, classes))
+    panel = panel_of(np.exp(logits) / np.exp(logits).sum(2, keepdims=True), np.zeros(150, int))
     p = panel.probabilities
     ranks = p.argsort(2).argsort(2) + 1
     counts = (ranks if method == "rank" else ranks == classes).sum(0)
@@ -121,7 +121,7 @@ def test_ties_are_decided_among_a_thousand_classes_and_nothing_else_is(method, c
     assert (foremost.sum(1) > 1).any()
     wanted = np.where(foremost, p.astype(np.float64).sum(0), -1)
     said = combine(panel, method).log_probabilities.argmax(1)
-    np.testing.assert_allclose(wanted[np.arange(600), said], wanted.max(1), rtol=1e-6)  # float32 adds in some order
+    np.testing.assert_allclose(wanted[np.arange(150), said], wanted.max(1), rtol=1e-6)  # float32 adds in some order
 
 
 def test_a_rank_more_counts_however_large_the_mean_probability_of_others():
