@@ -266,8 +266,24 @@ class Writer:
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Replace a file by `content`, whole or not at all."""
-    os.replace(_write_part(path, content), path)
+    """Replace a file by `content`, whole or not at all; a failure leaves nothing behind."""
+    part = _write_part(path, content)
+    try:
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not of the part's name
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError where no file can be written at `path`, whose folder need not be there yet."""
+    folder = next(each for each in path.absolute().parents if each.exists())
+    probe = atomic.beside(folder / path.name)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _write_part(path: Path, content: bytes | memoryview) -> Path:

@@ -9,20 +9,37 @@ from pathlib import Path
 from cnnzoo import checkpoint
 from cnnzoo.errors import InputError, printable
 
+UNSEEN = {"pgf", "raw", "rgba"}  # what matplotlib writes for TeX, or with neither size nor depth
+
 
 def kind(out: str | Path) -> str:
-    """The kind of picture that a file's suffix asks for. Raises InputError for one that matplotlib cannot write."""
+    """The kind of picture that a file's suffix asks for. Raises InputError for one that is not written, and where no
+    file can be: that is better told before the work.
+    """
     from matplotlib.backend_bases import FigureCanvasBase  # here, since matplotlib takes a while to import
 
-    suffix, known = Path(out).suffix.lower().removeprefix("."), FigureCanvasBase.get_supported_filetypes()
+    out = Path(out)
+    suffix, known = out.suffix.lower().removeprefix("."), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
     if suffix not in known:
         raise InputError(f"the picture is to be {out}, but its suffix must be one of {', '.join(sorted(known))}")
+    if out.is_dir():
+        raise InputError(f"the picture is to be {out}, but that is a folder; name a file")
+    checkpoint.check_writable(out)
     return suffix
 
 
 def plain(text: str) -> str:
     """A name as it is, whoever gave it: between two dollars matplotlib would read mathematics, and may fail to."""
     return printable(text).replace("$", r"\$")
+
+
+def width(line: str, size: float) -> float:
+    """Inches that a line of text takes in letters of so many points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    with _any_letters():
+        return text_to_path.get_text_width_height_descent(printable(line), FontProperties(size=size), False)[0] / 72
 
 
 def save(figure, out: str | Path) -> None:

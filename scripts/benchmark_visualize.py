@@ -52,8 +52,8 @@ SOME = 8  # photos
 def nets() -> Iterator[tuple[str, nn.Module]]:
     for name in NETS:
         net = cnnzoo.create(name, WEIGHTS[name])
-        with visualize.untouched(net):
-            yield name, net
+        with visualize.untouched(net) as still:
+            yield name, still
 
 
 def known(net: nn.Module, files: list[Path]) -> tuple[Tensor, Tensor]:
@@ -201,7 +201,7 @@ def maximise() -> list[dict]:
         stages = visualize.stages_of(net)
         best, made = [], []
         for part, stage in zip(np.array_split(np.arange(UNITS), len(stages)), stages, strict=True):
-            found = strongest(subject, visualize.layer_of(net, stage)[1], album, 1).activations[:, 0]
+            found = strongest(net, visualize.layer_of(net, stage)[1], album, 1).activations[:, 0]
             channels = np.arange(len(part)) * len(found) // len(part)
             best += found[channels].tolist()
             made += visualize.maximise(net, stage, channels, unit=True).activations.tolist()

@@ -9,7 +9,8 @@ from zoo_cases import FAMILIES
 
 import cnnzoo
 from cnnzoo.errors import InputError
-from cnnzoo.visualize import activations, filters, sparsity, walk
+from cnnzoo.visualize import activations, drawing, filters, sparsity, walk
+from cnnzoo.visualize.gradients import AT_ONCE
 
 PICTURES = [np.asarray(photos.picture(kind, 0)) for kind in range(3)]
 
@@ -57,6 +58,25 @@ def test_layers_past_the_flattening_are_drawn_as_one_mosaic():
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:3] == ["image 0", "stage1: 6 of 6, 14x14", "stage4: all 84, 1x1"]
     assert len(titles) == 9
+
+
+def test_one_layer_may_be_named_alone(net):
+    assert list(activations(net, PICTURES, "stage2").maps) == ["stage2"]
+
+
+def test_many_pictures_go_through_batch_by_batch_and_the_first_are_drawn(net):
+    most = []
+    net.conv1.register_forward_hook(lambda module, inputs, output: most.append(len(output)))
+    many = PICTURES * 10
+    result, counted = activations(net, many, "stage2"), sparsity(net, many)
+    assert max(most) <= AT_ONCE
+    few, alone = activations(net, PICTURES, "stage2"), sparsity(net, PICTURES)
+    assert np.allclose(result.maps["stage2"], np.tile(few.maps["stage2"], (10, 1, 1, 1)), atol=1e-5)
+    assert counted.layers == alone.layers
+    assert np.allclose(counted.zeros, np.tile(alone.zeros, 10), atol=1e-3)
+    assert np.allclose(counted.silent, alone.silent)
+    assert len(result.figure().axes) == 2 * drawing.DRAWN
+    assert str(result).startswith(f"the strongest maps of the first {drawing.DRAWN} of 30 pictures, layers stage2")
 
 
 def test_a_net_is_left_as_it_was(net):

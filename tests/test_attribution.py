@@ -73,7 +73,7 @@ def small(name):
 def test_every_family_is_seen_by_every_method(name):
     net, x = small(name)
     less = {"smoothgrad": {"samples": 1}, "integrated": {"steps": 1}, "occlusion": {"window": x.shape[-1] // 2}}
-    with untouched(net):
+    with untouched(net) as net:
         target = net(x).argmax(1)
         other = (target + 1) % 5
         maps = {name: method(net, x, target, **less.get(name, {})) for name, method in attribution.PIXELS.items()}
@@ -147,7 +147,7 @@ def test_integrated_gradients_follow_the_formula(net, x, target):
         step = (x * (place + 1) / 2).requires_grad_()
         logits = net(step).gather(1, target[:, None]).sum()
         total += weight / 2 * torch.autograd.grad(logits, step)[0]
-    assert close(gradients.integrated(net, x, target), (total * x).sum(1))
+    assert close(gradients.integrated(net, x, target, steps=32), (total * x).sum(1))
 
 
 def test_integrated_gradients_add_up_to_what_the_image_changes():
@@ -156,6 +156,20 @@ def test_integrated_gradients_add_up_to_what_the_image_changes():
     target = torch.tensor([3, 7])
     change = (net(x) - net(torch.zeros_like(x))).gather(1, target[:, None])[:, 0]
     assert torch.allclose(gradients.integrated(net, x, target).sum((1, 2)), change, atol=1e-4)
+
+
+def test_integrated_gradients_add_up_in_nets_of_many_kinks_too(data_root):
+    """Of this photo 32 steps miss the sum by 15 %."""
+    net = cnnzoo.create("googlenet_2014", "bvlc_in1k").eval()
+    files = list((data_root / "imagenet_samples").glob("720_*_pill_bottle.jpg"))
+    if not files:
+        pytest.skip("needs imagenet_samples in $CNNZOO_DATA")
+    x = visualize.Subject.open(net).look(files[:1]).x
+    with untouched(net) as net, torch.no_grad():
+        logits, empty = net(x), net(torch.zeros_like(x))
+        target = logits.argmax(1)
+        change = (logits - empty)[0, target].item()
+        assert gradients.integrated(net, x, target).sum().item() == pytest.approx(change, rel=gradients.GAP)
 
 
 def test_occlusion_is_the_mean_fall_of_the_logit_under_all_covers(net, x, target):
@@ -173,7 +187,7 @@ def test_occlusion_is_the_mean_fall_of_the_logit_under_all_covers(net, x, target
 
 
 def test_grad_cam_plus_plus_follows_equation_19(net, x, target):
-    with untouched(net):
+    with untouched(net) as net:
         seen = cams.one_pass(net, x, "stage3", lambda logits: target)
     maps, g = seen.maps.double(), seen.gradients.double()
     alpha = g**2 / (2 * g**2 + maps.sum((2, 3), keepdim=True) * g**3)
@@ -183,7 +197,7 @@ def test_grad_cam_plus_plus_follows_equation_19(net, x, target):
 
 def test_before_a_mean_and_a_linear_layer_hires_cam_is_grad_cam(net, x, target):
     """There a map's gradient is the same everywhere (Draelos and Carin, section 3)."""
-    with untouched(net):
+    with untouched(net) as net:
         last = cams.one_pass(net, x, "stage3", lambda logits: target)
         middle = cams.one_pass(net, x, "stage2", lambda logits: target)
     assert close(cams.hirescam(last), cams.gradcam(last))
@@ -193,7 +207,7 @@ def test_before_a_mean_and_a_linear_layer_hires_cam_is_grad_cam(net, x, target):
 
 def test_score_cam_weighs_each_map_by_what_the_net_says_of_what_it_shows(net, x, target):
     image, maps = x[:1], []
-    with untouched(net), torch.no_grad(), visualize.watching(net, "stage3") as seen:
+    with untouched(net) as net, torch.no_grad(), visualize.watching(net, "stage3") as seen:
         net(image)
         maps = seen["stage3"][0]
         scores = []
@@ -202,7 +216,7 @@ def test_score_cam_weighs_each_map_by_what_the_net_says_of_what_it_shows(net, x,
             mask = nn.functional.interpolate(mask, (32, 32), mode="bilinear")
             scores.append(net(image * mask)[0, target[0]])
     expected = (torch.stack(scores).softmax(0)[:, None, None] * maps).sum(0).relu()
-    with untouched(net):
+    with untouched(net) as net:
         assert close(cams.scorecam(net, image, target[:1], "stage3")[0], expected)
 
 
@@ -308,6 +322,16 @@ def test_methods_are_compared_beside_chance(net, pictures, tmp_path):
     assert json.loads(json.dumps(told.to_dict()))["class"] == "red"
     told.save(tmp_path / "compared.png")
     assert width(tmp_path / "compared.png") > 500
+
+
+def test_by_default_only_methods_that_the_net_takes_are_compared(pictures):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    net.preprocessing, net.num_classes = cnnzoo.preprocessing("resnet20"), 3
+    assert "guided" not in visualize.compare(net, pictures[0]).methods
+    with pytest.raises(InputError, match="neither ReLU nor tanh"):
+        visualize.compare(net, pictures[0], methods=["guided", "gradcam"])
+    assert visualize.compare(net, pictures[0], methods="gradcam").methods == ("gradcam",)
 
 
 def test_only_methods_without_a_layer_are_compared_without_one(net, pictures):

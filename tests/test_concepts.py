@@ -112,13 +112,38 @@ def test_the_net_is_left_as_it_was_in_any_precision(net, folder):
 
 def test_too_few_images_of_a_class_and_an_unknown_layer_are_told(net, folder, tmp_path):
     few = photos.folder(tmp_path / "few", each=4)
-    with pytest.raises(InputError, match=r"4 images of blue in .*few are too few; there must be 5 of each class"):
+    with pytest.raises(InputError, match=r"too few images in .*few; there must be 5 of each of two classes"):
         visualize.concepts(net, str(few))
+    with pytest.raises(InputError, match="14 images are too few for 3 classes; ask for 15, 5 of each"):
+        visualize.concepts(net, str(folder), many=14)
     with pytest.raises(InputError, match="unknown layer 'layer9'; did you mean"):
         visualize.concepts(net, str(folder), "layer9")
     alone = photos.folder(tmp_path / "alone", each=5, kinds=("blue",))
     with pytest.raises(InputError, match="alone holds blue only; put images of something else beside it"):
         visualize.concepts(net, str(alone))
+
+
+def test_equally_many_images_are_drawn_of_each_class(net, tmp_path):
+    """By chance a class would have none, or one, of the fifteen."""
+    photos.folder(tmp_path, each=60, kinds=("blue",))
+    for place, kind in enumerate(("green", "red"), start=1):
+        (tmp_path / kind).mkdir()
+        for number in range(6):
+            photos.picture(place, number).save(tmp_path / kind / f"{number}.png")
+    assert np.bincount(visualize.concepts(net, str(tmp_path), "conv1", many=15).of.labels).tolist() == [5, 5, 5]
+    assert np.bincount(visualize.concepts(net, str(tmp_path), "conv1", many=20).of.labels).tolist() == [8, 6, 6]
+
+
+def test_a_class_of_few_images_is_left_out_and_told(net, tmp_path):
+    photos.folder(tmp_path, each=5)
+    for file in list((tmp_path / "green").iterdir())[:1]:
+        file.unlink()
+    said = []
+    found = visualize.concepts(net, str(tmp_path), "conv1", tell=said.append)
+    assert said == [f"fewer than 5 images of green in {tmp_path}: left out"]
+    assert found.of.classes == ("blue", "red")
+    assert {found.of.class_of(place) for place in range(len(found.of))} == {"blue", "red"}
+    assert len(found.best) == 2
 
 
 @pytest.fixture(scope="module")

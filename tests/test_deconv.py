@@ -74,7 +74,7 @@ def gradient(net, module, x, channels, places):
 
 
 def test_in_a_chain_of_layers_it_is_the_deconvnet_of_the_paper(chain, x):
-    with untouched(chain), torch.no_grad():
+    with untouched(chain) as chain, torch.no_grad():
         best = maps_of(chain, chain.relu2, x).flatten(1).argmax(1)
         channels, places = best // 49, torch.stack([best % 49 // 7, best % 7], dim=1)
         signal, is_chain = carried_back(chain, chain.relu2, x, channels, places)
@@ -123,7 +123,7 @@ def test_every_family_has_one_which_is_no_gradient_and_tells_channels_apart(name
     side = side if side <= 32 else max(entry.min_size, 48)
     torch.manual_seed(0)
     net, x = cnnzoo.create(name, num_classes=5), torch.rand(1, channels, side, side) * 4 - 2
-    with untouched(net):
+    with untouched(net) as net:
         _, module = layer_of(net)
         maps = maps_of(net, module, x)
         values, places = maps[0].flatten(1).max(1)
@@ -190,7 +190,7 @@ def test_images_batch_by_batch_are_found_as_all_at_once():
     pictures = [photos.picture(place % 3, place) for place in range(2 * BATCH + 5)]
     album = Album(pictures, subject.preprocess)
     with untouched(subject.net) as net, torch.no_grad():
-        found = strongest(subject, net.c3, album, 4)
+        found = strongest(net, net.c3, album, 4)
         maps = net.c3(net.s2(net.tanh1(net.c1(album.seen(album.take(range(len(pictures))), subject.device)))))
     best = maps.amax((2, 3)).sort(dim=0, descending=True)
     assert np.allclose(found.activations, best.values[:4].T, atol=1e-6)

@@ -65,6 +65,16 @@ def test_curves_go_between_the_image_and_the_empty_canvas():
     assert curves.insertion[-1] == pytest.approx(whole)
 
 
+def test_curves_are_of_the_probabilities_that_predict_gives():
+    net = Corner()
+    sharp = deletion_insertion(net, white(), 1, corner())
+    net.temperature = 3.0
+    soft = deletion_insertion(net, white(), 1, corner())
+    with torch.no_grad():
+        assert soft.deletion[0] == pytest.approx((net(white()[None]) / 3).softmax(1)[0, 1].item())
+    assert soft.deletion[0] < sharp.deletion[0]
+
+
 def test_pixels_of_the_same_value_go_in_random_order():
     flat = deletion_insertion(Corner(), white(), 1, np.zeros((16, 16)), steps=2)
     half = Corner()(white()[None] / 2).softmax(1)[0, 1].item()
@@ -99,7 +109,7 @@ def test_maps_of_what_a_net_has_learned_go_with_its_weights(data_root):
         "gradcam": partial(maps_of, method="gradcam", layer="stage3"),
         "guided": gradients.guided,
     }
-    with untouched(net):
+    with untouched(net) as net:
         target = net(x).argmax(1)
         told = {name: sanity(net, x, target, method).correlation.mean(1) for name, method in methods.items()}
     for name in ("gradient", "integrated", "gradcam"):
@@ -122,8 +132,9 @@ def test_weights_go_from_the_head_down(random_net):
         seen.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
         return gradients.gradient(net, x, target)
 
-    with untouched(random_net[0]):
-        told = sanity(*random_net, look)
+    net, x, target = random_net
+    with untouched(net) as net:
+        told = sanity(net, x, target, look)
     assert told.layers == ("head", "stage3", "stage2", "stage1", "stem")
     assert told.correlation.shape == (5, 2)
     assert [line.split()[0] for line in str(told).splitlines()] == list(told.layers)
@@ -135,7 +146,7 @@ def test_weights_go_from_the_head_down(random_net):
 
 def test_maps_of_the_image_alone_are_found_out(random_net):
     net, x, target = random_net
-    with untouched(net):
+    with untouched(net) as net:
         told = sanity(net, x, target, lambda net, x, target: x[:, 0])
     np.testing.assert_allclose(told.correlation, 1)
 
@@ -143,8 +154,8 @@ def test_maps_of_the_image_alone_are_found_out(random_net):
 def test_the_net_keeps_its_weights(random_net):
     net, x, target = random_net
     before, state = {name: tensor.clone() for name, tensor in net.state_dict().items()}, torch.random.get_rng_state()
-    with untouched(net):
-        sanity(net, x, target, gradients.gradient)
+    with untouched(net) as still:
+        sanity(still, x, target, gradients.gradient)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -196,7 +207,7 @@ def test_pointing_needs_two_classes():
 def test_grad_cam_points_at_the_class_in_real_photos(data_root):
     """A few of the trials of scripts/benchmark_visualize.py."""
     net, x, truth = samples(data_root, every=25)
-    with untouched(net):
+    with untouched(net) as net:
         right = net(x).argmax(1) == truth
         assert right.sum() >= 8
         told = pointing(net, x[right], truth[right], partial(maps_of, method="gradcam", layer="stage3"), trials=12)

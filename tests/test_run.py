@@ -145,6 +145,26 @@ def test_classes_may_be_called_anything(tmp_path):
     assert "<td>&lt;b&gt; &amp; " in run.report_file.read_text()
 
 
+def test_of_many_classes_the_table_has_the_numbers_that_the_matrix_shows(tmp_path):
+    source = tmp_path / "data"
+    for kind in range(41):
+        (source / f"kind{kind:02}").mkdir(parents=True)
+        for number in range(2):
+            photos.picture(kind % 3, number).save(source / f"kind{kind:02}" / f"{number}.png")
+    data = {"source": str(source), "size": 32, "val_fraction": 0.5}
+    run = cnnzoo.train(short(tmp_path / "run", data=data, train={"epochs": 1}))
+    assert "<th>number</th>" in run.report_file.read_text()
+    assert "<td>kind40</td><td>40</td><td>1</td>" in run.report_file.read_text()
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
+    (tmp_path / "note").mkdir()
+    with pytest.raises(IsADirectoryError) as told:
+        Run(tmp_path).write("note", "text")
+    assert told.value.filename == str(tmp_path / "note")
+    assert [file.name for file in tmp_path.iterdir()] == ["note"]
+
+
 def test_the_report_says_which_files_are_mistaken(tmp_path):
     source = photos.folder(tmp_path / "data", each=6, kinds=("<b> 'c'", "d", "e"))
     run = cnnzoo.train(short(tmp_path / "run", data={"source": str(source), "size": 32, "val_fraction": 0.5}))

@@ -15,7 +15,7 @@ from cnnzoo import visualize
 from cnnzoo.cli import main
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
-from cnnzoo.visualize import layer_of, synthesis, untouched
+from cnnzoo.visualize import drawing, layer_of, synthesis, untouched
 from cnnzoo.visualize.partway import maps_of
 
 
@@ -57,7 +57,7 @@ def test_every_family_has_pictures_made_for_it(name):
 
 def of_stage(net, layer, pixels):
     """A layer's maps of `(B, H, W, C)` uint8."""
-    with untouched(net), torch.no_grad():
+    with untouched(net) as net, torch.no_grad():
         x = torch.stack([net.preprocessing(image) for image in pixels])
         return maps_of(net, layer_of(net, layer)[1], x)
 
@@ -110,7 +110,7 @@ def test_a_class_is_excited_by_its_name_or_number(net):
     by_number = visualize.maximise(net, classes=[2], steps=10)
     assert np.array_equal(by_name.pixels, by_number.pixels)
     assert by_name.labels == ("red",)
-    with untouched(net), torch.no_grad():
+    with untouched(net) as net, torch.no_grad():
         logits = net(torch.stack([cnnzoo.preprocessing(net)(picture) for picture in by_name.pixels]))
     assert logits[0, 2].item() == pytest.approx(by_name.activations.item(), abs=1e-4)
     assert by_name.activations > by_name.at_first
@@ -263,6 +263,22 @@ def test_an_image_does_not_depend_on_the_others(net):
     both = visualize.invert(net, pictures, ["stage2"], steps=4)
     alone = visualize.invert(net, pictures[:1], ["stage2"], steps=4)
     assert np.abs(both.made[0, 0].astype(int) - alone.made[0, 0]).max() <= 1
+
+
+def test_many_images_are_made_batch_by_batch_and_the_first_are_drawn(net):
+    most = []
+    net.conv1.register_forward_hook(lambda module, inputs, output: most.append(len(output)))
+    images = [np.asarray(photos.picture(place % 3, place)) for place in range(drawing.DRAWN + 1)]
+    kept = visualize.invert(net, images, "stage1", steps=1, size=16)
+    assert max(most) <= synthesis.AT_ONCE
+    assert kept.made.shape[:2] == kept.psnr.shape == (1, len(images))
+    assert len(kept.figure().axes) == 2 * drawing.DRAWN
+    assert f"the first {drawing.DRAWN} of 25 pictures" in str(kept)
+
+
+def test_one_channel_or_class_may_be_named_alone(net):
+    assert visualize.maximise(net, "stage1", 3, steps=1).channels.tolist() == [3]
+    assert visualize.maximise(net, classes=2, steps=1).channels.tolist() == [2]
 
 
 def test_a_layer_that_says_nothing_is_told():

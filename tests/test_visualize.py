@@ -1,7 +1,9 @@
 """What all ways of looking inside a net stand on: layers by name, a net that stays as it was, pictures, drawings."""
 
 import importlib
+import inspect
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -78,8 +80,8 @@ def test_whatever_is_done_to_a_net_leaves_no_trace(net, x, fails):
     net.conv1.register_forward_hook(theirs := lambda *_: None)
     before, modes = everything(net), [module.training for module in net.modules()]
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    with suppress(KeyboardInterrupt), untouched(net):
-        abuse(net, x)
+    with suppress(KeyboardInterrupt), untouched(net) as inside:
+        abuse(inside, x)
         if fails:
             raise KeyboardInterrupt
     assert everything(net) == before
@@ -91,10 +93,10 @@ def test_whatever_is_done_to_a_net_leaves_no_trace(net, x, fails):
 
 def test_within_the_net_is_in_eval_mode_and_asks_for_no_gradients(net):
     with untouched(net) as inside:
-        assert inside is net
-        assert not any(module.training for module in net.modules())
-        assert not any(parameter.requires_grad for parameter in net.parameters())
-    assert all(parameter.requires_grad for parameter in net.parameters())
+        assert not any(module.training for module in inside.modules())
+        assert not any(parameter.requires_grad for parameter in inside.parameters())
+        assert inside.fc.weight.data_ptr() == net.fc.weight.data_ptr()
+        assert all(module.training for module in net.modules())
 
 
 def test_a_hook_of_the_user_can_be_removed_afterwards(net):
@@ -105,29 +107,57 @@ def test_a_hook_of_the_user_can_be_removed_afterwards(net):
     assert not net.conv1._forward_hooks
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_weights_compute_in_float32_and_stay_what_they_are(net, x, dtype):
+def test_threads_may_look_at_one_net_at_once(net):
+    images = [np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8) for seed in range(3)]
+    expected = [visualize.gradcam(net, [image]).maps for image in images]
+    before = everything(net)
+    with ThreadPoolExecutor(len(images)) as pool:
+        found = list(pool.map(lambda place: visualize.gradcam(net, [images[place % 3]]).maps, range(12)))
+    assert everything(net) == before
+    for place, maps in enumerate(found):
+        assert np.allclose(maps, expected[place % 3], atol=1e-5)
+
+
+def test_a_weight_that_is_part_of_a_graph_is_no_obstacle():
+    net = nn.Sequential(nn.Linear(4, 4))
+    net[0].shadow = net[0].weight * 2  # as reparametrisations leave it
+    with untouched(net) as still:
+        assert torch.equal(still[0].shadow, net[0].shadow)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_any_type_compute_in_float32_and_stay_what_they_are(net, x, dtype):
     expected = net.to(dtype).float().eval()(x)
     net.to(dtype)
     before = everything(net)
-    with untouched(net):
-        assert torch.equal(net(x), expected)
+    with untouched(net) as still:
+        assert torch.equal(still(x), expected)
     assert everything(net) == before
 
 
 def test_shared_parameters_stay_shared():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[1].weight = net[0].weight
-    with untouched(net):
-        assert net[1].weight is net[0].weight
+    with untouched(net) as still:
+        assert still[1].weight is still[0].weight
     assert net[1].weight is net[0].weight
+
+
+def test_gradients_are_taken_in_inference_mode_too(net):
+    image = np.zeros((32, 32, 3), np.uint8)
+    expected = visualize.gradcam(net, [image]).maps
+    with torch.inference_mode():
+        assert np.array_equal(visualize.gradcam(net, [image]).maps, expected)
+        made = cnnzoo.create("resnet20", num_classes=3)
+        made.load_state_dict(net.state_dict())
+    assert np.array_equal(visualize.gradcam(made, [image]).maps, expected)
 
 
 # ---- layers by name
 
 
 def test_outputs_are_watched_with_their_graph_though_nothing_asks_for_gradients(net, x):
-    with untouched(net), watching(net, ["stage1", "layer3.2", "head"]) as seen:
+    with untouched(net) as net, watching(net, ["stage1", "layer3.2", "head"]) as seen:
         logits = net(x)
         assert torch.equal(seen["head"], logits)
         assert seen["stage1"].shape == (2, 16, 32, 32)
@@ -137,11 +167,27 @@ def test_outputs_are_watched_with_their_graph_though_nothing_asks_for_gradients(
 
 
 def test_a_second_pass_replaces_what_the_first_left(net, x):
-    with untouched(net), watching(net, "stage1") as seen, torch.no_grad():
+    with untouched(net) as net, watching(net, "stage1") as seen, torch.no_grad():
         net(x)
         first = seen["stage1"]
         net(-x)
         assert not torch.equal(first, seen["stage1"])
+
+
+def test_what_works_in_place_behind_a_layer_leaves_its_output_alone():
+    torch.manual_seed(0)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    nets = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=inplace), *head) for inplace in (0, 1)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    for net in nets:
+        net.preprocessing, net.num_classes = cnnzoo.preprocessing("resnet20"), 3
+    images = [photos.picture(kind, 0) for kind in range(3)]
+    plain, in_place = (visualize.activations(net, images, ["0", "1"]).maps for net in nets)
+    assert all(np.array_equal(plain[layer], in_place[layer]) for layer in ("0", "1"))
+    assert plain["1"].min() < 0
+    plain, in_place = (visualize.gradcam(net, images, layer="0").maps for net in nets)
+    assert np.allclose(plain, in_place, atol=1e-6)
+    assert plain.any()
 
 
 def test_no_hook_stays_after_an_error(net):
@@ -271,6 +317,18 @@ def test_a_net_of_nobody_must_tell_how_it_sees():
     assert Subject.open(net).classes == ("0", "1", "2", "3")
 
 
+def test_a_net_that_cannot_be_looked_into_says_why(net):
+    with pytest.raises(InputError, match=r"resnet20 is a net's fast form.*take the net itself"):
+        Subject.open(cnnzoo.optimize(net.eval()))
+    with pytest.raises(InputError, match="is on the meta device, where nets have no weights"):
+        Subject.open(on_meta("resnet20"))
+    with pytest.raises(InputError, match="resnet20 has no classes to ask for, as it was made with num_classes=0"):
+        visualize.gradcam(cnnzoo.create("resnet20", num_classes=0), [np.zeros((32, 32, 3), np.uint8)])
+    net.preprocessing = lambda image: image
+    with pytest.raises(InputError, match=r"\.preprocessing of resnet20 must be a Preprocess, but is function"):
+        Subject.open(net)
+
+
 def test_a_wrong_name_is_refused_with_the_near_ones():
     with pytest.raises(InputError, match="did you mean resnet"):
         Subject.open("resnet21")
@@ -387,6 +445,19 @@ def test_a_page_has_rows_of_different_lengths():
     assert titles == ["a", "b", "c", "d"]
 
 
+def test_a_title_is_no_wider_than_its_image():
+    image = np.zeros((4, 4, 3), np.uint8)
+    title = "American Staffordshire terrier, Staffordshire terrier, American pit bull terrier: 66.5%\nshort"
+    figure = drawing.page([[image, image]], [[title, "W" * 99]], side=2)
+    long, short = figure.axes[0].get_title().split("\n")
+    assert re.fullmatch(r"American Staff\w*….*terrier: 66\.5%", long)
+    assert short == "short"
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        box = axes.title.get_window_extent()
+        assert axes.bbox.x0 - 5 < box.x0 < box.x1 < axes.bbox.x1 + 5
+
+
 # ---- the command line and the gallery
 
 
@@ -434,6 +505,8 @@ def test_one_line_tells_what_was_drawn_and_where(look, tmp_path, arguments, line
     ("arguments", "line"),
     [
         (["filters", "resnet20", "--out", "x.txt"], "the picture is to be x.txt, but its suffix must be one of"),
+        (["filters", "resnet20", "--out", "x.pgf"], "the picture is to be x.pgf, but its suffix must be one of"),
+        (["filters", "nonet", "--out", "photo.png/x.png"], "photo.png/x.png cannot be written: Not a directory"),
         (["filters", "resnet20", "--layer", "layer9", "--out", "x.png"], "unknown layer 'layer9'; did you mean layer"),
         (["walk", "resnet20", "none.png", "--out", "x.png"], "none.png: there is no such file"),
         (["walk", "resnet20", "photo.png", "--size", "0", "--out", "x.png"], "the size is 0, but resnet20 with random"),
@@ -445,6 +518,22 @@ def test_wrong_input_is_told_in_one_line(look, tmp_path, arguments, line):
     assert err.startswith(f"cnnzoo: error: {line}")
     assert err.count("\n") == 1
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_folder_in_the_file_s_place_is_told_before_the_work_and_nothing_is_left(look, tmp_path):
+    (tmp_path / "taken.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    code, _, err = look("filters", "nonet", "--out", "taken.png")
+    assert (code, err) == (
+        2,
+        "cnnzoo: error: the picture is to be taken.png, but that is a folder; name a file\n",
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("what", VISUALIZE)
+def test_every_way_takes_a_device(what):
+    assert inspect.signature(getattr(visualize, what)).parameters["device"].default == "auto"
 
 
 def test_the_gallery_shows_what_its_commands_draw():

@@ -309,7 +309,7 @@ def concepts(
     data: str | None = None,
     pretrained: bool | str = False,
     layer: str | None = None,
-    many: int = 500,
+    many: int | None = None,
     seed: int = 0,
     csv: bool = False,
 ) -> None:
@@ -318,7 +318,7 @@ def concepts(
     Args:
         data: a folder of folders of images, or a data set; by default what the run was validated on.
         layer: a stage or a module's path; by default the last stage that gives maps.
-        many: images at most, drawn at random.
+        many: images at most, drawn at random, equally many of each class; by default 500, or five of each class.
         seed: of all that is random.
         csv: print a table of all classes and units.
     """
@@ -384,7 +384,7 @@ def visualize(options: Sequence[str]) -> None:
 
 
 def _draw(out: str, make: Callable, csv: bool = False) -> None:
-    """Make a result of `cnnzoo.visualize`, draw it into the file, and say so; a wrong ending is told before the work.
+    """Make a result of `cnnzoo.visualize`, draw it into the file, and say so; a file that cannot be is told first.
     With `csv` its table is printed instead.
     """
     from cnnzoo import figures

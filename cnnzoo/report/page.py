@@ -21,6 +21,7 @@ from cnnzoo.errors import counted, printable
 from cnnzoo.evaluate import Evaluation, measure
 
 MISTAKES = 24  # shown at most
+NAMED = 40  # classes that the confusion matrix names; of more it has numbers
 LARGEST, SMALL = 160, 64  # sides of pictures of them, in pixels
 
 # Images (N, H, W, C) uint8 and the classes (N,) that the net took them for, to pictures (N, H, W, 3) uint8 of what it
@@ -166,7 +167,7 @@ def _confusion(result: Evaluation) -> Figure:
     shares = result.confusion / result.confusion.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
-    if many <= 40:
+    if many <= NAMED:
         names = [figures.plain(name) for name in result.classes]
         axes.set_xticks(range(many), names, rotation=90)
         axes.set_yticks(range(many), names)
@@ -220,11 +221,14 @@ def _soup(soup: dict) -> str:
 
 def _class_table(result: Evaluation) -> str:
     rows = zip(result.classes, result.confusion.sum(axis=1), result.precision, result.recall, strict=True)
+    numbered = len(result.classes) > NAMED  # as the confusion matrix's axes are then
     cells = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{count}</td><td>{p:.1%}</td><td>{r:.1%}</td></tr>"
-        for name, count, p, r in rows
+        f"<tr><td>{html.escape(name)}</td>{f'<td>{number}</td>' * numbered}<td>{count}</td><td>{p:.1%}</td>"
+        f"<td>{r:.1%}</td></tr>"
+        for number, (name, count, p, r) in enumerate(rows)
     )
-    return f"<table><tr><th>class</th><th>images</th><th>precision</th><th>recall</th></tr>{cells}</table>"
+    heads = ["class", *["number"] * numbered, "images", "precision", "recall"]
+    return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{cells}</table>"
 
 
 def _reliability(outputs: np.ndarray, targets: np.ndarray, result: Evaluation) -> Figure:

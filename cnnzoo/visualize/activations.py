@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnzoo import figures
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
-from cnnzoo.visualize.hooks import stages_of, untouched, watching
-from cnnzoo.visualize.subject import Looked, Subject
+from cnnzoo.visualize.gradients import AT_ONCE
+from cnnzoo.visualize.hooks import several, stages_of, untouched, watching
+from cnnzoo.visualize.subject import Looked, Subject, odds
 
 SHOWN = 36  # maps of a layer
 BRIEF = 9  # maps of a stage in a walk
 TOP = 5  # classes in a walk
+PANEL = 2.7  # inches that a stage of a walk is wide
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Activations(drawing.Result):
 
     def __str__(self) -> str:
         layers = ", ".join(f"{layer} ({_times(maps.shape[1:])})" for layer, maps in self.maps.items())
-        many = f"{len(self.pictures)} pictures" if len(self.pictures) > 1 else "1 picture"
-        return f"the strongest maps of {many}, layers {layers} of {self.name}"
+        return f"the strongest maps of {drawing.some(len(self.pictures), 'picture')}, layers {layers} of {self.name}"
 
     def strongest(self, layer: str, picture: int = 0) -> np.ndarray:
         """The channels of a layer, `(C,)` int64, by the mean size of their activations, the strongest first."""
@@ -51,7 +51,8 @@ class Activations(drawing.Result):
         return drawing.grid(np.stack([drawing.tinted(maps[channel]) for channel in best]))
 
     def figure(self):
-        pictures = range(len(self.pictures))
+        """A row for each of the first pictures."""
+        pictures = range(len(self.pictures))[: drawing.DRAWN]
         rows = [[self.pixels[at], *(self.grid(layer, at) for layer in self.maps)] for at in pictures]
         titles = [[Path(self.pictures[at]).name, *(self._title(layer) for layer in self.maps)] for at in pictures]
         return drawing.page(rows, titles, side=3.2)
@@ -65,36 +66,41 @@ class Activations(drawing.Result):
 def activations(
     model_or_run: nn.Module | Run | str | Path,
     pictures: str | Path | Sequence,
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     *,
     pretrained: bool | str | Path | Run = False,
     size: int | None = None,
+    device: str = "auto",
 ) -> Activations:
     """The feature maps of some layers.
 
     Args:
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
         pictures: files, folders, PIL images or uint8 arrays; see `Subject.look`.
-        layers: stages or modules' paths; None is every stage.
+        layers: one or several, by stages or modules' paths; None is every stage.
         pretrained: weights for a net's name.
         size: the height and width that pictures are brought to; None is the net's own.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
 
     Raises:
         InputError: for a layer that is not there, or whose output is no map; for a picture that cannot be read.
     """
-    subject = Subject.open(model_or_run, pretrained)
+    subject = Subject.open(model_or_run, pretrained, device)
     return _look(subject, subject.look(pictures, size), layers)[0]
 
 
-def _look(subject: Subject, looked: Looked, layers: Sequence[str] | None) -> tuple[Activations, Tensor]:
+def _look(subject: Subject, looked: Looked, layers: str | Sequence[str] | None) -> tuple[Activations, Tensor]:
     """The maps, and the logits `(B, K)` beside them."""
-    layers = list(layers) if layers is not None else stages_of(subject.net)
+    layers = several(layers) if layers is not None else stages_of(subject.net)
     if not layers:
         raise InputError(f"{subject.name} has no stages; name layers of it")
+    logits, parts = [], []
     with untouched(subject.net) as net, watching(net, layers) as seen, torch.no_grad():
-        logits = net(looked.x)
-        maps = {layer: _as_maps(seen[layer], layer) for layer in layers}
-    return Activations(maps, looked.pixels, looked.names, subject.name), logits
+        for x in looked.x.split(AT_ONCE):
+            logits.append(net(x))
+            parts.append([_as_maps(seen[layer], layer) for layer in layers])
+    maps = dict(zip(layers, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    return Activations(maps, looked.pixels, looked.names, subject.name), torch.cat(logits)
 
 
 def _as_maps(output: Tensor, layer: str) -> np.ndarray:
@@ -158,6 +164,7 @@ def sparsity(
     *,
     pretrained: bool | str | Path | Run = False,
     size: int | None = None,
+    device: str = "auto",
 ) -> Sparsity:
     """The share of zeros after each ReLU.
 
@@ -166,24 +173,25 @@ def sparsity(
         pictures: files, folders, PIL images or uint8 arrays; see `Subject.look`.
         pretrained: weights for a net's name.
         size: the height and width that pictures are brought to; None is the net's own.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
 
     Raises:
         InputError: for a net without a ReLU, and for a picture that cannot be read.
     """
-    subject = Subject.open(model_or_run, pretrained)
+    subject = Subject.open(model_or_run, pretrained, device)
     looked = subject.look(pictures, size)
-    layers: list[str] = []
-    calls: Counter[str] = Counter()
-    zeros: list[Tensor] = []
-    silent: list[float] = []
+    calls: Counter[str] = Counter()  # in a pass
+    zeros: dict[str, list[Tensor]] = {}  # in the order of the calls; (B,) of each batch
+    silent: dict[str, Tensor] = {}  # (C,) bool, in all pictures so far
 
     def count(name: str):
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             is_zero = (output == 0).flatten(2) if output.ndim > 2 else (output == 0)[:, :, None]  # (B, C, places)
             calls[name] += 1
-            layers.append(name if calls[name] == 1 else f"{name}, call {calls[name]}")
-            zeros.append(is_zero.float().mean((1, 2)))
-            silent.append(is_zero.all(2).all(0).float().mean().item())
+            layer = name if calls[name] == 1 else f"{name}, call {calls[name]}"
+            zeros.setdefault(layer, []).append(is_zero.float().mean((1, 2)))
+            everywhere = is_zero.all(2).all(0)
+            silent[layer] = silent.get(layer, everywhere) & everywhere
 
         return hook
 
@@ -191,10 +199,14 @@ def sparsity(
         for name, module in net.named_modules():
             if isinstance(module, nn.ReLU | nn.ReLU6):
                 module.register_forward_hook(count(name))
-        net(looked.x)
-    if not layers:
+        for x in looked.x.split(AT_ONCE):
+            calls.clear()
+            net(x)
+    if not zeros:
         raise InputError(f"{subject.name} has no ReLU, so none of its activations is 0 by design")
-    return Sparsity(tuple(layers), torch.stack(zeros).cpu().numpy(), np.array(silent), subject.name)
+    shares = torch.stack([torch.cat(parts) for parts in zeros.values()])
+    everywhere = torch.stack([channels.float().mean() for channels in silent.values()])
+    return Sparsity(tuple(zeros), shares.cpu().numpy(), everywhere.cpu().numpy(), subject.name)
 
 
 @dataclass(frozen=True)
@@ -225,14 +237,14 @@ class Walk(drawing.Result):
             panels.append((shown.grid(stage, many=BRIEF), f"{stage}  {_times(maps.shape[1:])}"))
         down = math.ceil((len(panels) + 1) / 4)
         across = math.ceil((len(panels) + 1) / down)
-        figure = Figure((2.7 * across, 3.0 * down), dpi=110, layout="constrained")
+        figure = Figure((PANEL * across, (PANEL + 0.3) * down), dpi=110, layout="constrained")
         figure.suptitle(shown.name, fontsize=11)
         places = figure.subplots(down, across, squeeze=False).ravel()
         for axes in places:
             axes.axis("off")
         for axes, (image, title) in zip(places, panels, strict=False):
             axes.imshow(drawing.colour(image), interpolation="nearest")
-            axes.set_title(figures.plain(title), fontsize=9)
+            axes.set_title(drawing.fitted(title, PANEL, 9), fontsize=9)
         self._draw_answer(places[len(panels)])
         return figure
 
@@ -240,7 +252,8 @@ class Walk(drawing.Result):
         axes.axis("on")
         for place, (name, share) in enumerate(self.top):
             axes.barh(place, share, color="tab:blue", alpha=0.5)
-            axes.text(0.02, place, f"{figures.plain(name)}  {share:.1%}", va="center", fontsize=8)
+            text = drawing.fitted(f"{name}  {share:.1%}", PANEL, 8)
+            axes.text(0.02, place, text, va="center", fontsize=8)
         axes.set(xlim=(0, 1), ylim=(TOP - 0.4, -0.6), xticks=[], yticks=[])
         axes.set_title("answer", fontsize=9)
 
@@ -251,6 +264,7 @@ def walk(
     *,
     pretrained: bool | str | Path | Run = False,
     size: int | None = None,
+    device: str = "auto",
 ) -> Walk:
     """One picture through the whole net: the input, the strongest maps of every stage, and the answer.
 
@@ -259,6 +273,7 @@ def walk(
         picture: a file, a PIL image or a uint8 array.
         pretrained: weights for a net's name.
         size: the height and width that the picture is brought to; None is the net's own.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
 
     Returns:
         Walk; its probabilities are those of `cnnzoo.predict`.
@@ -266,15 +281,14 @@ def walk(
     Raises:
         InputError: for a picture that cannot be read, for several, and for a net without stages.
     """
-    subject = Subject.open(model_or_run, pretrained)
+    subject = Subject.open(model_or_run, pretrained, device)
     if not stages_of(subject.net):
         raise InputError(f"{subject.name} has no stages to walk through")
     looked = subject.look(picture if isinstance(picture, str | Path | list | tuple) else [picture], size)
     if len(looked) > 1:
         raise InputError(f"a walk is for one picture, not for {len(looked)}; cnnzoo visualize activations takes many")
     shown, logits = _look(subject, looked, None)
-    temperature = getattr(subject.net, "temperature", 1.0)
-    return Walk(shown, subject.classes, (logits[0].float() / temperature).softmax(0).cpu().numpy())
+    return Walk(shown, subject.classes, odds(subject.net, logits)[0].cpu().numpy())
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -21,10 +21,9 @@ from cnnzoo.errors import InputError, unknown
 from cnnzoo.visualize import cams, drawing, gradients
 from cnnzoo.visualize.faithfulness import Curves, deletion_insertion
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.hooks import untouched
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.hooks import several, untouched
+from cnnzoo.visualize.subject import Subject, odds
 
-DRAWN = 24  # images on a page, at most
 ACROSS = 4  # methods beside each other
 FULL = 99  # percentile of a map's values that has the full colour: the few largest would leave the rest dark
 
@@ -80,12 +79,11 @@ class Attribution(drawing.Result):
         kinds = list(dict.fromkeys(self.classes))
         of = f"class {kinds[0]}" if len(kinds) == 1 else f"{len(kinds)} classes"
         what = f"{_TITLES[self.method]} of {self.net}{f' at {self.layer}' if self.layer else ''} for {of}"
-        many = len(self.names)
-        return what + (f", the first {DRAWN} of {many} images" if many > DRAWN else f", {many} images" * (many > 1))
+        return f"{what}, {drawing.some(len(self.names), 'image')}" if len(self.names) > 1 else what
 
     def figure(self):
         """A row for each of the first images: the image, the map, and the one over the other."""
-        count = min(len(self.names), DRAWN)
+        count = min(len(self.names), drawing.DRAWN)
         rows = [
             [image, drawing.tinted(seen), drawing.heat(image, seen)]
             for image, seen in zip(self.pixels[:count], map(_capped, self.maps[:count]), strict=True)
@@ -238,7 +236,7 @@ def compare(
     model_or_run: Model,
     image: str | Path | Image.Image | np.ndarray,
     *,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     layer: str | None = None,
     class_: str | int | None = None,
     pretrained: bool | str | Path | Run = False,
@@ -249,13 +247,14 @@ def compare(
 
     Args:
         image: one, as `Pictures` takes it.
-        methods: of `METHODS`; by default all but Score-CAM, which asks for as many passes as the layer has maps, and of
-            a net without maps the ones that need no layer.
+        methods: one or several of `METHODS`; by default all that the net takes (guided needs ReLU or tanh, others need
+            maps) but Score-CAM, which asks for as many passes as the layer has maps.
 
     Raises:
         InputError: as `saliency` and `gradcam` do, and for several images.
     """
     subject = Subject.open(model_or_run, pretrained, device)
+    methods = several(methods)
     for method in methods:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
@@ -272,8 +271,8 @@ def compare(
         for method in tqdm(methods, "comparing", unit="method", leave=False, disable=None):
             maps.append(maps_of(net, looked.x, target, method, layer)[0].cpu().numpy())
             curves.append(trial(maps[-1]))
-    odds = _odds(subject.net, logits, target).item()
-    about = subject.name, looked.names[0], layer, looked.pixels[0], subject.classes[int(target)], odds
+    probability = odds(subject.net, logits)[0, target].item()
+    about = subject.name, looked.names[0], layer, looked.pixels[0], subject.classes[int(target)], probability
     return Comparison(*about, tuple(methods), np.stack(maps), tuple(curves), chance)
 
 
@@ -281,12 +280,13 @@ def _comparable(net: nn.Module, x: Tensor, methods: Sequence[str], layer: str | 
     """The methods to compare, and the layer of those that ask for one; "" where none does."""
     if methods and set(methods) <= set(PIXELS):
         return methods, ""
+    by_pixels = [method for method in PIXELS if method != "guided" or gradients.can_guide(net, x)]
     try:
-        return methods or (*PIXELS, *CAMS), cams.map_layer(net, x, layer)
+        return methods or [*by_pixels, *CAMS], cams.map_layer(net, x, layer)
     except InputError:
         if methods or layer:
             raise
-        return tuple(PIXELS), ""
+        return by_pixels, ""
 
 
 def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, str]:
@@ -298,7 +298,7 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
     subject = Subject.open(net)
     x = normalise(torch.from_numpy(pixels).to(subject.device), subject.preprocess.mean, subject.preprocess.std)
     parts = zip(x.split(AT_ONCE), torch.from_numpy(targets).to(x.device).split(AT_ONCE), strict=True)
-    with untouched(net):
+    with untouched(net) as net:
         layer = cams.map_layer(net, x)
         maps = torch.cat([maps_of(net, *part, "gradcam", layer) for part in parts]).cpu().numpy()
     return np.stack([drawing.heat(*pair) for pair in zip(pixels, maps, strict=True)]), layer
@@ -331,9 +331,9 @@ def _attribution(
         for x in looked.x.split(AT_ONCE):
             parts.append(_asked(net, x, choose, method, layer))
             bar.update(len(x))
-    maps, targets, odds = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+    maps, targets, likely = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
     classes = tuple(subject.classes[target] for target in targets)
-    return Attribution(subject.name, method, layer, looked.names, looked.pixels, maps, targets, classes, odds)
+    return Attribution(subject.name, method, layer, looked.names, looked.pixels, maps, targets, classes, likely)
 
 
 def _asked(net: nn.Module, x: Tensor, choose: Choose, method: str, layer: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -345,17 +345,12 @@ def _asked(net: nn.Module, x: Tensor, choose: Choose, method: str, layer: str) -
         logits = _logits(net, x)
         target = choose(logits)
         maps = maps_of(net, x, target, method, layer)
-    return maps, target, _odds(net, logits, target)
+    return maps, target, odds(net, logits).gather(1, target[:, None])[:, 0]
 
 
 def _logits(net: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         return net(x)
-
-
-def _odds(net: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
-    """The probabilities `(B,)` of classes, as `cnnzoo.predict` gives them."""
-    return (logits / getattr(net, "temperature", 1.0)).softmax(1).gather(1, target[:, None])[:, 0]
 
 
 def _upscaled(maps: Tensor, x: Tensor) -> Tensor:

@@ -49,6 +49,22 @@ class Collection:
             return self
         return self.choose(np.sort(np.random.default_rng(seed).permutation(len(self))[:many]))
 
+    def evenly(self, many: int, seed: int = 0) -> "Collection":
+        """At most so many, drawn by `seed`, of each class as many as of any other that has so many, in their order."""
+        rng = np.random.default_rng(seed)
+        turns = np.empty(len(self), np.int64)  # in which an image is drawn: of each class one in each
+        for label in np.unique(self.labels):
+            own = np.flatnonzero(self.labels == label)
+            turns[own] = rng.permutation(len(own))
+        return self.choose(np.sort(np.argsort(turns, kind="stable")[:many]))
+
+    def of_classes(self, kept: np.ndarray) -> "Collection":
+        """The images of the classes `kept`, bool `(C,)`."""
+        numbers = np.where(kept, kept.cumsum() - 1, UNKNOWN)
+        some = self.choose(np.flatnonzero(kept[self.labels]))
+        classes = tuple(name for name, keep in zip(self.classes, kept, strict=True) if keep)
+        return replace(some, labels=numbers[some.labels], classes=classes)
+
     def class_of(self, place: int) -> str:
         """The name of an image's class; "" where it is not known."""
         label = self.labels[place]

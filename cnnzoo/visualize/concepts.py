@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from scipy.stats import rankdata
 from torch import nn
 from tqdm import tqdm
@@ -32,6 +33,7 @@ Tell = Callable[[str], None]
 BATCH = 32
 DEALS = 500  # of the labels anew
 CHANCE = 0.05  # of any unit answering so well, from which on it passes for chance
+MANY = 500  # images that are drawn, where these are LEAST of each class
 LEAST = 5  # images of a class
 TOP = 5  # images drawn of a unit
 ROWS = 8  # units drawn at most
@@ -90,8 +92,8 @@ class Concepts(drawing.Result):
         for place in sorted(range(len(self.best)), key=lambda place: -self.best[place].auc)[:ROWS]:
             best = self.best[place]
             rows.append(_lit(self.of.images.take(best.top), best.maps))
-            about = f"unit {best.unit} for {self.of.classes[place]}", f"AUC {best.auc:.2f}, p {best.p:.2g}"
-            above = [*about, *[""] * (len(best.top) - len(about))]
+            about = f"unit {best.unit} for\n{self.of.classes[place]}", f"AUC {best.auc:.2f}\np {best.p:.2g}"
+            above = [*about, *["\n"] * (len(best.top) - len(about))]
             titles.append([f"{line}\n{self.of.class_of(image)}" for line, image in zip(above, best.top, strict=True)])
         return drawing.page(rows, titles, side=1.6)
 
@@ -109,7 +111,7 @@ def concepts(
     layer: str | None = None,
     *,
     pretrained: bool | str | Path | Run = False,
-    many: int = 500,
+    many: int | None = None,
     seed: int = 0,
     root: str | None = None,
     device: str = "auto",
@@ -123,27 +125,20 @@ def concepts(
             striped/ and plain/; None takes the run's own. Images held out are taken where there are some.
         layer: a stage's name or a module's path; None is the last stage that gives maps.
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
-        many: images at most, drawn by `seed`.
+        many: images at most, drawn by `seed`, equally many of each class; None is 500, or five of each class.
         seed: of that and of the labels dealt out anew.
         root: where named data sets lie.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
-        tell: is given a line on what was passed over.
+        tell: is given a line on what was passed over, such as classes of fewer than five images.
 
     Raises:
-        InputError: for a layer that is not there; an empty folder; one class alone, or one of fewer than five images
-            among those drawn; a net that is no run, without data.
+        InputError: for a layer that is not there; an empty folder; one class alone, or only one of five images; `many`
+            of fewer than five for each class; a net that is no run, without data.
     """
     subject = Subject.open(model_or_run, pretrained, device)
     layer, _ = layer_of(subject.net, layer)
     among, held_out = collection.opened(subject, data, root, tell)
-    shown = (held_out or among).some(many, seed)
-    if len(shown.classes) < 2:
-        raise InputError(f"{shown.source} holds {shown.classes[0]} only; put images of something else beside it")
-    for place, name in enumerate(shown.classes):
-        if (own := int((shown.labels == place).sum())) < LEAST:
-            raise InputError(
-                f"{own} images of {name} in {shown.source} are too few; there must be {LEAST} of each class"
-            )
+    shown = _drawn(held_out or among, many, seed, tell)
     found = _outputs(subject, layer, shown, _maxima)
     auc, p = judged(found, shown.labels, len(shown.classes), seed)
     units = auc.argmax(1)
@@ -156,6 +151,24 @@ def concepts(
         own = own.reshape(len(top), *(own.shape[1:] or (1, 1)))
         best.append(Best(unit, float(auc[place, unit]), float(p[place, unit]), top, own))
     return Concepts(subject.name, layer, shown, found, auc, p, tuple(best))
+
+
+def _drawn(shown: Collection, many: int | None, seed: int, tell: Tell) -> Collection:
+    """Equally many images of each class, but for classes that have too few, which are told."""
+    if len(shown.classes) < 2:
+        raise InputError(f"{shown.source} holds {shown.classes[0]} only; put images of something else beside it")
+    enough = np.bincount(shown.labels, minlength=len(shown.classes)) >= LEAST
+    rare = [name for name, kept in zip(shown.classes, enough, strict=True) if not kept]
+    if len(shown.classes) - len(rare) < 2:
+        raise InputError(f"too few images in {shown.source}; there must be {LEAST} of each of two classes")
+    if rare:
+        named = ", ".join(rare[:10]) + f" and {len(rare) - 10:,} more" * (len(rare) > 10)
+        tell(f"fewer than {LEAST} images of {named} in {shown.source}: left out")
+    least = LEAST * int(enough.sum())
+    many = max(MANY, least) if many is None else many
+    if many < least:
+        raise InputError(f"{many} images are too few for {least // LEAST} classes; ask for {least}, {LEAST} of each")
+    return shown.of_classes(enough).evenly(many, seed)
 
 
 def _outputs(subject: Subject, layer: str, shown: Collection, keep: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -185,12 +198,18 @@ def judged(answers: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0)
     """
     count = len(answers)
     ranks = rankdata(answers, axis=0) - (count + 1) / 2
-    belongs = np.eye(classes)[labels].T  # (C, N)
-    own = belongs.sum(1, keepdims=True)
+    rng = np.random.default_rng(seed)
+    own = np.bincount(labels, minlength=classes)[:, None]
     pairs = own * (count - own)
     deviation = np.sqrt(pairs * (count + 1) / 12)
-    sums = belongs @ ranks
-    rng = np.random.default_rng(seed)
-    highest = np.array([(belongs[:, rng.permutation(count)] @ ranks / deviation).max() for _ in range(DEALS)])
+    sums = _by_class(ranks, labels, classes)
+    dealt = (_by_class(ranks, labels[rng.permutation(count)], classes) for _ in range(DEALS))
+    highest = np.array([(each / deviation).max() for each in dealt])
     as_good = DEALS - np.searchsorted(np.sort(highest), sums / deviation - 1e-9)
     return 0.5 + sums / pairs, (1 + as_good) / (1 + DEALS)
+
+
+def _by_class(ranks: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """The sums `(C, U)` of rows `(N, U)`; sparse, as a thousand classes of a thousand units would take hours else."""
+    count = len(labels)
+    return csr_array((np.ones(count), (labels, np.arange(count))), shape=(classes, count)) @ ranks

@@ -98,10 +98,11 @@ def deconv(
     model_or_run: nn.Module | Run | str | Path,
     images: str | Path | Iterable,
     layer: str | None = None,
-    channels: Sequence[int] | None = None,
+    channels: int | Sequence[int] | None = None,
     *,
     pretrained: bool | str | Path | Run = False,
     top: int = 9,
+    device: str = "auto",
     tell: Tell = lambda line: None,
 ) -> Deconvolved:
     """The images that excite channels of a layer most, and the activations carried back to their pixels.
@@ -110,9 +111,10 @@ def deconv(
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
         images: to look through: a data set by name, such as digits, or pictures, folders and patterns (see `Pictures`).
         layer: a stage or a module's path; None is the last stage with maps.
-        channels: of the layer; None is the few that are excited most.
+        channels: one or several of the layer; None is the few that are excited most.
         pretrained: weights for a net's name.
         top: images for each channel, at most.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         tell: is given a line on images that cannot be read.
 
     Raises:
@@ -120,14 +122,14 @@ def deconv(
     """
     if top < 1:
         raise InputError(f"top is {top}, but must be at least 1")
-    subject = Subject.open(model_or_run, pretrained)
+    subject = Subject.open(model_or_run, pretrained, device)
     album = Album(images, subject.preprocess)
     with untouched(subject.net) as net:
         layer, module = layer_of(net, layer)
         height, width, colours = subject.preprocess.shape
         if channels is not None:  # complains before the work
             channels = chosen(channels, breadth(net, module, (colours, height, width)), layer)
-        found = strongest(subject, module, album, top, tell)
+        found = strongest(net, module, album, top, tell)
         if channels is None:
             channels = found.activations[:, 0].argsort()[::-1][:CHANNELS].copy()
         pixels, shown, is_chain = [], [], True
@@ -150,7 +152,7 @@ def carried_back(net: nn.Module, module: nn.Module, x: Tensor, channels: Tensor,
     """What a deconvnet makes of one activation in each image, and whether the net is a chain up to there.
 
     Args:
-        net: within `untouched`.
+        net: as `untouched` has it.
         module: the layer.
         x: images `(B, C, H, W)`.
         channels: `(B,)` int64, of the layer.
@@ -187,18 +189,17 @@ class Strongest:
     places: np.ndarray  # (C, K, 2) int64, row and column in the map; 0, 0 past the flattening
 
 
-def strongest(
-    subject: Subject, module: nn.Module, album: "Album", top: int, tell: Tell = lambda line: None
-) -> Strongest:
+def strongest(net: nn.Module, module: nn.Module, album: "Album", top: int, tell: Tell = lambda line: None) -> Strongest:
     """Go through an album for the `top` images that excite each channel of a layer most, each at its strongest place.
 
-    Within `untouched`. Raises InputError where no image can be read.
+    The net is as `untouched` has it. Raises InputError where no image can be read.
     """
+    device = next(net.parameters()).device
     kept: list[Tensor] = []  # activations, images and places, each (k, C)
     bar = tqdm(total=len(album.names), desc="looking through", unit="image", leave=False, disable=None)
     with bar, torch.no_grad():
         for numbers, pixels in album.read(range(len(album.names)), tell):
-            maps = maps_of(subject.net, module, album.seen(pixels, subject.device))
+            maps = maps_of(net, module, album.seen(pixels, device))
             activations, places = maps.flatten(2).max(2)  # (B, C)
             own = (activations.cpu(), torch.tensor(numbers)[:, None].expand_as(places), places.cpu())
             kept = [torch.cat(both) for both in zip(kept, own, strict=True)] if kept else list(own)

@@ -9,10 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cnnzoo import figures
-from cnnzoo.errors import unknown
+from cnnzoo.errors import counted, unknown
 
 LETTERS = 11  # pixels that a label is high
+MARGIN = 0.1  # inches between the titles of two pictures beside each other
 STRENGTH = 0.5  # of a map over an image
+DRAWN = 24  # images on a page, at most
 
 
 class Result(ABC):
@@ -26,6 +28,11 @@ class Result(ABC):
         """Draw it into a file, whole or not at all. Raises InputError for an ending that is no picture's."""
         figures.kind(file)  # complains before the work
         figures.save(self.figure(), file)
+
+
+def some(many: int, thing: str) -> str:
+    """How many things there are, and which of them are on the page, where not all are."""
+    return f"the first {DRAWN} of {counted(many, thing)}" if many > DRAWN else counted(many, thing)
 
 
 SCALES = ("common", "symmetric", "each")
@@ -124,10 +131,26 @@ def heat(pixels: np.ndarray, map: np.ndarray) -> np.ndarray:
     return (pixels * (1 - STRENGTH) + over * STRENGTH).round().astype(np.uint8)
 
 
+def fitted(text: str, width: float, size: float = 8) -> str:
+    """A title as matplotlib takes it, each of its lines shortened in its middle so that a picture of `width` inches
+    holds it in letters of `size` points: its beginning says what it is about, and its end is often a figure.
+    """
+    return figures.plain("\n".join(_shortened(line, width - MARGIN, size) for line in text.split("\n")))
+
+
+def _shortened(line: str, width: float, size: float) -> str:
+    short = line
+    for left in range(len(line) - 1, 0, -1):
+        if figures.width(short, size) <= width:
+            break
+        short = f"{line[: left - left // 2].rstrip()}…{line[len(line) - left // 2 :].lstrip()}"
+    return short
+
+
 def page(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]] | None = None, *, side: float = 2.4):
     """Rows of images, each as `colour` takes it, as a matplotlib Figure; `titles` has a text for each image.
 
-    Rows may be of different lengths; an image is `side` inches high and wide.
+    Rows may be of different lengths; an image is `side` inches high and wide, and no title is wider.
     """
     from matplotlib.figure import Figure  # here, since matplotlib takes a while to import
 
@@ -139,7 +162,7 @@ def page(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]] |
             if column < len(rows[row]):
                 axes.imshow(colour(rows[row][column]), interpolation="nearest")
                 if titles is not None:
-                    axes.set_title(figures.plain(titles[row][column]), fontsize=8)
+                    axes.set_title(fitted(titles[row][column], side), fontsize=8)
     return figure
 
 

@@ -67,6 +67,7 @@ def filters(
     pretrained: bool | str | Path | Run = False,
     sort: str = "none",
     scale: str = "common",
+    device: str = "auto",
 ) -> Filters:
     """The weights of a layer as pictures.
 
@@ -80,6 +81,7 @@ def filters(
         sort: none (as the net has them), norm (the largest Euclidean norm first), or hue: first what is more grey than
             coloured, by norm, then by the axis of opponent colours (blue to yellow is the same as yellow to blue).
         scale: common (of all filters) or each (every filter has its own).
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
 
     Raises:
         InputError: for a layer that is not there or has no weights to draw; for a hue of filters without colours.
@@ -87,7 +89,7 @@ def filters(
     for kind, word, known in (("order", sort, SORTS), ("scale", scale, SCALES)):
         if word not in known:
             raise unknown(kind, word, known)
-    subject = Subject.open(model_or_run, pretrained)
+    subject = Subject.open(model_or_run, pretrained, device)
     path = _weighted(subject.net, layer)
     kernels = _kernels(subject, path).detach().float().cpu().numpy()
     if sort == "hue" and kernels.shape[1] != 3:

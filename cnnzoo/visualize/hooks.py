@@ -1,68 +1,40 @@
-"""Layers by name, what comes out of them, and a net that is afterwards as it was before."""
+"""Layers by name, what comes out of them, and a twin of a net to look into."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cnnzoo.errors import InputError, unknown
 
+T = TypeVar("T")
+
 
 @contextmanager
 def untouched(net: nn.Module) -> Iterator[nn.Module]:
-    """Within, the net is in eval mode, computes in float32 where its weights are of half precision, and its parameters
-    ask for no gradients. Whatever else is done to it (hooks, modes, modules replaced, attributes, statistics that
-    move), all is afterwards as before, bit for bit, also after an error.
+    """A twin of the net to look into: in eval mode, in float32 whatever the net's own weights are, with parameters that
+    ask for no gradients. Whatever is done to it (hooks, modes, modules replaced, attributes, statistics that move), the
+    net itself is never touched: no error, interrupt or other thread can leave a trace. Within, gradients can be taken,
+    also where torch.inference_mode is on outside.
 
-    That holds since the net works with stand-ins meanwhile: parameters that share their values with the net's own, and
-    copies of the buffers. So a parameter's values must not be changed in place; whoever does that takes a deepcopy.
+    Parameters share their values with the net's own, where these are of float32; buffers are copies. So a parameter's
+    values must not be changed in place; whoever does that takes a deepcopy.
     """
-    modules = list(net.modules())
-    before = [_contents(module) for module in modules]
-    try:
-        _put_stand_ins(modules)
-        yield net.eval()
-    finally:
-        for module, contents in zip(modules, before, strict=True):
-            _restore(module, contents)
+    with torch.inference_mode(False):
+        made = {id(p): nn.Parameter(_in_float32(p), requires_grad=False) for p in net.parameters()}
+        made |= {id(buffer): _in_float32(buffer).clone() for buffer in net.buffers()}
+        plain = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
+        made |= {id(tensor): _in_float32(tensor) for tensor in plain}  # part of a graph, deepcopy would refuse them
+        yield deepcopy(net, made).eval()
 
 
-def _contents(module: nn.Module) -> tuple[dict, dict[str, dict]]:
-    """All that a module is: its attributes, and what is in those that are dictionaries (parameters, hooks, …)."""
-    own = vars(module)
-    return own.copy(), {name: value.copy() for name, value in own.items() if isinstance(value, dict)}
-
-
-def _restore(module: nn.Module, contents: tuple[dict, dict[str, dict]]) -> None:
-    attributes, inner = contents
-    vars(module).clear()
-    vars(module).update(attributes)
-    for name, content in inner.items():  # into the same dictionaries: handles that remove hooks hold on to them
-        attributes[name].clear()
-        attributes[name].update(content)
-
-
-def _put_stand_ins(modules: Iterable[nn.Module]) -> None:
-    made: dict[Tensor, Tensor] = {}  # by the tensor itself, as some are shared between modules
-
-    def stand_in(tensor: Tensor, make) -> Tensor:
-        if tensor not in made:
-            made[tensor] = make(_at_least_float32(tensor.detach()))
-        return made[tensor]
-
-    def parameter(values: Tensor) -> nn.Parameter:
-        return nn.Parameter(values, requires_grad=False)
-
-    for module in modules:
-        for tensors, make in ((module._parameters, parameter), (module._buffers, torch.clone)):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    tensors[name] = stand_in(tensor, make)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+def _in_float32(tensor: Tensor) -> Tensor:
+    """Its values, without a copy where that can be: of a tensor made in inference mode no gradient can be taken."""
+    values = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
+    return values.float() if values.is_floating_point() else values
 
 
 @contextmanager
@@ -78,7 +50,7 @@ def watching(net: nn.Module, layers: str | Iterable[str]) -> Iterator[dict[str, 
     seen = _Seen()
 
     def keep(name: str):
-        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
+        def hook(module: nn.Module, inputs: tuple, output: object) -> Tensor:
             if not isinstance(output, Tensor):
                 raise InputError(
                     f"layer {name} gives no single tensor, but {type(output).__name__}; name one within it"
@@ -86,10 +58,11 @@ def watching(net: nn.Module, layers: str | Iterable[str]) -> Iterator[dict[str, 
             if torch.is_grad_enabled() and not output.requires_grad:
                 output.requires_grad_()
             seen[name] = output
+            return output.clone()  # the net goes on with: what works in place, as many a ReLU, would change it
 
         return hook
 
-    modules = {name: layer_of(net, name)[1] for name in ([layers] if isinstance(layers, str) else layers)}
+    modules = {name: layer_of(net, name)[1] for name in several(layers)}
     handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
         yield seen
@@ -101,6 +74,11 @@ def watching(net: nn.Module, layers: str | Iterable[str]) -> Iterator[dict[str, 
 class _Seen(dict):
     def __missing__(self, name: str) -> Tensor:
         raise InputError(f"layer {name} takes no part in the net's answer")
+
+
+def several(given: T | Iterable[T]) -> list[T]:
+    """What was given as one or as several."""
+    return [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
 
 
 def layer_of(net: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:

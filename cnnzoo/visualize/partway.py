@@ -56,9 +56,9 @@ def breadth(net: nn.Module, module: nn.Module, shape: Sequence[int]) -> int:
         return maps_of(net, module, torch.zeros(1, *shape, device=next(net.parameters()).device)).shape[1]
 
 
-def chosen(channels: Sequence[int], many: int, layer: str) -> np.ndarray:
-    """Channels of a layer that has so many, as int64. Raises InputError for one that it has not."""
-    channels = np.asarray(channels, np.int64)
+def chosen(channels: int | Sequence[int], many: int, layer: str) -> np.ndarray:
+    """Channels of a layer that has so many, `(U,)` int64. Raises InputError for one that it has not."""
+    channels = np.atleast_1d(np.asarray(channels, np.int64))
     if not len(channels):
         raise InputError("no channel is named; give some, or leave them out")
     if len(wrong := channels[(channels < 0) | (channels >= many)]):

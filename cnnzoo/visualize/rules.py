@@ -23,17 +23,19 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 class Ruled(TorchFunctionMode):
     """Within, what is called goes forward as ever, and back by the rules, where there is one for a function.
 
-    A function that would work in place gives a new tensor.
+    A function that would work in place gives a new tensor. `met` says whether any function with a rule was called.
     """
 
     def __init__(self, rules: Mapping[tuple[Callable, ...], Rule]):
         super().__init__()
+        self.met = False
         self._rules = {name: (names[0], rule) for names, rule in rules.items() for name in names}
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if function not in self._rules:
             return function(*args, **kwargs)
+        self.met = True
         forward, rule = self._rules[function]
         options = {name: value for name, value in kwargs.items() if name not in ("input", "inplace")}
         x, *more = args if args else (kwargs["input"],)

@@ -14,6 +14,7 @@ from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, unknown
+from cnnzoo.inference import Optimized
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ class Subject:
 
         A name without `pretrained` weights gives random ones, always the same, and `name` says so. A net stays where it
         is if `device` is auto, and is never changed: look at it within `untouched`. Else auto is the best device. A net
-        that is not of the registry must have the attributes `preprocessing` and `num_classes`.
+        that is not of the registry must have the attributes `preprocessing`, a `Preprocess`, and `num_classes`.
 
-        Raises InputError where there is no such run, net or device.
+        Raises InputError where there is no such run, net or device, and for a net without weights or layers to look at.
         """
         if isinstance(model_or_run, nn.Module):
             net, name = model_or_run, zoo.called(model_or_run)
+            if isinstance(net, Optimized):
+                raise InputError(f"{name} is a net's fast form, which has no layers to look at; take the net itself")
             for lacks in ("preprocessing", "num_classes"):
                 if not (hasattr(net, lacks) or hasattr(net, "entry")):
                     raise InputError(f"a net of class {name} is not of the registry: set its .{lacks}")
@@ -63,13 +66,19 @@ class Subject:
             net, name = zoo.open_net(model_or_run, pretrained)[0], Path(model_or_run).name
         if net is not model_or_run or device != "auto":
             net = net.to(pick_device(device))
+        if any(parameter.is_meta for parameter in net.parameters()):
+            raise InputError(f"{name} is on the meta device, where nets have no weights; create it on another")
+        preprocess = zoo.preprocessing(net)
+        if not isinstance(preprocess, Preprocess | Sheet):
+            raise InputError(f".preprocessing of {name} must be a Preprocess, but is {type(preprocess).__name__}")
         classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
-        return cls(net, name, classes, zoo.preprocessing(net))
+        return cls(net, name, classes, preprocess)
 
     @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
+    @torch.inference_mode(False)  # of tensors made in it no gradient can be taken
     def look(self, pictures: str | Path | Sequence, size: int | None = None) -> Looked:
         """Files, folders, patterns, PIL images or uint8 arrays, as `Pictures` takes them, through the net's own
         preprocessing, or the same at `size` x `size` pixels.
@@ -100,8 +109,10 @@ class Subject:
         """`(B,)` int64, for each row of `logits` (B, K): the class of that name or number, or for None the one that is
         predicted.
 
-        Raises InputError for a class that the net does not know, with the near names.
+        Raises InputError for a class that the net does not know, with the near names, and for a net without classes.
         """
+        if not self.classes:
+            raise InputError(f"{self.name} has no classes to ask for, as it was made with num_classes=0")
         if which is None:
             return logits.argmax(1)
         return torch.full((len(logits),), self.class_number(which), device=logits.device)
@@ -120,6 +131,11 @@ class Subject:
         if not 0 <= number < len(self.classes):
             raise InputError(f"class {number} is out of range: {self.name} knows {len(self.classes)}, counted from 0")
         return number
+
+
+def odds(net: nn.Module, logits: Tensor) -> Tensor:
+    """The probabilities `(B, K)` of logits `(B, K)`, as `cnnzoo.predict` gives them."""
+    return (logits.float() / getattr(net, "temperature", 1.0)).softmax(1)
 
 
 def _random(name: str) -> nn.Module:

@@ -14,7 +14,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import drawing
-from cnnzoo.visualize.hooks import layer_of, stages_of, untouched
+from cnnzoo.visualize.hooks import layer_of, several, stages_of, untouched
 from cnnzoo.visualize.partway import breadth, chosen, field, maps_of, output_of
 from cnnzoo.visualize.rules import RELU, Rule, Ruled
 from cnnzoo.visualize.subject import Subject
@@ -69,14 +69,15 @@ class Maximised(drawing.Result):
 def maximise(
     model_or_run: nn.Module | Run | str | Path,
     layer: str | None = None,
-    channels: Sequence[int] | None = None,
+    channels: int | Sequence[int] | None = None,
     *,
     pretrained: bool | str | Path | Run = False,
-    classes: Sequence[str | int] | None = None,
+    classes: str | int | Sequence[str | int] | None = None,
     unit: bool = False,
     steps: int = 128,
     size: int | None = None,
     seed: int = 0,
+    device: str = "auto",
 ) -> Maximised:
     """Pictures that excite channels, units or classes, by gradient ascent from noise.
 
@@ -88,14 +89,15 @@ def maximise(
     Args:
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
         layer: a stage or a module's path; None is every stage, or with `channels` the last with maps.
-        channels: of the layer; None is a few, evenly spread.
+        channels: one or several of the layer; None is a few, evenly spread.
         pretrained: weights for a net's name.
-        classes: names or numbers, instead of layer and channels: their logits are what is raised.
+        classes: one or several, by names or numbers, instead of layer and channels: their logits are raised.
         unit: raise the place at the centre of a channel's map, instead of the map's mean.
         steps: of Adam.
         size: the pictures' side; None is twice what a place of the layer sees, or the net's own for what sees so much:
             what excites an edge detector shows in a few pixels, and is hard to find among many.
         seed: of noise and movement; the same gives the same pictures on the same machine.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
 
     Raises:
         InputError: for a layer, channel, class or size that cannot be.
@@ -104,8 +106,9 @@ def maximise(
         raise InputError(f"steps is {steps}, but must be at least 1")
     if classes is not None and (layer is not None or channels is not None or unit):
         raise InputError("classes are excited at the net's answer, so they go without layer, channels and unit")
-    subject = Subject.open(model_or_run, pretrained)
-    with untouched(subject.net):
+    subject = Subject.open(model_or_run, pretrained, device)
+    with untouched(subject.net) as net:
+        subject = replace(subject, net=net)
         if classes is not None:
             goals = _for_classes(subject, classes, size)
         else:
@@ -149,8 +152,9 @@ class _Goal:
         return [replace(self, channels=self.channels[part], labels=self.labels[part]) for part in parts]
 
 
-def _for_classes(subject: Subject, classes: Sequence[str | int], size: int | None) -> list[_Goal]:
-    if not len(classes):
+def _for_classes(subject: Subject, classes: str | int | Sequence[str | int], size: int | None) -> list[_Goal]:
+    classes = several(classes)
+    if not classes:
         raise InputError("no class is named; give some, or leave them out")
     numbers = np.array([subject.class_number(which) for which in classes], np.int64)
     labels = tuple(subject.classes[number] for number in numbers)
@@ -158,7 +162,7 @@ def _for_classes(subject: Subject, classes: Sequence[str | int], size: int | Non
 
 
 def _for_channels(
-    subject: Subject, size: int | None, layer: str | None, channels: Sequence[int] | None, unit: bool
+    subject: Subject, size: int | None, layer: str | None, channels: int | Sequence[int] | None, unit: bool
 ) -> list[_Goal]:
     """One for each layer."""
     whole = _shape(subject, size)
@@ -266,12 +270,14 @@ class Inverted(drawing.Result):
 
     def __str__(self) -> str:
         kept = ", ".join(f"{name} {psnr:.1f} dB" for name, psnr in zip(self.layers, self.psnr.mean(1), strict=True))
-        pictures = self.pictures[0] if len(self.pictures) == 1 else f"{len(self.pictures)} pictures, on average"
+        many = len(self.pictures)
+        pictures = self.pictures[0] if many == 1 else f"{drawing.some(many, 'picture')}, on average"
         return f"what layers keep of {pictures}: {kept}, of {self.name}"
 
     def figure(self):
-        """A strip for each image."""
-        rows = [[image, *made] for image, made in zip(self.pixels, self.made.swapaxes(0, 1), strict=True)]
+        """A strip for each of the first images."""
+        both = list(zip(self.pixels, self.made.swapaxes(0, 1), strict=True))
+        rows = [[image, *made] for image, made in both[: drawing.DRAWN]]
         titles = [
             ["the image", *(self._title(layer, row) for layer in range(len(self.layers)))] for row in range(len(rows))
         ]
@@ -287,12 +293,13 @@ class Inverted(drawing.Result):
 def invert(
     model_or_run: nn.Module | Run | str | Path,
     images: str | Path | Iterable,
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     *,
     pretrained: bool | str | Path | Run = False,
     steps: int = 200,
     size: int | None = None,
     seed: int = 0,
+    device: str = "auto",
 ) -> Inverted:
     """Images from their codes: pictures of which layers say the same.
 
@@ -304,11 +311,12 @@ def invert(
     Args:
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
         images: files, folders, patterns, PIL images or uint8 arrays; see `Subject.look`.
-        layers: stages or modules' paths; None is every stage.
+        layers: one or several, by stages or modules' paths; None is every stage.
         pretrained: weights for a net's name.
         steps: of Adam, for each layer.
         size: the images' side; None is that which the net takes.
         seed: of the noise.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
 
     Raises:
         InputError: for a layer that is not there or says nothing of an image (zeros only), and for an image that
@@ -316,12 +324,15 @@ def invert(
     """
     if steps < 1:
         raise InputError(f"steps is {steps}, but must be at least 1")
-    subject = Subject.open(model_or_run, pretrained)
+    subject = Subject.open(model_or_run, pretrained, device)
     looked = subject.look(images, size)
     with untouched(subject.net) as net:
-        ends = [layer_of(net, name) for name in layers or stages_of(net) or [None]]
-        with tqdm(total=steps * len(ends), desc="inverting", unit="step", leave=False, disable=None) as bar:
-            parts = [_descend(subject, end, looked.x, steps, seed, bar.update) for end in ends]
+        subject = replace(subject, net=net)
+        ends = [layer_of(net, name) for name in several(layers or stages_of(net) or None)]
+        batches = looked.x.split(AT_ONCE)
+        total = steps * len(ends) * len(batches)
+        with tqdm(total=total, desc="inverting", unit="step", leave=False, disable=None) as bar:
+            parts = [_inverted(subject, end, batches, steps, seed, bar.update) for end in ends]
     made, code_errors = (np.stack(each) for each in zip(*parts, strict=True))
     off = (made.astype(np.float32) - looked.pixels) / 255
     with np.errstate(divide="ignore"):
@@ -335,8 +346,28 @@ def _norm(values: np.ndarray, axis: int) -> np.ndarray:
     return np.sqrt((values**2).sum(tuple(range(axis, values.ndim))))
 
 
+def _inverted(
+    subject: Subject,
+    layer: tuple[str, nn.Module],
+    batches: Sequence[Tensor],
+    steps: int,
+    seed: int,
+    stepped: Callable[[], object],
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `_descend` makes, of all images."""
+    random = torch.Generator().manual_seed(seed)
+    parts = [_descend(subject, layer, x, steps, random, stepped) for x in batches]
+    pixels, errors = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return pixels, errors
+
+
 def _descend(
-    subject: Subject, layer: tuple[str, nn.Module], x: Tensor, steps: int, seed: int, stepped: Callable[[], object]
+    subject: Subject,
+    layer: tuple[str, nn.Module],
+    x: Tensor,
+    steps: int,
+    random: torch.Generator,
+    stepped: Callable[[], object],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures `(B, H, W, C)` uint8 and the relative errors of their codes `(B,)`."""
     name, module = layer
@@ -353,7 +384,7 @@ def _descend(
     def error(pictures: Tensor) -> Tensor:
         return (code_of(_normalised(pictures, subject.preprocess)) - code).norm(dim=1) / length
 
-    draw = Draw(len(x), x.shape[1:], x.device, torch.Generator().manual_seed(seed))
+    draw = Draw(len(x), x.shape[1:], x.device, random)
     optimizer = torch.optim.Adam([draw.coefficients], lr=STEP)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
