@@ -330,7 +330,7 @@ def judge(
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops)
     for note in notes:
         tell(note)
-    names = getattr(net, "classes", None) or classes
+    names = zoo.class_names(net) or classes
     labels = np.array(zoo.outputs_of(net, classes, chosen.source))[part.labels]
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)

@@ -63,8 +63,7 @@ class Subject:
             net, name = zoo.open_net(model_or_run, pretrained)[0], Path(model_or_run).name
         if net is not model_or_run or device != "auto":
             net = net.to(pick_device(device))
-        classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
-        return cls(net, name, classes, zoo.preprocessing(net))
+        return cls(net, name, zoo.output_names(net), zoo.preprocessing(net))
 
     @property
     def device(self) -> torch.device:
