@@ -15,6 +15,7 @@ report.html         for people
 snapshots/1 …       of a cyclic schedule: a run folder for the net that each cycle ended in
 """
 
+import argparse
 import hashlib
 import io
 import json
@@ -28,6 +29,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from shlex import quote
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -301,10 +303,20 @@ def _write_part(path: Path, content: bytes | memoryview) -> Path:
     return part
 
 
+# What training scripts put beside the weights and what only holds values: their options, and numpy's numbers, whose
+# maker has another name in numpy 1 than in numpy 2.
+_number = np.float64(0).__reduce__()[0]
+_HARMLESS = [
+    *(argparse.Namespace, np.dtype, *{type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}efd"}),
+    *((_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+_alone = Lock()  # since what torch takes for harmless, and what is warned of, is one list for all threads
+
+
 def read_torch(file: Path) -> dict:
     """A file of torch.save, read without running code. Raises InputError if it is damaged or wants to run code."""
     try:
-        with warnings.catch_warnings():
+        with _alone, torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a strange pickle's protocol, just before it is refused
             return torch.load(file, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError):

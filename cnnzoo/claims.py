@@ -35,9 +35,9 @@ class Page(Entry):
         yield f"  paper       {self.paper or 'not said'}"
         least = f"at least {self.min_size}x{self.min_size}"
         yield f"  input       {_times(self.input_size)}, {least}; {self.num_classes:,} classes"
-        if self.params is not None:
-            yield f"  parameters  {self.params:,}"
-            yield f"  mult-adds   {self.macs:,}"
+        for what, figure in (("parameters", self.params), ("mult-adds", self.macs)):
+            if figure is not None:
+                yield f"  {what:<10}  {figure:,}"
         if self.aux:
             heads = f"{counted(len(self.aux), 'auxiliary head')}, {', '.join(self.aux)}"
             yield f"  in training {self.aux_params:,} parameters more: {heads}"
@@ -75,10 +75,9 @@ def best(name: str, figure: str = "top1") -> Weights | None:
 
 def _ours(claim: Claim, entry: Entry) -> str:
     what = claim.what
-    if what.startswith("parameters"):
-        return f"{entry.params:,}"
-    if what.startswith("multiply-adds"):
-        return f"{entry.macs:,}"
+    for word, figure in (("parameters", entry.params), ("multiply-adds", entry.macs)):
+        if what.startswith(word):
+            return "not run" if figure is None else f"{figure:,}"
     if what.startswith("neurons"):  # the outputs of convolutions and fully connected layers
         return f"{sum(row.activations for row in summary(entry.name).rows if row.macs):,}"
     if ("error" in what or "accuracy" in what) and _is_of_one_net_on(JUDGED_ON.get(entry.num_classes), what):

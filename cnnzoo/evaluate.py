@@ -339,7 +339,7 @@ def judge(
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
     for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
         tell(note)
-    known = getattr(net, "classes", None) or classes
+    known = zoo.class_names(net) or classes
     labels = np.array(zoo.outputs_of(net, classes, chosen.source))[part.labels]
     fitted = _cross_fitted(net, part.names)
     if fitted:

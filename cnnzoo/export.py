@@ -88,7 +88,7 @@ def export(
     if format == "onnx":
         _need_onnx()
     net = _open(run_or_model, pretrained)
-    classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
+    classes = zoo.output_names(net)
     graph = _Probabilities(net) if preprocess else _Logits(net)
     card = {
         "name": net.entry.name,

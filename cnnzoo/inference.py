@@ -177,12 +177,8 @@ def folded(net: nn.Module) -> nn.Module:
     """A copy of a net in eval mode whose convolutions have taken in the BatchNorm that follows them, where nothing else
     sees their outputs; as it is where torch.fx cannot follow the net.
     """
-    copied = copy.deepcopy(net)
-    for module in copied.modules():
-        if hasattr(module, "check_images"):  # which only asks for shapes, and torch.fx knows none
-            module.check_images = lambda images: None
     try:
-        return fuse(fx.symbolic_trace(copied), inplace=True, no_trace=True)
+        return fuse(fx.symbolic_trace(copy.deepcopy(net)), inplace=True, no_trace=True)
     except Exception:  # of any kind: a net may do what torch.fx does not know
         return copy.deepcopy(net)
 

@@ -167,7 +167,7 @@ def _stream(
     precision: str,
     tell: Tell,
 ) -> Iterator[Predictions]:
-    classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
+    classes = zoo.output_names(net)
     temperature = getattr(net, "temperature", 1.0)
     device = next(net.parameters()).device
     if any(module.training for module in net.modules()):

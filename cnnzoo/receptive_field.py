@@ -16,7 +16,7 @@ of a map or a flattening, sees the whole image. Padding counts as image, so that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -122,12 +122,15 @@ WINDOWS = {
 
 
 class Watch(TorchDispatchMode):
-    """Inside it, `field` knows the receptive field of every tensor that is computed from `image` (B, C, H, W)."""
+    """Inside it, `field` knows the receptive field of every tensor that is computed from `image` (B, C, H, W), and
+    `taken` the ids of all tensors that operations took.
+    """
 
     def __init__(self, image: Tensor):
         super().__init__()
         # By id, since tensors compare number by number; with the tensor, so that no id is given twice.
         self._known = {id(image): (image, Field((1, 1), (1, 1)))}
+        self.taken: set[int] = set()
 
     def field(self, tensor: Tensor) -> Field:
         """Of size 0 for a tensor that is not computed from the image."""
@@ -135,9 +138,11 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         results = operation(*args, **(kwargs or {}))
-        seen = [tensor for tensor in _tensors(args) if id(tensor) in self._known]
+        taken = [*tensors(args)]
+        self.taken.update(map(id, taken))
+        seen = [tensor for tensor in taken if id(tensor) in self._known]
         if seen:
-            for result in _tensors([results]):
+            for result in tensors([results]):
                 self._known[id(result)] = (result, self._behind(operation.overloadpacket, args, seen, result))
         return results
 
@@ -155,9 +160,12 @@ def _places(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape[-2:]) if tensor.ndim >= 4 else (1, 1)
 
 
-def _tensors(values: Iterable) -> Iterator[Tensor]:
+def tensors(values: Iterable) -> Iterator[Tensor]:
+    """Those among the values, and within lists, tuples and dictionaries among them."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+            yield from tensors(value)
+        elif isinstance(value, Mapping):
+            yield from tensors(value.values())

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
-from cnnzoo.receptive_field import Field, Watch
+from cnnzoo.receptive_field import Field, Watch, tensors
 
 _TEXTS = ("layer", "kind", "output")
 COLUMNS = (*_TEXTS, "params", "macs", "activations", "bytes", "receptive_field", "stride")
@@ -29,7 +30,7 @@ class Row:
     kind: str  # its class
     output: tuple[int, ...]  # of one image, without the batch
     params: int  # trainable
-    macs: int  # multiply-adds of convolutions and linear layers
+    macs: int  # multiply-adds of convolutions and products of matrices
     activations: int  # numbers in the output
     receptive_field: int | None  # pixels of the image's side that one place of the output sees; None: the whole image
     stride: int | None  # pixels of the image from one place to the next; None where the output has no places
@@ -146,14 +147,16 @@ def _told(note: str) -> str:
     return f"Note: {note}."
 
 
-_IDLE = ("Dropout", "DropPath", "Identity", "GlobalPool", "Flatten")  # behind another layer they change no number
+# Behind another layer they change no number.
+_IDLE = ("Dropout", "DropPath", "Identity", "NoHead", "GlobalPool", "Flatten")
 
 
 def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, int, int] | None = None) -> Summary:
     """The layer table of a net, of a name in the registry or of a run's net, for one image of `input_size` (C, H, W),
     as in eval mode.
 
-    None is the registry's input size for the net, or the run's. The net itself is left alone.
+    None is the registry's input size for the net, or the run's. The net itself is left alone. A module that is made of
+    others has a row where it has parameters or multiply-adds of its own, behind theirs.
     """
     if isinstance(model_or_name, nn.Module):
         net = model_or_name
@@ -170,29 +173,46 @@ def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, 
     input_size = tuple(input_size or entry.input_size)
     net = copy.deepcopy(net).to("meta").eval()
     image = torch.empty(1, *input_size, device="meta")
-    watch = Watch(image)
+    watch, counter = Watch(image), FlopCounterMode(display=False)
     rows: list[Row] = []
     counted: set[int] = set()
+    running = [0]  # operations of each module that runs, outermost first, without those of modules within it
+
+    def take() -> None:
+        """What was computed since the last time is the innermost one's."""
+        running[-1] += counter.get_total_flops()
+        counter.flop_counts.clear()
+
+    def begin(module: nn.Module, args) -> None:
+        take()
+        running.append(0)
 
     def record(layer: str):
-        def hook(module: nn.Module, args, output: torch.Tensor) -> None:
-            own = [p for p in module.parameters(recurse=False) if p.requires_grad and id(p) not in counted]
-            counted.update(map(id, own))
-            params = sum(p.numel() for p in own)
-            rows.append(_row(layer, module, tuple(output.shape[1:]), params, watch.field(output)))
+        def end(module: nn.Module, args, outputs) -> None:
+            # Those of modules within it, too, that never run but are used, as in nn.MultiheadAttention.
+            mine = {id(p): p for p in module.parameters() if id(p) in watch.taken}
+            mine |= {id(p): p for p in module.parameters(recurse=False)}
+            own = [p for key, p in mine.items() if p.requires_grad and key not in counted]
+            counted.update(mine)
+            take()
+            flops = running.pop()
+            output = next(tensors([outputs]), None)
+            if output is not None and (own or flops or not any(module.children())):
+                params = sum(p.numel() for p in own)
+                rows.append(_row(layer, module, tuple(output.shape[1:]), params, flops // 2, watch.field(output)))
 
-        return hook
+        return end
 
     for layer, module in net.named_modules():
-        if not any(module.children()):
-            module.register_forward_hook(record(layer))
-    with torch.no_grad(), watch:
+        module.register_forward_pre_hook(begin)
+        module.register_forward_hook(record(layer))
+    with torch.no_grad(), counter, watch:
         net(image)
     name, notes = (entry.name, entry.notes) if entry else (type(net).__name__, ())
     return Summary(name, input_size, tuple(rows), notes)
 
 
-def _row(layer: str, module: nn.Module, output: tuple[int, ...], params: int, field: Field) -> Row:
+def _row(layer: str, module: nn.Module, output: tuple[int, ...], params: int, macs: int, field: Field) -> Row:
     size, stride = max(field.size), max(field.stride)
     sees_all = math.isinf(size)
     return Row(
@@ -200,19 +220,9 @@ def _row(layer: str, module: nn.Module, output: tuple[int, ...], params: int, fi
         type(module).__name__,
         output,
         params,
-        _macs(module, output),
+        # A layer that is not computed as it is meant says itself what it takes.
+        module.multiply_adds(output) if hasattr(module, "multiply_adds") else macs,
         math.prod(output),
         receptive_field=None if sees_all else size,
         stride=None if sees_all or len(output) < 3 else stride,
     )
-
-
-def _macs(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Every weight of a kernel or matrix is used once at each place of the output; vectors (BatchNorm and the like) do
-    not count.
-    """
-    weight = getattr(module, "weight", None)
-    if weight is None or weight.ndim < 2:
-        return 0
-    places = shape[1] * shape[2] if len(shape) == 3 else 1
-    return weight.numel() * places

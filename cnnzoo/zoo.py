@@ -108,14 +108,27 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     net = _on_meta(entry, options)
     if not hasattr(net, "init_layer"):  # a user's net, which initialises itself
         net = entry.build(**options)
-        _mind_layout(net, (options.get("in_chans", entry.input_size[0]), *entry.input_size[1:]))
+        for key, fact in (("num_classes", entry.num_classes), ("in_chans", entry.input_size[0])):
+            if not hasattr(net, key):
+                setattr(net, key, options.get(key, known[key].default if key in known else fact))
+        _mind_layout(net, (net.in_chans, *entry.input_size[1:]))
     net.entry, net.arch = entry, {key: value for key, value in options.items() if key not in _OF_ANY_NET}
     if headless:
-        net.reset_classifier(0)
+        _behead(net)
     if head:
         with torch.device("meta"):
             net.set_submodule(entry.head, _heads.build(head, net.num_features))
     return net
+
+
+def _behead(net: nn.Module) -> None:
+    if hasattr(net, "reset_classifier"):
+        net.reset_classifier(0)
+    elif net.entry.head:
+        net.set_submodule(net.entry.head, nn.Identity())
+        net.num_classes = 0
+    else:
+        raise InputError(f"{net.entry.name} is registered without its head, so that cannot be taken off; name it there")
 
 
 def _mind_layout(net: nn.Module, shape: tuple[int, int, int]) -> None:
@@ -141,7 +154,7 @@ def _on_meta(entry: Entry, options: dict[str, Any]) -> nn.Module | None:
     try:
         with torch.device("meta"):
             return entry.build(**options)
-    except (RuntimeError, NotImplementedError):  # its constructor looks at values
+    except Exception:  # of any kind: its constructor looks at values, or it fails with them too
         return None
 
 
@@ -348,6 +361,17 @@ def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
     return net
 
 
+def class_names(net: nn.Module) -> tuple[str, ...] | None:
+    """What a net's outputs are called; None where they have no names, or those of a head that it no longer has."""
+    names = tuple(getattr(net, "classes", None) or ())
+    return names if names and len(names) == net.num_classes else None
+
+
+def output_names(net: nn.Module) -> tuple[str, ...]:
+    """The same, or the outputs' numbers where they have no names."""
+    return class_names(net) or tuple(map(str, range(net.num_classes)))
+
+
 def outputs_of(net: nn.Module, classes: Sequence[str], source: str) -> list[int]:
     """Which of a net's outputs belongs to each class of a source.
 
@@ -355,7 +379,7 @@ def outputs_of(net: nn.Module, classes: Sequence[str], source: str) -> list[int]
 
     Raises InputError for classes that the net does not know.
     """
-    known = getattr(net, "classes", None)
+    known = class_names(net)
     if known is None:
         if net.num_classes != len(classes):
             outputs = f"{net.num_classes} outputs without names"
@@ -387,7 +411,7 @@ def preprocessing(model_or_name: nn.Module | str | Path | Run) -> Preprocess | S
             raise InputError(f"a net of class {called(model_or_name)} is not of the registry: set its .preprocessing")
         channels, size, _ = model_or_name.entry.input_size
         channels = getattr(model_or_name, "in_chans", channels)
-        size = getattr(model_or_name, "image_size", size)
+        size = getattr(model_or_name, "image_size", None) or size
     elif path := find_run(model_or_name):
         return load(path).preprocessing
     else:

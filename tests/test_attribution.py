@@ -301,6 +301,13 @@ def test_a_class_is_asked_for_by_name_or_number(net, pictures):
     assert str(by_name) == "gradient of resnet20 for class green, 3 images"
 
 
+def test_of_a_head_that_was_replaced_the_class_is_a_number(net, pictures):
+    net.fc = torch.nn.Linear(64, 2)
+    assert set(visualize.gradcam(net, pictures).classes) <= {"0", "1"}
+    with pytest.raises(InputError, match="unknown class"):
+        visualize.gradcam(net, pictures, class_=photos.KINDS[0])
+
+
 def test_the_layer_is_the_last_with_maps_of_this_image(net, pictures):
     assert visualize.gradcam(net, pictures).layer == "stage3"
     big = cnnzoo.create("resnet18", num_classes=3)  # whose last stage has 1x1 maps of 32x32 pixels

@@ -69,6 +69,12 @@ def test_a_net_is_judged_on_data_that_is_named_and_stays_as_it_is(run, source):
         cnnzoo.evaluate(torch.nn.Conv2d(1, 1, 1), source)
 
 
+def test_a_net_with_another_head_takes_the_datas_names(run, source):
+    net = cnnzoo.load(run)
+    net.classes, net.output = tuple("abcd"), torch.nn.Linear(84, 3)
+    assert cnnzoo.evaluate(net, data=source).classes == photos.KINDS
+
+
 def test_the_net_of_a_run_knows_what_it_held_out(run):
     for known in (cnnzoo.load(run), run.model_file):
         assert cnnzoo.evaluate(known).count == 18

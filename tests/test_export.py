@@ -179,6 +179,13 @@ def test_a_calibrated_net_keeps_its_temperature(tmp_path):
     assert card_of(tmp_path / "net.onnx", "onnx")["temperature"] == 2.5
 
 
+def test_of_a_head_that_was_replaced_no_names_travel(tmp_path):
+    net = net_of("lenet5", 32, 32)
+    net.output = nn.Linear(84, 2)
+    assert cnnzoo.export(net, tmp_path / "net.pt", format="torch").classes == ("0", "1")
+    assert tuple(card_of(tmp_path / "net.pt", "torch")["classes"]) == ("0", "1")
+
+
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_class_names_and_preprocessing_travel_along(lenet, format):
     net, files = lenet

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 import cnnzoo
 from cnnzoo.errors import InputError
@@ -230,6 +230,16 @@ def test_folding_keeps_the_answers_and_takes_batch_norm_out(name, left):
         expected = net(images)
         torch.testing.assert_close(fast(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["alexnet", "mlp", "lenet5"])
+def test_features_are_followed_too(name):
+    net = cnnzoo.create(name).eval()
+    images = torch.randn(1, *net.entry.input_size)
+    fast = folded(Features(net))
+    assert isinstance(fast, fx.GraphModule)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(images), Features(net)(images))
 
 
 def test_a_net_that_cannot_be_followed_is_not_folded():

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models.feature_extraction import create_feature_extractor
 from zoo_cases import ALL, AUX, SMALL, SPATIAL, on_meta
 
 import cnnzoo
+from cnnzoo.models import _heads
 
 # Parameters and multiply-adds, from the papers' tables and the published implementations.
 PUBLISHED = {
@@ -396,6 +398,69 @@ def test_pre_logits_is_what_the_head_sees(name):
     assert observed(name).calls[net.entry.head].input[:2] == (2, net.num_features)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_net_without_a_head_knows_its_features_and_takes_another_head(name):
+    net = on_meta(name, num_classes=0)
+    assert net.num_features == observed(name).net.num_features
+    net.reset_classifier(6)
+    assert (net.num_classes, net.num_features) == (6, observed(name).net.num_features)
+    assert net(image(*cnnzoo.info(name).input_size)).shape == (2, 6)
+
+
+def test_a_head_of_several_layers_tells_its_sizes_and_is_replaced():
+    net = on_meta("resnet20")
+    net.fc = nn.Sequential(nn.Dropout(0.2), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2)).to("meta")
+    assert (net.num_classes, net.num_features) == (2, 64)
+    net.reset_classifier(3)
+    assert (type(net.fc), net.num_classes, net.num_features) == (nn.Linear, 3, 64)
+
+
+HEADS = (
+    {"kind": "linear", "num_classes": 4},
+    {"kind": "mlp", "num_classes": 4, "hidden": 8},
+    {"kind": "neighbours", "num_classes": 4, "rows": 9, "k": 3},
+)
+COMMITTEE = {"kind": "committee", "num_classes": 4, "heads": HEADS, "rule": {"kind": "mean", "weights": [1, 1, 1]}}
+
+
+@pytest.mark.parametrize("spec", [*HEADS, COMMITTEE], ids=lambda spec: spec["kind"])
+@pytest.mark.parametrize("name", ["resnet20", "squeezenet1_1"])
+def test_a_head_that_a_probe_gave_is_replaced(name, spec):
+    net = on_meta(name)
+    with torch.device("meta"):
+        net.set_submodule(net.entry.head, _heads.build(spec, net.num_features))
+    assert (net.num_classes, net.num_features) == (4, observed(name).net.num_features)
+    net.reset_classifier(3)
+    assert isinstance(net.get_classifier(), nn.Linear)
+    assert net(image(*net.entry.input_size)).shape == (2, 3)
+
+
+def test_a_head_that_does_not_say_what_it_sees_is_told():
+    net = on_meta("resnet20")
+    net.fc = nn.Identity()
+    assert net.num_classes == 0
+    for ask in (lambda: net.num_features, lambda: net.reset_classifier(3)):
+        with pytest.raises(cnnzoo.InputError, match="the head is a Identity, which does not say how many features it"):
+            ask()
+
+
+@pytest.mark.parametrize("number", [5, 0])
+def test_a_new_head_has_no_names_and_no_temperature(number):
+    net = on_meta("resnet20")
+    net.classes, net.temperature = tuple("abcdefghij"), 1.7
+    net.reset_classifier(number)
+    assert not hasattr(net, "classes")
+    assert not hasattr(net, "temperature")
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "squeezenet1_1"])
+def test_the_whole_classifier_is_called(name):
+    net, called = on_meta(name), []
+    net.classifier.register_forward_hook(lambda *_: called.append(1))
+    net(image(*net.entry.input_size))
+    assert called == [1]
+
+
 @pytest.mark.parametrize("name", ["mlp", "lenet5_1998", "alexnet", "vgg11", "resnet18", "resnet20"])
 @pytest.mark.parametrize(("key", "value", "least"), [("num_classes", -1, 0), ("in_chans", 0, 1), ("in_chans", 2.5, 1)])
 def test_impossible_numbers_are_refused(name, key, value, least):
@@ -484,3 +549,24 @@ def test_out_index_out_of_range_names_the_stages(index):
 def test_out_indices_need_features_only():
     with pytest.raises(cnnzoo.InputError, match="features_only=True"):
         on_meta("resnet18", out_indices=(1,))
+
+
+# --- other people's tools
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+def test_torch_fx_follows_every_net(name, training):
+    net = on_meta(name).train(training)
+    traced, images = fx.symbolic_trace(net), image(*net.entry.input_size)
+    given, expected = (out if isinstance(out, tuple) else (out,) for out in (traced(images), net(images)))
+    assert [each.shape for each in given] == [each.shape for each in expected]
+    with pytest.raises(cnnzoo.InputError, match=r"takes images \(B, "):
+        traced(image(net.in_chans + 1, *net.entry.input_size[1:]))
+
+
+@pytest.mark.filterwarnings("ignore:.*NOTE. The nodes obtained by tracing the model")
+def test_torchvisions_feature_extractor_takes_our_nets():
+    extractor = create_feature_extractor(on_meta("resnet18"), ["layer2", "layer4"])
+    maps = extractor(image(3, 64, 64))
+    assert {name: f.shape for name, f in maps.items()} == {"layer2": (2, 128, 8, 8), "layer4": (2, 512, 2, 2)}

@@ -268,6 +268,22 @@ def test_probabilities_are_at_the_runs_temperature(net, model_file, folder):
     assert calibrated == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "swap",
+    [
+        lambda net: net.reset_classifier(2),
+        lambda net: net.set_submodule("fc", torch.nn.Linear(64, 2)),
+        lambda net: net.set_submodule("fc", torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(64, 2))),
+    ],
+)
+def test_a_net_with_another_head_has_no_names_any_more(swap, folder):
+    net = make_net()
+    swap(net)
+    for form in (net, cnnzoo.optimize(net)):
+        result = cnnzoo.predict(form, folder)
+        assert (result.classes, result.probabilities.shape[1]) == (("0", "1"), 2)
+
+
 def test_mirroring_takes_the_mean_over_both_images(net, folder):
     photos = [np.asarray(Image.open(file).convert("RGB")) for file in sorted(folder.rglob("*.png"))]
     there, back = (cnnzoo.predict(net, views).probabilities for views in (photos, [p[:, ::-1] for p in photos]))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import cnnzoo
-from cnnzoo.registry import Stage, unregister
+from cnnzoo.registry import Claim, Stage, unregister
 
 ROOT = Path(__file__).parent.parent
 
@@ -148,6 +148,80 @@ def test_users_net_loads_weights_of_other_classes_and_channels(tiny, tmp_path):
     report = cnnzoo.create(tiny, tmp_path / "tiny.pth", num_classes=5, in_chans=1).load_report
     assert (report.loaded, report.adapted) == (("conv.bias",), ("conv.weight",))
     assert report.initialised == ("fc.weight", "fc.bias")
+
+
+def test_users_net_is_told_its_classes_and_channels(tiny):
+    for options, facts in (({}, (3, 2)), ({"num_classes": 7, "in_chans": 1}, (7, 1))):
+        net = cnnzoo.create(tiny, **options)
+        assert (net.num_classes, net.in_chans) == facts
+
+
+def test_users_net_without_a_head_gives_what_the_head_saw(tiny):
+    net = cnnzoo.create(tiny, num_classes=0)
+    assert net.num_classes == 0
+    assert net(torch.rand(5, 2, 16, 16)).shape == (5, 4)
+
+
+def test_users_net_whose_head_nobody_named_keeps_it():
+    cnnzoo.register("bare")(Tiny)
+    try:
+        with pytest.raises(cnnzoo.InputError, match="bare is registered without its head, so that cannot be taken off"):
+            cnnzoo.create("bare", num_classes=0)
+    finally:
+        unregister("bare")
+
+
+class Plain(nn.Module):
+    """A user's net that has but a forward, and looks at values while it is made."""
+
+    def __init__(self, num_classes: int = 3, in_chans: int = 1):
+        super().__init__()
+        widths = (torch.linspace(4, 8, 2).numpy()).astype(int)
+        self.conv = nn.Conv2d(in_chans, int(widths[0]), 3, padding=1)
+        self.fc = nn.Linear(int(widths[0]), num_classes)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def plain():
+    cnnzoo.register(
+        "plain", input_size=(1, 8, 8), stages=(Stage("stage1", ("conv",), (4, 8, 8)),), head="fc", first_conv="conv"
+    )(Plain)
+    yield "plain"
+    unregister("plain")
+
+
+def test_users_net_that_has_but_a_forward_gives_feature_maps(plain):
+    net = cnnzoo.create(plain, features_only=True)
+    assert [f.shape for f in net(torch.rand(2, 1, 8, 8))] == [(2, 4, 8, 8)]
+
+
+def test_users_net_trains_and_is_all_that_ours_are(plain, tmp_path):
+    config = {"model": {"name": plain}, "data": {"source": "digits"}, "run": tmp_path / "run"}
+    run = cnnzoo.train({**config, "train": {"epochs": 1, "compile": "off", "device": "cpu"}})
+    net = cnnzoo.load(run)
+    assert (net.num_classes, net.in_chans, net.classes) == (10, 1, tuple("0123456789"))
+    assert cnnzoo.evaluate(run).count == 359
+    picture = torch.zeros(8, 8, dtype=torch.uint8).numpy()
+    assert cnnzoo.predict(run, [picture]).probabilities.shape == (1, 10)
+    assert cnnzoo.export(run, tmp_path / "net.pt", format="torch").classes == net.classes
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"params": 91}, {"macs": 18_444}, {"claims": (Claim("parameters", "91"), Claim("multiply-adds", "18 thousand"))}],
+)
+def test_a_net_registered_with_some_facts_has_a_page(facts):
+    cnnzoo.register("some", **facts)(Tiny)
+    try:
+        page = str(cnnzoo.info("some"))
+    finally:
+        unregister("some")
+    assert ("  parameters  91\n" in page) == ("params" in facts)
+    assert ("  mult-adds   18,444\n" in page) == ("macs" in facts)
+    assert page.count("not run") == len(facts.get("claims", ()))
 
 
 def test_net_without_facts_is_built():

@@ -286,6 +286,72 @@ def test_pooling_that_keeps_the_size_stays_a_row():
     assert kinds == ["", "Conv2d", "MaxPool2d+ReLU"]
 
 
+# --- nets of other kinds
+
+
+class Scaled(nn.Module):
+    """A parameter of its own beside its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(8, 1, 1))
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.fc((self.conv(x) * self.scale).mean((2, 3)))
+
+
+class Attentive(nn.Module):
+    """A small vision transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.places = nn.Parameter(torch.zeros(1, 64, 16))
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.hidden = nn.Linear(16, 32)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.places  # (B, 64, 16)
+        x = x + self.attention(x, x, x)[0]
+        return self.fc(self.hidden(x).mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(24, 5, batch_first=True)
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, x):
+        rows, _ = self.lstm(x.permute(0, 2, 1, 3).flatten(2))
+        return self.fc(rows[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "macs"),
+    [
+        (Scaled, (3, 8, 8), {"conv": 7_776, "fc": 80, "": 0}),
+        (
+            Attentive,
+            (3, 32, 32),
+            # Three projections of 64 places and one of the answers; each place with each, twice.
+            {"patches": 49_152, "attention": 4 * 64 * 16**2 + 2 * 64**2 * 16, "hidden": 64 * 16 * 32, "fc": 320, "": 0},
+        ),
+        (Recurrent, (3, 8, 8), {"lstm": 8 * 4 * 5 * (24 + 5), "fc": 10}),
+        (lambda: nn.Sequential(nn.Conv2d(4, 8, 3, groups=2)), (4, 8, 8), {"0": 36 * 8 * 2 * 9}),
+        (lambda: nn.Sequential(nn.ConvTranspose2d(3, 8, 2, 2)), (3, 8, 8), {"0": 64 * 3 * 8 * 4}),
+    ],
+)
+def test_every_parameter_and_multiply_add_of_any_net_is_counted(kind, size, macs):
+    net = kind()
+    table = cnnzoo.summary(net, size)
+    assert {row.layer: row.macs for row in table.rows} == macs
+    assert table.total.params == sum(p.numel() for p in net.parameters())
+
+
 # --- forms
 
 

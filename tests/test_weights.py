@@ -3,8 +3,12 @@
 import hashlib
 import os
 import pickle
+import re
+import zipfile
+from argparse import Namespace
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -120,6 +124,52 @@ def test_a_head_of_another_name_is_found(resnet20, tmp_path, head):
     net = cnnzoo.create("resnet20", tmp_path / "weights.pth")
     assert same_weights(net, resnet20)
     assert net.load_report.renamed == ((f"{head}.weight", "fc.weight"), (f"{head}.bias", "fc.bias"))
+
+
+@pytest.mark.parametrize(
+    "beside", [Namespace(lr=0.1, model="resnet20", opt=None), np.float64(91.7), np.int64(90)], ids=str
+)
+def test_options_and_numbers_beside_the_weights_are_read(resnet20, tmp_path, beside):
+    """As timm's train.py and torchvision's reference scripts save them."""
+    torch.save({"state_dict": resnet20.state_dict(), "epoch": 90, "args": beside}, tmp_path / "weights.pth")
+    assert same_weights(cnnzoo.create("resnet20", tmp_path / "weights.pth"), resnet20)
+    with pytest.raises(pickle.UnpicklingError):  # as before, where nobody but the zoo reads
+        torch.load(tmp_path / "weights.pth", weights_only=True)
+
+
+@pytest.mark.parametrize("core", [b"core", b"_core"])
+def test_numbers_of_numpy_1_and_2_are_read(resnet20, tmp_path, core):
+    torch.save({"model": resnet20.state_dict(), "best": np.float64(91.7)}, tmp_path / "own.pth")
+    with zipfile.ZipFile(tmp_path / "own.pth") as own, zipfile.ZipFile(tmp_path / "weights.pth", "w") as other:
+        for part in own.infolist():
+            other.writestr(part, re.sub(rb"numpy\._?core", b"numpy." + core, own.read(part)))
+    assert same_weights(cnnzoo.create("resnet20", tmp_path / "weights.pth"), resnet20)
+
+
+@pytest.mark.parametrize(
+    "average", [{}, {"decay": 0.99, "shadow_params": [torch.zeros(1)]}, {"state_dict": {}}, None], ids=str
+)
+@pytest.mark.parametrize("wrapper", ["ema", "model_ema"])
+def test_an_average_that_is_no_state_dict_is_passed_over(resnet20, tmp_path, wrapper, average):
+    torch.save({"model": resnet20.state_dict(), wrapper: average}, tmp_path / "weights.pth")
+    assert same_weights(cnnzoo.create("resnet20", tmp_path / "weights.pth"), resnet20)
+
+
+@pytest.mark.parametrize("head", ["fc.1", "classifier.1"])
+def test_a_head_behind_dropout_is_found(resnet20, tmp_path, head):
+    state = {name.replace("fc.", f"{head}."): tensor for name, tensor in resnet20.state_dict().items()}
+    state |= {f"{head}.weight": torch.randn(5, 64), f"{head}.bias": torch.randn(5)}
+    torch.save(state, tmp_path / "weights.pth")
+    net = cnnzoo.create("resnet20", tmp_path / "weights.pth")
+    assert torch.equal(net.fc.weight, state[f"{head}.weight"])
+    assert net.load_report.renamed == ((f"{head}.weight", "fc.weight"), (f"{head}.bias", "fc.bias"))
+
+
+def test_of_a_head_of_several_layers_none_is_taken(resnet20, tmp_path):
+    state = {name: t for name, t in resnet20.state_dict().items() if not name.startswith("fc.")}
+    state |= {"fc.0.weight": torch.randn(64, 64), "fc.2.weight": torch.randn(10, 64)}
+    torch.save(state, tmp_path / "weights.pth")
+    assert cnnzoo.create("resnet20", tmp_path / "weights.pth").load_report.initialised == ("fc.weight", "fc.bias")
 
 
 def test_a_backbone_alone_leaves_a_new_head_and_says_so(resnet20, tmp_path):

@@ -5,10 +5,36 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.registry import Stage
+
+
+@fx.wrap  # to torch.fx, which knows no shapes while it traces, a single step
+def checked(x: Tensor, name: str, in_chans: int, min_size: int, image_size: int | None) -> Tensor:
+    """`x`, where it is images that a net of these facts (see `Net`) can take.
+
+    Raises InputError for images of another number of channels, too small, or of another size than the only one.
+    """
+    if x.ndim != 4 or x.shape[1] != in_chans:
+        raise InputError(f"{name} takes images (B, {in_chans}, H, W), not {tuple(x.shape)}")
+    height, width = x.shape[-2:]
+    if min(height, width) < min_size:
+        raise InputError(f"{name} needs images of at least {min_size}x{min_size}, not {height}x{width}")
+    if image_size and not height == width == image_size:
+        raise InputError(
+            f"this {name} takes images of {image_size}x{image_size}, not {height}x{width}; build it with image_size=…"
+        )
+    return x
+
+
+class NoHead(nn.Identity):
+    """In the place of a head that was taken off."""
+
+    def __init__(self, in_features: int):
+        super().__init__()
+        self.in_features, self.out_features = in_features, 0
 
 
 class Net(nn.Module):
@@ -24,6 +50,7 @@ class Net(nn.Module):
     head_name = "fc"  # the submodule that maps features to classes
     aux: tuple[str, ...] = ()  # the same of each auxiliary head, as "aux1.fc2"
     min_size = 1  # the least height and width of an image
+    image_size: int | None = None  # the only one; None: any
 
     in_chans: int
 
@@ -32,17 +59,11 @@ class Net(nn.Module):
 
         Raises InputError for an image the net cannot take.
         """
-        self.check_images(x)
-        return self.forward_head(self.forward_features(x))
+        return self.forward_head(self.forward_features(self.check_images(x)))
 
-    def check_images(self, x: Tensor) -> None:
-        """Raises InputError for images of another number of channels, or too small."""
-        name = type(self).__name__
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise InputError(f"{name} takes images (B, {self.in_chans}, H, W), not {tuple(x.shape)}")
-        height, width = x.shape[-2:]
-        if min(height, width) < self.min_size:
-            raise InputError(f"{name} needs images of at least {self.min_size}x{self.min_size}, not {height}x{width}")
+    def check_images(self, x: Tensor) -> Tensor:
+        """The images. Raises InputError for such as the net cannot take, see `checked`."""
+        return checked(x, type(self).__name__, self.in_chans, self.min_size, self.image_size)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images `(B, in_chans, H, W)` to the last feature maps `(B, C, h, w)`."""
@@ -70,29 +91,28 @@ class Net(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        head = self.get_classifier()
-        return head.out_channels if isinstance(head, nn.Conv2d) else getattr(head, "out_features", 0)
+        """As the head's last layer says; 0 where none says it."""
+        return (_told(self.get_classifier(), "out_features", "out_channels") or [0])[-1]
 
     @property
     def num_features(self) -> int:
-        """Length of the vector the head sees."""
-        head = self.get_classifier()
-        return head.in_channels if isinstance(head, nn.Conv2d) else head.in_features
+        """Length of the vector the head sees, as its first layer says. Raises InputError where none says it."""
+        return _seen_by(self.get_classifier())
 
     def reset_classifier(self, num_classes: int) -> None:
         """Put a new, random head in place, on the old one's device and in its dtype; none at all for 0.
 
-        Auxiliary heads follow; with 0 classes they go.
+        Auxiliary heads follow; with 0 classes they go. So do the classes' names, and the temperature at which the old
+        head was calibrated.
         """
         if num_classes < 0:
             raise InputError(f"num_classes is {num_classes}, but must be at least 0")
-        old = self.get_classifier()
         if num_classes == 0:
-            self.set_submodule(self.head_name, nn.Identity())
-        elif isinstance(old, nn.Identity):
-            raise InputError("the head was taken off; build the net anew to give it another")
+            self.set_submodule(self.head_name, NoHead(self.num_features))
         else:
             self._replace(self.head_name, num_classes)
+        for known in ("classes", "temperature"):
+            vars(self).pop(known, None)
         for name in self.aux:
             module = name.partition(".")[0]
             if getattr(self, module) is not None:
@@ -102,14 +122,29 @@ class Net(nn.Module):
                     self._replace(name, num_classes)
 
     def _replace(self, name: str, num_classes: int) -> None:
-        old = self.get_submodule(name)
-        options = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
-        if isinstance(old, nn.Conv2d):
-            new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size, **options)
-        else:
-            new = type(old)(old.in_features, num_classes, **options)
+        new = self.new_head(self.get_submodule(name), num_classes)
         self.set_submodule(name, new)
         self.init_layer(name, new)
+
+    def new_head(self, old: nn.Module, num_classes: int) -> nn.Module:
+        """One that sees what `old` sees: a layer of the same kind, or fully connected where that is no single layer."""
+        first = next(old.parameters(), next(self.parameters()))
+        options = {"bias": getattr(old, "bias", True) is not None, "device": first.device, "dtype": first.dtype}
+        if isinstance(old, nn.Conv2d):
+            return nn.Conv2d(old.in_channels, num_classes, old.kernel_size, **options)
+        kind = type(old) if isinstance(old, nn.Linear) else nn.Linear
+        return kind(_seen_by(old), num_classes, **options)
+
+
+def _told(head: nn.Module, *names: str) -> list[int]:
+    """What the layers of a head say of themselves under these names, in order."""
+    return [getattr(layer, name) for layer in head.modules() for name in names if hasattr(layer, name)]
+
+
+def _seen_by(head: nn.Module) -> int:
+    if told := _told(head, "in_features", "in_channels"):
+        return told[0]
+    raise InputError(f"the head is a {type(head).__name__}, which does not say how many features it sees")
 
 
 _CHUNK = 1 << 18  # values that one thread draws at a time
@@ -204,7 +239,7 @@ class FeatureMaps(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if isinstance(self.net, Net):
-            self.net.check_images(x)
+            x = self.net.check_images(x)
         maps: dict[str, Tensor] = {}
 
         def keep(end: str):
@@ -212,7 +247,7 @@ class FeatureMaps(nn.Module):
 
         handles = [self.net.get_submodule(end).register_forward_hook(keep(end)) for end in self._ends]
         try:
-            self.net.forward_features(x)
+            getattr(self.net, "forward_features", self.net)(x)  # a user's net may have but a forward
         finally:
             for handle in handles:
                 handle.remove()

@@ -4,9 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cnnzoo.errors import InputError
+
+
+@fx.wrap  # as models._base.checked
+def checked(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """`x`, where it is images of this shape. Raises InputError for others."""
+    if x.ndim != 4 or tuple(x.shape[1:]) != shape:
+        raise InputError(f"this committee takes images (B, {', '.join(map(str, shape))}), not {tuple(x.shape)}")
+    return x
 
 
 @dataclass(frozen=True)
@@ -52,19 +60,12 @@ class Committee(nn.Module):
 
         Raises InputError for images of another shape.
         """
-        self.check_images(x)
-        return self.rule(self.answers(x))
+        return self.rule(self.answers(checked(x, self.image_shape)))
 
     def answers(self, x: Tensor) -> Tensor:
         """What each member says of the same images: `(M, B, num_classes)` log-probabilities."""
         said = [seat.said(net(seat.view(x))) for net, seat in zip(self.members, self._seats, strict=True)]
         return torch.stack(said)
-
-    def check_images(self, x: Tensor) -> None:
-        """Raises InputError for images of another shape than the members' views make up."""
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.image_shape:
-            wanted = ", ".join(map(str, self.image_shape))
-            raise InputError(f"this committee takes images (B, {wanted}), not {tuple(x.shape)}")
 
 
 class _Seated(nn.Module):

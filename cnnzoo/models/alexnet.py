@@ -47,8 +47,11 @@ class AlexNet(Net):
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.avgpool(f)  # (B, 9216)
-        x = self.classifier[:-1](x)  # (B, 4096)
-        return x if pre_logits else self.classifier[-1](x)
+        if not pre_logits:
+            return self.classifier(x)
+        for layer in self.classifier[:-1]:
+            x = layer(x)
+        return x  # (B, 4096)
 
 
 def _run(prefix: str, first: int, last: int) -> tuple[str, ...]:

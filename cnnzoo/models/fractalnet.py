@@ -67,7 +67,8 @@ class Join(nn.Module):
         spared = draws >= draws.max().clamp(max=self.drop_path_rate)  # if all are below the rate, the largest
         chosen = torch.arange(-len(paths), 0, device=column.device) == column
         stay = torch.where(chosen.any(), chosen, spared)  # nobody sees a join that the column does not reach
-        return sum(weight * path for weight, path in zip(stay / stay.sum(), paths, strict=True))
+        weights = stay / stay.sum()
+        return sum(weights[i] * path for i, path in enumerate(paths))  # torch.fx cannot loop over a tensor
 
     def extra_repr(self) -> str:
         return f"{self.drop_path_rate:.3f}"
@@ -149,7 +150,7 @@ class FractalNet(Net):
 
         Trained with drop-path, each is a classifier of its own, so that an early answer can be had cheaply ("anytime").
         """
-        self.check_images(x)
+        x = self.check_images(x)
         for block in (self.block1, self.block2, self.block3, self.block4, self.block5):
             x = block.columns[number](x)
         return self.forward_head(x)

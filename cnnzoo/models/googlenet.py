@@ -118,7 +118,7 @@ class GoogLeNet(HeNet):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         if not self.training or self.aux1 is None:
             return super().forward(x)
-        self.check_images(x)
+        x = self.check_images(x)
         x = self.to_4a(self.stem(x))
         aux1 = self.aux1(x)
         x = self.to_4d(x)

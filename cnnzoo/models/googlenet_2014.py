@@ -22,7 +22,7 @@ a 224x224 image; names are near torchvision's. B = batch.
 Every maximum rounds sizes up, as Caffe does.
 """
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cnnzoo.models.googlenet import FACTS, AuxiliaryHead, GoogLeNet, Inception, stages
 from cnnzoo.registry import register
@@ -45,13 +45,18 @@ class Inception2014(Inception):
     large = 5
 
 
+@fx.wrap  # torch.fx, which knows no shapes, cannot choose
+def pooled(x: Tensor, places: int) -> Tensor:
+    if x.shape[-2:] == (14, 14):
+        return nn.functional.avg_pool2d(x, 5, stride=3)
+    return nn.functional.adaptive_avg_pool2d(x, places)
+
+
 class AuxiliaryPool(nn.AdaptiveAvgPool2d):
     """Means over 5x5 windows 3 apart, which make a 14x14 map 4x4; over even shares of maps of other sizes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] == (14, 14):
-            return nn.functional.avg_pool2d(x, 5, stride=3)
-        return super().forward(x)
+        return pooled(x, self.output_size)
 
 
 class AuxiliaryHead2014(AuxiliaryHead):

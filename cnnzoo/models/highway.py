@@ -34,7 +34,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError
 from cnnzoo.models._base import GlobalPool, Net
 from cnnzoo.registry import Claim, Stage, register
 
@@ -182,11 +181,6 @@ class HighwayFC(HighwayNet):
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] != (self.image_size, self.image_size):
-            raise InputError(
-                f"this net takes images of {self.image_size}x{self.image_size}, not {x.shape[-2]}x{x.shape[-1]}; "
-                f"build it with image_size=…"
-            )
         x = self.highway(self.relu1(self.fc1(x.flatten(1))))  # (B, 50)
         return x[:, :, None, None]  # (B, 50, 1, 1)
 

@@ -24,7 +24,7 @@ weights' preprocessing.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cnnzoo.models._base import GlobalPool, Net
 from cnnzoo.models._blocks import ConvNormRelu, chain
@@ -134,13 +134,18 @@ class InceptionE(nn.Module):
         return side_by_side(one, once, twice, self.branch_pool(self.pool(x)))
 
 
+@fx.wrap  # torch.fx, which knows no shapes, cannot choose
+def pooled(x: Tensor, places: int) -> Tensor:
+    if min(x.shape[-2:]) >= 17:
+        return nn.functional.avg_pool2d(x, 5, stride=3)
+    return nn.functional.adaptive_avg_pool2d(x, places)
+
+
 class AuxiliaryPool(nn.AdaptiveAvgPool2d):
     """Means over 5x5 windows 3 apart, which make a 17x17 map 5x5; over even shares of smaller maps."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if min(x.shape[-2:]) >= 17:
-            return nn.functional.avg_pool2d(x, 5, stride=3)
-        return super().forward(x)
+        return pooled(x, self.output_size)
 
 
 class AuxiliaryHead(nn.Module):
@@ -203,7 +208,7 @@ class InceptionV3(Net):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if not self.training or self.AuxLogits is None:
             return super().forward(x)
-        self.check_images(x)
+        x = self.check_images(x)
         x = self.to_6e(x)
         aux = self.AuxLogits(x)
         return self.forward_head(self.to_7c(x)), aux

@@ -17,6 +17,8 @@ B = batch.
 `lenet5` is the net that lectures draw; `lenet5_1998` is the paper's, to the last trainable coefficient.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -135,6 +137,10 @@ class TableConv2d(nn.Module):
         dense = with_zero.index_select(0, self.rows).view(len(self.table), self.in_channels, kernel, kernel)
         return nn.functional.conv2d(x, dense, self.bias)
 
+    def multiply_adds(self, output: Sequence[int]) -> int:
+        """Of the connections, for maps of this shape; the zeros between them do not count."""
+        return self.weight.numel() * output[1] * output[2]
+
 
 # Ten 7x12 drawings of the digits, the fixed centres of the RBF units (the paper's own exist only as its Figure 3).
 GLYPHS = (
@@ -175,6 +181,10 @@ class RBF(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return -(x[:, None, :] - self.weight).square().sum(dim=2)
 
+    def multiply_adds(self, output: Sequence[int]) -> int:
+        """Each difference is squared and added."""
+        return self.weight.numel()
+
 
 class LeNet5Paper(Net):
     """The paper's net. Its logits are the negated RBF outputs, so that the largest wins, as everywhere."""
@@ -214,11 +224,8 @@ class LeNet5Paper(Net):
         x = self.dropout(x)
         return x if pre_logits else self.output(x)
 
-    def reset_classifier(self, num_classes: int) -> None:
-        if num_classes < 1:
-            super().reset_classifier(num_classes)
-            return
-        self.output = RBF(num_classes).to(self.f6.weight.device, self.f6.weight.dtype)
+    def new_head(self, old: nn.Module, num_classes: int) -> nn.Module:
+        return RBF(num_classes).to(self.f6.weight)
 
     def init_layer(self, name: str, module: nn.Module) -> None:
         """Uniform within 2.4 / fan-in (appendix A), each unit of S2, C3 and S4 counting its own inputs."""

@@ -12,7 +12,6 @@ Document Recognition, Proceedings of the IEEE 86(11), 1998, section III.C. B = b
 
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError
 from cnnzoo.models._base import Net
 from cnnzoo.registry import Stage, register
 
@@ -42,11 +41,6 @@ class MLP(Net):
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] != (self.image_size, self.image_size):
-            raise InputError(
-                f"this mlp takes images of {self.image_size}x{self.image_size}, not {x.shape[-2]}x{x.shape[-1]}; "
-                f"build it with image_size=…"
-            )
         x = self.relu1(self.fc1(x.flatten(1)))  # (B, 300)
         x = self.relu2(self.fc2(x))  # (B, 100)
         return x[:, :, None, None]  # (B, 100, 1, 1)

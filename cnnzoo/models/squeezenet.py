@@ -85,11 +85,11 @@ class SqueezeNet(Net):
         return self.features(x)  # (B, 512, 13, 13)
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        dropout, head, relu, pool = self.classifier
-        x = dropout(f)
+        dropout, head, _, pool = self.classifier
         if isinstance(head, nn.Conv2d) and not pre_logits:
-            return pool(relu(head(x)))
-        return pool(x) if pre_logits else head(pool(x))
+            return self.classifier(f)
+        x = pool(dropout(f))
+        return x if pre_logits else head(x)
 
     def init_layer(self, name: str, module: nn.Module) -> None:
         if name == self.head_name:

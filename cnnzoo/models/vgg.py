@@ -76,8 +76,11 @@ class VGG(HeNet):
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.avgpool(f)  # (B, 25088)
-        x = self.classifier[:-1](x)  # (B, 4096)
-        return x if pre_logits else self.classifier[-1](x)
+        if not pre_logits:
+            return self.classifier(x)
+        for layer in self.classifier[:-1]:
+            x = layer(x)
+        return x  # (B, 4096)
 
     def init_layer(self, name: str, module: nn.Module) -> None:
         """He initialisation, which trains every depth from scratch; the paper started from a trained net A."""

@@ -71,8 +71,7 @@ class Subject:
         preprocess = zoo.preprocessing(net)
         if not isinstance(preprocess, Preprocess | Sheet):
             raise InputError(f".preprocessing of {name} must be a Preprocess, but is {type(preprocess).__name__}")
-        classes = tuple(getattr(net, "classes", None) or map(str, range(net.num_classes)))
-        return cls(net, name, classes, preprocess)
+        return cls(net, name, zoo.output_names(net), preprocess)
 
     @property
     def device(self) -> torch.device:

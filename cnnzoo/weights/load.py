@@ -54,18 +54,19 @@ class LoadReport:
 
 def unwrap(content: object, source: object) -> dict[str, Tensor]:
     """The state dict inside a checkpoint. Raises InputError where there is none."""
-    while wrapper := next((w for w in _WRAPPERS if _holds_state(content, w)), None):
-        content = content[wrapper]
-    if not isinstance(content, Mapping):
-        raise InputError(f"{source} holds no state dict")
-    state = {name: tensor for name, tensor in content.items() if name != "n_averaged"}  # torch's AveragedModel counts
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if (state := _state_in(content)) is None:
         raise InputError(f"{source} holds no state dict")
     return state
 
 
-def _holds_state(content: object, wrapper: str) -> bool:
-    return isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping)
+def _state_in(content: object) -> dict[str, Tensor] | None:
+    """What lies under the first wrapper's name that has a state dict, or is one."""
+    if not isinstance(content, Mapping):
+        return None
+    if found := next(filter(None, (_state_in(content.get(wrapper)) for wrapper in _WRAPPERS)), None):
+        return found
+    state = {name: tensor for name, tensor in content.items() if name != "n_averaged"}  # torch's AveragedModel counts
+    return state if state and all(isinstance(value, Tensor) for value in state.values()) else None
 
 
 def to_our_names(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) -> dict[str, tuple[str, Tensor]]:
@@ -80,10 +81,12 @@ def to_our_names(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) 
     for rule in RULES:
         if not own >= state.keys() and (renamed := rule(state)) is not None:
             state = renamed
-    if entry.head and not any(name.startswith(f"{entry.head}.") for name in state):
-        heads = [head for head in _HEADS if f"{head}.weight" in state and f"{head}.weight" not in own]
-        if len(heads) == 1:
-            state = {re.sub(rf"^{re.escape(heads[0])}\.", f"{entry.head}.", name): t for name, t in state.items()}
+    if entry.head and f"{entry.head}.weight" not in state:
+        called = "|".join(map(re.escape, (entry.head, *_HEADS)))  # or within nn.Sequential(Dropout, Linear), "fc.1"
+        weights = [name for name in state if re.fullmatch(rf"({called})(\.\d+)?\.weight", name) and name not in own]
+        if len(weights) == 1:
+            head = weights[0].removesuffix("weight")
+            state = {re.sub(rf"^{re.escape(head)}", f"{entry.head}.", name): t for name, t in state.items()}
     return {ours: (name, tensor) for name, (ours, tensor) in zip(theirs, state.items(), strict=True)}
 
 
