@@ -350,6 +350,9 @@ def test_what_is_measured_is_kept_though_the_rest_is_stopped(monkeypatch, tmp_pa
 
 
 def test_a_folder_that_cannot_be_is_told_before_anything_is_measured(monkeypatch, tmp_path):
-    monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", None))
+    measured = []
+    monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", lambda bench: measured.append(bench) or ()))
+    assert main(["benchmark", "X", "--out", str(tmp_path / "folder")]) == 0
     (tmp_path / "file").touch()
     assert main(["benchmark", "X", "--out", str(tmp_path / "file")]) == 2
+    assert len(measured) == 1

@@ -23,8 +23,8 @@ class Part:
         images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
         return Part(images, self.labels[indices], tuple(self.names[i] for i in indices))
 
-    def and_(self, other: "Part") -> "Part":
-        """Both."""
+    def joined(self, other: "Part") -> "Part":
+        """The images of both, these first."""
         arrays = isinstance(self.images, np.ndarray)
         images = np.concatenate([self.images, other.images]) if arrays else [*self.images, *other.images]
         return Part(images, np.concatenate([self.labels, other.labels]), self.names + other.names)

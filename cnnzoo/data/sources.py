@@ -229,7 +229,7 @@ def _named(found: Found, names: Collection[str], source: str) -> Found:
     chosen = [part for part in chosen if part.names]
     if not chosen:
         raise InputError(f"{source} no longer holds any of the {counted(len(wanted), 'image')} that were held out")
-    val = chosen[0] if len(chosen) == 1 else chosen[0].and_(chosen[1])
+    val = chosen[0] if len(chosen) == 1 else chosen[0].joined(chosen[1])
     gone = len(wanted) - len(val.names)
     note = f"{gone:,} of the {counted(len(wanted), 'image')} that were held out are no longer in {source}"
     return replace(found, val=val, notes=(*found.notes, note) if gone else found.notes)
