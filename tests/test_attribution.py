@@ -159,16 +159,18 @@ def test_integrated_gradients_add_up_to_what_the_image_changes():
 
 
 def test_integrated_gradients_add_up_in_nets_of_many_kinks_too(data_root):
-    """Of this photo 32 steps miss the sum by 15 %."""
+    """Of this photo, as small as it is here, 32 steps miss the sum by 8 %."""
     net = cnnzoo.create("googlenet_2014", "bvlc_in1k").eval()
-    files = list((data_root / "imagenet_samples").glob("720_*_pill_bottle.jpg"))
-    if not files:
+    file = data_root / "imagenet_samples" / "560_n03379051_football_helmet.jpg"
+    if not file.exists():
         pytest.skip("needs imagenet_samples in $CNNZOO_DATA")
-    x = visualize.Subject.open(net).look(files[:1]).x
+    x = visualize.Subject.open(net).look([file]).x
+    x = nn.functional.interpolate(x, size=(80, 80), mode="bilinear", antialias=True)
     with untouched(net) as net, torch.no_grad():
         logits, empty = net(x), net(torch.zeros_like(x))
         target = logits.argmax(1)
         change = (logits - empty)[0, target].item()
+        assert gradients.integrated(net, x, target, steps=32).sum().item() != pytest.approx(change, rel=gradients.GAP)
         assert gradients.integrated(net, x, target).sum().item() == pytest.approx(change, rel=gradients.GAP)
 
 

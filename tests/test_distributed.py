@@ -1,23 +1,27 @@
 """Several processes that train one net together, as torchrun starts them: here by gloo, on the CPU."""
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import cnnzoo
 from cnnzoo import assemble, registry
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_torch
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.train.distributed import Team
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"
@@ -121,27 +125,42 @@ def test_a_killed_worker_is_replaced_and_a_stopped_team_goes_on_as_one_process_w
     assert apart(tmp_path / "whole", folder) < 1e-5
 
 
+def one_of_two(rank: int, port: int, arguments: list[str], stop_after: int, resume: str | None) -> None:
+    """What each process does: train, and stop after so many steps."""
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    steps = count()
+    with suppress(Interrupted):
+        cnnzoo.train(config_.read({}, arguments), resume=resume, should_stop=lambda: next(steps) >= stop_after)
+
+
 def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_statistics(tmp_path):
     """Each process gathers statistics of its own share, of which a saved state has the mean."""
-    changes = {"model.name": "resnet20", "data.size": 16, "train.epochs": 2, "augment.cutmix": 0}
-    whole = train(2, tmp_path / "whole", **changes)
-    assert whole.returncode == 0, whole.stderr
-    folder = tmp_path / "run"
-    with started(command(2, folder, **changes)) as team:
-        wait_for(lambda: len(metrics(folder)) >= 1, team)
-        team.terminate()
-        team.communicate(timeout=120)
-    assert len(metrics(folder)) == 1
-    assert read_torch(Run(folder).state_file)["progress"]["step"] > 0  # within the second epoch
-    gone_on = subprocess.run(
-        [*command(2, folder, **changes), "--resume=auto"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert gone_on.returncode == 0, gone_on.stderr
-    assert apart(tmp_path / "whole", folder) < 1e-5
+    processes = multiprocessing.get_context("forkserver")  # which imports all there is once
+    processes.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "cnnzoo.report", __name__])
+
+    def team(folder: Path, stop_after: int, resume: str | None = None) -> None:
+        arguments = keys(folder, **{"model.name": "resnet20", "data.size": 8, "augment.cutmix": 0})
+        with socket.create_server(("localhost", 0)) as found:
+            port = found.getsockname()[1]
+        both = [
+            processes.Process(target=one_of_two, args=(rank, port, arguments, stop_after, resume)) for rank in (0, 1)
+        ]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join(120)
+        assert [process.exitcode for process in both] == [0, 0]
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    team(whole, stop_after=1000)
+    team(parts, stop_after=30)
+    assert len(metrics(parts)) == 1
+    assert 0 < read_torch(Run(parts).state_file)["progress"]["step"] < 22  # within the second epoch
+    team(parts, stop_after=1000, resume="auto")
+    assert len(metrics(parts)) == 2
+    assert apart(whole, parts) < 1e-5
 
 
 def test_a_team_cross_validates(tmp_path):
