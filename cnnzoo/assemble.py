@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cnnzoo import registry, zoo
-from cnnzoo.config import AugmentConfig, Config, TrainConfig
+from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches
@@ -110,10 +110,8 @@ def card(config: Config, data: Dataset, model: nn.Module, report: EpochReport) -
     }
 
 
-def _phases(config: TrainConfig, stages: Sequence[str], layer_decay: float) -> list[phases.Phase]:
-    plan = [phases.Phase(config.epochs)] if config.epochs else []
-    if config.phases is not None:
-        plan = [phases.Phase(phase.epochs, tuple(phase.trainable), phase.rates) for phase in config.phases]
+def _phases(config: TrainConfig, stages: Sequence[str], layer_decay: float) -> list[PhaseConfig]:
+    plan = config.phases or ([PhaseConfig(config.epochs)] if config.epochs else [])
     phases.check(plan, stages)
     if layer_decay == 1:
         return plan
@@ -279,9 +277,9 @@ class _OfPlainImages(nn.Module):
 
 
 def _augment(config: Config, data: Dataset) -> Augment:
-    p, train = data.preprocess, config.train
-    epochs = sum(phase.epochs for phase in train.phases) if train.phases else train.epochs
-    return Augment(config.augment, config.data.train_size or p.size, p.mean, p.std, epochs)
+    p = data.preprocess
+    size, epochs = config.data.train_size or p.size, sum(config.phase_lengths)
+    return Augment(config.augment, size, p.mean, p.std, epochs)
 
 
 def train_batches(
@@ -307,8 +305,8 @@ def _caches_features(config: Config) -> bool:
     """Whether phases in which the head alone moves take features from the cache."""
     if config.train.cache_features != "auto":
         return config.train.cache_features
-    augments = config.augment != replace(AugmentConfig(), padding=config.augment.padding) or config.loss.teacher
-    return config.model.head != "own" and (config.probe.views != 1 or not augments)
+    moves = config.augment.changes or config.loss.teacher
+    return config.model.head != "own" and (config.probe.views != 1 or not moves)
 
 
 def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:

@@ -130,7 +130,7 @@ def _train(
             writer.keep_model(model.state_dict(), assemble.card(config, data, model, report), snapshot)
         writer.write_metrics(trainer.progress.history)
         log.log(trainer.progress.history)
-        tell(describe(report, sum(phase.epochs for phase in trainer.phases)))
+        tell(describe(report, trainer.epochs))
         if report.epoch == 1 and loader and trainer.feed is trainer.image_feed:
             tell(_pace(report, loader * team.size, config))
         for line in trainer.problems:

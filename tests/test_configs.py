@@ -1,5 +1,6 @@
 """Every shipped config reads, names a net and a source that exist, and opens with what it reproduces."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,17 @@ def test_what_is_dumped_is_read_back():
     phases = [config.PhaseConfig(2, ["head"])]
     made = config.Config(model=config.ModelConfig(name="vgg16"), train=config.TrainConfig(phases=phases))
     assert config.read(yaml.safe_load(config.dump(made))) == made
+
+
+ON = {"flip": True, "crop": "padded", "policy": "randaugment", "cutout": 4, "repeats": 2, "grows_from": 0.5}
+ON |= dict.fromkeys(("rotation", "shift", "shear", "zoom", "brightness", "channel_shift", "pca_noise"), 0.1)
+ON |= dict.fromkeys(("mixup", "cutmix", "erasing"), 0.1)
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(config.AugmentConfig)])
+def test_images_change_from_epoch_to_epoch_where_a_change_is_switched_on_not_where_it_is_only_set(key):
+    """Where none does, features can be computed once (train.cache_features auto)."""
+    assert not config.AugmentConfig().changes
+    idle = {"scale": (0.5, 1), "ratio": (1, 1), "shorter_side": (300, 400), "padding": 8}
+    idle |= {"policy_changes": 3, "policy_strength": 5.0, "grown_at": 0.5}
+    assert config.AugmentConfig(**{key: (ON | idle)[key]}).changes == (key in ON)

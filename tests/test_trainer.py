@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from cnnzoo.config import LossConfig, OptimConfig, ScheduleConfig
+from cnnzoo.config import LossConfig, OptimConfig, PhaseConfig, ScheduleConfig
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.train import losses, optim
-from cnnzoo.train.phases import Phase
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import Trainer
 from cnnzoo.train.validation import evaluate
@@ -48,7 +47,7 @@ STAGES = {
 }
 
 
-THREE_EPOCHS = (Phase(3),)
+THREE_EPOCHS = (PhaseConfig(3),)
 
 
 def make(phases=THREE_EPOCHS, schedule=None, optimizer=None, loss=None, compile=False, **options) -> Trainer:
@@ -121,7 +120,7 @@ def test_twice_the_same_run_gives_the_same_weights():
         {"optimizer": OptimConfig(name="adamw", lr=0.01), "accumulate": 3, "clip_norm": 1.0},
         {"ema": 0.9},
         {
-            "phases": (Phase(1, ("head",)), Phase(2, ("*",), {"stage1": 0.1})),
+            "phases": (PhaseConfig(1, ("head",)), PhaseConfig(2, ("*",), {"stage1": 0.1})),
             "schedule": ScheduleConfig(name="one_cycle"),
         },
     ],
@@ -157,7 +156,7 @@ def _through_a_file(state):
 
 
 def test_frozen_stages_keep_weights_and_statistics_bit_for_bit():
-    trainer = make(phases=(Phase(2, ("head",)),), optimizer=OptimConfig(lr=0.1, momentum=0.9, weight_decay=0.1))
+    trainer = make(phases=(PhaseConfig(2, ("head",)),), optimizer=OptimConfig(lr=0.1, momentum=0.9, weight_decay=0.1))
     before = weights(trainer)
     trainer.fit()
     after = weights(trainer)
@@ -167,7 +166,7 @@ def test_frozen_stages_keep_weights_and_statistics_bit_for_bit():
 
 def test_a_thawed_stage_moves_and_a_rate_of_its_own_is_kept():
     rates = []
-    phases = (Phase(1, ("head",)), Phase(1, ("*",), {"stage1": 0.1}))
+    phases = (PhaseConfig(1, ("head",)), PhaseConfig(1, ("*",), {"stage1": 0.1}))
     trainer = make(phases=phases)
     trainer.on_epoch = lambda report, is_best: rates.append(
         {g["stage"]: g["lr"] for g in trainer.optimizer.param_groups}
@@ -179,7 +178,7 @@ def test_a_thawed_stage_moves_and_a_rate_of_its_own_is_kept():
 
 
 def test_what_was_trained_before_stays_still_once_frozen():
-    phases = (Phase(1, ("*",)), Phase(1, ("head",)))
+    phases = (PhaseConfig(1, ("*",)), PhaseConfig(1, ("head",)))
     kept = []
     trainer = make(phases=phases)
     trainer.on_epoch = lambda report, is_best: kept.append(weights(trainer))
@@ -194,8 +193,8 @@ def test_accumulated_parts_make_the_same_step_as_the_whole_batch():
         trainer.model.body[1] = nn.Identity()  # batch statistics differ by part
         trainer.model.body[3] = nn.Identity()
         trainer.stages = {"stage1": STAGES["stage1"][:2], "head": STAGES["head"]}
-        trainer._enter_phase(None)
-        trainer._step(*next(Batches().epoch(0)))
+        trainer.enter_phase(0)
+        trainer.step(*next(Batches().epoch(0)))
         return weights(trainer)
 
     whole, parts = step(1), step(4)
@@ -204,12 +203,19 @@ def test_accumulated_parts_make_the_same_step_as_the_whole_batch():
 
 def test_clipping_bounds_the_step():
     trainer = make(clip_norm=1e-3, optimizer=OptimConfig(lr=1.0, momentum=0.0))
-    trainer._enter_phase(None)
+    trainer.enter_phase(0)
     before = weights(trainer)
-    trainer._step(*next(Batches().epoch(0)))
+    trainer.step(*next(Batches().epoch(0)))
     names = [name for name, _ in trainer.model.named_parameters()]
     moved = math.sqrt(sum((weights(trainer)[name] - before[name]).square().sum().item() for name in names))
     assert moved == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "rmsprop_tf", "lamb"])
+def test_epsilon_is_the_optimisers_own_unless_it_is_given_and_may_be_zero(name):
+    own, given = (optim.build(OptimConfig(name=name, eps=eps), Net(), STAGES) for eps in (None, 0.0))
+    assert own.param_groups[0]["eps"] == own.defaults["eps"] > 0
+    assert given.param_groups[0]["eps"] == 0
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_saves_nothing_more():
@@ -226,10 +232,29 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_saves_nothing_more():
     assert saves == [1]
 
 
+def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step():
+    """The schedule has moved on by the time that the loss is looked at."""
+
+    class Poisoned(Batches):
+        def epoch(self, epoch, start=0):
+            for step, (x, y) in enumerate(super().epoch(epoch, start), start):
+                yield (x * float("nan") if step == 5 else x), y
+
+    rates = []
+    trainer = make(schedule=ScheduleConfig(name="cosine"))
+    step = trainer.step
+    trainer.step = lambda x, y: rates.append(trainer.optimizer.param_groups[0]["lr"]) or step(x, y)
+    trainer.image_feed = replace(trainer.image_feed, batches=Poisoned())
+    with pytest.raises(InputError) as told:
+        trainer.fit()
+    assert len({f"{rate:.3g}" for rate in rates}) == len(rates) == 10
+    assert f"the loss is nan at epoch 1, step 6, rate {rates[5]:.3g};" in str(told.value)
+
+
 def test_saving_by_the_clock_happens_inside_an_epoch():
     places = []
     make(
-        phases=(Phase(1),),
+        phases=(PhaseConfig(1),),
         save_minutes=0.0,
         save=lambda s: places.append((s["progress"]["epoch"], s["progress"]["step"])),
     ).fit()
@@ -401,8 +426,8 @@ def test_a_state_from_before_phases_could_end_early_resumes():
 
 def test_the_average_follows_its_formula_and_is_what_is_judged_and_kept():
     seen, kept = [], []
-    trainer = make(phases=(Phase(1),), ema=0.5)
-    step = trainer._step
+    trainer = make(phases=(PhaseConfig(1),), ema=0.5)
+    step = trainer.step
 
     def watched(images, targets):
         loss = step(images, targets)
@@ -410,7 +435,7 @@ def test_the_average_follows_its_formula_and_is_what_is_judged_and_kept():
         return loss
 
     start = trainer.model.head.weight.detach().clone()
-    trainer._step = watched
+    trainer.step = watched
     trainer.on_epoch = lambda report, is_best: kept.append(weights(trainer))
     trainer.fit()
     average = start
@@ -460,8 +485,8 @@ def test_after_going_back_the_whole_schedule_is_lower(name):
     def rates(times: int) -> list[float]:
         trainer, seen = make(rolls_back=True, schedule=ScheduleConfig(name=name)), []
         trainer.image_feed = replace(trainer.image_feed, batches=Breaking(times))
-        step = trainer._step
-        trainer._step = lambda x, y: seen.append(trainer.optimizer.param_groups[0]["lr"]) or step(x, y)
+        step = trainer.step
+        trainer.step = lambda x, y: seen.append(trainer.optimizer.param_groups[0]["lr"]) or step(x, y)
         trainer.fit()
         return seen
 
@@ -490,7 +515,7 @@ def test_a_run_that_goes_on_diverging_is_given_up():
 def test_weights_that_are_not_finite_are_never_saved():
     saved = []
     trainer = make(save_minutes=0.0, save=lambda state: saved.append(copy.deepcopy(state["model"])))
-    step = trainer._step
+    step = trainer.step
 
     def poisoned(images, targets):
         loss = step(images, targets)
@@ -498,14 +523,14 @@ def test_weights_that_are_not_finite_are_never_saved():
             trainer.model.head.weight.data[0, 0] = math.inf  # the loss of this step was still finite
         return loss
 
-    trainer._step = poisoned
+    trainer.step = poisoned
     with pytest.raises(InputError, match="a weight is not finite after epoch 1, step 7"):
         trainer.fit()
     assert saved
     assert all(torch.isfinite(state["head.weight"]).all() for state in saved)
 
 
-@pytest.mark.parametrize("phases", [THREE_EPOCHS, (Phase(1, ("head",)), Phase(1))], ids=["one", "two"])
+@pytest.mark.parametrize("phases", [THREE_EPOCHS, (PhaseConfig(1, ("head",)), PhaseConfig(1))], ids=["one", "two"])
 def test_a_net_that_torch_has_compiled_trains_as_it_does_plain(phases):
     """Its length cannot be asked for, nor so whether it is true."""
     plain, compiled = (make(phases, ema="auto", compile=compile) for compile in (False, True))
@@ -552,7 +577,7 @@ def test_a_batch_in_parts_is_the_batch_where_classes_weigh_differently():
 
 
 def test_the_rate_told_is_that_of_what_moves():
-    trainer = make((Phase(1, ("head",), {"head": 0.01}),))
+    trainer = make((PhaseConfig(1, ("head",), {"head": 0.01}),))
     trainer.fit()
     assert trainer.progress.history[0]["lr"] == pytest.approx(0.001)
 

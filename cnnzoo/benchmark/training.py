@@ -19,7 +19,7 @@ from cnnzoo import config as config_
 from cnnzoo import zoo
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row, Side, check_equal
-from cnnzoo.config import AugmentConfig, Config, LossConfig, OptimConfig, ScheduleConfig
+from cnnzoo.config import AugmentConfig, Config, LossConfig, OptimConfig, PhaseConfig, ScheduleConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
@@ -27,7 +27,6 @@ from cnnzoo.data.batches import EvalBatches, TrainBatches
 from cnnzoo.machine import tuned
 from cnnzoo.train import forms, losses, optim
 from cnnzoo.train.anatomy import Stepper
-from cnnzoo.train.phases import Phase
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Trainer
 
@@ -78,7 +77,7 @@ def trainer_of(net: nn.Module, batches, val, config: Config | None = None, **opt
         optim.build(config.optim, net, stages),
         batches,
         val,
-        phases=[Phase(config.train.epochs)],
+        phases=[PhaseConfig(config.train.epochs)],
         stages=stages,
         make_schedule=lambda optimizer, epochs, steps: Schedule(config.schedule, optimizer, epochs, steps),
         lr=config.optim.lr,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, record_function
 
-from cnnzoo.train.rehearsal import _enter
+from cnnzoo.train.rehearsal import entered
 from cnnzoo.train.trainer import Trainer
 
 PARTS = (
@@ -52,7 +52,7 @@ class Stepper:
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
-        self.feed = _enter(trainer, len(trainer.phases) - 1)
+        self.feed = entered(trainer, len(trainer.phases) - 1)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Epoch after epoch, without end."""
@@ -61,7 +61,7 @@ class Stepper:
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """Train on a batch; returns its loss, on the device."""
-        loss = self.trainer._step(images, targets)
+        loss = self.trainer.step(images, targets)
         self.trainer.progress.step += 1
         return loss
 

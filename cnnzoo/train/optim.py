@@ -1,6 +1,7 @@
 """Optimisers: torch's and timm's, over parameter groups that phases can steer."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
@@ -23,42 +24,33 @@ def build(config: OptimConfig, model: nn.Module, stages: Mapping[str, Iterable[s
         for params, decay in (([p for p in own if id(p) not in spared_ids], config.weight_decay), (spared, 0.0)):
             if params:
                 groups.append({"params": params, "weight_decay": decay, "stage": stage})
-    fused = next(iter(parameters.values())).device.type in (
-        "cuda",
-        "cpu",
-    )  # one kernel for all weights, not one for each
-    return _BUILDERS[config.name](config, groups, fused)
+    device = next(iter(parameters.values())).device.type
+    return _BUILDERS[config.name](config, groups, fused=device in ("cuda", "cpu"))
 
 
 def _sgd(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
 
 
-def _adam(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=config.eps or 1e-8, fused=fused)
-
-
-def _adamw(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps or 1e-8, fused=fused)
+def _adam(config: OptimConfig, groups: list[dict], fused: bool, kind: type = torch.optim.Adam) -> torch.optim.Optimizer:
+    return kind(groups, lr=config.lr, betas=config.betas, fused=fused, **_eps(config))
 
 
 def _rmsprop(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.RMSprop(
-        groups, lr=config.lr, alpha=config.alpha, eps=config.eps or 1e-8, momentum=config.momentum
-    )
+    return torch.optim.RMSprop(groups, lr=config.lr, alpha=config.alpha, momentum=config.momentum, **_eps(config))
 
 
 def _rmsprop_tf(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
     """TensorFlow's form: epsilon under the root, the mean square starting at one. Inception's recipes rest on it."""
     from timm.optim import RMSpropTF
 
-    return RMSpropTF(groups, lr=config.lr, alpha=config.alpha, eps=config.eps or 1e-10, momentum=config.momentum)
+    return RMSpropTF(groups, lr=config.lr, alpha=config.alpha, momentum=config.momentum, **_eps(config))
 
 
 def _lamb(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
     from timm.optim import Lamb
 
-    return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps or 1e-6)
+    return Lamb(groups, lr=config.lr, betas=config.betas, **_eps(config))
 
 
 def _lars(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
@@ -76,10 +68,14 @@ def _muon(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.O
     return Muon(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
-_BUILDERS = {
+def _eps(config: OptimConfig) -> dict[str, float]:
+    return {} if config.eps is None else {"eps": config.eps}
+
+
+_BUILDERS = {  # fused: one kernel for all weights, not one for each
     "sgd": _sgd,
     "adam": _adam,
-    "adamw": _adamw,
+    "adamw": partial(_adam, kind=torch.optim.AdamW),
     "rmsprop": _rmsprop,
     "rmsprop_tf": _rmsprop_tf,
     "lamb": _lamb,

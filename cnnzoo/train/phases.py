@@ -3,42 +3,25 @@
 A phase's number follows from the epoch, so resuming is no special case.
 """
 
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from fnmatch import filter as matching
 
 import torch
 from torch import nn
 
+from cnnzoo.config import PhaseConfig
 from cnnzoo.errors import unknown
 
 
-@dataclass(frozen=True)
-class Phase:
-    """`epochs` in which the stages that match a pattern of `trainable` move, at the base rate times their factor in
-    `rates`.
-    """
-
-    epochs: int
-    trainable: tuple[str, ...] = ("*",)
-    rates: Mapping[str, float] = field(default_factory=dict)
-
-    def moves(self, stage: str) -> bool:
-        return any(fnmatch.fnmatchcase(stage, pattern) for pattern in self.trainable)
-
-    def rate(self, stage: str) -> float:
-        return next((factor for pattern, factor in self.rates.items() if fnmatch.fnmatchcase(stage, pattern)), 1.0)
-
-
-def check(phases: Sequence[Phase], stages: Sequence[str]) -> None:
+def check(phases: Sequence[PhaseConfig], stages: Sequence[str]) -> None:
     """Raises InputError for a pattern that no stage matches."""
     for phase in phases:
         for pattern in (*phase.trainable, *phase.rates):
-            if not fnmatch.filter(stages, pattern):
+            if not matching(stages, pattern):
                 raise unknown("stage in train.phases", pattern, stages)
 
 
-def number_at(phases: Sequence[Phase], epoch: int) -> tuple[int, int]:
+def number_at(phases: Sequence[PhaseConfig], epoch: int) -> tuple[int, int]:
     """The place of the phase that `epoch` (from 0) belongs to, and the epoch at which that phase starts."""
     start = 0
     for number, phase in enumerate(phases):
@@ -48,13 +31,13 @@ def number_at(phases: Sequence[Phase], epoch: int) -> tuple[int, int]:
     raise IndexError(f"epoch {epoch} is past the last phase")
 
 
-def moves_head_alone(phase: Phase, stages: Iterable[str]) -> bool:
+def moves_head_alone(phase: PhaseConfig, stages: Iterable[str]) -> bool:
     """Whether all that comes before the head gives the same answers throughout the phase."""
     return phase.moves("head") and not any(phase.moves(stage) for stage in stages if stage != "head")
 
 
 def enter(
-    phase: Phase,
+    phase: PhaseConfig,
     model: nn.Module,
     stages: Mapping[str, Sequence[str]],
     optimizer: torch.optim.Optimizer,

@@ -3,7 +3,9 @@
 import math
 import time
 
-from cnnzoo.train.trainer import Trainer
+from cnnzoo.config import ScheduleConfig
+from cnnzoo.train.schedule import Schedule
+from cnnzoo.train.trainer import Feed, Trainer
 from cnnzoo.train.validation import logits
 
 STEPS = 4  # timed, after one that warms up
@@ -11,11 +13,11 @@ STEPS = 4  # timed, after one that warms up
 
 def seconds_an_epoch(trainer: Trainer, number: int) -> float:
     """What an epoch of the phase of that number (from 0) will take, its validation included."""
-    feed = _enter(trainer, number)
+    feed = entered(trainer, number)
     times = []
     for images, targets in feed.batches.epoch(0):
         started = time.perf_counter()
-        trainer._step(images, targets).item()
+        trainer.step(images, targets).item()
         times.append(time.perf_counter() - started)
         if len(times) > STEPS:
             break
@@ -42,7 +44,7 @@ def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, step
     The rate grows evenly on a logarithmic scale, a step at each, until the smoothed loss is four times its least; a
     tenth of the rate at which the loss was least is taken, as fastai does.
     """
-    feed = _enter(trainer, len(trainer.phases) - 1)
+    feed = entered(trainer, len(trainer.phases) - 1)
     share = {id(group): group["lr"] / trainer.lr for group in trainer.optimizer.param_groups}
     rate_at_least, least, smooth, done = lowest, math.inf, 0.0, 0
     while done < steps:
@@ -50,7 +52,7 @@ def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, step
             rate = lowest * (highest / lowest) ** (done / (steps - 1))
             for group in trainer.optimizer.param_groups:
                 group["lr"] = rate * share[id(group)]
-            smooth = 0.8 * smooth + 0.2 * trainer._step(images, targets).item()
+            smooth = 0.8 * smooth + 0.2 * trainer.step(images, targets).item()
             done += 1
             loss = smooth / (1 - 0.8**done)
             if loss < least:
@@ -60,23 +62,10 @@ def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, step
     return rate_at_least / 10
 
 
-def _enter(trainer: Trainer, number: int):
-    """Freeze and thaw as that phase does, at constant rates. Returns what it trains on."""
-    phase = trainer.phases[number]
+def entered(trainer: Trainer, number: int) -> Feed:
+    """What the phase of that number trains on, once the trainer has frozen and thawed as it does, at constant rates."""
     trainer.progress.epoch = sum(before.epochs for before in trainer.phases[:number])
-    trainer.schedule = None
-    trainer._enter_phase(None)
-    trainer.schedule = _Constant()
-    trainer.model.train()
-    for module in trainer.frozen:
-        module.eval()
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = trainer.lr * phase.rate(group["stage"])
+    trainer.make_schedule = lambda *sizes: Schedule(ScheduleConfig(name="constant"), *sizes)
+    trainer.enter_phase(number)
+    trainer.to_train_mode()
     return trainer.feed
-
-
-class _Constant:
-    """A schedule that leaves rates alone."""
-
-    def step(self) -> None:
-        pass

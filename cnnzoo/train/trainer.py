@@ -1,8 +1,8 @@
 """The training loop, on one page. It sees modules, tensors and numbers, never an architecture's name.
 
-    fit -> _train_epoch -> _step
+    fit -> _train_epoch -> step
 
-What changes the arithmetic of a step is a visible line in `_step`; the one extension point is `on_epoch`.
+What changes the arithmetic of a step is a visible line in `step`; the one extension point is `on_epoch`.
 """
 
 import copy
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cnnzoo import machine
+from cnnzoo.config import PhaseConfig
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.train import phases as phases_
 from cnnzoo.train.distributed import Team, gathers_gradients
@@ -118,7 +119,7 @@ class Trainer:
         batches,
         val_batches: Iterable[tuple[Tensor, Tensor]],
         *,
-        phases: Sequence[phases_.Phase],
+        phases: Sequence[PhaseConfig],
         stages: dict[str, list[str]],
         make_schedule: Callable[[torch.optim.Optimizer, int, int], Schedule],
         lr: float,
@@ -161,11 +162,16 @@ class Trainer:
         self.forward = self.feed.forward
         if channels_last:
             model.to(memory_format=torch.channels_last)
-        steps = sum(phase.epochs for phase in self.phases) * len(batches)
+        steps = self.epochs * len(batches)
         self.ema = None if ema is None else EMA(model, fitted_decay(steps) if ema == "auto" else ema)
         self._statistics = Statistics(model)
         self._last_good: dict | None = None  # to roll back to
         self._has_saved = False
+
+    @property
+    def epochs(self) -> int:
+        """Of all phases."""
+        return sum(phase.epochs for phase in self.phases)
 
     def fit(self, state: dict | None = None) -> Progress:
         """Train from the start, or from a state that `save` was given, to the end of the last phase.
@@ -177,8 +183,8 @@ class Trainer:
             self._has_saved = True
         self._remember(state or self.state())
         with machine.tuned(self.device):
-            while self.progress.epoch < sum(phase.epochs for phase in self.phases):
-                self._enter_phase(state)
+            while self.progress.epoch < self.epochs:
+                self._go_on_in_phase(state)
                 state = None
                 try:
                     report = self._train_epoch()
@@ -207,23 +213,32 @@ class Trainer:
         if self.patience and len(own) > self.patience and max(own[-self.patience :]) <= max(own[: -self.patience]):
             self.phases[number] = replace(self.phases[number], epochs=len(own))
 
-    def _enter_phase(self, state: dict | None) -> None:
-        """At the first epoch of a phase, and after resuming within one, freeze, thaw, and set up the schedule."""
+    def _go_on_in_phase(self, state: dict | None) -> None:
+        """At the first epoch of a phase, and after resuming within one, enter it."""
         number, start = phases_.number_at(self.phases, self.progress.epoch)
-        phase = self.phases[number]
         if self.schedule is not None and self.progress.epoch > start and state is None:
             return
         saved = [group["lr"] for group in self.optimizer.param_groups]
-        rate = self.lr * self.progress.rate
-        self.frozen = phases_.enter(phase, self.model, self.stages, self.optimizer, rate, self.keep_statistics)
-        self.feed = self.make_head_feed() if self.takes_features(number) else self.image_feed
-        self.forward = self.team.wrap(self.feed.judged, self.feed.forward)
-        self.schedule = self.make_schedule(self.optimizer, phase.epochs, len(self.feed.batches))
+        self.enter_phase(number)
         if state is not None and (self.progress.epoch > start or self.progress.step > 0):
             self.schedule.load_state_dict(state["schedule"])
             slower = self.progress.rate / state["progress"].get("rate", 1.0)
             for group, lr in zip(self.optimizer.param_groups, saved, strict=True):
                 group["lr"] = lr * slower
+
+    def enter_phase(self, number: int) -> None:
+        """Freeze and thaw as the phase of that number (from 0) does, and set up what it trains on and its schedule."""
+        phase, rate = self.phases[number], self.lr * self.progress.rate
+        self.frozen = phases_.enter(phase, self.model, self.stages, self.optimizer, rate, self.keep_statistics)
+        self.feed = self.make_head_feed() if self.takes_features(number) else self.image_feed
+        self.forward = self.team.wrap(self.feed.judged, self.feed.forward)
+        self.schedule = self.make_schedule(self.optimizer, phase.epochs, len(self.feed.batches))
+
+    def to_train_mode(self) -> None:
+        """All but what the phase has frozen, which keeps its statistics."""
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
 
     def takes_features(self, number: int) -> bool:
         """Whether a phase's head learns from the answers of what comes before it, which are computed once. A moving
@@ -235,23 +250,21 @@ class Trainer:
     def _train_epoch(self) -> EpochReport:
         """An epoch's steps, or what is left of them. The report lacks the validation."""
         progress, feed, steps = self.progress, self.feed, len(self.feed.batches)
-        self.model.train()
-        for module in self.frozen:
-            module.eval()
-        unread: list[Tensor] = []  # losses still on the device, where reading one waits for its step
+        self.to_train_mode()
+        unread: list[tuple[Tensor, float]] = []  # losses still on the device, where reading one waits, and rates
         seconds, started = progress.seconds, time.perf_counter()
         saved = shown = time.monotonic()
-        total = sum(phase.epochs for phase in self.phases)
-        title = f"epoch {progress.epoch + 1}/{total}"
+        title = f"epoch {progress.epoch + 1}/{self.epochs}"
         hide = None if self.show_progress and self.team.is_first else True  # None: unless it is a terminal
         with tqdm(total=steps, initial=progress.step, desc=title, leave=False, disable=hide) as bar:
             for images, targets in self._timed(feed.batches.epoch(progress.epoch, progress.step)):
-                unread.append(self._step(images, targets))
+                unread.append((self.step(images, targets), self.rate))
                 progress.step += 1
                 now, stop, last = time.monotonic(), self.should_stop(), progress.step == steps
                 save = now - saved >= 60 * self.save_minutes
-                alone = self.team.size == 1
-                if last or (stop or save or now - shown >= 0.25 if alone else progress.step % LOOKS == 0):
+                alone = self.team.size == 1  # a team looks at a step on which all agree
+                due = stop or save or now - shown >= 0.25 if alone else progress.step % LOOKS == 0
+                if due or last:
                     stop, save = self._look(unread, stop, save, last)
                     bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
                     bar.update(progress.step - bar.n)
@@ -291,7 +304,7 @@ class Trainer:
                 return
             yield batch
 
-    def _step(self, images: Tensor, targets: Tensor) -> Tensor:
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One step of the optimiser; returns the batch's mean loss, on the device."""
         if images.ndim == 4:
             images = images.contiguous(memory_format=self.layout)
@@ -358,24 +371,26 @@ class Trainer:
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def _look(self, unread: list[Tensor], stop: bool, save: bool, last: bool) -> tuple[bool, bool]:
-        """Add the latest steps' losses up, and agree with the team on whether to stop and to save.
+    def _look(self, unread: list[tuple[Tensor, float]], stop: bool, save: bool, last: bool) -> tuple[bool, bool]:
+        """Add up the losses of the latest steps, and agree with the team on whether to stop and to save.
 
         Raises Diverged where any process has found a number that is not finite.
         """
-        losses = torch.stack(unread).cpu()
+        losses, rates = torch.stack([loss for loss, _ in unread]).cpu(), [rate for _, rate in unread]
         unread.clear()
         self.team.average(self._statistics_of_all())
         total = losses.double().sum().item()
         lost = ""
         if not math.isfinite(total):
             first = int((~torch.isfinite(losses)).nonzero()[0])
-            lost = f"the loss is {losses[first].item()} at {self._place(self.progress.step - len(losses) + first + 1)}"
+            step = self.progress.step - len(losses) + first + 1
+            lost = f"the loss is {losses[first].item()} at {self._place(step, rates[first])}"
         elif (stop or save or last) and not self._weights_are_finite():
-            lost = f"a weight is not finite after {self._place(self.progress.step)}"
+            lost = f"a weight is not finite after {self._place(self.progress.step, self.rate)}"
         stop, save, diverged = self.team.any(stop, save, bool(lost))
         if diverged:
-            raise Diverged(lost or f"another process diverged before {self._place(self.progress.step)}")
+            here = self._place(self.progress.step, self.rate)
+            raise Diverged(lost or f"another process diverged before {here}")
         self.progress.loss_sum += total
         return stop, save
 
@@ -384,8 +399,7 @@ class Trainer:
         own = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
         return own + (self.ema.statistics if self.ema else [])
 
-    def _place(self, step: int) -> str:
-        rate = self._fastest()
+    def _place(self, step: int, rate: float) -> str:
         return f"epoch {self.progress.epoch + 1}, step {step}, rate {rate:.3g}"
 
     def _fastest(self) -> float:

@@ -1,22 +1,17 @@
-"""What a run is made of: frozen dataclasses, one per concern, read from YAML and overridden from the command line.
+"""The sections of a config: frozen dataclasses, one per concern, whose docstrings are the help of the command line.
 
-Only data here. Messages name the key to change, as it is written in a file or after `--`.
+Messages name the key to change, as it is written in a file or after `--`.
 """
 
-import dataclasses
 import os
 import re
-from argparse import SUPPRESS
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace
-
-from cnnzoo.errors import InputError, did_you_mean, near, unknown
+from cnnzoo.errors import InputError
 
 
 def _check(holds: bool, key: str, value: object, want: str) -> None:
@@ -108,7 +103,7 @@ class DataConfig:
 
     def __post_init__(self):
         for key in ("source", "val_source", "root"):  # given in Python, they may be a Path
-            object.__setattr__(self, key, _plain(getattr(self, key)))
+            object.__setattr__(self, key, plain(getattr(self, key)))
         _check(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "between 0 and 1")
         _check(self.folds is None or self.folds >= 2, "data.folds", self.folds, "null or at least 2")
         _check(0 <= self.fold < (self.folds or 1), "data.fold", self.fold, "at least 0 and below data.folds")
@@ -208,6 +203,13 @@ class AugmentConfig:
             low, high = getattr(self, key)
             _check(0 < low <= high, f"augment.{key}", [low, high], "two rising numbers above 0")
 
+    @property
+    def changes(self) -> bool:
+        """Whether an image looks different from epoch to epoch."""
+        shape = self.flip, self.crop, self.rotation, self.shift, self.shear, self.zoom, self.grows_from < 1
+        colour = self.brightness, self.channel_shift, self.pca_noise, self.cutout, self.erasing
+        return any((*shape, *colour, self.policy, self.mixup, self.cutmix, self.repeats > 1))
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -251,7 +253,7 @@ class OptimConfig:
         nesterov: Nesterov's form of momentum, of sgd, lars and muon.
         betas: of adam, adamw and lamb.
         alpha: decay of the mean square of rmsprop.
-        eps: of adam, adamw and rmsprop; null keeps the optimiser's own.
+        eps: of adam, adamw, rmsprop, rmsprop_tf and lamb; null keeps the optimiser's own.
         weight_decay: added to the gradient (adamw: to the step).
         decay_norms_and_biases: whether biases and normalisation layers decay too.
         clip_norm: largest norm of the whole gradient; null does not clip.
@@ -365,6 +367,14 @@ class PhaseConfig:
         _check(self.epochs >= 1, "train.phases.epochs", self.epochs, "at least 1")
         _check(self.trainable, "train.phases.trainable", self.trainable, "a list of at least one stage")
         _check(all(rate >= 0 for rate in self.rates.values()), "train.phases.rates", self.rates, "at least 0, each")
+
+    def moves(self, stage: str) -> bool:
+        """Whether a stage is trained."""
+        return any(fnmatchcase(stage, pattern) for pattern in self.trainable)
+
+    def rate(self, stage: str) -> float:
+        """The factor on a stage's rate."""
+        return next((factor for pattern, factor in self.rates.items() if fnmatchcase(stage, pattern)), 1.0)
 
 
 @dataclass(frozen=True)
@@ -554,188 +564,10 @@ def short_name(source: str | Path) -> str:
     return re.sub(r"[^\w.-]+", "_", last)  # a pattern of shards has braces
 
 
-def dump(config: Config) -> str:
-    """The complete config as YAML, in the order of the dataclasses."""
-    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
-
-
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """A value as YAML knows it."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, os.PathLike):  # a Path, a Run
         return os.fspath(value)
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-class Parser(ArgumentParser):
-    """jsonargparse's parser, whose every complaint is one clear line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(self._explain(message))
-
-    def keys(self) -> list[str]:
-        """Every key that a file or the command line may set."""
-        options = [
-            option[2:]
-            for action in self._actions
-            for option in action.option_strings
-            if option.startswith("--") and action.help != SUPPRESS  # such as jsonargparse's own --print_shtab
-        ]
-        groups = {option.rpartition(".")[0] for option in options}
-        return [option for option in options if option not in groups and not option.endswith(("help", "+"))]
-
-    def _explain(self, message: str) -> str:
-        if "\n" in message and (inner := re.search(r"^.*(?:unknown key|but must be).*$", message, re.MULTILINE)):
-            key = re.search(r"[Pp]arser key \"([\w.]+)\"", message)  # the dataclasses of a list speak first
-            return (f"in {key[1]}: " if key else "") + inner[0].strip(" -")
-        if "Unexpected config" in message:
-            return "it holds no sections with keys, such as train: {epochs: 5}"
-        if match := re.search(r"Parser key \"(\w+)\":\s*Unable to load config \"(.*)\"", message):
-            return _no_section(*match.groups())
-        if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-            return self._unknown_key(f"{match[1]}.{match[2]}")
-        if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
-            words = match[1].split()
-            option = next((word for word in words if word.startswith("-")), None)
-            return self._unknown_key(option) if option else self._unexpected(words[0])
-        if match := re.search(r"arguments are required: (.*)", message):
-            options = self._option_string_actions
-            missing = (f"--{name}" if f"--{name}" in options else name for name in match[1].split(", "))
-            return f"the following arguments are required: {', '.join(missing)}"
-        if match := re.search(r"(?:[Oo]ption|Key) '([\w.]+)' is not (?:accepted|expected)", message):
-            inside = re.search(r"[Pp]arser key \"([\w.]+)\"", message)
-            return self._unknown_key(f"{inside[1]}.{match[1]}" if inside else match[1])
-        if match := re.search(r"[Pp]arser key \"([\w.]+)\":\s*(.*)", message, re.DOTALL):
-            key, problem = match[1], match[2]
-            value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", problem)
-            if value:
-                wanted = self._wanted(key, problem)
-                meant = did_you_mean(value[1], wanted.split(" or "))
-                return f"{key} is {value[1]}, but must be {wanted}{f'; {meant}' if meant else ''}"
-            return " ".join(problem.split())
-        return " ".join(message.replace('in "<unicode string>", ', "").split())
-
-    def _unknown_key(self, key: str) -> str:
-        key = key.lstrip("-").partition("=")[0]
-        last = [known.rpartition(".")[2] for known in self.keys()]
-        meant = [key] if key in last else near(key, last, 1)
-        if namesakes := [known for known, name in zip(self.keys(), last, strict=True) if name in meant]:
-            return f"unknown key {key!r}; did you mean {' or '.join(namesakes)}?"
-        return str(unknown("key", key, self.keys()))
-
-    def _unexpected(self, word: str) -> str:
-        """What to say of a word that no option takes."""
-        uses = {"config": "a config file", "model.name": "a net", "model": "a net"}
-        known = [f"{what} is named by --{key}" for key, what in uses.items() if key in self.keys()]
-        return "; ".join([f"unexpected word {word!r}", *known])
-
-    def _wanted(self, key: str, problem: str) -> str:
-        """The type of a key in words."""
-        action = next((action for action in self._actions if f"--{key}" in action.option_strings), None)
-        kind = str(getattr(action, "_typehint", None) or re.search(r"Expected an? (.*?)\. Got", problem)[1])
-        kind = re.sub(r"<class '([\w.]+)'>", r"\1", kind)
-        kind = re.sub(r"(typing|cnnzoo\.config)\.", "", kind)
-        kind = re.sub(r"Optional\[(.*)\]", r"\1 | None", kind)
-        kind = re.sub(r"Union\[(.*)\]", lambda m: m[1].replace(", ", " | "), kind)
-        kind = re.sub(r"list\[Literal\[(.*?)\]\]", lambda m: f"a list of any of {m[1]}".replace("'", ""), kind)
-        kind = re.sub(r"Literal\[(.*?)\]", lambda m: m[1].replace("'", "").replace(", ", " | "), kind)
-        words = {
-            "int": "a whole number",
-            "float": "a number",
-            "bool": "true or false",
-            "str": "a text",
-            "None": "null",
-            "NoneType": "null",
-        }
-        words |= {
-            "list[float]": "a list of numbers",
-            "tuple[float, float]": "two numbers [a, b]",
-            "list[PhaseConfig]": "a list of phases",
-        }
-        return " or ".join(words.get(part, part) for part in kind.split(" | "))
-
-
-def parser(prog: str = "cnnzoo train") -> Parser:
-    """The parser of a config: `--config FILE`, and `--section.key VALUE` for every key."""
-    parser = Parser(prog=prog, description="Train a net and leave a run folder.")
-    parser.add_argument(
-        "--config", action="config", help="a YAML file with any of the keys below; later options override it"
-    )
-    parser.add_class_arguments(Config)
-    return parser
-
-
-def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config in a YAML file or a mapping like it (None: the defaults), overridden by `--optim.lr=1e-3` and such;
-    `model` and `data` may be a name alone.
-
-    Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of
-    range.
-    """
-    overrides = _spelt_out(overrides)
-    if source is None:
-        return _build(lambda reader: reader.parse_args(overrides))
-    if isinstance(source, Mapping):
-        whole = {key: {MAIN[key]: value} if _names(key, value) else value for key, value in _plain(source).items()}
-        config = _build(lambda reader: reader.parse_object(whole))
-        text = dump(config) if overrides else ""
-    else:
-        # As a text: a file that it is to open itself makes jsonargparse move the whole process to that file's folder.
-        text = _text(Path(source))
-        try:
-            config = _build(lambda reader: reader.parse_string(text))
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
-    return _build(lambda reader: reader.parse_args(["--config", text, *overrides])) if overrides else config
-
-
-MAIN = {"model": "name", "data": "source"}  # what a section stands for where it is no section but a word
-
-
-def _names(section: str, value: object) -> bool:
-    return section in MAIN and isinstance(value, str) and not value.startswith("{")
-
-
-def _spelt_out(words: Sequence[str]) -> list[str]:
-    """Options, of which --model NAME is short for --model.name NAME, and --data SOURCE for --data.source SOURCE."""
-    words = list(words)
-    for place, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if _names(option[2:], value if equals else " ".join(words[place + 1 : place + 2])):
-            words[place] = f"{option}.{MAIN[option[2:]]}{equals}{value}"
-    return words
-
-
-def _text(file: Path) -> str:
-    if not file.is_file():
-        meant = did_you_mean(str(file), map(str, file.parent.glob("*.y*ml")))
-        raise InputError(f"there is no config file {file}{f'; {meant}' if meant else ''}")
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is no text") from None
-
-
-def _no_section(key: str, value: object) -> str:
-    such = f", such as {key}.{MAIN[key]}" if key in MAIN else ""
-    return f"{key} is {value}, but must be a section of keys{such}"
-
-
-_reader = cache(parser)  # making it takes longer than reading a config
-
-
-def _build(parse: Callable[[Parser], Namespace]) -> Config:
-    reader = _reader()
-    try:
-        parsed = parse(reader)
-        for key, value in vars(parsed).items():
-            absent = value is None and key == "ensemble"
-            if key not in ("config", "run") and not (absent or isinstance(value, Namespace)):
-                raise InputError(_no_section(key, "null" if value is None else value))
-        values = reader.instantiate(parsed)
-    except InputError:
-        raise
-    except ValueError as error:  # a list of dataclasses is only checked when it is built
-        reader.error(str(error))
-    return Config(**{name.name: getattr(values, name.name) for name in dataclasses.fields(Config)})
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

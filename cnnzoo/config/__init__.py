@@ -1,0 +1,37 @@
+"""What a run is made of, read from YAML and overridden from the command line."""
+
+from cnnzoo.config.parser import Parser
+from cnnzoo.config.reading import dump, parser, read
+from cnnzoo.config.sections import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EnsembleConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    PhaseConfig,
+    ProbeConfig,
+    ScheduleConfig,
+    TrainConfig,
+    short_name,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "EnsembleConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Parser",
+    "PhaseConfig",
+    "ProbeConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "dump",
+    "parser",
+    "read",
+    "short_name",
+]

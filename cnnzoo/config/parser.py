@@ -1,0 +1,104 @@
+"""The library's parser, whose every complaint is one clear line."""
+
+import re
+from argparse import SUPPRESS
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+
+from cnnzoo.errors import InputError, did_you_mean, near, unknown
+
+MAIN = {"model": "name", "data": "source"}  # what a section stands for where it is no section but a word
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser, whose every complaint is one clear line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(self._explain(message))
+
+    def keys(self) -> list[str]:
+        """Every key that a file or the command line may set."""
+        options = [
+            option[2:]
+            for action in self._actions
+            for option in action.option_strings
+            if option.startswith("--") and action.help != SUPPRESS  # such as jsonargparse's own --print_shtab
+        ]
+        groups = {option.rpartition(".")[0] for option in options}
+        return [option for option in options if option not in groups and not option.endswith(("help", "+"))]
+
+    def _explain(self, message: str) -> str:
+        if "\n" in message and (inner := re.search(r"^.*(?:unknown key|but must be).*$", message, re.MULTILINE)):
+            key = re.search(r"[Pp]arser key \"([\w.]+)\"", message)  # the dataclasses of a list speak first
+            return (f"in {key[1]}: " if key else "") + inner[0].strip(" -")
+        if "Unexpected config" in message:
+            return "it holds no sections with keys, such as train: {epochs: 5}"
+        if match := re.search(r"Parser key \"(\w+)\":\s*Unable to load config \"(.*)\"", message):
+            return no_section(*match.groups())
+        if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+            return self._unknown_key(f"{match[1]}.{match[2]}")
+        if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
+            words = match[1].split()
+            option = next((word for word in words if word.startswith("-")), None)
+            return self._unknown_key(option) if option else self._unexpected(words[0])
+        if match := re.search(r"arguments are required: (.*)", message):
+            options = self._option_string_actions
+            missing = (f"--{name}" if f"--{name}" in options else name for name in match[1].split(", "))
+            return f"the following arguments are required: {', '.join(missing)}"
+        if match := re.search(r"(?:[Oo]ption|Key) '([\w.]+)' is not (?:accepted|expected)", message):
+            inside = re.search(r"[Pp]arser key \"([\w.]+)\"", message)
+            return self._unknown_key(f"{inside[1]}.{match[1]}" if inside else match[1])
+        if match := re.search(r"[Pp]arser key \"([\w.]+)\":\s*(.*)", message, re.DOTALL):
+            key, problem = match[1], match[2]
+            value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", problem)
+            if value:
+                wanted = self._wanted(key, problem)
+                meant = did_you_mean(value[1], wanted.split(" or "))
+                return f"{key} is {value[1]}, but must be {wanted}{f'; {meant}' if meant else ''}"
+            return " ".join(problem.split())
+        return " ".join(message.replace('in "<unicode string>", ', "").split())
+
+    def _unknown_key(self, key: str) -> str:
+        key = key.lstrip("-").partition("=")[0]
+        last = [known.rpartition(".")[2] for known in self.keys()]
+        meant = [key] if key in last else near(key, last, 1)
+        if namesakes := [known for known, name in zip(self.keys(), last, strict=True) if name in meant]:
+            return f"unknown key {key!r}; did you mean {' or '.join(namesakes)}?"
+        return str(unknown("key", key, self.keys()))
+
+    def _unexpected(self, word: str) -> str:
+        """What to say of a word that no option takes."""
+        uses = {"config": "a config file", "model.name": "a net", "model": "a net"}
+        known = [f"{what} is named by --{key}" for key, what in uses.items() if key in self.keys()]
+        return "; ".join([f"unexpected word {word!r}", *known])
+
+    def _wanted(self, key: str, problem: str) -> str:
+        """The type of a key in words."""
+        action = next((action for action in self._actions if f"--{key}" in action.option_strings), None)
+        kind = str(getattr(action, "_typehint", None) or re.search(r"Expected an? (.*?)\. Got", problem)[1])
+        kind = re.sub(r"<class '([\w.]+)'>", r"\1", kind)
+        kind = re.sub(r"(typing|cnnzoo\.config\.sections)\.", "", kind)
+        kind = re.sub(r"Optional\[(.*)\]", r"\1 | None", kind)
+        kind = re.sub(r"Union\[(.*)\]", lambda m: m[1].replace(", ", " | "), kind)
+        kind = re.sub(r"list\[Literal\[(.*?)\]\]", lambda m: f"a list of any of {m[1]}".replace("'", ""), kind)
+        kind = re.sub(r"Literal\[(.*?)\]", lambda m: m[1].replace("'", "").replace(", ", " | "), kind)
+        words = {
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "str": "a text",
+            "None": "null",
+            "NoneType": "null",
+        }
+        words |= {
+            "list[float]": "a list of numbers",
+            "tuple[float, float]": "two numbers [a, b]",
+            "list[PhaseConfig]": "a list of phases",
+        }
+        return " or ".join(words.get(part, part) for part in kind.split(" | "))
+
+
+def no_section(key: str, value: object) -> str:
+    such = f", such as {key}.{MAIN[key]}" if key in MAIN else ""
+    return f"{key} is {value}, but must be a section of keys{such}"
