@@ -345,8 +345,8 @@ def test_wrong_committees_are_told_before_any_training(tmp_path, capsys, monkeyp
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for words, said in (
         (["--bag", "1"], "bag is 1, but a committee has at least 2 members"),
-        (["--bag", "two"], "argument --bag: invalid int value: 'two'"),
-        (["--bag", "3", "--seeds", "3"], "argument --seeds: not allowed with argument --bag"),
+        (["--bag", "two"], "bag is two, but must be a whole number or null"),
+        (["--bag", "3", "--seeds", "3"], "--bag and --seeds are two ways to make several runs"),
         (["--seeds", "3", "--run", "mine"], "mine exists already"),
     ):
         assert cli.main(["train", *words]) == 2

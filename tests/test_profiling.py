@@ -98,10 +98,13 @@ def test_advice_names_the_narrow_one_and_the_remedy(part, overrides, words):
 def test_the_command_takes_a_file_and_keys_and_touches_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text("run: runs/mine\ntrain: {epochs: 1, batch_size: 16}")
-    assert main(["profile", "--config", "c.yaml", "--steps", "1", "--train.batch_size", "24"]) == 0
-    assert "batches of 24, 1 steps" in capsys.readouterr().out
+    keys = ["--train.batch_size", "24", "--model", "mlp", "--run=runs/other"]
+    assert main(["profile", "--config", "c.yaml", "--steps", "1", *keys]) == 0
+    out = capsys.readouterr().out
+    assert "mlp on digits" in out
+    assert "batches of 24, 1 steps" in out
     assert not (tmp_path / "runs").exists()
-    assert (tmp_path / "profiles" / "mine" / "trace.json").exists()
+    assert (tmp_path / "profiles" / "other" / "trace.json").exists()
 
 
 def test_a_run_without_steps_is_told():

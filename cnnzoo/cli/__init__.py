@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from cnnzoo import __version__
 from cnnzoo.cli import committees, nets, training, transfer, trials, use, visualize, weights
 from cnnzoo.cli.parsing import keys_of_config, overview, parser_of
+from cnnzoo.config import Config
 from cnnzoo.errors import InputError, unknown
 
 COMMANDS: dict[str, Callable] = {
@@ -79,11 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, *given: str) -> int:
     function, options = COMMANDS[command], {}
-    if command in ("train", "weights", "visualize"):  # which have options, or commands, of their own
+    if command in ("weights", "visualize"):  # which have commands of their own
         return function(list(given)) or 0
     if "overrides" in inspect.signature(function).parameters:
-        given, options["overrides"] = keys_of_config(given)
-    return function(**vars(parser_of(command, function).parse_args(given)), **options) or 0
+        given, options["overrides"] = keys_of_config(given, function)
+    parser = parser_of(command, function)
+    if command == "train" and not {"-h", "--help"}.isdisjoint(given):
+        parser.add_class_arguments(Config)  # every key, in the one place that the others refer to
+    return function(**vars(parser.parse_args(given)), **options) or 0
 
 
 def _one_line(error: Exception) -> str:

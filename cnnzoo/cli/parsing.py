@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from itertools import islice
 from typing import get_origin
 
 import docstring_parser
 
-from cnnzoo.config import Parser
+from cnnzoo import config as config_
+from cnnzoo.config import Config, Parser
 from cnnzoo.errors import unknown
 
 SHARED = {  # what arguments mean in every command whose docstring says nothing else
@@ -32,8 +34,10 @@ def parser_of(name: str, function: Callable) -> Parser:
     doc = docstring_parser.parse(function.__doc__)
     help_of = SHARED | {param.arg_name: param.description for param in doc.params}
     parameters = inspect.signature(function).parameters
-    more = {"epilog": ANY_KEY} if "overrides" in parameters else {}
-    parser = Parser(prog=f"cnnzoo {name}", description=doc.short_description, **more)
+    parser = Parser(prog=f"cnnzoo {name}", description=doc.short_description)
+    if "overrides" in parameters:
+        parser.epilog = ANY_KEY if name != "train" else None
+        parser.further = lambda: config_.parser().keys()
     for key, parameter in parameters.items():
         if key == "overrides":  # which keys_of_config has taken out
             continue
@@ -62,13 +66,16 @@ def parser_of(name: str, function: Callable) -> Parser:
     return parser
 
 
-def keys_of_config(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command's own arguments, and those that set a key of the config: --section.key VALUE or --section.key=VALUE."""
+def keys_of_config(arguments: Sequence[str], function: Callable) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and those that set a key of the config: --section.key VALUE or --section.key=VALUE,
+    or a section alone that the command has no option of its own for, as --model NAME.
+    """
+    sections = {field.name for field in fields(Config)} - inspect.signature(function).parameters.keys()
     own, keys = [], []
     waiting = iter(arguments)
     for word in waiting:
         name, equals, _ = word.partition("=")
-        if not (name.startswith("--") and "." in name):
+        if not (name.startswith("--") and ("." in name or name[2:] in sections)):
             own.append(word)
         else:
             keys += [word] if equals else [word, *islice(waiting, 1)]

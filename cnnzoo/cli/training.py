@@ -1,6 +1,5 @@
 """The command that trains, one run or several of one config."""
 
-import argparse
 import signal
 from collections.abc import Mapping, Sequence
 from shlex import quote
@@ -9,44 +8,39 @@ from cnnzoo import config as config_
 from cnnzoo.cli.speech import go_on_with, is_first, stop_on_signals, stopped, tell
 from cnnzoo.errors import InputError, Interrupted
 
-MANY = {  # what cnnzoo train makes of one config with several runs
-    "folds": "cross-validate: train N runs, each judged on another N-th of the images",
-    "bag": "a committee of N runs, each trained on a bootstrap sample of the training images",
-    "seeds": "a committee of N runs, each with another seed",
-    "boost": "a committee of up to N runs, each trained for the mistakes of those before it",
-}
 
+def train(
+    *,
+    config: str | None = None,
+    resume: str | None = None,
+    folds: int | None = None,
+    bag: int | None = None,
+    seeds: int | None = None,
+    boost: int | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Train a net and leave a run folder.
 
-def train(options: Sequence[str]) -> None:
-    """Train a net and leave a run folder. Options are those of the config, see --help."""
+    Args:
+        config: a YAML file with any of the keys below, which override it.
+        resume: a run folder to go on with, or auto: the config's own folder where it holds a run.
+        folds: cross-validate: train so many runs, each judged on another part of the images.
+        bag: a committee of so many runs, each trained on a bootstrap sample of the training images.
+        seeds: a committee of so many runs, each with another seed.
+        boost: a committee of up to so many runs, each trained for the mistakes of those before it.
+        overrides: any key of the config.
+    """
     from cnnzoo import run
 
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config")
-    first.add_argument("--resume")
-    of_many = first.add_mutually_exclusive_group()
-    for name in MANY:
-        of_many.add_argument(f"--{name}", type=int)
-    try:
-        arguments, overrides = first.parse_known_args(options)
-    except argparse.ArgumentError as error:
-        raise InputError(str(error)) from None
-    kind = next((name for name in MANY if getattr(arguments, name) is not None), None)
-    resume = arguments.resume or ("auto" if run.was_restarted() else None)
-    if "-h" in overrides or "--help" in overrides:
-        parser = config_.parser()
-        parser.add_argument(
-            "--resume",
-            metavar="RUN",
-            help="a run folder to go on with, or auto: the config's own folder where it holds a run",
-        )
-        for name, about in MANY.items():
-            parser.add_argument(f"--{name}", metavar="N", help=about)
-        parser.parse_args(overrides)
-    base = arguments.config
-    if base is None and resume not in (None, "auto"):
-        base = run.Run.open(resume).config_file
-    config = config_.read(base, overrides)
+    asked = {"folds": folds, "bag": bag, "seeds": seeds, "boost": boost}
+    kinds = [kind for kind, many in asked.items() if many is not None]
+    if len(kinds) > 1:
+        raise InputError(f"--{kinds[0]} and --{kinds[1]} are two ways to make several runs; take one of them")
+    kind = kinds[0] if kinds else None
+    resume = resume or ("auto" if run.was_restarted() else None)
+    if config is None and resume not in (None, "auto"):
+        config = run.Run.open(resume).config_file
+    config = config_.read(config, overrides)
     if config.ensemble is not None:
         from cnnzoo.ensemble import runs
 
@@ -60,7 +54,7 @@ def train(options: Sequence[str]) -> None:
             if kind is None:
                 done = run.train(config, resume=resume, **hooks)
             else:
-                _train_many(kind, getattr(arguments, kind), config, resume is not None, hooks)
+                _train_many(kind, asked[kind], config, resume is not None, hooks)
         except Interrupted as interrupted:
             folder = config.folder if resume in (None, "auto") else resume
             number = caught[0] if caught else signal.SIGTERM  # which another process of the team caught

@@ -2,6 +2,7 @@
 
 import re
 from argparse import SUPPRESS
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser
@@ -12,7 +13,12 @@ MAIN = {"model": "name", "data": "source"}  # what a section stands for where it
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's parser, whose every complaint is one clear line."""
+    """jsonargparse's parser, whose every complaint is one clear line.
+
+    `further` gives keys that are set elsewhere, and that a misspelt one may have meant.
+    """
+
+    further: Callable[[], Sequence[str]] = staticmethod(tuple)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(self._explain(message))
@@ -25,7 +31,7 @@ class Parser(ArgumentParser):
             for option in action.option_strings
             if option.startswith("--") and action.help != SUPPRESS  # such as jsonargparse's own --print_shtab
         ]
-        groups = {option.rpartition(".")[0] for option in options}
+        groups = {option.rpartition(".")[0] for option in options} - MAIN.keys()
         return [option for option in options if option not in groups and not option.endswith(("help", "+"))]
 
     def _explain(self, message: str) -> str:
@@ -61,16 +67,18 @@ class Parser(ArgumentParser):
 
     def _unknown_key(self, key: str) -> str:
         key = key.lstrip("-").partition("=")[0]
-        last = [known.rpartition(".")[2] for known in self.keys()]
-        meant = [key] if key in last else near(key, last, 1)
-        if namesakes := [known for known, name in zip(self.keys(), last, strict=True) if name in meant]:
-            return f"unknown key {key!r}; did you mean {' or '.join(namesakes)}?"
-        return str(unknown("key", key, self.keys()))
+        for keys in (self.keys(), self.further()):
+            last = [known.rpartition(".")[2] for known in keys]
+            meant = [key] if key in last else near(key, last, 1)
+            if namesakes := [known for known, name in zip(keys, last, strict=True) if name in meant]:
+                return f"unknown key {key!r}; did you mean {' or '.join(namesakes)}?"
+        return str(unknown("key", key, [*self.keys(), *self.further()]))
 
     def _unexpected(self, word: str) -> str:
         """What to say of a word that no option takes."""
-        uses = {"config": "a config file", "model.name": "a net", "model": "a net"}
-        known = [f"{what} is named by --{key}" for key, what in uses.items() if key in self.keys()]
+        keys = [*self.keys(), *MAIN.keys() & self.further()]
+        uses = {"config": "a config file", "model": "a net"}
+        known = [f"{what} is named by --{key}" for key, what in uses.items() if key in keys]
         return "; ".join([f"unexpected word {word!r}", *known])
 
     def _wanted(self, key: str, problem: str) -> str:

@@ -18,12 +18,11 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False)
 
 
-def parser(prog: str = "cnnzoo train") -> Parser:
+@cache  # making it takes longer than reading a config
+def parser() -> Parser:
     """The parser of a config: `--config FILE`, and `--section.key VALUE` for every key."""
-    parser = Parser(prog=prog, description="Train a net and leave a run folder.")
-    parser.add_argument(
-        "--config", action="config", help="a YAML file with any of the keys below; later options override it"
-    )
+    parser = Parser()
+    parser.add_argument("--config", action="config")
     parser.add_class_arguments(Config)
     return parser
 
@@ -76,11 +75,8 @@ def _text(file: Path) -> str:
         raise InputError(f"{file} is no text") from None
 
 
-_reader = cache(parser)  # making it takes longer than reading a config
-
-
 def _build(parse: Callable[[Parser], Namespace]) -> Config:
-    reader = _reader()
+    reader = parser()
     try:
         parsed = parse(reader)
         for key, value in vars(parsed).items():
