@@ -19,7 +19,7 @@ from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
-from cnnzoo.data.preprocess import EXTENSIONS
+from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form

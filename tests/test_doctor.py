@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image, ImageEnhance
 
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError
-from cnnzoo.transfer import doctor
+from cnnzoo.transfer import copies, doctor, twins
 
 
 def scene(number: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -108,7 +109,8 @@ FAULTS = {
     "hidden": [("train/ant/.DS_Store", ""), ("train/.ipynb_checkpoints", "")],
     "stray": [("notes.txt", ""), ("train/loose.jpg", ""), ("train/ant/labels.csv", ""), ("spare", "")],
 }
-ALSO = {"no permission", "one class", "one photo", "doubtful label"}  # which need a folder of their own, below
+# which need a folder of their own, below
+ALSO = {"no permission", "out of reach", "not read here", "one class", "one photo", "doubtful label"}
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,33 @@ def test_every_planted_fault_is_found_once_and_nothing_else(planted):
     assert sorted(found(planted)) == sorted(expected)
 
 
+def test_a_photo_that_wants_another_library_is_not_damaged_and_is_copied(tmp_path, monkeypatch):
+    paint(tmp_path / "photos", {"ant": 10, "bee": 10})
+    (tmp_path / "photos" / "ant" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    checkup = doctor.check(tmp_path / "photos")
+    (finding,) = checkup.findings
+    assert (finding.kind, finding.severity, finding.file) == ("not read here", "error", "ant/IMG_1.HEIC")
+    assert "pip install 'cnnzoo[heif]'" in finding.detail
+    fixed = copies.fix(checkup, tmp_path / "good")
+    assert (tmp_path / "good" / "ant" / "IMG_1.HEIC").exists()
+    assert (fixed.left_out, fixed.remaining) == (0, (finding,))
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_photo(tmp_path, monkeypatch):
+    paint(tmp_path, {"ant": 10, "bee": 10})
+    whole = Image.open
+
+    def failing(file, *options):
+        if str(file).endswith("bee/02.jpg"):
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(file, *options)
+
+    monkeypatch.setattr(Image, "open", failing)
+    assert found(tmp_path) == [("out of reach", "bee/02.jpg", ""), ("few photos", "bee", "")]
+
+
 def test_the_gravest_comes_first(planted):
     severities = [finding.severity for finding in doctor.check(planted).findings]
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
@@ -194,7 +223,7 @@ def test_one_thread_finds_what_many_find(planted):
 
 def test_the_folder_stays_as_it_is(planted, tmp_path):
     before = content(planted)
-    doctor.fix(doctor.check(planted), tmp_path / "good")
+    copies.fix(doctor.check(planted), tmp_path / "good")
     assert content(planted) == before
 
 
@@ -293,7 +322,7 @@ def test_a_photo_in_val_and_test_is_a_leak_too(tmp_path):
 
 
 def test_photos_beyond_a_block_are_compared_as_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "BLOCK", 4)
+    monkeypatch.setattr(twins, "BLOCK", 4)
     paint(tmp_path, {"ant": 11, "bee": 11})
     scene(2).save(tmp_path / "ant" / "99.jpg", quality=40)
     (tmp_path / "bee" / "99.jpg").write_bytes((tmp_path / "ant" / "00.jpg").read_bytes())
@@ -394,7 +423,7 @@ def test_a_name_of_any_bytes_can_be_told_and_copied(tmp_path):
         pytest.skip("this file system takes letters only")
     checkup = doctor.check(folder)
     assert checkup.to_csv().splitlines()[1] == "warning,wrong ending,ant/\ufffd.jpg,it is PNG,"
-    doctor.fix(checkup, tmp_path / "good")
+    copies.fix(checkup, tmp_path / "good")
     assert b"\xff.png" in os.listdir(os.fsencode(tmp_path / "good" / "ant"))
 
 
@@ -511,7 +540,7 @@ def test_a_copy_is_sound(planted, tmp_path):
     for file in (planted / "train" / "Bee").iterdir():  # what no copying mends
         file.unlink()
     (planted / "train" / "Bee").rmdir()
-    fixed = doctor.fix(doctor.check(planted), tmp_path / "good")
+    fixed = copies.fix(doctor.check(planted), tmp_path / "good")
     again = doctor.check(fixed.folder)
     assert again.sound
     assert fixed.remaining == ()
@@ -521,7 +550,7 @@ def test_a_copy_is_sound(planted, tmp_path):
 
 
 def test_a_copy_is_the_good_files_byte_for_byte(planted, tmp_path):
-    doctor.fix(doctor.check(planted), tmp_path / "good")
+    copies.fix(doctor.check(planted), tmp_path / "good")
     before, after = content(planted), content(tmp_path / "good")
     renamed = {"train/ant/png.png": "train/ant/png.jpg", "train/ant/jpeg.jpg": "train/ant/jpeg.PNG"}
     manifest = list(csv.DictReader(io.StringIO((tmp_path / "good" / "left_out.csv").read_text())))
@@ -541,7 +570,7 @@ def test_a_right_ending_takes_nobodys_place(tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 10, "bee": 10})
     for number, name in enumerate(("x.png", "x_2.png", "x.jpg")):
         scene(90 + number).save(folder / "ant" / name, "PNG")
-    doctor.fix(doctor.check(folder), tmp_path / "good")
+    copies.fix(doctor.check(folder), tmp_path / "good")
     before, after = content(folder), content(tmp_path / "good")
     assert after["ant/x_3.png"] == before["ant/x.jpg"]
     assert after["ant/x.png"] == before["ant/x.png"]
@@ -555,7 +584,7 @@ def test_what_has_no_usual_ending_keeps_its_name(tmp_path):
     assert [str(finding) for finding in checkup.findings if finding.kind == "wrong ending"] == [
         "ant/icon.png (it is ICO)"
     ]
-    assert doctor.fix(checkup, tmp_path / "good").renamed == 0
+    assert copies.fix(checkup, tmp_path / "good").renamed == 0
     assert content(tmp_path / "good") == content(folder)
 
 
@@ -564,7 +593,7 @@ def test_a_class_of_which_nothing_is_left_is_left_out_of_val_too(tmp_path):
     paint(folder / "train", {"ant": 10, "bee": 10, "cat": 0})
     paint(folder / "val", {"ant": 2, "bee": 2, "cat": 2}, start=100)
     (folder / "train" / "cat" / "a.jpg").write_bytes(b"no image")
-    fixed = doctor.fix(doctor.check(folder), tmp_path / "good")
+    fixed = copies.fix(doctor.check(folder), tmp_path / "good")
     assert doctor.check(fixed.folder).sound
     assert not (fixed.folder / "val" / "cat").exists()
     assert "val/cat/00.jpg,,error,unknown class" in (fixed.folder / "left_out.csv").read_text()
@@ -574,14 +603,14 @@ def test_near_copies_of_a_contradiction_go_with_it(tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 10, "bee": 10})
     (folder / "bee" / "ant.jpg").write_bytes((folder / "ant" / "00.jpg").read_bytes())
     scene(0).save(folder / "ant" / "again.jpg", quality=40)
-    fixed = doctor.fix(doctor.check(folder), tmp_path / "good")
+    fixed = copies.fix(doctor.check(folder), tmp_path / "good")
     assert fixed.left_out == 3
     assert doctor.check(fixed.folder).sound
 
 
 def test_what_copying_cannot_mend_remains(tmp_path):
     folder = paint(tmp_path / "photos", {"Ant": 10, "ant": 10})
-    fixed = doctor.fix(doctor.check(folder), tmp_path / "good")
+    fixed = copies.fix(doctor.check(folder), tmp_path / "good")
     assert [(f.kind, f.file, f.other) for f in fixed.remaining] == [("same name", "ant", "Ant")]
     assert "to be mended by hand: same name: ant = Ant" in str(fixed)
 
@@ -589,7 +618,7 @@ def test_what_copying_cannot_mend_remains(tmp_path):
 def test_a_copy_of_a_clean_folder_needs_no_manifest(tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 10, "bee": 10})
     (tmp_path / "good").mkdir()  # which may exist, if it is empty
-    fixed = doctor.fix(doctor.check(folder), tmp_path / "good")
+    fixed = copies.fix(doctor.check(folder), tmp_path / "good")
     assert content(fixed.folder) == content(folder)
     assert str(fixed) == f"20 photos copied to {tmp_path / 'good'}"
 
@@ -609,7 +638,7 @@ def test_copies_need_a_new_folder_elsewhere(dest, words, tmp_path):
     (tmp_path / "file").touch()
     before = content(tmp_path)
     with pytest.raises(InputError, match=words):
-        doctor.fix(doctor.check(folder), tmp_path / dest)
+        copies.fix(doctor.check(folder), tmp_path / dest)
     assert content(tmp_path) == before
 
 
@@ -617,7 +646,7 @@ def test_nothing_good_is_nothing_to_copy(tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 1, "bee": 0})
     (folder / "bee" / "a.jpg").write_bytes((folder / "ant" / "00.jpg").read_bytes())
     with pytest.raises(InputError, match=r"no photo of .* is good"):
-        doctor.fix(doctor.check(folder), tmp_path / "good")
+        copies.fix(doctor.check(folder), tmp_path / "good")
     assert not (tmp_path / "good").exists()
 
 
@@ -630,7 +659,7 @@ def test_a_disk_that_fills_leaves_nothing_half_copied_and_says_so(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(InputError, match="good could not be filled and was not made: File too large"):
-            doctor.fix(checkup, tmp_path / "good")
+            copies.fix(checkup, tmp_path / "good")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [entry.name for entry in tmp_path.iterdir()] == ["photos"]

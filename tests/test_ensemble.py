@@ -534,6 +534,12 @@ def test_members_of_different_sizes_are_judged_on_one_crop(committee):
         cnnzoo.evaluate(committee.path, crops=10)
 
 
+def test_a_committee_has_no_features_by_which_the_doctor_could_doubt_labels(committee, tmp_path):
+    photos.folder(tmp_path / "photos")
+    with pytest.raises(InputError, match="Committee has no forward_features and forward_head, so it gives no features"):
+        cnnzoo.check(tmp_path / "photos", model=committee.path)
+
+
 def test_an_unknown_rule_in_a_file_is_refused(committee, tmp_path):
     strange = variant(committee, tmp_path / "strange", rule={"kind": "oracle"})
     with pytest.raises(InputError, match="unknown rule of a committee 'oracle'; known: mean, vote, stack"):

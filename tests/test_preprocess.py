@@ -15,7 +15,8 @@ import torch
 from PIL import Image, features
 from torchvision import models
 
-from cnnzoo.data.preprocess import Preprocess, Unreached, decode, fit
+from cnnzoo.data.decoding import Unreached, decode
+from cnnzoo.data.preprocess import Preprocess, fit
 from cnnzoo.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

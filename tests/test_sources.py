@@ -22,7 +22,8 @@ from cnnzoo.data import arrays, sources
 from cnnzoo.data.arrays import FittedImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
-from cnnzoo.data.preprocess import Preprocess, Unreached, centre
+from cnnzoo.data.decoding import Unreached
+from cnnzoo.data.preprocess import Preprocess, centre
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
 

@@ -35,17 +35,17 @@ def check(
         workers: threads that open files; 0 is one for each core.
     """
     from cnnzoo import tables
-    from cnnzoo.transfer import doctor
+    from cnnzoo.transfer import copies, doctor
 
     if out:
         tables.check(out)
     if fix:
-        doctor.room_for_copies(folder, fix)
+        copies.room_for_copies(folder, fix)
     options = {"model": model, "pretrained": pretrained, "near": near, "workers": workers}
     checkup = doctor.check(folder, **options, tell=aside)
     if out:
         checkup.write(out)
-    fixed = doctor.fix(checkup, fix) if fix else None
+    fixed = copies.fix(checkup, fix) if fix else None
     if json:
         print(dumps(checkup.to_dict() | ({"fixed": fixed.to_dict()} if fixed else {})))
     else:

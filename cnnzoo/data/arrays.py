@@ -21,8 +21,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from cnnzoo import atomic
+from cnnzoo.data.decoding import Stored, Unreached, decode, read
 from cnnzoo.data.parts import Parts
-from cnnzoo.data.preprocess import Stored, Unreached, decode, fit, read
+from cnnzoo.data.preprocess import fit
 from cnnzoo.errors import InputError
 
 File = Path | Stored

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cnnzoo.data.preprocess import Preprocess, centre, decode, fit
+from cnnzoo.data.decoding import decode
+from cnnzoo.data.preprocess import Preprocess, centre, fit
 
 COUNTS = (1, 2, 10, 144)
 SCALES = (256, 288, 320, 352)  # shorter sides for crops of 224 (GoogLeNet, section 7)

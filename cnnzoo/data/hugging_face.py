@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cnnzoo.data.decoding import Stored
 from cnnzoo.data.found import HELD_OUT, Found, Part, photos
-from cnnzoo.data.preprocess import Stored
 from cnnzoo.errors import InputError
 
 PREFIX = "hf:"

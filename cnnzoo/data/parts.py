@@ -13,8 +13,9 @@ import torch
 
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg
+from cnnzoo.data.decoding import decode_content, jpeg_header, orientation
 from cnnzoo.data.draws import TRIES, Draws
-from cnnzoo.data.preprocess import decode_content, jpeg_header, orientation, scaled
+from cnnzoo.data.preprocess import scaled
 from cnnzoo.machine import Scratch
 
 try:

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, opened, upright
+from cnnzoo.data.decoding import EXTENSIONS, as_image, opened, upright
+from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.errors import InputError, printable
 
 THREADS = 8  # that decode, at most: more wait for Python, and each keeps memory for the largest image it has seen

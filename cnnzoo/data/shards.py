@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from cnnzoo import atomic
 from cnnzoo.data.arrays import cache_folder, stamp
+from cnnzoo.data.decoding import EXTENSIONS, Stored
 from cnnzoo.data.found import Found, Part, photos
-from cnnzoo.data.preprocess import EXTENSIONS, Stored
 from cnnzoo.errors import InputError
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")

@@ -35,9 +35,10 @@ from cnnzoo.data.arrays import (
     stamp,
 )
 from cnnzoo.data.crops import Crops
+from cnnzoo.data.decoding import EXTENSIONS, as_image
 from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import files_in, is_hidden
-from cnnzoo.data.preprocess import EXTENSIONS, Preprocess, Sheet, as_image, centre
+from cnnzoo.data.preprocess import Preprocess, Sheet, centre
 from cnnzoo.errors import InputError, counted, did_you_mean, faults
 from cnnzoo.resampling import bootstrap
 

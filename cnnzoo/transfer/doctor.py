@@ -1,12 +1,7 @@
 """The data doctor: is this folder of photos fit to learn from?
 
-Threads look at every file, and keep no more than 10 KB of it. No file of the folder is ever changed: `fix` copies the
-good ones elsewhere. (A net's features are cached where all of cnnzoo caches, which may be the folder's hidden .cnnzoo.)
-
-Near duplicates are found by the slopes of brightness (what a difference hash takes the signs of), in two steps: a pair
-whose 16x16 grey thumbnails agree is looked at again in 32x32 colours, and both correlations must reach `near`. At 0.95,
-of 5 altered copies (half and 3/4 the size, JPEG quality 40, brighter, darker) of 1,477 photos of bees, ants and flowers
-0.2 % were missed, and every one of the 17 pairs found among 4,317 photos of flowers was one by eye.
+Threads look at every file, and keep no more than 10 KB of it. No file of the folder is ever changed: the good ones can
+be copied, see copies.py. (A net's features are cached where all of cnnzoo caches, perhaps in the folder's .cnnzoo.)
 
 Doubtful labels are found by confident learning (Northcutt, Jiang, Chuang: Confident Learning: Estimating Uncertainty in
 Dataset Labels, 2021, arXiv 1911.00068, section 3.1): classifiers that have not seen a photo give another class at least
@@ -15,15 +10,12 @@ labels of ants, bees and flowers swapped, features of SqueezeNet and GoogLeNet t
 among them; of the labels as they are, 0.6 %.
 """
 
-import hashlib
 import os
-import shutil
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -33,14 +25,25 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from cnnzoo import atomic, errors, machine, tables, zoo
+from cnnzoo import errors, machine, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
+from cnnzoo.data.decoding import (
+    ENDINGS,
+    EXTENSIONS,
+    LARGEST,
+    BadImage,
+    as_image,
+    exif_orientation,
+    has_alpha,
+    opened,
+    upright,
+)
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
-from cnnzoo.data.preprocess import ENDINGS, EXTENSIONS, LARGEST, as_image, opened, upright
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.transfer import twins
 from cnnzoo.transfer.features import Backbone
 
 NEAR = 0.95  # correlation from which on two photos are one
@@ -50,20 +53,21 @@ FEW = 10  # photos of a class from which on its figures mean something
 LOPSIDED = 10  # times the photos of the smallest class in the largest
 SURE = 0.7  # probability by which another class must lead
 
-SIDE = 32  # pixels of a thumbnail
-BLOCK = 256  # photos that wait in memory, or are compared with the others at a time
-MANIFEST = "left_out.csv"
+BLOCK = 256  # photos that wait in memory
+MANIFEST = "left_out.csv"  # of a copy that `copies.fix` has made
 
 
 @dataclass(frozen=True)
 class Kind:
     severity: str  # error: it stops or spoils training; warning: worth a look; note: handled
     meaning: str
-    left_out: bool = False  # by `fix`
+    left_out: bool = False  # by `copies.fix`
 
 
 KINDS = {
     "no permission": Kind("error", "cannot be read; change the permissions", True),
+    "out of reach": Kind("error", "cannot be read now", True),
+    "not read here": Kind("error", "a format for which something must be installed"),
     "empty file": Kind("error", "no bytes in it", True),
     "cut short": Kind("error", "the rest is missing", True),
     "damaged": Kind("error", "no image, or a damaged one", True),
@@ -93,12 +97,6 @@ KINDS = {
     "hidden": Kind("note", "ignored", True),
     "stray": Kind("note", "ignored", True),
 }
-
-_KIND_OF = {
-    "no permission to read it": "no permission",
-    "the file is empty": "empty file",
-    "it is cut short": "cut short",
-}  # of what preprocess.opened says; anything else is damage
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class Checkup:
 
     @property
     def mendable(self) -> bool:
-        """`fix` leaves errors out."""
+        """`copies.fix` leaves errors out."""
         return any(finding.severity == "error" and KINDS[finding.kind].left_out for finding in self.findings)
 
     def __str__(self) -> str:
@@ -211,17 +209,20 @@ def check(
     folder = _existing(folder)
     if not 0 < near <= 1:
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
-    net = zoo.open_net(model, pretrained)[0] if model else None
-    takes = (zoo.preprocessing(net).size, f"{zoo.called(model)} takes") if net else (LEAST, "")
+    takes, backbone = (LEAST, ""), None
+    if model:
+        net = zoo.open_net(model, pretrained)[0].to(pick_device("auto"))
+        backbone = Backbone(net, zoo.preprocessing(net), cache_folder(folder), tell)
+        takes = (backbone.preprocess.size, f"{zoo.called(model)} takes")
     photos, classes = _photos(folder)
     looks = _look_at(photos, takes, workers)
     good = [place for place, look in enumerate(looks) if look.thumbnail is not None]
     readable = [photos[place] for place in good]
-    repeated = _alike(np.array([looks[place].thumbnail for place in good]), _identical(readable), near)
+    repeated = twins.alike(np.array([looks[place].thumbnail for place in good]), _same_files(readable), near)
     found = [finding for look in looks for finding in look.findings]
     found += _repeats(readable, repeated)
-    found += _of_classes(classes | _counts(readable))
-    found += _doubts(readable, net, folder, workers, tell) if net else ()
+    found += of_classes(classes | tally(readable))
+    found += _doubts(readable, backbone, workers) if backbone else ()
     found += _passed_over(folder, photos)
     return Checkup(folder, tuple(photos), _sorted(found))
 
@@ -232,7 +233,7 @@ def quick(folder: str | Path) -> tuple[Finding, ...]:
     Only files of the same size are read, to the last 4 KB unless these agree too. Raises InputError as `check` does.
     """
     photos, classes = _photos(_existing(folder))
-    return _sorted([*_repeats(photos, _identical(photos)), *_of_classes(classes | _counts(photos))])
+    return _sorted([*_repeats(photos, _same_files(photos)), *of_classes(classes | tally(photos))])
 
 
 def _existing(folder: str | Path) -> Path:
@@ -249,10 +250,10 @@ def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 # ---- what lies in the folder
 
-Counts = dict[tuple[str, str], int]  # photos of each class of each part, in order
+Tally = dict[tuple[str, str], int]  # photos of each class of each part, in order
 
 
-def _photos(folder: Path) -> tuple[list[Photo], Counts]:
+def _photos(folder: Path) -> tuple[list[Photo], Tally]:
     """What will be learnt from, training photos first; and all classes, with 0 each."""
     photos, classes = [], {}
     for part, home in sources.parts(folder).items():
@@ -264,7 +265,7 @@ def _photos(folder: Path) -> tuple[list[Photo], Counts]:
     return photos, classes
 
 
-def _counts(photos: Sequence[Photo]) -> Counts:
+def tally(photos: Sequence[Photo]) -> Tally:
     return dict(Counter((photo.part, photo.label) for photo in photos))
 
 
@@ -306,7 +307,7 @@ def _name(file: Path, folder: Path) -> str:
 @dataclass(frozen=True)
 class _Look:
     findings: tuple[Finding, ...]
-    thumbnail: np.ndarray | None  # (SIDE, SIDE, 3) uint8; None of a file that cannot be read
+    thumbnail: np.ndarray | None  # (twins.SIDE, twins.SIDE, 3) uint8; None of a file that cannot be read
 
 
 def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> list[_Look]:
@@ -317,14 +318,12 @@ def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> l
         try:
             with opened(photo.file) as image:
                 findings = list(_oddities(photo, image, takes))
-            with opened(photo.file, 2 * SIDE) as image, room.taken(image.width * image.height):
-                small = as_image(upright(image), 3).resize((SIDE, SIDE), Image.Resampling.BOX)
-                if image.getexif().get(0x112) in range(2, 9):  # Orientation, which may lie behind a PNG's pixels
+            with opened(photo.file, 2 * twins.SIDE) as image, room.taken(image.width * image.height):
+                small = as_image(upright(image), 3).resize((twins.SIDE, twins.SIDE), Image.Resampling.BOX)
+                if exif_orientation(image) in range(2, 9):  # which may lie behind a PNG's pixels
                     findings.append(Finding("EXIF-rotated", photo.name))
-        except InputError as error:
-            why = str(error)
-            kind = "too large" if why.startswith("its ") else _KIND_OF.get(why, "damaged")
-            return _Look((Finding(kind, photo.name, why),), None)
+        except BadImage as error:
+            return _Look((Finding(error.fault, photo.name, str(error)),), None)
         return _Look(tuple(findings), np.asarray(small))
 
     with (
@@ -354,7 +353,7 @@ def _oddities(photo: Photo, image: Image.Image, takes: tuple[int, str]) -> Itera
         yield Finding("CMYK", photo.name)
     if image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in image.tile):
         yield Finding("16 bit", photo.name)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if has_alpha(image):
         yield Finding("alpha", photo.name)
     if image.mode in ("P", "PA"):
         yield Finding("palette", photo.name)
@@ -369,12 +368,14 @@ def _is_animated(image: Image.Image) -> bool:
         return False  # what follows the first picture is damaged, but not used either
 
 
-# ---- photos that are there twice
-
-Repeated = dict[int, tuple[int, float]]  # place of a photo -> of the first like it, and how like; 1: the same file
+# ---- photos that are there twice, and classes
 
 
-def _repeats(photos: Sequence[Photo], repeated: Repeated) -> Iterator[Finding]:
+def _same_files(photos: Sequence[Photo]) -> twins.Repeated:
+    return twins.identical([photo.file for photo in photos])
+
+
+def _repeats(photos: Sequence[Photo], repeated: twins.Repeated) -> Iterator[Finding]:
     for place, (first, likeness) in sorted(repeated.items()):
         one, again = photos[first], photos[place]
         if one.label != again.label:
@@ -386,88 +387,7 @@ def _repeats(photos: Sequence[Photo], repeated: Repeated) -> Iterator[Finding]:
         yield Finding(kind, again.name, "" if likeness == 1 else f"likeness {likeness:.3f}", one.name)
 
 
-def _identical(photos: Sequence[Photo]) -> Repeated:
-    """Files of the same content, told apart by their sizes, else by their ends, and only else by all of it."""
-    groups: list[Sequence[int]] = [range(len(photos))]
-    for trait in (_size, _end, _content):
-        alike = defaultdict(list)
-        for number, group in enumerate(groups):
-            for place in group:
-                if (value := _unless_unreadable(trait, photos[place].file)) is not None:
-                    alike[number, value].append(place)
-        groups = [group for group in alike.values() if len(group) > 1]
-    return {place: (group[0], 1.0) for group in groups for place in group[1:]}
-
-
-def _unless_unreadable(trait: Callable[[Path], Hashable], file: Path) -> Hashable | None:
-    try:
-        return trait(file)
-    except OSError:
-        return None
-
-
-def _size(file: Path) -> int | None:
-    return file.stat().st_size or None  # empty ones are no photos
-
-
-def _end(file: Path) -> bytes:
-    with open(file, "rb") as content:
-        content.seek(-min(4096, file.stat().st_size), os.SEEK_END)
-        return content.read()
-
-
-def _content(file: Path) -> bytes:
-    digest = hashlib.sha256()
-    with open(file, "rb") as content:
-        while part := content.read(1 << 20):
-            digest.update(part)
-    return digest.digest()
-
-
-def _alike(thumbnails: np.ndarray, repeated: Repeated, near: float) -> Repeated:
-    """Those `repeated`, and of the others each with the first before it that looks the same.
-
-    `thumbnails` are `(N, SIDE, SIDE, 3)` uint8. Comparing N photos takes N²/2 products of 450 numbers, in blocks.
-    """
-    places = np.array([place for place in range(len(thumbnails)) if place not in repeated], int)
-    blocks = [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
-    coarse = np.concatenate([np.empty((0, 450), np.float32), *(_coarse(thumbnails[block]) for block in blocks)])
-    found = dict(repeated)
-    for start in tqdm(range(0, len(places), BLOCK), desc="comparing photos", leave=False, disable=None):
-        stop = min(start + BLOCK, len(places))
-        scores = coarse[start:stop] @ coarse[:stop].T
-        for row in range(stop - start):
-            for column in np.flatnonzero(scores[row, : start + row] >= near):
-                one, again = places[column], places[start + row]
-                likeness = float(np.dot(*_slopes(thumbnails[[one, again]].astype(np.float32))))
-                if likeness >= near:
-                    found[int(again)] = int(one), min(likeness, 0.999)  # 1 is the same file
-                    break
-    return found
-
-
-def _coarse(thumbnails: np.ndarray) -> np.ndarray:
-    """Slopes `(N, 450)` of half as large grey ones."""
-    grey = thumbnails @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-    return _slopes(grey.reshape(len(grey), SIDE // 2, 2, SIDE // 2, 2).mean((2, 4))[:, :, :, None])
-
-
-def _slopes(images: np.ndarray) -> np.ndarray:
-    """`(N, S, S, C)` to `(N, 2 C (S - 1)²)`, of length 1, so that products are correlations.
-
-    A photo's brightness counts for nothing here, nor its contrast, nor light that falls off evenly. A plain one is 0.
-    """
-    across, down = np.diff(images, axis=2)[:, :-1], np.diff(images, axis=1)[:, :, :-1]
-    slopes = np.concatenate([across, down], axis=-1)
-    slopes -= slopes.mean((1, 2), keepdims=True)
-    slopes = slopes.reshape(len(slopes), -1)
-    return slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), 1e-6)
-
-
-# ---- classes
-
-
-def _of_classes(counts: Counts) -> Iterator[Finding]:
+def of_classes(counts: Tally) -> Iterator[Finding]:
     """What is wrong with the classes, given how many photos of each can be read."""
     first = next(iter(counts))[0]  # what is trained on: train/, or everything
     trained = {label: count for (part, label), count in counts.items() if part == first}
@@ -507,21 +427,16 @@ def _home(part: str, label: str) -> str:
 # ---- labels
 
 
-def _doubts(
-    photos: Sequence[Photo], net: nn.Module, folder: Path, workers: int, tell: Callable[[str], None]
-) -> list[Finding]:
+def _doubts(photos: Sequence[Photo], backbone: Backbone, workers: int) -> list[Finding]:
     """Labels that a net's features contradict, the most doubtful first."""
     counts = Counter(photo.label for photo in photos)
     judged = [photo for photo in photos if counts[photo.label] >= FEW]
     classes, labels = np.unique([photo.label for photo in judged], return_inverse=True)
     if len(classes) < 2:
         return []
-    p = zoo.preprocessing(net)
-    images = FileImages(
-        [photo.file for photo in judged], Geometry(p.channels, p.resize, p.size, p.interpolation, p.squash), workers
-    )
-    net = net.to(pick_device("auto"))
-    vectors = Backbone(net, p, cache_folder(folder), tell).extract(images).plain
+    p = backbone.preprocess
+    geometry = Geometry(p.channels, p.resize, p.size, p.interpolation, p.squash)
+    vectors = backbone.extract(FileImages([photo.file for photo in judged], geometry, workers)).plain
     meant, lead = _votes(vectors, labels)
     order = [place for place in np.argsort(-lead, kind="stable") if lead[place] >= SURE]
     return [
@@ -555,132 +470,3 @@ def _votes(vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
         leads.append(confident.max(1) - chances[everyone, labels])
     agreed = (named[0] == named[1]) & (named[0] != labels)
     return named[0], np.where(agreed, np.minimum(*leads), 0)
-
-
-# ---- the good ones, copied
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """What became of a folder's copy."""
-
-    folder: Path
-    copied: int
-    renamed: int  # of these, to the right ending
-    left_out: int  # as the manifest in the folder names them
-    remaining: tuple[Finding, ...]  # errors that no leaving out mends
-
-    def __str__(self) -> str:
-        renamed = f", {self.renamed:,} with the right ending now" if self.renamed else ""
-        lines = [f"{counted(self.copied, 'photo')} copied to {self.folder}{renamed}"]
-        lines += [f"{self.left_out:,} left out, see {self.folder / MANIFEST}"] if self.left_out else []
-        lines += [f"to be mended by hand: {finding.kind}: {finding}" for finding in self.remaining]
-        return "\n".join(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        remaining = [finding.to_dict() for finding in self.remaining]
-        return {**vars(self), "folder": str(self.folder), "remaining": remaining}
-
-
-def fix(checkup: Checkup, dest: str | Path) -> Fixed:
-    """Copy what is good into a new folder of the same structure; the folder that was checked stays as it is.
-
-    Left out are files with errors, of a file that is there twice the second, of a leak the copy that is not in train/,
-    of a contradiction both; a wrong ending becomes the right one. `left_out.csv` tells of each. The new folder appears
-    when it is complete: where the disk is full, say, there is none.
-
-    Raises:
-        InputError: where `dest` holds something, or lies in the folder, or nothing would be left, or copying fails.
-    """
-    dest = room_for_copies(checkup.folder, dest)
-    out = _left_out(checkup)
-    kept = [photo for photo in checkup.photos if photo.name not in out]
-    if not kept:
-        raise InputError(f"no photo of {checkup.folder} is good, so there is nothing to copy")
-    names = _right_names(kept, {finding.file for finding in checkup.findings if finding.kind == "wrong ending"})
-    rows = [_manifest_row(finding) for finding in out.values()]
-    rows += [_manifest_row(Finding("wrong ending", old), new) for old, new in names.items() if old != new]
-    try:
-        with _appearing(dest) as part:
-            for photo in tqdm(kept, desc="copying", unit="image", leave=False, disable=None):
-                copy = part / names[photo.name]
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(photo.file, copy)
-            if rows:
-                tables.write(part / MANIFEST, rows, dict.fromkeys(rows[0], str))
-    except OSError as error:
-        raise InputError(f"{dest} could not be filled and was not made: {error.strerror or error}") from None
-    remaining = tuple(finding for finding in _of_classes(_counts(kept)) if finding.severity == "error")
-    renamed = sum(old != new for old, new in names.items())
-    return Fixed(dest, len(kept), renamed, len(checkup.photos) - len(kept), remaining)
-
-
-def room_for_copies(folder: str | Path, dest: str | Path) -> Path:
-    """The folder that `fix` would fill. Raises InputError where it may not, so that one knows before any work."""
-    dest = Path(dest).expanduser()
-    if dest.resolve().is_relative_to(Path(folder).expanduser().resolve()):
-        raise InputError(f"{dest} lies within {folder}; copies need a folder elsewhere")
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise InputError(f"{dest} exists already; copies need a new folder")
-    return dest
-
-
-def _left_out(checkup: Checkup) -> dict[str, Finding]:
-    """What is not copied, and why."""
-    out = {}
-    for finding in checkup.findings:
-        if KINDS[finding.kind].left_out:
-            out.setdefault(finding.file, finding)
-        if finding.kind == "contradiction":
-            out.setdefault(finding.other, replace(finding, file=finding.other, other=finding.file))
-    spoilt = {name for name, finding in out.items() if finding.kind in ("contradiction", "leak")}
-    for finding in checkup.findings:  # a third one that is nearly the same would lead to the same error again
-        if finding.kind == "near duplicate" and finding.other in spoilt:
-            out.setdefault(finding.file, finding)
-            spoilt.add(finding.file)
-    first = checkup.photos[0].part if checkup.photos else ""  # what is trained on comes first
-    trained = {photo.label for photo in checkup.photos if photo.part == first and photo.name not in out}
-    for photo in checkup.photos:
-        if photo.label not in trained:
-            out.setdefault(photo.name, Finding("unknown class", photo.name))
-    return out
-
-
-def _right_names(photos: Sequence[Photo], wrong: set[str]) -> dict[str, str]:
-    """What each photo will be called: as before, but for endings that are wrong."""
-    names = {photo.name: photo.name for photo in photos}
-    taken = set(names)
-    for photo in photos:
-        if photo.name not in wrong:
-            continue
-        with opened(photo.file) as image:
-            format = image.format
-        if format not in ENDINGS:  # then any right ending would be passed over in a folder of photos
-            continue
-        stem, right, number = photo.name.removesuffix(photo.file.suffix), ENDINGS[format][0], 1
-        name = f"{stem}{right}"
-        while name in taken:
-            number += 1
-            name = f"{stem}_{number}{right}"
-        taken.add(name)
-        names[photo.name] = name
-    return names
-
-
-def _manifest_row(finding: Finding, copied_as: str = "") -> dict[str, str]:
-    about = finding.to_dict()
-    return {"file": about.pop("file"), "copied_as": printable(copied_as), **about}
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when it is full, and is gone where that fails."""
-    part = atomic.beside(folder)
-    try:
-        part.mkdir(parents=True)
-        yield part
-        if folder.exists():
-            folder.rmdir()  # which was empty
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""The good photos of a folder that was checked, copied into a new one; the folder itself stays as it is."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cnnzoo import atomic, tables
+from cnnzoo.data.decoding import ENDINGS, opened
+from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.transfer.doctor import KINDS, MANIFEST, Checkup, Finding, Photo, of_classes, tally
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What became of a folder's copy."""
+
+    folder: Path
+    copied: int
+    renamed: int  # of these, to the right ending
+    left_out: int  # as the manifest in the folder names them
+    remaining: tuple[Finding, ...]  # errors that no leaving out mends
+
+    def __str__(self) -> str:
+        renamed = f", {self.renamed:,} with the right ending now" if self.renamed else ""
+        lines = [f"{counted(self.copied, 'photo')} copied to {self.folder}{renamed}"]
+        lines += [f"{self.left_out:,} left out, see {self.folder / MANIFEST}"] if self.left_out else []
+        lines += [f"to be mended by hand: {finding.kind}: {finding}" for finding in self.remaining]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        remaining = [finding.to_dict() for finding in self.remaining]
+        return {**vars(self), "folder": str(self.folder), "remaining": remaining}
+
+
+def fix(checkup: Checkup, dest: str | Path) -> Fixed:
+    """Copy what is good into a new folder of the same structure; the folder that was checked stays as it is.
+
+    Left out are files with errors, of a file that is there twice the second, of a leak the copy that is not in train/,
+    of a contradiction both; a wrong ending becomes the right one. `left_out.csv` tells of each. The new folder appears
+    when it is complete: where the disk is full, say, there is none.
+
+    Raises:
+        InputError: where `dest` holds something, or lies in the folder, or nothing would be left, or copying fails.
+    """
+    dest = room_for_copies(checkup.folder, dest)
+    out = _left_out(checkup)
+    kept = [photo for photo in checkup.photos if photo.name not in out]
+    if not kept:
+        raise InputError(f"no photo of {checkup.folder} is good, so there is nothing to copy")
+    names = _right_names(kept, {finding.file for finding in checkup.findings if finding.kind == "wrong ending"})
+    rows = [_manifest_row(finding) for finding in out.values()]
+    rows += [_manifest_row(Finding("wrong ending", old), new) for old, new in names.items() if old != new]
+    try:
+        with _appearing(dest) as part:
+            for photo in tqdm(kept, desc="copying", unit="image", leave=False, disable=None):
+                copy = part / names[photo.name]
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(photo.file, copy)
+            if rows:
+                tables.write(part / MANIFEST, rows, dict.fromkeys(rows[0], str))
+    except OSError as error:
+        raise InputError(f"{dest} could not be filled and was not made: {error.strerror or error}") from None
+    remaining = [finding for finding in checkup.findings if finding.kind == "not read here"]
+    remaining += [finding for finding in of_classes(tally(kept)) if finding.severity == "error"]
+    renamed = sum(old != new for old, new in names.items())
+    return Fixed(dest, len(kept), renamed, len(checkup.photos) - len(kept), tuple(remaining))
+
+
+def room_for_copies(folder: str | Path, dest: str | Path) -> Path:
+    """The folder that `fix` would fill. Raises InputError where it may not, so that one knows before any work."""
+    dest = Path(dest).expanduser()
+    if dest.resolve().is_relative_to(Path(folder).expanduser().resolve()):
+        raise InputError(f"{dest} lies within {folder}; copies need a folder elsewhere")
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        raise InputError(f"{dest} exists already; copies need a new folder")
+    return dest
+
+
+def _left_out(checkup: Checkup) -> dict[str, Finding]:
+    """What is not copied, and why."""
+    out = {}
+    for finding in checkup.findings:
+        if KINDS[finding.kind].left_out:
+            out.setdefault(finding.file, finding)
+        if finding.kind == "contradiction":
+            out.setdefault(finding.other, replace(finding, file=finding.other, other=finding.file))
+    spoilt = {name for name, finding in out.items() if finding.kind in ("contradiction", "leak")}
+    for finding in checkup.findings:  # a third one that is nearly the same would lead to the same error again
+        if finding.kind == "near duplicate" and finding.other in spoilt:
+            out.setdefault(finding.file, finding)
+            spoilt.add(finding.file)
+    first = checkup.photos[0].part if checkup.photos else ""  # what is trained on comes first
+    trained = {photo.label for photo in checkup.photos if photo.part == first and photo.name not in out}
+    for photo in checkup.photos:
+        if photo.label not in trained:
+            out.setdefault(photo.name, Finding("unknown class", photo.name))
+    return out
+
+
+def _right_names(photos: Sequence[Photo], wrong: set[str]) -> dict[str, str]:
+    """What each photo will be called: as before, but for endings that are wrong."""
+    names = {photo.name: photo.name for photo in photos}
+    taken = set(names)
+    for photo in photos:
+        if photo.name not in wrong:
+            continue
+        with opened(photo.file) as image:
+            format = image.format
+        if format not in ENDINGS:  # then any right ending would be passed over in a folder of photos
+            continue
+        stem, right, number = photo.name.removesuffix(photo.file.suffix), ENDINGS[format][0], 1
+        name = f"{stem}{right}"
+        while name in taken:
+            number += 1
+            name = f"{stem}_{number}{right}"
+        taken.add(name)
+        names[photo.name] = name
+    return names
+
+
+def _manifest_row(finding: Finding, copied_as: str = "") -> dict[str, str]:
+    about = finding.to_dict()
+    return {"file": about.pop("file"), "copied_as": printable(copied_as), **about}
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name when it is full, and is gone where that fails."""
+    part = atomic.beside(folder)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            folder.rmdir()  # which was empty
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
