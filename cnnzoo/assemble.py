@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -48,10 +48,11 @@ def make_weights_ready(config: Config) -> None:
         fetch()
 
 
-def load_data(config: Config, entry: registry.Entry) -> Dataset:
+def load_data(config: Config, entry: registry.Entry, split: Mapping[str, Sequence[str]] | None = None) -> Dataset:
+    """The images of a config, as its net wants them; `split` as in `sources.load`."""
     trained = zoo.trained_preprocessing(entry.name, config.model.pretrained)
     size, channels, has_features = entry.input_size[1], config.model.in_chans, config.model.head == "probe"
-    return sources.load(config.data, config.augment, size, channels, trained, exactly=has_features)
+    return sources.load(config.data, config.augment, size, channels, trained, has_features, split)
 
 
 def doubts(source: str) -> list[str]:
@@ -87,10 +88,21 @@ def build_model(config: Config, data: Dataset) -> nn.Module:
         )
         if model.head == "linear":
             rebuild_head(net, {"kind": "linear", "num_classes": classes})
+    first = _augment(config, data).at(0).size
     with torch.no_grad():
-        for side in {size, _augment(config, data).at(0).size}:
-            net.eval()(torch.zeros(1, channels, side, side))
+        for side, why in {size: "", first: _why_of_size(config, first, size)}.items():
+            try:
+                net.eval()(torch.zeros(1, channels, side, side))
+            except InputError as error:
+                raise InputError(f"{error}{why}") from None
     return net
+
+
+def _why_of_size(config: Config, first: int, size: int) -> str:
+    """Why training images are at first of another side than those that are judged."""
+    if config.augment.grows_from < 1:
+        return f", with which augment.grows_from {config.augment.grows_from:g} begins"
+    return ", which data.train_size says" if first != size else ""
 
 
 def card(config: Config, data: Dataset, model: nn.Module, report: EpochReport) -> dict:
@@ -227,6 +239,8 @@ def shared_batch(config: Config, data: Dataset, team: Team) -> int:
     mixes = config.augment.mixup or config.augment.cutmix
     unit = size * (2 if mixes and size > 1 else 1) * config.augment.repeats
     many = len(data.train)
+    if many < unit and config.augment.repeats > 1:
+        raise InputError(f"augment.repeats {config.augment.repeats} is too many for {counted(many, 'image')}")
     if config.model.head == "probe":  # few photos, usually: as many steps, of which the last one lacks no images
         batch = -(-many // -(-many // batch))
         batch -= batch % unit

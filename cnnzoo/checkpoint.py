@@ -145,14 +145,17 @@ class Run:
     def locked(self) -> Iterator[None]:
         """No other process trains in this folder meanwhile. Raises InputError where one does already."""
         file = self.path / LOCK
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file, timeout=0)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             raise InputError(
                 f"another process is training in {self.path}; wait for it, or choose a folder by --run"
             ) from None
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(f"{self.path} cannot be written ({why}); choose another folder by --run") from None
         try:
             yield
         finally:
@@ -233,7 +236,12 @@ class Writer:
         for part in run.path.glob(".*.part"):  # of a process that was killed as it wrote
             part.unlink(missing_ok=True)
         self._waiting: dict[str, Callable[[], None]] = {}  # the newest of each kind
-        self._failing = False
+        self._problem = ""  # why the latest could not be written
+
+    @property
+    def unsaved(self) -> str:
+        """Why the latest state could not be written; "" where it was."""
+        return self._problem if "state" in self._waiting else ""
 
     def keep_model(self, weights: Mapping[str, Tensor], card: dict, snapshot: Run | None = None) -> None:
         """Weights that may have changed by the time there is room for them: the run's, or those of a snapshot."""
@@ -260,11 +268,11 @@ class Writer:
                 self._waiting[name]()
                 del self._waiting[name]
         except OSError as error:
-            if not self._failing:
+            if not self._problem:
                 self.tell(f"{error.strerror}: {self.run.path} cannot be written; the run goes on, and tries again")
-            self._failing = True
+            self._problem = error.strerror or str(error)
         else:
-            self._failing = False
+            self._problem = ""
 
 
 def write(path: Path, content: bytes | memoryview) -> None:

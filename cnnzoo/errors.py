@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -13,7 +14,15 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved its state in the run folder that the message names."""
+    """The run was asked to stop (Ctrl-C, SIGTERM).
+
+    Its state is saved in the run folder, unless `unsaved` says why it could not be; before there is a run, `folder` is
+    None.
+    """
+
+    def __init__(self, folder: Path | None = None, unsaved: str = ""):
+        super().__init__(folder)
+        self.folder, self.unsaved = folder, unsaved
 
 
 def counted(many: int, thing: str, things: str = "") -> str:

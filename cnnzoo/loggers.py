@@ -115,17 +115,25 @@ def figures(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Loggers:
-    """Several loggers as one. One that fails is told of and let go: no run ends for want of a picture."""
+    """Several loggers as one. One that fails is told of and let go: no run ends for want of a picture. One that merely
+    cannot write, to a full disk, say, is tried again.
+    """
 
     def __init__(self, loggers: Mapping[str, Any], tell: Callable[[str], None]):
         self.loggers, self.tell = dict(loggers), tell
+        self._failing: set[str] = set()
 
     def log(self, history: History) -> None:
         """Tell all of them of the latest epoch; `history` holds every finished one."""
         for name, logger in list(self.loggers.items()):
             try:
                 logger.log(history)
-            except Exception as error:  # of any kind: a library, a network and a disk stand behind it
+                self._failing.discard(name)
+            except OSError as error:
+                if name not in self._failing:
+                    self.tell(f"the {name} logger could not write ({_one_line(error)}); it tries again")
+                self._failing.add(name)
+            except Exception as error:  # of any kind: a library and a network stand behind it
                 del self.loggers[name]
                 with suppress(Exception):
                     logger.close()

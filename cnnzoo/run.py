@@ -28,6 +28,7 @@ from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
 Tell = Callable[[str], None]
+SHOWN = 10  # files that cannot be read, of an epoch
 NARROW = 0.15  # share of an epoch spent waiting for data from which on that is worth a word
 
 
@@ -90,19 +91,12 @@ def _train(
     if data is None:
         with team.one_after_another():
             assemble.make_weights_ready(config)
-            data = assemble.load_data(config, registry.lookup(config.model.name))
+            split = None if state is None else run.split
+            data = assemble.load_data(config, registry.lookup(config.model.name), split)
         for line in assemble.doubts(config.data.source) if state is None and team.is_first else ():
             tell(line)
 
-    def look_up() -> None:
-        """Where much has been done and no step yet, which would ask."""
-        if team.size == 1 and should_stop():
-            raise Interrupted(run.path)
-
-    look_up()
     model = assemble.build_model(config, data).to(device)
-    if state is not None and data.split() != run.split:
-        raise InputError(f"{config.data.source} no longer holds the images that {run.path} was begun with")
     for line in (*_header(config, model, data, device, team), *data.notes):
         tell(line)
 
@@ -111,33 +105,12 @@ def _train(
         if state is None:
             with team.one_after_another():
                 known = assemble.start_by_probe(config, data, model, tell)
-            look_up()
         else:
             assemble.rebuild_head(model, read_card(run.model_file)["head"])
 
+    if team.size == 1 and should_stop():
+        raise Interrupted(run.path)
     writer = Writer(run, tell) if team.is_first else None
-    log = loggers.open_(config.train.loggers if writer else (), run.path, asdict(config), tell)
-
-    told: list[str] = []  # of images that could not be read any more
-
-    def on_epoch(report: EpochReport, is_best: bool) -> None:
-        if writer is None:
-            return
-        if is_best:
-            writer.keep_model(model.state_dict(), assemble.card(config, data, model, report))
-        if report.epoch in config.cycle_ends:
-            snapshot = run.snapshot(config.cycle_ends.index(report.epoch) + 1)
-            writer.keep_model(model.state_dict(), assemble.card(config, data, model, report), snapshot)
-        writer.write_metrics(trainer.progress.history)
-        log.log(trainer.progress.history)
-        tell(describe(report, trainer.epochs))
-        if report.epoch == 1 and loader and trainer.feed is trainer.image_feed:
-            tell(_pace(report, loader * team.size, config))
-        for line in trainer.problems:
-            if line not in told:
-                told.append(line)
-                tell(line)
-
     trainer = assemble.make_trainer(
         config,
         data,
@@ -148,28 +121,31 @@ def _train(
         start=known and known.report,
         save=writer.save_state if writer else _silent,
         save_minutes=config.train.checkpoint_minutes,
-        on_epoch=on_epoch,
         should_stop=should_stop,
     )
-    if team.is_first:
+    if writer:
+        run.write("environment.json", json.dumps(environment(device, trainer.precision, team), indent=2))
         if state is None:
             run.write("config.yaml", config_.dump(config))
+        if state is None or data.split() != run.split:
             run.write("split.json", json.dumps(data.split()))
-        run.write("environment.json", json.dumps(environment(device, trainer.precision, team), indent=2))
         if known:
             run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
     for line in _plan(trainer, config):
         tell(line)
-    loader = rehearsal.loader_rate(trainer.image_feed.batches) if trainer.phases and state is None else 0.0
+    chronicle = Chronicle(run, config, data, trainer, writer, tell)
+    trainer.on_epoch = chronicle.end_epoch
+    if trainer.phases and state is None:
+        chronicle.time_the_loader()
     if known:
-        on_epoch(known.report, is_best=True)
+        chronicle.end_epoch(known.report, is_best=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             trainer.fit(state)
         except Interrupted:
-            raise Interrupted(run.path) from None
+            raise Interrupted(run.path, writer.unsaved if writer else "") from None
         finally:
-            log.close()
+            chronicle.log.close()
     if writer:
         writer.close()
         for number, epoch in enumerate(config.cycle_ends, 1):
@@ -177,6 +153,46 @@ def _train(
         outputs = known.outputs if known and not trainer.progress.epoch else None
         finish(run, config, data, device, tell, outputs, with_report)
     team.wait()
+
+
+class Chronicle:
+    """What is said, written and logged as epochs end, by the first of a team's processes (which has a `writer`)."""
+
+    def __init__(self, run: Run, config: Config, data: Dataset, trainer: Trainer, writer: Writer | None, tell: Tell):
+        self.run, self.config, self.data, self.trainer = run, config, data, trainer
+        self.writer, self.tell = writer, tell
+        self.log = loggers.open_(config.train.loggers if writer else (), run.path, asdict(config), tell)
+        self._loader = 0.0  # images a second that it alone brings to all processes; 0 where that is not known
+        self._told: set[str] = set()  # of images that could not be read any more
+
+    def time_the_loader(self) -> None:
+        self._loader = rehearsal.loader_rate(self.trainer.image_feed.batches) * self.trainer.team.size
+
+    def end_epoch(self, report: EpochReport, is_best: bool) -> None:
+        """What `Trainer` calls."""
+        new = [line for line in self.trainer.problems if line not in self._told]
+        self._told.update(new)
+        problems = self.trainer.team.gather_lines(new)  # of which each process meets its own
+        if self.writer is None:
+            return
+        model, history = self.trainer.model, self.trainer.progress.history
+        if is_best:
+            self.writer.keep_model(model.state_dict(), self._card(report))
+        if report.epoch in self.config.cycle_ends:
+            snapshot = self.run.snapshot(self.config.cycle_ends.index(report.epoch) + 1)
+            self.writer.keep_model(model.state_dict(), self._card(report), snapshot)
+        self.writer.write_metrics(history)
+        self.log.log(history)
+        self.tell(describe(report, self.trainer.epochs))
+        if report.epoch == 1 and self._loader and self.trainer.feed is self.trainer.image_feed:
+            self.tell(_pace(report, self._loader, self.config))
+        for line in problems[:SHOWN]:
+            self.tell(line)
+        if len(problems) > SHOWN:
+            self.tell(f"… and {len(problems) - SHOWN:,} more images that can no longer be read")
+
+    def _card(self, report: EpochReport) -> dict:
+        return assemble.card(self.config, self.data, self.trainer.model, report)
 
 
 def finish(
@@ -226,7 +242,11 @@ def write_report(run: Run, config: Config | None = None, data: Dataset | None = 
 
     config = config or config_.read(run.config_file)
     if data is None:
-        data = assemble.load_data(config, registry.lookup(config.model.name))
+        if not sources.is_there(config.data.source):
+            raise InputError(
+                f"{config.data.source}, on which {run.path} was trained, is not here; run it where it lies"
+            )
+        data = assemble.load_data(config, registry.lookup(config.model.name), run.split)
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
     shown = Insight(run, data)
@@ -234,9 +254,19 @@ def write_report(run: Run, config: Config | None = None, data: Dataset | None = 
     return run.report_file
 
 
-def was_restarted() -> bool:
-    """Whether torchrun started this process anew, after one of its team was lost: then a run goes on by itself."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def was_restarted(folder: Path) -> bool:
+    """Whether torchrun started this process anew, after one of its team was lost: then the run that it had begun in the
+    folder goes on by itself. One of another job, which it was refused, is none of its.
+    """
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return False
+    there = Run(folder)
+    return not (there.path / "environment.json").exists() or there.environment.get("job") == _job()
+
+
+def _job() -> str | None:
+    """What torchrun calls what it was started for."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
 
 
 def begin(config: Config) -> Run:
@@ -313,6 +343,7 @@ def environment(device: torch.device, precision: str, team: Team) -> dict:
         "threads": torch.get_num_threads(),
         "processes": team.size,
         "precision": precision,
+        "job": _job(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

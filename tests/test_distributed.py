@@ -161,6 +161,8 @@ def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_stat
     team(parts, stop_after=1000, resume="auto")
     assert len(metrics(parts)) == 2
     assert apart(whole, parts) < 1e-5
+    losses = [[report["train_loss"] for report in metrics(folder)] for folder in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_a_team_cross_validates(tmp_path):

@@ -1,7 +1,9 @@
 """Loggers hold each epoch once, whatever happened to the run, and never end it."""
 
 import csv
+import errno
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -79,8 +81,24 @@ def test_a_logger_that_fails_is_told_of_once_and_the_others_go_on(tmp_path):
     told = []
     log(["tensorboard", "csv"], tmp_path, history(1), history(2), tell=told.append)
     assert len(told) == 1
-    assert told[0].startswith("the tensorboard logger stopped (")
+    assert told[0].startswith("the tensorboard logger could not write (")
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_a_logger_whose_disk_was_full_for_a_while_is_told_of_once_and_tried_again(tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(loggers.Csv, "log", Mock(side_effect=[full, full, None]))
+    told = []
+    log(["csv"], tmp_path, history(1), history(2), history(3), tell=told.append)
+    assert told == ["the csv logger could not write ([Errno 28] No space left on device); it tries again"]
+    assert loggers.Csv.log.call_count == 3
+
+
+def test_a_logger_that_breaks_is_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(loggers.Csv, "log", Mock(side_effect=RuntimeError("broken")))
+    told = []
+    log(["csv"], tmp_path, history(1), history(2), tell=told.append)
+    assert told == ["the csv logger stopped (broken); the run goes on without it"]
 
 
 def test_a_missing_library_is_told_before_training(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """From the command line to a prediction: the run folder, resuming, and what happens when things go wrong."""
 
 import csv
+import errno
 import html
 import json
 import os
@@ -21,8 +22,9 @@ from PIL import Image
 from safetensors import safe_open
 
 import cnnzoo
-from cnnzoo import config
+from cnnzoo import assemble, config
 from cnnzoo.checkpoint import Run, read_torch
+from cnnzoo.cli import speech
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.registry import unregister
 from cnnzoo.train import forms
@@ -501,6 +503,88 @@ def test_photos_that_vanish_in_the_middle_are_told_once_each_those_judged_too(tm
     cnnzoo.train(short(tmp_path / "run", **sections), tell=told.append, should_stop=vanish)
     assert sum(f"{gone[0]}: there is no such file; others of its batch stand in" in line for line in told) == 1
     assert sum(f"{gone[1]}: there is no such file; it was judged as a black image" in line for line in told) >= 1
+
+
+def test_a_run_goes_on_with_its_images_whatever_has_come_and_gone_since(tmp_path):
+    source = photos.folder(tmp_path / "photos", each=12)
+    sections = {"data": {"source": str(source), "size": 32}, "train": {"epochs": 2, "batch_size": 9}}
+    run = stopped(tmp_path / "run", 4, **sections)
+    split = run.split
+    os.unlink(split["train"][0])
+    os.unlink(split["val"][1])
+    photos.picture(0, 99).save(source / "blue" / "new.png")
+    told = []
+    cnnzoo.train(resume=run.path, tell=told.append)
+    first, others = split["train"][0], "it goes on with others of their class"
+    assert f"missing since the run was begun: {first} and 1 more; {others}" in told
+    assert f"left out: 1 image that {source} did not hold when the run was begun" in told
+    assert run.split == {"train": split["train"], "val": [split["val"][0], *split["val"][2:]]}
+    assert len(run.predictions[0]) == len(split["val"]) - 1
+    assert len(run.metrics) == 2
+    assert cnnzoo.evaluate(run).count == len(split["val"]) - 1
+
+
+def test_a_run_whose_images_are_others_by_now_does_not_go_on(tmp_path):
+    source = photos.folder(tmp_path / "photos", each=12)
+    run = stopped(tmp_path / "run", 2, data={"source": str(source), "size": 32}, train={"epochs": 2, "batch_size": 9})
+    names = [*run.split["train"], *run.split["val"]]
+    for name in names[:5]:
+        os.rename(name, f"{name[:-4]}_moved.png")
+    with pytest.raises(InputError, match=rf"no longer holds 5 of the 36 images .*, such as {names[0]}; put them back"):
+        cnnzoo.train(resume=run.path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_stops_at_once(tmp_path, command, monkeypatch, number):
+    def decoding(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    monkeypatch.setattr(assemble, "load_data", decoding)
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as stop:
+        command("train", "--run", tmp_path / "r")
+    assert stop.value.code == 128 + number
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_stop_that_could_not_be_saved_says_so(tmp_path, monkeypatch, capsys):
+    steps, saves, save = iter(range(100)), iter(range(100)), Run.save_state
+
+    def save_once(run: Run, state: dict) -> None:
+        if next(saves):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(run, state)
+
+    monkeypatch.setattr(Run, "save_state", save_once)
+    with pytest.raises(Interrupted) as interrupted:
+        cnnzoo.train(short(tmp_path / "r"), should_stop=lambda: next(steps) > 13)  # within the second epoch
+    with pytest.raises(SystemExit):
+        speech.stopped(speech.StopSignals(), interrupted.value, "the same command")
+    assert capsys.readouterr().out == (
+        "stopped by SIGTERM; the latest steps could not be saved (No space left on device), what was saved before is "
+        "kept; when there is room again, go on by: the same command\n"
+    )
+
+
+@pytest.mark.parametrize(("job", "goes_on"), [("mine", True), ("another", False)])
+def test_a_process_that_torchrun_restarted_goes_on_with_its_own_run_alone(tmp_path, command, monkeypatch, job, goes_on):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    run = stopped(tmp_path / "r", 3)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    done = command("train", "--config", run.config_file)
+    assert (done.returncode == 0) == run.is_finished == goes_on
+    assert ("exists already" in done.stderr) != goes_on
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path, command):
+    (tmp_path / "file").write_text("")
+    done = command("train", "--run", tmp_path / "file" / "r")
+    assert done.returncode == 2
+    told = f"{tmp_path}/file/r cannot be written (Not a directory); choose another folder by --run"
+    assert done.stderr == f"cnnzoo: error: {told}\n"
 
 
 @pytest.mark.parametrize("compile", [True, "graphs"])

@@ -911,6 +911,19 @@ def test_whoever_comes_second_waits_for_the_cache_that_the_first_one_builds(tmp_
     assert not list((tmp_path / ".cnnzoo").glob("*.part"))
 
 
+def test_what_a_killed_process_has_decoded_does_not_lie_about_for_ever(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    load(tmp_path)
+    cache = tmp_path / ".cnnzoo"
+    reports = list(cache.glob("*.json"))
+    for report in reports:
+        (cache / f".{report.stem}.0123456789ab.part").write_bytes(b"half")
+        report.unlink()
+    load(tmp_path)
+    assert reports
+    assert not list(cache.glob(".*.part"))
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": "b"}'])
 def test_a_damaged_report_is_made_anew_and_told(content, tmp_path):
     paint(tmp_path, {"red": 4, "blue": 4})

@@ -251,6 +251,17 @@ def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step():
     assert f"the loss is nan at epoch 1, step 6, rate {rates[5]:.3g};" in str(told.value)
 
 
+def test_memory_that_does_not_suffice_for_the_optimiser_is_told_in_words():
+    trainer = make()
+
+    def step(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+
+    trainer.optimizer.step = step
+    with pytest.raises(InputError, match="out of memory for what the optimiser keeps of each weight; take a"):
+        trainer.fit()
+
+
 def test_saving_by_the_clock_happens_inside_an_epoch():
     places = []
     make(

@@ -9,7 +9,7 @@ from shlex import quote
 from typing import NoReturn
 
 from cnnzoo.checkpoint import Run
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, Interrupted
 
 
 def is_first() -> bool:
@@ -44,27 +44,47 @@ def numbers(option: str, text: str, kind: type = float) -> list:
         raise InputError(f"{option} is {text}, but must be {what}") from None
 
 
-def stopped(number: signal.Signals, run: Run, again: str) -> NoReturn:
-    """End the command, with a word on how to go on."""
-    if run.state_file.exists():
-        tell(f"stopped by {number.name} and saved; go on by: {again}")
-    else:
-        tell(f"stopped by {number.name} before the first step was saved; the same command begins anew")
-    sys.exit(128 + number)
+class StopSignals:
+    """Ctrl-C and SIGTERM. Once training asks whether to stop, it ends its step and saves; before that, while photos are
+    decoded, say, there is nothing to save, and Interrupted is raised at once. A second signal stops in any case.
+    """
+
+    def __init__(self):
+        self.caught: signal.Signals | None = None
+        self._is_asked = False
+
+    def should_stop(self) -> bool:
+        self._is_asked = True
+        return self.caught is not None
+
+    def catch(self, number: int, frame: object) -> None:
+        self.caught = signal.Signals(number)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if not self._is_asked:
+            raise Interrupted
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[list[signal.Signals]]:
-    """The list that Ctrl-C and SIGTERM put themselves into, for the loop to see; a second one stops at once."""
-    caught: list[signal.Signals] = []
-
-    def catch(number: int, frame: object) -> None:
-        caught.append(signal.Signals(number))
-        signal.signal(number, before[number])
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+def stop_on_signals() -> Iterator[StopSignals]:
+    """What signals say meanwhile."""
+    signals = StopSignals()
+    before = {number: signal.signal(number, signals.catch) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield caught
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stopped(signals: StopSignals, interrupted: Interrupted, again: str) -> NoReturn:
+    """End the command, and tell how to go on: by `again`, where a state was saved."""
+    number = signals.caught or signal.SIGTERM  # which another process of the team caught
+    folder = interrupted.folder
+    if folder is None or not Run(folder).state_file.exists():
+        tell(f"stopped by {number.name} before the first step; the same command begins anew")
+    elif interrupted.unsaved:
+        older = f"what was saved before is kept; when there is room again, go on by: {again}"
+        tell(f"stopped by {number.name}; the latest steps could not be saved ({interrupted.unsaved}), {older}")
+    else:
+        tell(f"stopped by {number.name} and saved; go on by: {again}")
+    sys.exit(128 + number)

@@ -1,6 +1,5 @@
 """The command that trains, one run or several of one config."""
 
-import signal
 from collections.abc import Mapping, Sequence
 from shlex import quote
 
@@ -37,10 +36,11 @@ def train(
     if len(kinds) > 1:
         raise InputError(f"--{kinds[0]} and --{kinds[1]} are two ways to make several runs; take one of them")
     kind = kinds[0] if kinds else None
-    resume = resume or ("auto" if run.was_restarted() else None)
     if config is None and resume not in (None, "auto"):
         config = run.Run.open(resume).config_file
     config = config_.read(config, overrides)
+    if resume is None and run.was_restarted(config.folder):
+        resume = "auto"
     if config.ensemble is not None:
         from cnnzoo.ensemble import runs
 
@@ -48,18 +48,16 @@ def train(
         kept = resume is not None and there.is_finished
         go_on_with(run.train(config, resume=there, tell=tell) if kept else runs.again(config, tell))
         return
-    with stop_on_signals() as caught:
-        hooks = {"tell": tell, "should_stop": lambda: bool(caught)}
+    with stop_on_signals() as signals:
+        hooks = {"tell": tell, "should_stop": signals.should_stop}
         try:
             if kind is None:
                 done = run.train(config, resume=resume, **hooks)
             else:
                 _train_many(kind, asked[kind], config, resume is not None, hooks)
         except Interrupted as interrupted:
-            folder = config.folder if resume in (None, "auto") else resume
-            number = caught[0] if caught else signal.SIGTERM  # which another process of the team caught
-            again = f"--resume {quote(str(folder))}" if kind is None else "the same command and --resume auto"
-            stopped(number, run.Run(interrupted.args[0]), f"cnnzoo train {again}")
+            one = f"cnnzoo train --resume {quote(str(interrupted.folder))}"
+            stopped(signals, interrupted, one if kind is None else "the same command with --resume auto")
     if kind is None:
         conclude(done)
 

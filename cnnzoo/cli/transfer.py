@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from json import dumps
 from shlex import join, quote
 
-from cnnzoo.checkpoint import Run
 from cnnzoo.cli.speech import aside, go_on_with, numbers, stop_on_signals, stopped, tell
 from cnnzoo.cli.training import conclude
 from cnnzoo.errors import InputError, Interrupted
@@ -164,14 +163,13 @@ def finetune(
 
     options = {"mode": mode, "batch_size": batch_size, "balance": balance, "views": views, "seed": seed, "run": run}
     options |= {"epochs": epochs and numbers("--epochs", epochs, int), "budget": budget, "lr": _rate(lr)}
-    with stop_on_signals() as caught:
+    with stop_on_signals() as signals:
         try:
             done = learn.finetune(
-                folder, model, pretrained, **options, overrides=overrides, tell=tell, should_stop=lambda: bool(caught)
+                folder, model, pretrained, **options, overrides=overrides, tell=tell, should_stop=signals.should_stop
             )
         except Interrupted as interrupted:
-            begun = Run(interrupted.args[0])
-            stopped(caught[0], begun, f"cnnzoo train --resume {quote(str(begun.path))}")
+            stopped(signals, interrupted, f"cnnzoo train --resume {quote(str(interrupted.folder))}")
     conclude(done)
 
 

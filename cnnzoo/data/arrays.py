@@ -278,6 +278,9 @@ def _read_once(
     bad: dict[int, str] = {}
     problem, out, for_good = "", None, True
     part = atomic.beside(kept.place)
+    for left in atomic.left_beside(kept.place):  # by a process that was killed; this one is alone here
+        with suppress(OSError):
+            left.unlink()
 
     def attempt(action: Callable[[], object]) -> object:
         """Do it, unless something failed before."""

@@ -54,7 +54,7 @@ class TrainBatches:
         self._padding = augment.padding
         self._flip = config.flip
         self._windows = None
-        self.problems: list[str] = []
+        self.problems: dict[str, None] = {}  # in order, each once
         # Parts are cut before they go to the device, unless that is a GPU and has the decoded images.
         cuts = config.crop in ("resized", "jittered") and not (on_gpu and in_memory)
         self._crop = config if cuts else None
@@ -120,9 +120,9 @@ class TrainBatches:
         return gap.pixels[places], indices[places]
 
 
-def _note(problems: list[str], gap: Unreadable, remedy: str) -> None:
+def _note(problems: dict[str, None], gap: Unreadable, remedy: str) -> None:
     """A line for each file of which nothing was said yet."""
-    problems += [line for problem in gap.problems.values() if (line := f"{problem}; {remedy}") not in problems]
+    problems.update(dict.fromkeys(f"{problem}; {remedy}" for problem in gap.problems.values()))
 
 
 def shuffled(
@@ -200,7 +200,7 @@ class EvalBatches:
         self._own = (share or Share()).of_all(np.arange(len(images)))
         self.mean, self.std = mean, std
         self.device = torch.device(device)
-        self.problems: list[str] = []
+        self.problems: dict[str, None] = {}  # in order, each once
 
     def __len__(self) -> int:
         return -(-len(self._own) // self.batch_size)

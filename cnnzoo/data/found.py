@@ -1,15 +1,18 @@
 """What a source holds, before any decoding or scaling."""
 
-from collections.abc import Sequence
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRAIN = ("train", "training")  # names of the folder to train on, in any case
+MANY_MISSING = 0.1  # share of a run's images without which it is not the same run any more
 HELD_OUT = ("val", "valid", "validation", "test", "testing")  # of what lies beside it, the first found counting
 
 
@@ -49,6 +52,48 @@ class Found:
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     home: Path | None = None  # of the files, if it is files
+
+    def divided_as(self, split: Mapping[str, Sequence[str]], source: str) -> "Found":
+        """The images of an earlier split, by their names in "train" and "val", whatever has come and gone since.
+
+        New images are left out. For a missing one to train on another of its class stands in, under its name, so that a
+        run goes on in the same order; of those held out the others are left.
+
+        Raises InputError where too many are missing.
+        """
+        if self.val is not None and (self.train.names, self.val.names) == (tuple(split["train"]), tuple(split["val"])):
+            return self
+        whole = self.train if self.val is None else self.train.joined(self.val)
+        places = {name: place for place, name in enumerate(whole.names)}
+        wanted = dict.fromkeys((*split["train"], *split["val"]))
+        missing = [name for name in wanted if name not in places]
+        of_class = defaultdict(list)  # photos to train on that are there, by their folder, which is their class
+        for name in dict.fromkeys(split["train"]):
+            if name in places and isinstance(whole.images[places[name]], Path):
+                of_class[os.path.dirname(name)].append(places[name])
+        lone = [name for name in split["train"] if name not in places and not of_class[os.path.dirname(name)]]
+        held_out = [places[name] for name in split["val"] if name in places]
+        if lone or not held_out or len(missing) > MANY_MISSING * len(wanted):
+            raise InputError(
+                f"{source} no longer holds {len(missing):,} of the {len(wanted):,} images that the run was begun with, "
+                f"such as {(lone or missing)[0]}; put them back, or begin a new run"
+            )
+        train = [
+            places[name] if name in places else (others := of_class[os.path.dirname(name)])[number % len(others)]
+            for number, name in enumerate(split["train"])
+        ]
+        notes = self.notes
+        if missing:
+            such = "" if len(missing) == 1 else f" and {len(missing) - 1:,} more"
+            notes += (f"missing since the run was begun: {missing[0]}{such}; it goes on with others of their class",)
+        if new := len(places.keys() - wanted):
+            notes += (f"left out: {counted(new, 'image')} that {source} did not hold when the run was begun",)
+        return replace(
+            self,
+            train=replace(whole.choose(np.array(train)), names=tuple(split["train"])),
+            val=whole.choose(np.array(held_out)),
+            notes=notes,
+        )
 
 
 def photos(

@@ -11,7 +11,7 @@ import math
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,14 +84,19 @@ def load(
     channels: int | None = None,
     preprocess: Preprocess | None = None,
     exactly: bool = False,
+    split: Mapping[str, Sequence[str]] | None = None,
 ) -> Dataset:
     """The data set of a config, ready for training.
 
     `input_size` is the side the net takes where the config names none, `channels` what its first layer takes (None: the
     data's own), `preprocess` what its weights were trained with, if they were. `exactly`: training images are also
-    looked at as evaluation sees them, and must have the same pixels then.
+    looked at as evaluation sees them, and must have the same pixels then. `split` is that of a run that goes on
+    (`Dataset.split`), whatever has come and gone since, see `Found.divided_as`.
     """
-    found = _found_and_split(config)
+    if split is None:
+        found = _found_and_split(config)
+    else:
+        found, config = _find(config).divided_as(split, config.source), replace(config, bag=None)  # which is drawn
     return _ready(found, config, augment, input_size, channels, preprocess, cache_folder(found.home), exactly)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 
 # Each process keeps statistics of its own until an epoch ends; newer torch has a new name for the option.
 _HAS_NEW_NAME = "forward_sync_buffers" in inspect.signature(DDP).parameters
@@ -65,6 +65,14 @@ class Team:
         parts = [torch.zeros_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded, self._host)
         return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+    def gather_lines(self, lines: list[str]) -> list[str]:
+        """The lines of all processes."""
+        if self.size == 1:
+            return lines
+        parts: list[list[str]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(parts, lines, self._host)
+        return [line for part in parts for line in part]
 
     @contextmanager
     def one_after_another(self) -> Iterator[None]:
@@ -139,8 +147,9 @@ def _device(name: str) -> torch.device:
     if name == "cpu" or (name == "auto" and not gpus):
         return torch.device("cpu")
     if many > gpus:
+        fewer = f"--nproc-per-node {gpus}, or " if gpus else ""
         raise InputError(
-            f"torchrun started {many} processes on this machine, which has {gpus} GPUs; "
-            f"take --nproc-per-node {max(gpus, 1)}, or --train.device cpu"
+            f"torchrun started {many} processes on this machine, which has {counted(gpus, 'GPU')}; "
+            f"take {fewer}--train.device cpu"
         )
     return torch.device("cuda", local)

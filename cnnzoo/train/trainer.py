@@ -278,7 +278,7 @@ class Trainer:
         progress.seconds = seconds + time.perf_counter() - started
         return EpochReport(
             epoch=progress.epoch + 1,
-            train_loss=self.team.mean(progress.loss_sum / steps),
+            train_loss=progress.loss_sum / steps,
             val_loss=math.nan,
             val_top1=math.nan,
             lr=self.rate,
@@ -312,7 +312,13 @@ class Trainer:
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.scaler.step(self.optimizer)
+        try:
+            self.scaler.step(self.optimizer)
+        except (RuntimeError, MemoryError) as error:  # its state, which the first step makes, is half made
+            if not is_out_of_memory(error):
+                raise
+            what = "out of memory for what the optimiser keeps of each weight"
+            raise InputError(f"{what}; take a smaller net, or optim.name sgd") from None
         self.scaler.update()
         self.rate = self._fastest()
         self.schedule.step()
@@ -391,7 +397,7 @@ class Trainer:
         if diverged:
             here = self._place(self.progress.step, self.rate)
             raise Diverged(lost or f"another process diverged before {here}")
-        self.progress.loss_sum += total
+        self.progress.loss_sum += self.team.mean(total)  # as each of them goes on from the state of the first
         return stop, save
 
     def _statistics_of_all(self) -> list[Tensor]:
