@@ -86,6 +86,7 @@ def predict(
     model_or_run: nn.Module | Run | str | Path,
     images: str | bytes | Path | Iterable,
     *,
+    pretrained: bool | str | Path | Run = False,
     batch_size: int | None = None,
     min_confidence: float = 0.0,
     mirror: bool = False,
@@ -96,9 +97,10 @@ def predict(
     """Class probabilities for photos.
 
     Args:
-        model_or_run: a net, a run, or a run's folder or model.safetensors. A net stays on its device unless `device`
-            names another; a run goes to the best one there is.
+        model_or_run: a net, a run, a run's folder or model.safetensors, or a net's name. A net stays on its device
+            unless `device` names another; all else goes to the best one there is.
         images: files, folders, patterns, files' contents, PIL images, uint8 arrays: see `Pictures`.
+        pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
         batch_size: images to a forward pass; None is 16 on a CPU, which more do not make faster, else 128.
         min_confidence: if the most likely class is less likely than this, the image has no answer.
         mirror: whether probabilities are the mean over the image and its mirror image, at twice the time.
@@ -117,6 +119,7 @@ def predict(
             neither colour nor grey images; for a precision that device or net lack.
     """
     options = {"batch_size": batch_size, "min_confidence": min_confidence, "mirror": mirror, "device": device}
+    options |= {"pretrained": pretrained}
     return join(stream(model_or_run, images, **options, precision=precision, tell=tell))
 
 
@@ -134,6 +137,7 @@ def stream(
     model_or_run: nn.Module | Run | str | Path,
     images: str | bytes | Path | Iterable,
     *,
+    pretrained: bool | str | Path | Run = False,
     batch_size: int | None = None,
     min_confidence: float = 0.0,
     mirror: bool = False,
@@ -147,7 +151,7 @@ def stream(
     if not 0 <= min_confidence <= 1:
         raise InputError(f"min_confidence is {min_confidence:g}, but must be between 0 and 1")
     pictures = images if isinstance(images, Pictures) else Pictures(images)
-    net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.load(model_or_run)
+    net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.open_net(model_or_run, pretrained)[0]
     preprocess = zoo.preprocessing(net)
     if preprocess.channels not in (1, 3):
         raise InputError(f"the net takes images of {preprocess.channels} channels, but pictures have 3, or 1 if grey")

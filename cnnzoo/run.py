@@ -124,7 +124,10 @@ def _train(
         should_stop=should_stop,
     )
     if writer:
-        run.write("environment.json", json.dumps(environment(device, trainer.precision, team), indent=2))
+        ran_on = environment(device, trainer.precision, team)
+        if state is not None:
+            ran_on = _resumed(run.environment, ran_on)
+        run.write("environment.json", json.dumps(ran_on, indent=2))
         if state is None:
             run.write("config.yaml", config_.dump(config))
         if state is None or data.split() != run.split:
@@ -344,9 +347,22 @@ def environment(device: torch.device, precision: str, team: Team) -> dict:
         "processes": team.size,
         "precision": precision,
         "job": _job(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _resumed(before: dict, now: dict) -> dict:
+    """What a run runs on now, with how it was begun, and each time that it was resumed."""
+    keys = "command", "started"
+    again = {key: now[key] for key in keys}
+    return {**now, **{key: before.get(key) for key in keys}, "resumed": [*before.get("resumed", []), again]}
+
+
+def _program() -> str:
+    """What was started, as it can be started again."""
+    name = Path(sys.argv[0]).name
+    return "cnnzoo" if name == "__main__.py" else name
 
 
 def _commit() -> str | None:

@@ -8,8 +8,9 @@ import html
 import io
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -97,6 +98,12 @@ class Summary:
         ]
         rule = "-" * (sum(widths) + 2 * len(widths) - 2)
         return "\n".join([self.title, lines[0], rule, *lines[1:-1], rule, lines[-1], *map(_told, self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: name, input size, the rows and their total as dictionaries, notes."""
+        rows, total = [asdict(row) for row in self.rows], asdict(self.total)
+        plain = {"name": self.name, "input_size": list(self.input_size), "rows": rows, "total": total}
+        return plain | {"notes": list(self.notes)}
 
     def to_csv(self) -> str:
         text = io.StringIO()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def create(
         if isinstance(out_indices, int):
             raise InputError(f"out_indices is {out_indices}, but must be a sequence such as ({out_indices},)")
         maps = FeatureMaps(net, entry.stages, out_indices)
-        maps.preprocessing = preprocessing(net)
+        maps.entry, maps.preprocessing = net.entry, preprocessing(net)
         return maps
     if out_indices is not None:
         raise InputError("out_indices goes with features_only=True")
@@ -98,10 +98,11 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     for key, least in (("num_classes", 0), ("in_chans", 1)):
         value = options.get(key, 1)
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise InputError(f"{key} is {value}, but must be a whole number of at least {least}")
+            raise InputError(f"{key} is {value!r}, but must be a whole number of at least {least}")
     for key in ("drop_rate", "drop_path_rate"):
-        if not 0 <= options.get(key, 0) < 1:
-            raise InputError(f"{key} is {options[key]}, but must be at least 0 and below 1")
+        value = options.get(key, 0)
+        if not isinstance(value, Real) or not 0 <= value < 1:
+            raise InputError(f"{key} is {value!r}, but must be a number of at least 0 and below 1")
     headless = options.get("num_classes") == 0
     if headless:
         options = {key: value for key, value in options.items() if key != "num_classes"}
@@ -146,7 +147,8 @@ def _mind_layout(net: nn.Module, shape: tuple[int, int, int]) -> None:
 
 
 def _channels_first(net: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(images.contiguous() for images in given)
+    # A copy, since images of one channel count as laid out both ways, and a convolution would answer in the wrong one.
+    return tuple(images.clone(memory_format=torch.contiguous_format) for images in given)
 
 
 def _on_meta(entry: Entry, options: dict[str, Any]) -> nn.Module | None:
@@ -263,6 +265,8 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     if not path.exists():
         raise InputError(f"there is no run folder or file {path}")
     card = read_card(path) if path.suffix == ".safetensors" else None
+    if card is None and (path.parent / "config.yaml").exists():
+        raise InputError(f"{path} is a part of the run {path.parent}; name that folder, which knows its best weights")
     if card is None:
         raise InputError(
             f"{path} does not say which net it is; build that by cnnzoo.create(NAME, pretrained={str(path)!r})"

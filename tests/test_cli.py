@@ -146,6 +146,13 @@ def test_help_is_a_command_too_and_tells_of_the_version(cli, capsys):
     assert "a wildcard pattern" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [("lab", "list"), ("benchmark", "list"), ("summary", "lenet5"), ("list", "res*")])
+def test_what_lists_something_gives_it_as_json_too(cli, words):
+    code, out, _ = cli(*words, "--json")
+    assert code == 0
+    assert len(json.loads(out)) > 3
+
+
 @pytest.mark.parametrize("command", ["probe", "finetune", "profile"])
 def test_help_tells_that_keys_of_the_config_are_options(command, capsys):
     with pytest.raises(SystemExit):
@@ -311,6 +318,9 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["train", "--model.name", "lenet6"], ["unknown model 'lenet6'", "lenet5"]),
         (["train", "--optim.lrr", "0.1"], ["unknown key 'optim.lrr'", "optim.lr"]),
         (["train", "--epochs", "3"], ["unknown key 'epochs'", "train.epochs"]),
+        (["train", "--train.epoch", "3"], ["unknown key 'train.epoch'; did you mean train.epochs"]),
+        (["train", "--optim.weight", "3"], ["unknown key 'optim.weight'; did you mean optim.weight_decay"]),
+        (["list", "--js"], ["unknown key 'js'; did you mean json?"]),
         (["train", "--modl", "lenet5"], ["unknown key 'modl'; did you mean model?"]),
         (["train", "--flods", "3"], ["unknown key 'flods'; did you mean folds?"]),
         (["finetune", "digits", "--batchsize", "8"], ["unknown key 'batchsize'; did you mean batch-size?"]),
@@ -374,7 +384,7 @@ def test_wrong_input_is_told_in_one_line_and_leaves_nothing(fails, tmp_path, arg
     ("text", "words"),
     [
         ("optim: {lrr: 0.1}", ["c.yaml", "unknown key 'optim.lrr'", "optim.lr"]),
-        ("model: lenet5", ["c.yaml: model is lenet5, but must be a section of keys, such as model.name"]),
+        ("model: 5", ["c.yaml: model is 5, but must be a section of keys, such as model.name"]),
         ("train: 5", ["c.yaml: train is 5, but must be a section of keys"]),
         ("train:\nmodel: {name: lenet5}", ["c.yaml: train is null, but must be a section of keys"]),
         ("optm: {lr: 0.1}", ["c.yaml", "unknown key 'optm", "optim.lr"]),

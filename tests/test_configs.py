@@ -81,6 +81,19 @@ def test_what_is_dumped_is_read_back():
     assert config.read(yaml.safe_load(config.dump(made))) == made
 
 
+@pytest.mark.parametrize("text", ["train: {epochs: 1}\nmodel: lenet5\ntrain: {seed: 3}", "optim: {lr: 1, lr: 0.3}"])
+def test_a_key_that_stands_twice_is_told_as_one_of_them_would_be_lost(text, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"c\.yaml: (train|lr) stands 2 times, in lines (1, 3|1, 1); make one of them"):
+        config.read(tmp_path / "c.yaml")
+
+
+def test_a_net_and_a_source_may_be_named_alone_in_a_file_too(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: resnet20\ndata: mnist\noptim: {lr: 1e-2}\n")
+    read = config.read(tmp_path / "c.yaml", ["--train.epochs", "3"])
+    assert (read.model.name, read.data.source, read.optim.lr, read.train.epochs) == ("resnet20", "mnist", 0.01, 3)
+
+
 ON = {"flip": True, "crop": "padded", "policy": "randaugment", "cutout": 4, "repeats": 2, "grows_from": 0.5}
 ON |= dict.fromkeys(("rotation", "shift", "shear", "zoom", "brightness", "channel_shift", "pca_noise"), 0.1)
 ON |= dict.fromkeys(("mixup", "cutmix", "erasing"), 0.1)

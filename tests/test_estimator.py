@@ -200,7 +200,7 @@ def test_one_array_of_images(shape, channels):
         (None, "this is NoneType"),
         ([], "X holds no images"),
         (np.zeros((0, 8, 8), np.uint8), "X holds no images"),
-        ([np.zeros((8, 8), np.uint8)] * 3 + [np.zeros((8, 8))], "X/3: a picture is uint8 of shape"),
+        ([np.zeros((8, 8), np.uint8)] * 3 + [np.zeros((8, 8))], "X/3: a picture is a uint8 array of shape"),
         ([np.zeros((8, 8), np.uint8)] * 3 + [float("nan")], "X/3: not a picture: nan"),
     ],
 )

@@ -254,5 +254,5 @@ def test_the_map_draws_every_image_in_its_class_colour(net, folder, tmp_path):
 
 def test_a_map_of_too_few_images_is_told(net, tmp_path):
     few = photos.folder(tmp_path / "few", each=3)
-    with pytest.raises(InputError, match="gives 9 images, but a map takes at least 12"):
+    with pytest.raises(InputError, match="a map takes at least 12 images, but there are 9 in"):
         visualize.map(net, str(few))

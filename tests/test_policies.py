@@ -182,6 +182,12 @@ def test_sizes_grow_evenly_and_end_whole():
     assert sizes == [16, 16, 20, 24, 24, 24, 28, 32, 32, 32]  # fours, as near as can be
 
 
+@pytest.mark.parametrize("size", [5, 17, 97, 227, 299, 331])
+def test_images_are_of_the_size_asked_for_in_every_epoch_unless_they_are_to_grow(size):
+    augment = Augment(AugmentConfig(crop="resized", flip=True), size, (0.5,), (0.5,), epochs=10)
+    assert [augment.at(epoch).size for epoch in range(10)] == [size] * 10
+
+
 def test_parts_of_photos_are_cut_at_the_size_of_the_epoch():
     config = AugmentConfig(crop="resized", grows_from=0.5)
     loader = batches(config, pixels=noise(8, 32), epochs=4)

@@ -69,6 +69,14 @@ def cli(capsys, tmp_path, monkeypatch):
 # ---- a bad file
 
 
+def test_a_net_may_be_named_with_its_weights(tmp_path):
+    folder, weights = photos.folder(tmp_path / "photos", each=2), photos.weights(tmp_path / "net.pth")
+    named = cnnzoo.predict("resnet20", folder, pretrained=weights)
+    assert np.array_equal(named.probabilities, cnnzoo.predict(cnnzoo.create("resnet20", weights), folder).probabilities)
+    with pytest.raises(InputError, match="resnet20 without trained weights knows nothing"):
+        cnnzoo.predict("resnet20", folder)
+
+
 def test_a_broken_image_has_its_row_and_its_neighbours_have_theirs(net, tmp_path):
     """Elsewhere the next image takes the place of a broken one, under the broken one's name."""
     files = []
@@ -353,8 +361,8 @@ def test_a_net_of_other_channels_than_pictures_have_is_refused(folder):
     ("pixels", "words"),
     [
         (np.zeros((8, 8, 5), np.uint8), r"image 1: .* has 5 channels, but 3 are wanted"),
-        (np.zeros((8, 8, 3), np.float32), "image 1: a picture is uint8"),
-        (np.zeros(8, np.uint8), "image 1: a picture is uint8"),
+        (np.zeros((8, 8, 3), np.float32), "image 1: a picture is a uint8 array"),
+        (np.zeros(8, np.uint8), "image 1: a picture is a uint8 array"),
     ],
 )
 def test_an_array_that_is_no_picture_is_named(net, pixels, words):

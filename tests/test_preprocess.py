@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import struct
 import sys
 import warnings
@@ -189,7 +190,10 @@ def test_grey_array_and_tensor_give_the_same(form, preprocess):
     ids=["float array", "batch", "float tensor", "one dimension"],
 )
 def test_array_that_is_no_picture_is_refused(picture):
-    with pytest.raises(InputError, match=r"a picture is uint8 of shape \(H, W\) or \(H, W, C\), not (float32|uint8)"):
+    is_array = isinstance(picture, np.ndarray)
+    wanted = f"{'array' if is_array else 'tensor'} of shape (H, W) or {'(H, W, C)' if is_array else '(C, H, W)'}"
+    given = rf"not (float32|uint8) of shape {re.escape(str(tuple(picture.shape)))}"
+    with pytest.raises(InputError, match=f"^a picture is a uint8 {re.escape(wanted)}, {given}"):
         IMAGENET(picture)
 
 

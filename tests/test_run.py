@@ -201,14 +201,15 @@ class Viewing(torch.nn.Module):
         return self.fc(x.view(x.size(0), -1))
 
 
-def test_a_net_that_views_images_trains_predicts_and_is_judged(tmp_path):
+@pytest.mark.parametrize("in_chans", [3, 1])
+def test_a_net_that_views_images_trains_predicts_and_is_judged(tmp_path, in_chans):
     source = photos.folder(tmp_path / "photos", each=40)
     cnnzoo.register("viewing", input_size=(3, 32, 32), num_classes=3, head="fc", first_conv="conv")(Viewing)
     try:
         run = cnnzoo.train(
             {
                 "run": str(tmp_path / "run"),
-                "model": {"name": "viewing"},
+                "model": {"name": "viewing", "in_chans": in_chans},
                 "data": {"source": str(source)},
                 "train": {"epochs": 2, "batch_size": 16},
             }
@@ -577,6 +578,22 @@ def test_a_process_that_torchrun_restarted_goes_on_with_its_own_run_alone(tmp_pa
     done = command("train", "--config", run.config_file)
     assert (done.returncode == 0) == run.is_finished == goes_on
     assert ("exists already" in done.stderr) != goes_on
+
+
+def test_a_run_knows_how_it_was_begun_and_how_it_went_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/cnnzoo/__main__.py", "train", "--run", "r"])
+    run = stopped(tmp_path / "r", 3)
+    begun = run.environment
+    assert begun["command"] == "cnnzoo train --run r"
+    for once_more in ("first", "second"):
+        monkeypatch.setattr(sys, "argv", ["cnnzoo", "train", "--resume", once_more])
+        steps = iter(range(100))
+        with pytest.raises(Interrupted):
+            cnnzoo.train(resume=run, should_stop=lambda: next(steps) >= 3)  # noqa: B023
+    now = run.environment
+    assert (now["command"], now["started"]) == (begun["command"], begun["started"])
+    resumed = [f"cnnzoo train --resume {once_more}" for once_more in ("first", "second")]
+    assert [again["command"] for again in now["resumed"]] == resumed
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path, command):

@@ -46,7 +46,13 @@ def info(name: str, *, json: bool = False) -> None:
 
 
 def summary(
-    name: str, *, input: str | None = None, compact: bool = False, csv: bool = False, markdown: bool = False
+    name: str,
+    *,
+    input: str | None = None,
+    compact: bool = False,
+    csv: bool = False,
+    markdown: bool = False,
+    json: bool = False,
 ) -> None:
     """Print the layer table of a net: output shapes, parameters, multiply-adds, activations, receptive fields.
 
@@ -68,7 +74,10 @@ def summary(
     table = cnnzoo.summary(name, size)
     if compact:
         table = table.compact()
-    print(table.to_csv() if csv else table.to_markdown() if markdown else table, end="" if csv else "\n")
+    if json:
+        print(dumps(table.to_dict()))
+    else:
+        print(table.to_csv() if csv else table.to_markdown() if markdown else table, end="" if csv else "\n")
 
 
 def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False, json: bool = False) -> None:

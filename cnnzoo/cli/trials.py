@@ -9,7 +9,7 @@ from cnnzoo.cli.speech import aside, tell
 from cnnzoo.errors import InputError
 
 
-def lab(name: str, *, out: str | None = None, seeds: int = 3, quick: bool = False) -> int:
+def lab(name: str, *, out: str | None = None, seeds: int = 3, quick: bool = False, json: bool = False) -> int:
     """Try out what a lecture claims, and leave the figures (JSON) and a picture.
 
     The exit code is 1 where the claim did not hold.
@@ -19,19 +19,23 @@ def lab(name: str, *, out: str | None = None, seeds: int = 3, quick: bool = Fals
         out: the folder for NAME.json and NAME.png; by default labs/.
         seeds: how many times, each with random numbers of its own.
         quick: smaller, in seconds rather than minutes.
+        json: print JSON, of the list or of the figures.
     """
     from cnnzoo import labs
 
     if name == "list":
-        print(labs.overview())
+        print(dumps(labs.claims()) if json else labs.overview())
         return 0
     found, folder = labs.find(name), Path(out or "labs")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; choose a folder by --out")
-    tell(f"{found.claim}\n({found.source})")
-    outcome = labs.run(name, seeds=seeds, quick=quick, tell=tell)
+    say = aside if json else tell
+    say(f"{found.claim}\n({found.source})")
+    outcome = labs.run(name, seeds=seeds, quick=quick, tell=say)
     told, picture = outcome.save(folder)
-    tell(f"{outcome}; {told}, {picture}")
+    say(f"{outcome}; {told}, {picture}")
+    if json:
+        print(dumps(outcome.to_dict()))
     return int(not outcome.held)
 
 
@@ -69,7 +73,8 @@ def benchmark(names: list[str] = (), *, quick: bool = False, out: str | None = N
     from cnnzoo import benchmark as suite
 
     if list(names) == ["list"]:
-        print("\n".join(f"{each.name:<4} {each.about}" for each in suite.SUITE.values()))
+        about = {each.name: each.about for each in suite.SUITE.values()}
+        print(dumps(about) if json else "\n".join(f"{name:<4} {what}" for name, what in about.items()))
         return
     say = aside if json else tell
     if out:

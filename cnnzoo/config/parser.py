@@ -3,7 +3,7 @@
 import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -19,6 +19,9 @@ class Parser(ArgumentParser):
     """
 
     further: Callable[[], Sequence[str]] = staticmethod(tuple)
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)  # or half a key, which may mean another, would set something
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(self._explain(message))
@@ -51,7 +54,9 @@ class Parser(ArgumentParser):
         if match := re.search(r"arguments are required: (.*)", message):
             options = self._option_string_actions
             missing = (f"--{name}" if f"--{name}" in options else name for name in match[1].split(", "))
-            return f"the following arguments are required: {', '.join(missing)}"
+            swallows = "; what follows --pretrained is taken for the weights, so put that last"
+            hint = swallows if "--pretrained" in options else ""
+            return f"the following arguments are required: {', '.join(missing)}{hint}"
         if match := re.search(r"(?:[Oo]ption|Key) '([\w.]+)' is not (?:accepted|expected)", message):
             inside = re.search(r"[Pp]arser key \"([\w.]+)\"", message)
             return self._unknown_key(f"{inside[1]}.{match[1]}" if inside else match[1])

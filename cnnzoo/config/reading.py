@@ -45,10 +45,45 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
         # As a text: a file that it is to open itself makes jsonargparse move the whole process to that file's folder.
         text = _text(Path(source))
         try:
+            text = _with_sections(text)
             config = _build(lambda reader: reader.parse_string(text))
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
     return _build(lambda reader: reader.parse_args(["--config", text, *overrides])) if overrides else config
+
+
+def _with_sections(text: str) -> str:
+    """YAML in which `model: NAME` is written as a section. Raises InputError for a key that stands twice, of which YAML
+    would silently take the last.
+    """
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError:
+        return text  # which the parser complains of
+    nodes = [root]
+    for node in nodes:
+        if isinstance(node, yaml.MappingNode):
+            keys = [str(key.value) for key, _ in node.value]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                lines = [str(key.start_mark.line + 1) for key, _ in node.value if key.value == twice]
+                raise InputError(f"{twice} stands {len(lines)} times, in lines {', '.join(lines)}; make one of them")
+            nodes += [value for _, value in node.value if value not in nodes]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += [item for item in node.value if item not in nodes]
+    if not isinstance(root, yaml.MappingNode):
+        return text
+    written = [(key, _section(key.value, value)) for key, value in root.value]
+    if written == root.value:
+        return text
+    root.value = written
+    return yaml.serialize(root)
+
+
+def _section(key: str, value: yaml.Node) -> yaml.Node:
+    if not (isinstance(value, yaml.ScalarNode) and value.tag.endswith(":str") and _names(key, value.value)):
+        return value
+    name = yaml.ScalarNode("tag:yaml.org,2002:str", MAIN[key])
+    return yaml.MappingNode("tag:yaml.org,2002:map", [(name, value)])
 
 
 def _names(section: str, value: object) -> bool:

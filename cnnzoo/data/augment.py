@@ -99,13 +99,12 @@ class Augment:
     def at(self, epoch: int) -> "Augment":
         """What it is in that epoch (from 0), whose images may be smaller."""
         share = min(epoch / (self.config.grown_at * max(self.epochs, 1)), 1.0)
+        if share == 1 or self.config.grows_from == 1:
+            return self
         side = self.size * (self.config.grows_from + (1 - self.config.grows_from) * share)
         unit = 32 if self.size >= 128 else 4  # sizes that nets halve without a rest
-        size = self.size if share == 1 else min(max(round(side / unit) * unit, unit), self.size)
-        if size == self.size:
-            return self
         then = copy.copy(self)
-        then.size = size
+        then.size = min(max(round(side / unit) * unit, unit), self.size)
         return then
 
     def _shrink(self, pixels: Tensor) -> Tensor:

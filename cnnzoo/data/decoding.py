@@ -247,13 +247,13 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
     if isinstance(image, str | Path):
         return decode(image, channels)
     opened_elsewhere = isinstance(image, Image.Image)
+    if isinstance(image, Tensor | np.ndarray) and (str(image.dtype)[-5:] != "uint8" or image.ndim not in (2, 3)):
+        kind, shape = ("tensor", "(C, H, W)") if isinstance(image, Tensor) else ("array", "(H, W, C)")
+        given = f"{str(image.dtype).removeprefix('torch.')} of shape {tuple(image.shape)}"
+        raise InputError(f"a picture is a uint8 {kind} of shape (H, W) or {shape}, not {given}")
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise InputError(
-                f"a picture is uint8 of shape (H, W) or (H, W, C), not {image.dtype} of shape {image.shape}"
-            )
         if image.shape[2:] not in ((), (1,), (3,), (4,)):
             raise InputError(
                 f"an array of shape {image.shape} has {image.shape[2]} channels, but {channels} are wanted "

@@ -109,8 +109,12 @@ def _seen(lab: Lab, seed: int, quick: bool, tell: Callable[[str], None]) -> Seen
     return seen
 
 
+def claims() -> dict[str, str]:
+    """What each lab claims."""
+    return {name: find(name).claim for name in names()}
+
+
 def overview() -> str:
-    """The labs and what each claims."""
-    labs = [find(name) for name in names()]
-    width = max(len(lab.name) for lab in labs)
-    return "\n".join(f"{lab.name:<{width}}  {lab.claim}" for lab in labs)
+    """The same in lines."""
+    width = max(map(len, names()))
+    return "\n".join(f"{name:<{width}}  {claim}" for name, claim in claims().items())

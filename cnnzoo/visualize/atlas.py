@@ -119,7 +119,7 @@ def map(
     among, held_out = collection.opened(subject, data, root, tell)
     shown = (held_out or among).some(many, seed)
     if len(shown) < LEAST:
-        raise InputError(f"{shown.source} gives {len(shown)} images, but a map takes at least {LEAST}")
+        raise InputError(f"a map takes at least {LEAST} images, but there are {len(shown)} in {shown.source}")
     (vectors,) = collection.features(subject, shown, tell=tell)
     few = PCA(min(COMPONENTS, *vectors.shape), random_state=seed).fit_transform(vectors)
     perplexity = min(PERPLEXITY, (len(shown) - 1) / 3)
