@@ -40,6 +40,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from cnnzoo import atomic
+from cnnzoo.atomic import write
 from cnnzoo.errors import InputError, did_you_mean
 
 LOCK = ".lock"  # within a run folder while a process trains in it
@@ -176,10 +177,11 @@ class Run:
         """Write last.pt with a checksum; the one before stays as last.prev.pt."""
         buffer = io.BytesIO()
         torch.save({**state, "sha256": digest(state)}, buffer)
-        part = _write_part(self.state_file, buffer.getbuffer())
-        if self.state_file.exists():
-            os.replace(self.state_file, self.state_before)
-        os.replace(part, self.state_file)
+        with atomic.replacing(self.state_file) as part:
+            part.write_bytes(buffer.getbuffer())
+            atomic.sync(part)
+            if self.state_file.exists():
+                os.replace(self.state_file, self.state_before)
 
     def load_state(self) -> tuple[dict, str | None]:
         """The newest whole state, and what was wrong with a newer one. Raises InputError where there is none."""
@@ -273,42 +275,6 @@ class Writer:
             self._problem = error.strerror or str(error)
         else:
             self._problem = ""
-
-
-def write(path: Path, content: bytes | memoryview) -> None:
-    """Replace a file by `content`, whole or not at all; a failure leaves nothing behind."""
-    part = _write_part(path, content)
-    try:
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None  # not of the part's name
-
-
-def check_writable(path: Path) -> None:
-    """Raises InputError where no file can be written at `path`, whose folder need not be there yet."""
-    folder = next(each for each in path.absolute().parents if each.exists())
-    probe = atomic.beside(folder / path.name)
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _write_part(path: Path, content: bytes | memoryview) -> Path:
-    """Write and sync a temporary file beside `path`; a failure (a full disk, say) leaves nothing behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = atomic.beside(path)
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return part
 
 
 # What training scripts put beside the weights and what only holds values: their options, and numpy's numbers, whose

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnzoo import checkpoint, zoo
+from cnnzoo import atomic, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.errors import InputError, unknown
@@ -108,7 +108,7 @@ def export(
         except Exception as error:  # a net of the user's own may do anything
             why = f"{net.entry.name} cannot be exported ({_first_line(error)})"
             raise InputError(f"{out} was not written: {why}") from error
-    checkpoint.write(out, content)
+    atomic.write(out, content)
     return Exported(out, len(content), graph.input, graph.output, classes, differences)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cnnzoo import checkpoint
+from cnnzoo import atomic
 from cnnzoo.errors import InputError, printable
 
 UNSEEN = {"pgf", "raw", "rgba"}  # what matplotlib writes for TeX, or with neither size nor depth
@@ -24,7 +24,7 @@ def kind(out: str | Path) -> str:
         raise InputError(f"the picture is to be {out}, but its suffix must be one of {', '.join(sorted(known))}")
     if out.is_dir():
         raise InputError(f"the picture is to be {out}, but that is a folder; name a file")
-    checkpoint.check_writable(out)
+    atomic.check_writable(out)
     return suffix
 
 
@@ -47,7 +47,7 @@ def save(figure, out: str | Path) -> None:
     file = io.BytesIO()
     with _any_letters():
         figure.savefig(file, format=kind(out))
-    checkpoint.write(Path(out), file.getvalue())
+    atomic.write(Path(out), file.getvalue())
 
 
 def png(figure, dpi: int = 110) -> bytes:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cnnzoo import checkpoint
+from cnnzoo import atomic
 from cnnzoo.errors import InputError, unknown
 
 History = Sequence[Mapping[str, Any]]  # for each finished epoch its number under "epoch", and its figures
@@ -34,7 +34,7 @@ class Csv:
         table = csv.DictWriter(text, columns)
         table.writeheader()
         table.writerows(history)
-        checkpoint.write(self.file, text.getvalue().encode())
+        atomic.write(self.file, text.getvalue().encode())
 
     def close(self) -> None:
         pass
@@ -98,7 +98,7 @@ class WandB:
             config=self.config,
             settings=wandb.Settings(silent=True, console="off"),
         )
-        checkpoint.write(file, run.id.encode())
+        atomic.write(file, run.id.encode())
         return run
 
     def close(self) -> None:

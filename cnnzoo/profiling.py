@@ -1,12 +1,11 @@
 """`cnnzoo profile`: where the time of a config's training steps goes, and what to change."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cnnzoo import assemble, atomic, checkpoint, registry
+from cnnzoo import assemble, atomic, registry
 from cnnzoo import config as config_
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
@@ -79,17 +78,12 @@ def profile(
     model = assemble.build_model(config, data).to(device)
     trainer = assemble.make_trainer(config, data, model, tell)
     parts = anatomy.dissect(trainer, steps)
-    folder.mkdir(parents=True, exist_ok=True)
-    half = atomic.beside(folder / "trace", "json")
-    try:
-        operators = anatomy.trace(trainer, str(half))
-        os.replace(half, folder / "trace.json")
-    finally:
-        half.unlink(missing_ok=True)
+    with atomic.replacing(folder / "trace.json", "json") as part:
+        operators = anatomy.trace(trainer, str(part))
     precision = trainer.precision
     about = f"{entry.name} on {data.name}, {device}, {precision}, batches of {parts.batch_size}, {steps} steps"
     found = Profile(about, parts, operators, advice(parts, config, device.type, precision), folder)
-    checkpoint.write(folder / "profile.json", json.dumps(found.to_dict(), indent=2).encode())
+    atomic.write(folder / "profile.json", json.dumps(found.to_dict(), indent=2).encode())
     return found
 
 

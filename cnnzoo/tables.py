@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -47,15 +46,8 @@ def write(path: str | Path, rows: Rows, columns: Mapping[str, type]) -> None:
     check(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = atomic.beside(path)
-    try:
-        with open(part, "wb") as file:
-            FORMATS[path.suffix.lower()](file, rows, columns)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic.replacing(path) as part, open(part, "wb") as file:
+        FORMATS[path.suffix.lower()](file, rows, columns)
 
 
 def to_csv(rows: Rows, columns: Mapping[str, type]) -> str:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "receptive_field": set(),
     "summary": {"registry", "config", "data", "checkpoint", "zoo", "receptive_field"},
     "claims": {"registry", "zoo", "weights", "summary"},
-    "figures": {"checkpoint"},
+    "figures": set(),
     "compare": {"figures", "zoo", "weights", "summary", "claims"},
     "predict": {"registry", "config", "data", "checkpoint", "zoo", "fast", "tables"},
     "evaluate": {"registry", "config", "data", "checkpoint", "zoo", "train.validation", "calibrate"}
@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "inference": {"quantize"},
     "fast": {"config", "data", "inference"},
     "quantize": set(),
-    "loggers": {"checkpoint"},
+    "loggers": set(),
     "profiling": {"registry", "config", "data", "train", "checkpoint", "assemble"},
     "benchmark": {"config", "data", "train", "checkpoint", "zoo", "inference", "quantize", "learn"},
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}

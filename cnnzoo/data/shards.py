@@ -143,14 +143,8 @@ def _keep(place: Path, samples: Sequence[_Sample], bare: int) -> None:
     for name in _Sample._fields:
         column = [getattr(sample, name) for sample in samples]
         arrays[name] = np.array([x.encode() if isinstance(x, str) else x for x in column])
-    part = atomic.beside(place, "part.npz")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(part, bare=bare, **arrays)
-        os.replace(part, place)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
+    with suppress(OSError), atomic.replacing(place) as part, open(part, "wb") as file:
+        np.savez(file, bare=bare, **arrays)
 
 
 def _samples(shard: int, file: Path) -> Iterator[_Sample | None]:
