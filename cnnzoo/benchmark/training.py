@@ -35,6 +35,15 @@ CIFAR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CPU_BATCHES = {"resnet18": 16, "resnet50": 4}
 CIFAR_BATCH = 128
 
+MNIST = {  # configs/lenet5_mnist_fast.yaml
+    "run": "runs/lenet5_mnist_fast",
+    "model": {"name": "lenet5"},
+    "data": {"source": "mnist"},
+    "optim": {"name": "sgd", "lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+    "schedule": {"name": "one_cycle"},
+    "train": {"epochs": 5, "batch_size": 128},
+}
+
 
 # ---- ours
 
@@ -50,19 +59,6 @@ class Kept:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         return (self.batch for _ in range(start, self.steps))
-
-
-class Head:
-    """The first steps of other batches' epochs."""
-
-    def __init__(self, batches: TrainBatches, steps: int):
-        self.batches, self.steps, self.batch_size = batches, steps, batches.batch_size
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        return islice(self.batches.epoch(epoch, start), self.steps - start)
 
 
 def trainer_of(net: nn.Module, batches, val, config: Config | None = None, **options) -> Trainer:
@@ -328,7 +324,7 @@ def mnist_rate(bench: Bench) -> Iterator[Row]:
 
 
 def _our_mnist(device: torch.device, steps: int) -> Side:
-    config = _mnist_config()
+    config = config_.read(MNIST)
     batches, _ = _mnist(config, device)
     stepper = as_in_fit(trainer_of(zoo.create("lenet5").to(device), batches, [], config))
     ours = stepper.batches()
@@ -362,11 +358,6 @@ def _has_mnist(bench: Bench) -> bool:
     return there
 
 
-def _mnist_config() -> Config:
-    optimiser = {"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-    return config_.read({"data": {"source": "mnist"}, "optim": optimiser, "train": {"epochs": 5, "batch_size": 128}})
-
-
 def _mnist(config: Config, device: torch.device) -> tuple[TrainBatches, EvalBatches]:
     data = sources.load(config.data, config.augment, 32)
     p = data.preprocess
@@ -388,7 +379,7 @@ def _mnist_loaders() -> list[DataLoader]:
 
 
 def _our_seconds(bench: Bench) -> float | None:
-    config = _mnist_config()
+    config = config_.read(MNIST)
     batches, val = _mnist(config, bench.device)
     torch.manual_seed(0)
     reports: list[EpochReport] = []

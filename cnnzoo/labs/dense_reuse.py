@@ -20,7 +20,7 @@ from cnnzoo.labs._lab import Seen, held_out, sheet, show, trained
 
 CLAIM = (
     "The layers of a trained DenseNet use the maps of all earlier layers of their block: the older half of these as "
-    "much as the newer, and seeing the newest alone costs a twentieth of the answers."
+    "much as the newer, and seeing the newest alone costs more than a twentieth of the answers."
 )
 SOURCE = (
     "Huang, Liu, van der Maaten, Weinberger: Densely Connected Convolutional Networks, CVPR 2017, arXiv 1608.06993, "
