@@ -16,13 +16,12 @@ from tqdm import tqdm
 
 from cnnzoo import tables
 from cnnzoo.checkpoint import Run
-from cnnzoo.data.preprocess import normalise
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.visualize import cams, drawing, gradients
 from cnnzoo.visualize.faithfulness import Curves, deletion_insertion
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import several, untouched
-from cnnzoo.visualize.subject import Subject, odds
+from cnnzoo.visualize.subject import Subject, probabilities
 
 ACROSS = 4  # methods beside each other
 FULL = 99  # percentile of a map's values that has the full colour: the few largest would leave the rest dark
@@ -271,7 +270,7 @@ def compare(
         for method in tqdm(methods, "comparing", unit="method", leave=False, disable=None):
             maps.append(maps_of(net, looked.x, target, method, layer)[0].cpu().numpy())
             curves.append(trial(maps[-1]))
-    probability = odds(subject.net, logits)[0, target].item()
+    probability = probabilities(subject.net, logits)[0, target].item()
     about = subject.name, looked.names[0], layer, looked.pixels[0], subject.classes[int(target)], probability
     return Comparison(*about, tuple(methods), np.stack(maps), tuple(curves), chance)
 
@@ -296,7 +295,7 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
     Raises InputError for a net without maps.
     """
     subject = Subject.open(net)
-    x = normalise(torch.from_numpy(pixels).to(subject.device), subject.preprocess.mean, subject.preprocess.std)
+    x = subject.normalised(pixels)
     parts = zip(x.split(AT_ONCE), torch.from_numpy(targets).to(x.device).split(AT_ONCE), strict=True)
     with untouched(net) as net:
         layer = cams.map_layer(net, x)
@@ -345,7 +344,7 @@ def _asked(net: nn.Module, x: Tensor, choose: Choose, method: str, layer: str) -
         logits = _logits(net, x)
         target = choose(logits)
         maps = maps_of(net, x, target, method, layer)
-    return maps, target, odds(net, logits).gather(1, target[:, None])[:, 0]
+    return maps, target, probabilities(net, logits).gather(1, target[:, None])[:, 0]
 
 
 def _logits(net: nn.Module, x: Tensor) -> Tensor:
