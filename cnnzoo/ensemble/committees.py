@@ -22,7 +22,7 @@ from cnnzoo.checkpoint import Run, read_card, write
 from cnnzoo.config import AugmentConfig, Config
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.device import pick_device
-from cnnzoo.ensemble import ensemble
+from cnnzoo.ensemble.runs import combine
 from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
 from cnnzoo.resampling import Round, out_of_bag, samme
@@ -163,7 +163,7 @@ def _together(
     committee = Run(folder / "committee")
     if not (resume and _is_made(committee, runs)):
         tell = hooks.get("tell", _silent)
-        committee = ensemble(runs, method, run=committee.path, weights=weights, tell=tell)
+        committee = combine(runs, method, run=committee.path, weights=weights, tell=tell)
     return Committee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
 
 
