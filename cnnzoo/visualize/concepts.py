@@ -61,11 +61,6 @@ class Concepts(drawing.Result):
     p: np.ndarray  # (C, U) float64
     best: tuple[Best, ...]  # for each class
 
-    @property
-    def detectors(self) -> np.ndarray:
-        """`(C,)`: how many units answer to each class so well that it is unlikely to be chance."""
-        return (self.p < CHANCE).sum(1)
-
     def __str__(self) -> str:
         units = self.auc.shape[1]
         some = int((self.p < CHANCE).any(0).sum())

@@ -85,7 +85,7 @@ class Deconvolved(drawing.Result):
         cells, titles = [], []
         both = self.patches(self.reconstructions), self.patches(self.pixels)
         for channel, activations, signals, pixels in zip(self.channels, self.activations, *both, strict=True):
-            cells += [drawing.grid([drawing.scaled(signal, "symmetric") for signal in signals]), drawing.grid(pixels)]
+            cells += [drawing.grid([drawing.scaled(signal) for signal in signals]), drawing.grid(pixels)]
             titles += [f"channel {channel}", f"{activations[0]:.3g} … {activations[-1]:.3g}"]
         across = min(4, len(cells))
         rows, named = ([whole[i : i + across] for i in range(0, len(whole), across)] for whole in (cells, titles))
