@@ -33,13 +33,14 @@ from torch import Tensor, nn
 
 import cnnzoo
 from cnnzoo import visualize
+from cnnzoo.benchmark.harness import data_root
 from cnnzoo.visualize import faithfulness
 from cnnzoo.visualize.attribution import METHODS, maps_of
 from cnnzoo.visualize.cams import map_layer
 from cnnzoo.visualize.deconv import Album, carried_back, strongest
 from cnnzoo.visualize.hooks import Layer
 
-PHOTOS = Path(os.environ.get("CNNZOO_DATA", ".")) / "imagenet_samples"
+PHOTOS = data_root() / "imagenet_samples"
 IMAGES = int(os.environ.get("BENCH_IMAGES", "100"))
 TRIALS = int(os.environ.get("BENCH_TRIALS", "200"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))

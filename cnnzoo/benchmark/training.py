@@ -1,13 +1,11 @@
 """Training: our trainer beside the loops of timm's and torchvision's scripts and the one everybody starts with."""
 
-import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice, repeat
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from cnnzoo import config as config_
 from cnnzoo import zoo
 from cnnzoo.benchmark import peers
-from cnnzoo.benchmark.harness import Bench, Row, Side, check_equal
+from cnnzoo.benchmark.harness import Bench, Row, Side, check_equal, data_root
 from cnnzoo.config import AugmentConfig, Config, LossConfig, OptimConfig, ScheduleConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages
@@ -352,7 +350,7 @@ def mnist(bench: Bench) -> Iterator[Row]:
 
 
 def _has_mnist(bench: Bench) -> bool:
-    there = (Path(os.environ.get("CNNZOO_DATA", ".")) / "MNIST").is_dir()
+    there = (data_root() / "MNIST").is_dir()
     if not there:
         bench.note("not run: $CNNZOO_DATA has no MNIST")
     return there
@@ -374,7 +372,7 @@ def _mnist_loaders() -> list[DataLoader]:
     from torchvision import datasets, transforms
 
     prepare = transforms.Compose([transforms.Pad(2), transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    sets = (datasets.MNIST(os.environ["CNNZOO_DATA"], part, prepare) for part in (True, False))
+    sets = (datasets.MNIST(data_root(), part, prepare) for part in (True, False))
     return [DataLoader(images, 128, shuffle=images.train) for images in sets]
 
 
