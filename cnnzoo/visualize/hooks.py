@@ -80,7 +80,7 @@ class _Seen(dict):
 
 
 def takes_no_part(layer: str) -> InputError:
-    """What is to be raised where a forward pass did not come by a layer."""
+    """The error for a layer that a forward pass did not reach."""
     return InputError(f"layer {layer} takes no part in the net's answer; name another")
 
 
@@ -119,8 +119,8 @@ def layer_of(net: nn.Module, name: str | None = None, x: Tensor | None = None) -
 
 
 def last_with_maps(net: nn.Module, x: Tensor | None = None) -> str | None:
-    """The name of the last stage whose maps have more than one place, `x` as in `layer_of`; None where none has. Of a
-    net without stages its last convolution is looked at.
+    """The name of the last stage whose maps have more than one place, or None; `x` as in `layer_of`. A net without
+    stages is judged by its last convolution.
     """
     stages = _stages(net)
     if x is None:

@@ -106,7 +106,8 @@ class Subject:
         return torch.zeros(1, channels, height, width, device=self.device)
 
     def layer(self, name: str | None = None) -> str:
-        """A layer's name, which must be one of the net's; None is as in `layer_of`, of images as the net takes them.
+        """The name of a layer, once it is known to be there; None is the default of `layer_of` for images of the size
+        that the net takes.
 
         Raises InputError as `layer_of` does.
         """
