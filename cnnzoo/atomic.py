@@ -23,9 +23,8 @@ def left_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path, ending: str = "part") -> Iterator[Path]:
-    """A file to write, named with that ending, which takes the place of `path` once it is whole and on the disk, and is gone where that fails.
-
-    Raises OSError that names `path`.
+    """A file to write, of that ending, which takes the place of `path` once it is whole and on the disk, and is gone
+    where that fails. Raises OSError that names `path`.
     """
     part = beside(path, ending)
     try:

@@ -40,7 +40,6 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from cnnzoo import atomic
-from cnnzoo.atomic import write
 from cnnzoo.errors import InputError, did_you_mean
 
 LOCK = ".lock"  # within a run folder while a process trains in it
@@ -167,7 +166,7 @@ class Run:
                 self.path.rmdir()
 
     def write(self, name: str, content: str | bytes) -> None:
-        write(self.path / name, content.encode() if isinstance(content, str) else content)
+        atomic.write(self.path / name, content.encode() if isinstance(content, str) else content)
 
     def write_metrics(self, history: Iterable[dict]) -> None:
         """All lines at once, so that a resumed run leaves none twice."""
@@ -204,7 +203,7 @@ class Run:
         """Write model.safetensors. `card` is what rebuilds the net: JSON in the header."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         # One entry, since several would come in another order each time, and the file in other bytes.
-        write(self.model_file, safetensors_bytes(tensors, {"cnnzoo": json.dumps(card)}))
+        atomic.write(self.model_file, safetensors_bytes(tensors, {"cnnzoo": json.dumps(card)}))
 
     def amend_card(self, **facts: object) -> None:
         """Say more in the header of model.safetensors."""
@@ -214,7 +213,7 @@ class Run:
         """`(N, K)` float32 and `(N,)` int64 of the validation images."""
         buffer = io.BytesIO()
         np.savez(buffer, logits=logits.astype(np.float32), targets=targets.astype(np.int64))
-        write(self.predictions_file, buffer.getvalue())
+        atomic.write(self.predictions_file, buffer.getvalue())
 
     @property
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:

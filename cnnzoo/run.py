@@ -252,8 +252,7 @@ def write_report(run: Run, config: Config | None = None, data: Dataset | None = 
         data = assemble.load_data(config, registry.lookup(config.model.name), run.split)
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
-    shown = Insight(run, data)
-    run.write("report.html", page.render(run, config, data.classes, data.val.images, shown.evidence, shown.alike))
+    run.write("report.html", page.render(run, config, data.classes, data.val.images, Insight(run, data)))
     return run.report_file
 
 

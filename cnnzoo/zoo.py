@@ -72,7 +72,7 @@ def create(
         if isinstance(out_indices, int):
             raise InputError(f"out_indices is {out_indices}, but must be a sequence such as ({out_indices},)")
         maps = FeatureMaps(net, entry.stages, out_indices)
-        maps.entry, maps.preprocessing = net.entry, preprocessing(net)
+        maps.preprocessing = preprocessing(net)
         return maps
     if out_indices is not None:
         raise InputError("out_indices goes with features_only=True")

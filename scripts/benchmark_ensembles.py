@@ -31,8 +31,9 @@ from torch import nn
 from torchvision import datasets
 
 import cnnzoo
+from cnnzoo.benchmark.harness import cached_in, data_root
 
-DATA = Path(os.environ.get("CNNZOO_DATA", "."))
+DATA = data_root()
 SEEDS = range(int(os.environ.get("BENCH_SEEDS", "3")))
 EPOCHS = int(os.environ.get("BENCH_EPOCHS", "10"))
 NETS = {"squeezenet1_1": "caffe_in1k", "googlenet_2014": "bvlc_in1k"}
@@ -136,8 +137,7 @@ def why(runs: dict[str, cnnzoo.Run], test: Path) -> str:
 def measure(name: str, make: Callable[[Path], Iterator[dict[str, cnnzoo.Run]]]) -> list[dict]:
     """Make and judge the committees of a set; tell how long it took."""
     started, judged = time.perf_counter(), []
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["CNNZOO_CACHE"] = f"{folder}/cache"
+    with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
         for runs in make(Path(folder)):
             judged.append(judge(runs, Path(folder) / "test"))
             print(f"{name}, seed {len(judged) - 1}: {why(runs, Path(folder) / 'test')}", flush=True)

@@ -33,12 +33,13 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision import transforms
 
 import cnnzoo
 from cnnzoo import learn
+from cnnzoo.benchmark.harness import cached_in, data_root
+from cnnzoo.benchmark.peers import transforms
 
-DATA = Path(os.environ.get("CNNZOO_DATA", "."))
+DATA = data_root()
 NETS = {"squeezenet1_1": "caffe_in1k", "googlenet_2014": "bvlc_in1k"}
 SETS = ("hymenoptera", "flowers", "cifar10_jpeg")
 SEEDS = range(int(os.environ.get("BENCH_SEEDS", "3")))
@@ -52,15 +53,8 @@ def chosen(what: str, known) -> list[str]:
 @contextmanager
 def empty_cache() -> Iterator[Path]:
     """A folder for runs, and a cache with nothing in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        before = os.environ.get("CNNZOO_CACHE")
-        os.environ["CNNZOO_CACHE"] = f"{folder}/cache"
-        try:
-            yield Path(folder)
-        finally:
-            os.environ.pop("CNNZOO_CACHE")
-            if before is not None:
-                os.environ["CNNZOO_CACHE"] = before
+    with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
+        yield Path(folder)
 
 
 # Sets of links to photos: where each part of the original goes, and how many photos of a class.
@@ -93,11 +87,7 @@ def by_hand(net: nn.Module, size: int | None = None, training: bool = False) -> 
     p = cnnzoo.preprocessing(net)
     size = size or p.size
     side = round(p.resize * size / p.size)
-    resize = transforms.Resize((side, side) if p.squash else side)
-    shape = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
-    if not training:
-        shape = [resize, transforms.CenterCrop(size)]
-    return transforms.Compose([*shape, transforms.ToTensor(), transforms.Normalize(p.mean, p.std)])
+    return transforms(size, (side, side) if p.squash else side, training, p.mean, p.std)
 
 
 class Photos(torch.utils.data.Dataset):

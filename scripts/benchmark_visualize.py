@@ -33,12 +33,14 @@ from torch import Tensor, nn
 
 import cnnzoo
 from cnnzoo import visualize
+from cnnzoo.benchmark.harness import data_root
 from cnnzoo.visualize import faithfulness
 from cnnzoo.visualize.attribution import METHODS, maps_of
 from cnnzoo.visualize.cams import map_layer
 from cnnzoo.visualize.deconv import Album, carried_back, strongest
+from cnnzoo.visualize.hooks import Layer
 
-PHOTOS = Path(os.environ.get("CNNZOO_DATA", ".")) / "imagenet_samples"
+PHOTOS = data_root() / "imagenet_samples"
 IMAGES = int(os.environ.get("BENCH_IMAGES", "100"))
 TRIALS = int(os.environ.get("BENCH_TRIALS", "200"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
@@ -145,7 +147,7 @@ def sanity() -> list[dict]:
 
 def deconvnet(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     """A deconvnet's map of the class's logit, as it is usually compared with gradients."""
-    signal, _ = carried_back(net, net, x, target, torch.zeros(len(x), 2, dtype=torch.int64))
+    signal, _ = carried_back(net, Layer("the whole net", net), x, target, torch.zeros(len(x), 2, dtype=torch.int64))
     return signal.abs().amax(1)
 
 
@@ -197,11 +199,11 @@ def maximise() -> list[dict]:
     rows = []
     for name, net in nets():
         subject = visualize.Subject.open(net)
-        album = Album(real_photos(REAL), subject.preprocess)
+        album = Album(real_photos(REAL), subject)
         stages = visualize.stages_of(net)
         best, made = [], []
         for part, stage in zip(np.array_split(np.arange(UNITS), len(stages)), stages, strict=True):
-            found = strongest(net, visualize.layer_of(net, stage)[1], album, 1).activations[:, 0]
+            found = strongest(net, visualize.layer_of(net, stage), album, 1).activations[:, 0]
             channels = np.arange(len(part)) * len(found) // len(part)
             best += found[channels].tolist()
             made += visualize.maximise(net, stage, channels, unit=True).activations.tolist()

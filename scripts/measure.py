@@ -2,14 +2,12 @@
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+from cnnzoo.benchmark import harness
+from cnnzoo.device import pick_device
 
 
 def ratios(name: str, ours: list[float], peers: list[float], unit: str) -> dict:
@@ -42,15 +40,8 @@ def main(about: str, known: dict[str, Callable[[], list[dict]]]) -> None:
     parts = arguments.parts or list(known)
     if strangers := set(parts) - set(known):
         parser.error(f"unknown part {', '.join(sorted(strangers))}; known: {', '.join(known)}")
-    machine = {
-        "date": time.strftime("%Y-%m-%d"),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cpu": platform.processor() or platform.machine(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "load": os.getloadavg()[0],
-    }
-    print(" ".join(f"{key} {value}" for key, value in machine.items()))
+    machine = harness.machine(pick_device("auto"))
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
     rows = [row for part in parts for row in known[part]()]
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))

@@ -53,8 +53,7 @@ def ask(method, net, images, **options):
     options["size"] = 16
     if method in ("guided", "occlusion"):
         return getattr(visualize, method)(net, images, **options)
-    function = visualize.saliency if method in attribution.GRADIENTS else visualize.gradcam
-    return function(net, images, method=method, **options)
+    return getattr(visualize, attribution.METHODS[method].family)(net, images, method=method, **options)
 
 
 # ---- on every family of nets
@@ -76,7 +75,8 @@ def test_every_family_is_seen_by_every_method(name):
     with untouched(net) as net:
         target = net(x).argmax(1)
         other = (target + 1) % 5
-        maps = {name: method(net, x, target, **less.get(name, {})) for name, method in attribution.PIXELS.items()}
+        by_pixels = [name for name, method in attribution.METHODS.items() if method.family != "gradcam"]
+        maps = {name: getattr(gradients, name)(net, x, target, **less.get(name, {})) for name in by_pixels}
         assert not torch.allclose(maps["gradient"], gradients.gradient(net, x, other), rtol=1e-3)
         assert not torch.allclose(maps["gradient"], maps["guided"], rtol=1e-3)
         if name not in FLAT:
@@ -84,7 +84,7 @@ def test_every_family_is_seen_by_every_method(name):
             earlier = next(stage.name for stage in net.entry.stages if stage.name != layer)
             assert visualize.stages_of(net).index(earlier) < visualize.stages_of(net).index(layer)
             # Score-CAM asks the net once for each channel.
-            methods = set(attribution.CAMS) - ({"scorecam"} if net.num_features > 600 else set())
+            methods = set(attribution.METHODS) - set(by_pixels) - ({"scorecam"} if net.num_features > 600 else set())
             maps |= {method: attribution.maps_of(net, x, target, method, layer) for method in methods}
             assert not torch.equal(maps["layercam"], attribution.maps_of(net, x, other, "layercam", layer))
             assert not torch.equal(maps["layercam"], attribution.maps_of(net, x, target, "layercam", earlier))

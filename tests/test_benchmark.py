@@ -227,9 +227,13 @@ def test_an_airbench_that_fails_is_quoted(g3, tmp_path):
     assert failed == f"airbench94 did not run: {tmp_path / 'airbench.py'}: no CUDA here"
 
 
-def test_g3_trains_what_the_config_says():
-    file = Path(__file__).parent.parent / "configs" / "wrn_16_4_cifar10_94.yaml"
-    assert config.read(cifar.RECIPE) == config.read(file)
+@pytest.mark.parametrize(
+    ("recipe", "file"),
+    [(cifar.RECIPE, "wrn_16_4_cifar10_94.yaml"), (training.MNIST, "lenet5_mnist_fast.yaml")],
+    ids=["G3", "C7"],
+)
+def test_a_benchmark_trains_what_the_config_says(recipe, file):
+    assert config.read(recipe) == config.read(Path(__file__).parent.parent / "configs" / file)
 
 
 @pytest.fixture

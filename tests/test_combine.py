@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cnnzoo.ensemble.combine import METHODS, Combination, combine, log_loss
-from cnnzoo.ensemble.contest import contest
+from cnnzoo.ensemble.contest import Contest, contest
 from cnnzoo.ensemble.members import Panel
 from cnnzoo.errors import InputError
 from cnnzoo.models import _rules
@@ -245,6 +245,15 @@ def test_where_there_is_nothing_to_learn_nothing_leaks(method):
         assert done.top1 > done.honest_top1 + 0.05
 
 
+@pytest.mark.parametrize("method", LEARN)
+def test_what_is_learnt_from_noise_helps_only_on_the_images_it_was_learnt_from(method):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(8, 60, 3)).astype(np.float32)
+    names, images = (tuple(f"{what} {i}" for i in range(n)) for what, n in (("run", 8), ("image", 60)))
+    done = combine(Panel(names, ("a", "b", "c"), logits, rng.integers(3, size=60), images), method)
+    assert done.honest_top1 < done.top1 - 0.1
+
+
 def test_cross_fitting_is_the_same_again_and_another_with_another_seed():
     panel = noisy([0.5, 0.6, 0.7])
     first, again, other = (combine(panel, "stacking", seed=seed).cross_fitted for seed in (0, 0, 1))
@@ -275,8 +284,18 @@ def test_methods_are_told_side_by_side():
     assert lines[0].split() == ["top-1", "cross-fitted", "95%", "interval", "log-loss"]
     assert lines[1].split()[:2] == ["runs/a", f"{panel.top1[0]:.2%}"]
     assert lines[len(result.rows) + 1] == "200 images, none of which a member was trained on"
-    assert result.to_csv().splitlines()[0] == "name,kind,top1,cross_top1,low,high,loss"
     assert set(result.to_dict()["weights"]) == set(METHODS)
+
+
+def test_the_best_method_is_the_best_on_images_it_has_not_seen():
+    """One method knows the images it was fitted on by heart and is wrong on all others; the other is right on half."""
+    panel = panel_of([[[0.9, 0.1]] * 4] * 2, [0, 0, 1, 1])
+    right = np.log([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9]])
+    by_heart = Combination("by heart", torch.nn.Identity(), panel, right, cross_fitted=right[:, ::-1], weights=None)
+    half = Combination("half", torch.nn.Identity(), panel, panel.log_probabilities[0], cross_fitted=None, weights=None)
+    assert by_heart.top1 > half.top1
+    for given in ((by_heart, half), (half, by_heart)):
+        assert Contest(panel, given).best.method == "half"
 
 
 def test_a_method_that_cannot_be_fitted_is_missing_and_says_why():

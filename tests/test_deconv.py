@@ -65,19 +65,19 @@ def by_hand(net, x, unit):
     return functional.conv_transpose2d(signal.relu() * scale[:, None, None], net.conv1.weight, padding=1)
 
 
-def gradient(net, module, x, channels, places):
+def gradient(net, layer, x, channels, places):
     """The same by calculus."""
     x = x.clone().requires_grad_()
-    maps = maps_of(net, module, x)
+    maps = maps_of(net, layer, x)
     own = maps[(torch.arange(len(x)), channels, *places.T)]
     return torch.autograd.grad((own * own.detach()).sum(), x)[0]
 
 
 def test_in_a_chain_of_layers_it_is_the_deconvnet_of_the_paper(chain, x):
     with untouched(chain) as chain, torch.no_grad():
-        best = maps_of(chain, chain.relu2, x).flatten(1).argmax(1)
+        best = maps_of(chain, layer_of(chain, "relu2"), x).flatten(1).argmax(1)
         channels, places = best // 49, torch.stack([best % 49 // 7, best % 7], dim=1)
-        signal, is_chain = carried_back(chain, chain.relu2, x, channels, places)
+        signal, is_chain = carried_back(chain, layer_of(chain, "relu2"), x, channels, places)
         expected = by_hand(chain, x, (torch.arange(2), channels, *places.T))
     assert is_chain
     assert torch.allclose(signal, expected, atol=1e-6)
@@ -89,7 +89,7 @@ def test_where_windows_of_a_pooling_overlap_what_comes_back_from_them_adds_up():
     nn.init.ones_(net[1].weight)
     x = torch.zeros(1, 1, 5, 5)
     x[0, 0, 2, 2] = 1.0  # the largest of all four windows
-    signal, _ = carried_back(net, net[1], x, torch.tensor([0]), torch.tensor([[0, 0]]))
+    signal, _ = carried_back(net, layer_of(net, "1"), x, torch.tensor([0]), torch.tensor([[0, 0]]))
     assert signal[0, 0, 2, 2] == 4 * 4  # the activation is 4, and comes back by four ways
     assert signal.count_nonzero() == 1
 
@@ -109,11 +109,11 @@ class Functional(nn.Module):
 
 
 def test_a_net_that_rectifies_by_functions_gets_the_same_rule(chain, x):
-    unit = x, torch.tensor([1, 2]), torch.zeros(2, 2, dtype=torch.int64)
-    by_modules, _ = carried_back(chain, chain.fc, *unit)
-    by_functions, _ = carried_back(Functional(chain), chain.fc, *unit)
+    fc, unit = layer_of(chain, "fc"), (x, torch.tensor([1, 2]), torch.zeros(2, 2, dtype=torch.int64))
+    by_modules, _ = carried_back(chain, fc, *unit)
+    by_functions, _ = carried_back(Functional(chain), fc, *unit)
     assert torch.equal(by_modules, by_functions)
-    assert not torch.allclose(by_modules, gradient(chain, chain.fc, *unit), rtol=1e-3)
+    assert not torch.allclose(by_modules, gradient(chain, fc, *unit), rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -124,14 +124,14 @@ def test_every_family_has_one_which_is_no_gradient_and_tells_channels_apart(name
     torch.manual_seed(0)
     net, x = cnnzoo.create(name, num_classes=5), torch.rand(1, channels, side, side) * 4 - 2
     with untouched(net) as net:
-        _, module = layer_of(net)
-        maps = maps_of(net, module, x)
+        layer = layer_of(net, None, x)
+        maps = maps_of(net, layer, x)
         values, places = maps[0].flatten(1).max(1)
         first, second = values.argsort(descending=True)[:2]
         place = torch.stack([places // maps.shape[3], places % maps.shape[3]], dim=1)
         units = [(x, channel[None], place[channel][None]) for channel in (first, second)]
-        (signal, is_chain), (other, _) = (carried_back(net, module, *unit) for unit in units)
-        assert not torch.allclose(signal, gradient(net, module, *units[0]), rtol=1e-3)
+        (signal, is_chain), (other, _) = (carried_back(net, layer, *unit) for unit in units)
+        assert not torch.allclose(signal, gradient(net, layer, *units[0]), rtol=1e-3)
     assert is_chain is (name in CHAINS)
     assert signal.isfinite().all()
     assert signal.std() > 0
@@ -188,10 +188,10 @@ def test_images_batch_by_batch_are_found_as_all_at_once():
     torch.manual_seed(0)
     subject = Subject.open(cnnzoo.create("lenet5"))
     pictures = [photos.picture(place % 3, place) for place in range(2 * BATCH + 5)]
-    album = Album(pictures, subject.preprocess)
+    album = Album(pictures, subject)
     with untouched(subject.net) as net, torch.no_grad():
-        found = strongest(net, net.c3, album, 4)
-        maps = net.c3(net.s2(net.tanh1(net.c1(album.seen(album.take(range(len(pictures))), subject.device)))))
+        found = strongest(net, layer_of(net, "c3"), album, 4)
+        maps = net.c3(net.s2(net.tanh1(net.c1(subject.normalised(album.take(range(len(pictures))))))))
     best = maps.amax((2, 3)).sort(dim=0, descending=True)
     assert np.allclose(found.activations, best.values[:4].T, atol=1e-6)
     assert np.array_equal(found.images, best.indices[:4].T)
@@ -228,12 +228,12 @@ def test_frozen_nets_of_half_precision_work_and_are_left_alone():
 )
 def test_windows_reach_as_far_as_a_place_sees_and_not_over_the_edge(place, window):
     net = nn.Sequential(nn.Conv2d(1, 1, 3, stride=2, padding=1), nn.Conv2d(1, 1, 3, padding=1))
-    assert windows(net, net[1], torch.zeros(1, 1, 32, 32), np.array(place)).tolist() == list(window)
+    assert windows(net, layer_of(net, "1"), torch.zeros(1, 1, 32, 32), np.array(place)).tolist() == list(window)
 
 
 def test_behind_what_mixes_all_places_a_window_is_the_whole_image():
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(1, 2, 1))
-    assert windows(net, net[1], torch.zeros(1, 1, 9, 12), np.array([0, 0])).tolist() == [0, 0, 9, 12]
+    assert windows(net, layer_of(net, "1"), torch.zeros(1, 1, 9, 12), np.array([0, 0])).tolist() == [0, 0, 9, 12]
 
 
 def test_what_lies_behind_a_layer_is_not_computed():
@@ -242,10 +242,10 @@ def test_what_lies_behind_a_layer_is_not_computed():
             raise AssertionError
 
     net = nn.Sequential(nn.Conv2d(1, 2, 1), Fails())
-    assert output_of(net, net[0], torch.zeros(1, 1, 4, 4)).shape == (1, 2, 4, 4)
+    assert output_of(net, layer_of(net, "0"), torch.zeros(1, 1, 4, 4)).shape == (1, 2, 4, 4)
     assert not net[0]._forward_hooks
     with pytest.raises(AssertionError):
-        output_of(net, net[1], torch.zeros(1, 1, 4, 4))
+        output_of(net, layer_of(net, "1"), torch.zeros(1, 1, 4, 4))
     assert not net[1]._forward_hooks
 
 
@@ -270,7 +270,7 @@ def test_wrong_wishes_are_told(options, message):
 def test_a_layer_that_takes_no_part_is_told():
     net = Spot()
     net.spare = nn.ReLU()
-    with pytest.raises(InputError, match="takes no part in the answer"):
+    with pytest.raises(InputError, match="layer spare takes no part in the net's answer"):
         visualize.deconv(net, spots(51), "spare")
 
 

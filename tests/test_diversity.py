@@ -139,6 +139,14 @@ def test_up_to_ten_members_every_sub_committee_is_judged():
         assert one.cost == sum(costs[member] for member in members)
 
 
+def test_the_cheapest_come_first_and_of_equally_cheap_ones_the_more_accurate():
+    worse_first = panel("1100", "1110", "1111")
+    found = subcommittees(worse_first.probabilities, worse_first.targets, [5, 5, 1])
+    alone = [(one.members, one.top1) for one in found if len(one.members) == 1]
+    assert alone == [((2,), 1), ((1,), 0.75), ((0,), 0.5)]
+    assert [one.cost for one in found] == sorted(one.cost for one in found)
+
+
 def test_of_more_members_the_best_begins_and_each_next_one_adds_most():
     panel = random_panel(11)
     found = sorted(subcommittees(panel.probabilities, panel.targets, [1] * 11), key=lambda one: one.cost)

@@ -20,7 +20,6 @@ from cnnzoo.checkpoint import LOCK, Run, read_card, read_safetensors
 from cnnzoo.cli import main
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
 from cnnzoo.data.preprocess_graph import graph_of
-from cnnzoo.ensemble import compare, ensemble
 from cnnzoo.ensemble.combine import METHODS, combine
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError
@@ -298,7 +297,7 @@ def test_it_may_be_tried_before_it_is_saved(runs, committee, pictures):
 
 def test_every_method_over_cached_runs_costs_no_forward_pass(runs):
     with counted() as seen:
-        assert len(compare(runs).combinations) == len(METHODS)
+        assert len(cnnzoo.Ensemble(runs, "all").contest.combinations) == len(METHODS)
     assert not seen
 
 
@@ -461,7 +460,7 @@ def test_all_methods_are_a_table_and_with_a_folder_the_best_is_kept(runs, cli, t
     assert all(f"\n{method} " in out for method in METHODS)
     assert not list(tmp_path.iterdir())
     assert cli(*(run.path for run in runs), "--method", "all", "--run", "best")[0] == 0
-    best = compare(runs).best.method
+    best = cnnzoo.Ensemble(runs, "all").combination.method
     assert yaml.safe_load((tmp_path / "best" / "config.yaml").read_text())["ensemble"]["method"] == best
 
 
@@ -503,7 +502,7 @@ def test_runs_that_held_out_other_images_are_refused(runs, source, tmp_path):
     other = train(tmp_path / "other", source, "lenet5", 3, 32, split_seed=1)
     why = r"was judged on 18 images and .* on 18, of which \d+ are the same, .*split_seed.*--data"
     with pytest.raises(InputError, match=why):
-        ensemble([runs[0], other], run=tmp_path / "run")
+        cnnzoo.combine([runs[0], other], run=tmp_path / "run")
     others = photos.folder(tmp_path / "fresh", each=4)
     assert len(panel([runs[0], other], str(others)).targets) == 12
 

@@ -53,7 +53,7 @@ MAY_IMPORT = {
     | {"figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run", "folds"},
     "visualize": {"registry", "config", "data", "checkpoint", "zoo", "figures", "tables", "transfer", "receptive_field"}
     | {"inference"},
-    "labs": {"checkpoint", "figures"},
+    "labs": {"figures"},
     "cli": {
         "config",
         "run",

@@ -59,7 +59,7 @@ def of_stage(net, layer, pixels):
     """A layer's maps of `(B, H, W, C)` uint8."""
     with untouched(net) as net, torch.no_grad():
         x = torch.stack([net.preprocessing(image) for image in pixels])
-        return maps_of(net, layer_of(net, layer)[1], x)
+        return maps_of(net, layer_of(net, layer), x)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from cnnzoo import visualize
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli import main
 from cnnzoo.cli.visualize import VISUALIZE
+from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import Subject, drawing, layer_of, stages_of, untouched, watching
 from cnnzoo.visualize.hooks import paths_of
@@ -218,6 +219,49 @@ def test_the_default_is_the_last_stage_with_maps_of_more_than_one_place(name, de
     assert layer_of(on_meta(name))[0] == default
 
 
+def test_which_stage_is_the_default_depends_on_the_size_of_the_images():
+    """At 224 the last stage of resnet18 gives 7x7 maps, at 32 a single place."""
+    net = cnnzoo.create("resnet18", num_classes=3).eval()
+    assert layer_of(net).name == layer_of(net, None, torch.zeros(1, 3, 224, 224)).name == "stage4"
+    assert layer_of(net, None, torch.zeros(1, 3, 32, 32)).name == "stage3"
+    assert layer_of(net, None, torch.zeros(1, 3, 16, 16)).name == "stage2"
+
+
+def test_all_ways_to_look_take_the_same_layer_where_none_is_named(tmp_path):
+    net = cnnzoo.create("resnet18", num_classes=3).eval()
+    net.preprocessing = Preprocess(32, 32, (0.5,) * 3, (0.5,) * 3)
+    photos.folder(tmp_path / "photos", each=14)
+    given, pictures = str(tmp_path / "photos"), [photos.picture(kind, 0) for kind in range(3)]
+    found = {
+        "gradcam": visualize.gradcam(net, pictures).layer,
+        "deconv": visualize.deconv(net, pictures, channels=0, top=1).layer,
+        "concepts": visualize.concepts(net, given).layer,
+        "maximise": visualize.maximise(net, channels=0, steps=1).layers[0],
+        "tcav": visualize.tcav(net, pictures, given, given).layer,
+    }
+    assert set(found.values()) == {"stage3"}
+
+
+def test_a_layer_without_a_part_in_the_answer_is_told_in_the_same_words_everywhere():
+    net, picture = cnnzoo.create("googlenet", num_classes=3).eval(), photos.picture(0, 0)
+    for look in (
+        lambda: visualize.activations(net, [picture], "aux1"),
+        lambda: visualize.deconv(net, [picture], "aux1"),
+        lambda: visualize.maximise(net, "aux1", steps=1),
+        lambda: visualize.invert(net, [picture], "aux1", steps=1),
+    ):
+        with pytest.raises(InputError, match=r"^layer aux1 takes no part in the net's answer; name another$"):
+            look()
+
+
+def test_a_layer_that_gives_no_maps_is_told_in_the_same_words_everywhere():
+    net, picture = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.AdaptiveAvgPool1d(1)), photos.picture(0, 0)
+    net.preprocessing, net.num_classes = Preprocess(32, 32, (0.5,) * 3, (0.5,) * 3), 4
+    for look in (visualize.activations, visualize.deconv):
+        with pytest.raises(InputError, match=r"^layer 1 gives \(1, 4, 900\), which are no maps \(B, C, H, W\)$"):
+            look(net, [picture], "1")
+
+
 def test_a_net_from_elsewhere_has_its_last_convolution():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.Flatten())
     assert layer_of(net)[0] == "2"
@@ -397,14 +441,9 @@ def test_names_that_are_numbers_are_names():
 # ---- drawing
 
 
-def test_scales():
-    two = np.array([[-1.0, 0.0], [0.0, 3.0]])
-    assert drawing.scaled(two).tolist() == [[0, 0.25], [0.25, 1]]
-    assert np.allclose(drawing.scaled(two, "symmetric"), [[1 / 3, 0.5], [0.5, 1]])
-    assert drawing.scaled(two, "each").tolist() == [[0, 1], [0, 1]]
-    assert drawing.scaled(np.zeros((2, 2)), "symmetric").tolist() == [[0.5, 0.5], [0.5, 0.5]]
-    with pytest.raises(InputError, match="unknown scale 'comon'; did you mean common"):
-        drawing.scaled(two, "comon")
+def test_grey_is_zero_whatever_the_numbers_are():
+    assert np.allclose(drawing.scaled(np.array([[-1.0, 0.0], [0.0, 3.0]])), [[1 / 3, 0.5], [0.5, 1]])
+    assert drawing.scaled(np.zeros((2, 2))).tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
 
 def test_a_grid_holds_every_image_in_its_place():

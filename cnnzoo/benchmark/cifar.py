@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from cnnzoo import config as config_
 from cnnzoo import zoo
-from cnnzoo.benchmark.harness import Bench, Row
+from cnnzoo.benchmark.harness import Bench, Row, data_root
 from cnnzoo.benchmark.training import trainer_of
 from cnnzoo.config import Config
 from cnnzoo.data import sources
@@ -48,7 +48,7 @@ RECIPE = {  # of configs/wrn_16_4_cifar10_94.yaml, which tells where it is from
 
 def until_94(bench: Bench) -> Iterator[Row]:
     """G3: seconds of training until CIFAR-10 is known as well as airbench94 knows it, beside that script, 20 seeds."""
-    root = Path(os.environ.get("CNNZOO_DATA", "."))
+    root = data_root()
     known = {"cifar10": root / "cifar-10-batches-py", str(root / "cifar10_jpeg"): root / "cifar10_jpeg"}
     source = next((name for name, folder in known.items() if folder.is_dir()), None)
     if source is None:

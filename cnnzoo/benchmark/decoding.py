@@ -19,6 +19,7 @@ from PIL import Image
 from cnnzoo import machine
 from cnnzoo.benchmark import photos
 from cnnzoo.benchmark.harness import Bench, Row, Side, Unequal
+from cnnzoo.benchmark.peers import transforms
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg, parts
 from cnnzoo.data.arrays import ArrayImages, FileImages, Geometry, Images
@@ -126,13 +127,7 @@ def _theirs(device: torch.device, folder: Path, name: str, out: str, training: b
 
 def _chain(name: str, out: str, training: bool) -> Callable[[Image.Image], object]:
     if name == "torchvision":
-        from torchvision import transforms
-
-        shape = [transforms.Resize(CANVAS), transforms.CenterCrop(SIZE)]
-        if training:
-            shape = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]
-        as_net = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-        return transforms.Compose([*shape, *(as_net if out == "normalised" else [transforms.PILToTensor()])])
+        return transforms(SIZE, CANVAS, training, as_uint8=out == "uint8")
 
     from timm.data import create_transform
 

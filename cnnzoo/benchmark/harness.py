@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cnnzoo import checkpoint, quantize
+from cnnzoo import atomic, quantize
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.device import computes_in_bf16, pick_precision
 
@@ -68,8 +69,8 @@ class Results:
 
     def write(self, folder: str | Path) -> Path:
         """benchmark.json and benchmark.md; returns the folder, which is made."""
-        checkpoint.write(Path(folder) / "benchmark.json", json.dumps(self.to_dict(), indent=2).encode())
-        checkpoint.write(Path(folder) / "benchmark.md", self.to_markdown().encode())
+        atomic.write(Path(folder) / "benchmark.json", json.dumps(self.to_dict(), indent=2).encode())
+        atomic.write(Path(folder) / "benchmark.md", self.to_markdown().encode())
         return Path(folder)
 
     def to_markdown(self) -> str:
@@ -196,6 +197,24 @@ def check_equal(ours: Tensor, theirs: Tensor, share: float, what: str) -> None:
     error = (ours.float() - theirs.float()).abs().max().item() / max(theirs.float().abs().max().item(), 1e-12)
     if not error <= share:
         raise Unequal(f"{what}: outputs differ by {error:.1e} of the largest, where {share:.0e} is allowed")
+
+
+def data_root() -> Path:
+    """Where the real images lie: $CNNZOO_DATA."""
+    return Path(os.environ.get("CNNZOO_DATA", "."))
+
+
+@contextmanager
+def cached_in(folder: Path) -> Iterator[None]:
+    """Within, what cnnzoo keeps between runs is kept in this folder."""
+    before = os.environ.get("CNNZOO_CACHE")
+    os.environ["CNNZOO_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("CNNZOO_CACHE")
+        if before is not None:
+            os.environ["CNNZOO_CACHE"] = before
 
 
 def machine(device: torch.device) -> dict[str, object]:

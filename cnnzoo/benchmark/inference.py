@@ -1,16 +1,14 @@
 """Answers a second: `cnnzoo.optimize` beside the nets of torchvision and timm."""
 
 import copy
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cnnzoo import inference, quantize, zoo
 from cnnzoo.benchmark import peers
-from cnnzoo.benchmark.harness import Bench, Row
+from cnnzoo.benchmark.harness import Bench, Row, data_root
 from cnnzoo.device import computes_in_bf16
 from cnnzoo.errors import InputError
 
@@ -120,7 +118,7 @@ def int8(bench: Bench) -> Iterator[Row]:
 
 def _points_lost(bench: Bench, folds: int = 5) -> Iterator[Row]:
     """On 500 photos of ImageNet's classes: calibrated on a fifth of them, judged on the others, five times."""
-    folder = Path(os.environ.get("CNNZOO_DATA", ".")) / "imagenet_samples"
+    folder = data_root() / "imagenet_samples"
     files = sorted(folder.glob("*.jpg"))
     if not files:
         bench.note("points lost: not run, since $CNNZOO_DATA has no imagenet_samples")

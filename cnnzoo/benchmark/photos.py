@@ -22,13 +22,12 @@ from tqdm import tqdm
 
 from cnnzoo import learn
 from cnnzoo.benchmark import peers
-from cnnzoo.benchmark.harness import Bench, Row
+from cnnzoo.benchmark.harness import Bench, Row, cached_in, data_root
 from cnnzoo.benchmark.training import as_in_fit, plain_steps, train, trainer_of
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
-from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD
 from cnnzoo.train.anatomy import Stepper
 
 CLASSES = 10
@@ -191,14 +190,11 @@ def _batches(folder: Path, size: Size, device: torch.device) -> TrainBatches:
 
 def _loader(folder: Path, size: Size, device: torch.device, part: str = "train") -> DataLoader:
     """As torchvision's training script has them."""
-    from torchvision import datasets, transforms
+    from torchvision import datasets
 
     training = part == "train"
-    shape = [transforms.Resize(round(size.side * 8 / 7)), transforms.CenterCrop(size.side)]
-    if training:
-        shape = [transforms.RandomResizedCrop(size.side), transforms.RandomHorizontalFlip()]
-    steps = [*shape, transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    photos = datasets.ImageFolder(folder / part, transforms.Compose(steps))
+    transforms = peers.transforms(size.side, round(size.side * 8 / 7), training)
+    photos = datasets.ImageFolder(folder / part, transforms)
     workers = {"num_workers": size.workers, "persistent_workers": size.workers > 0}
     on_gpu = device.type == "cuda"
     return DataLoader(photos, size.batch, shuffle=training, drop_last=training, pin_memory=on_gpu, **workers)
@@ -219,18 +215,11 @@ def _folder(bench: Bench, size: Size) -> Iterator[Path | None]:
         bench.note(NONE)
         yield None
         return
-    before = os.environ.get("CNNZOO_CACHE")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, cached_in(Path(place) / "cache"):
         folder = Path(place) / "photos"
         for part, many, first in (("train", size.photos, 0), ("val", size.held_out, size.photos)):
             make_photos(folder / part, real, range(first, first + many))
-        os.environ["CNNZOO_CACHE"] = str(Path(place) / "cache")
-        try:
-            yield folder
-        finally:
-            os.environ.pop("CNNZOO_CACHE")
-            if before is not None:
-                os.environ["CNNZOO_CACHE"] = before
+        yield folder
 
 
 def _forget(folder: Path) -> None:
@@ -239,7 +228,7 @@ def _forget(folder: Path) -> None:
 
 
 def real_ones() -> list[Path]:
-    return sorted((Path(os.environ.get("CNNZOO_DATA", ".")) / "imagenet_samples").glob("*.jpg"))
+    return sorted((data_root() / "imagenet_samples").glob("*.jpg"))
 
 
 def make_photos(folder: Path, real: Sequence[Path], numbers: range) -> None:

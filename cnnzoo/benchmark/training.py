@@ -1,13 +1,11 @@
 """Training: our trainer beside the loops of timm's and torchvision's scripts and the one everybody starts with."""
 
-import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice, repeat
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from cnnzoo import config as config_
 from cnnzoo import zoo
 from cnnzoo.benchmark import peers
-from cnnzoo.benchmark.harness import Bench, Row, Side, check_equal
+from cnnzoo.benchmark.harness import Bench, Row, Side, check_equal, data_root
 from cnnzoo.config import AugmentConfig, Config, LossConfig, OptimConfig, PhaseConfig, ScheduleConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages
@@ -33,6 +31,15 @@ from cnnzoo.train.trainer import EpochReport, Trainer
 CIFAR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CPU_BATCHES = {"resnet18": 16, "resnet50": 4}
 CIFAR_BATCH = 128
+
+MNIST = {  # configs/lenet5_mnist_fast.yaml
+    "run": "runs/lenet5_mnist_fast",
+    "model": {"name": "lenet5"},
+    "data": {"source": "mnist"},
+    "optim": {"name": "sgd", "lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+    "schedule": {"name": "one_cycle"},
+    "train": {"epochs": 5, "batch_size": 128},
+}
 
 
 # ---- ours
@@ -49,19 +56,6 @@ class Kept:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         return (self.batch for _ in range(start, self.steps))
-
-
-class Head:
-    """The first steps of other batches' epochs."""
-
-    def __init__(self, batches: TrainBatches, steps: int):
-        self.batches, self.steps, self.batch_size = batches, steps, batches.batch_size
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        return islice(self.batches.epoch(epoch, start), self.steps - start)
 
 
 def trainer_of(net: nn.Module, batches, val, config: Config | None = None, **options) -> Trainer:
@@ -327,7 +321,7 @@ def mnist_rate(bench: Bench) -> Iterator[Row]:
 
 
 def _our_mnist(device: torch.device, steps: int) -> Side:
-    config = _mnist_config()
+    config = config_.read(MNIST)
     batches, _ = _mnist(config, device)
     stepper = as_in_fit(trainer_of(zoo.create("lenet5").to(device), batches, [], config))
     ours = stepper.batches()
@@ -355,15 +349,10 @@ def mnist(bench: Bench) -> Iterator[Row]:
 
 
 def _has_mnist(bench: Bench) -> bool:
-    there = (Path(os.environ.get("CNNZOO_DATA", ".")) / "MNIST").is_dir()
+    there = (data_root() / "MNIST").is_dir()
     if not there:
         bench.note("not run: $CNNZOO_DATA has no MNIST")
     return there
-
-
-def _mnist_config() -> Config:
-    optimiser = {"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-    return config_.read({"data": {"source": "mnist"}, "optim": optimiser, "train": {"epochs": 5, "batch_size": 128}})
 
 
 def _mnist(config: Config, device: torch.device) -> tuple[TrainBatches, EvalBatches]:
@@ -382,12 +371,12 @@ def _mnist_loaders() -> list[DataLoader]:
     from torchvision import datasets, transforms
 
     prepare = transforms.Compose([transforms.Pad(2), transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    sets = (datasets.MNIST(os.environ["CNNZOO_DATA"], part, prepare) for part in (True, False))
+    sets = (datasets.MNIST(data_root(), part, prepare) for part in (True, False))
     return [DataLoader(images, 128, shuffle=images.train) for images in sets]
 
 
 def _our_seconds(bench: Bench) -> float | None:
-    config = _mnist_config()
+    config = config_.read(MNIST)
     batches, val = _mnist(config, bench.device)
     torch.manual_seed(0)
     reports: list[EpochReport] = []

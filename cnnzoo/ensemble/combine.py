@@ -44,7 +44,7 @@ class Combination:
     @property
     def top1(self) -> float:
         """Accuracy on the panel, as a fraction."""
-        return _top1(self.log_probabilities, self.panel.targets)
+        return accuracy(self.log_probabilities, self.panel.targets)
 
     @property
     def honest(self) -> np.ndarray:
@@ -54,7 +54,7 @@ class Combination:
     @property
     def honest_top1(self) -> float:
         """The accuracy that new images may be expected to show."""
-        return _top1(self.honest, self.panel.targets)
+        return accuracy(self.honest, self.panel.targets)
 
     @cached_property
     def loss(self) -> float:
@@ -100,8 +100,9 @@ def log_loss(log_probabilities: np.ndarray, targets: np.ndarray) -> float:
     return float(-np.log(probabilities[np.arange(len(targets)), targets].clip(min=LEAST)).mean())
 
 
-def _top1(log_probabilities: np.ndarray, targets: np.ndarray) -> float:
-    return float((log_probabilities.argmax(axis=1) == targets).mean())
+def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
+    """The share of rows `(N, K)` whose largest score is that of the target, `(N,)` int64."""
+    return float((scores.argmax(axis=1) == targets).mean())
 
 
 @torch.inference_mode()
@@ -177,7 +178,7 @@ def _weighing(weigh: Weigh, panel: Panel, seed: int) -> Fitted:
 def _never_worse(weigh: Weigh, panel: Panel) -> tuple[np.ndarray, tuple[str, ...]]:
     """The weights, or those of the best member alone, and then why."""
     weights = weigh(panel)
-    top1, best = _top1(_applied(Mean(weights), panel), panel.targets), int(panel.top1.argmax())
+    top1, best = accuracy(_applied(Mean(weights), panel), panel.targets), int(panel.top1.argmax())
     if top1 >= panel.top1[best]:
         return weights, ()
     why = f"what was fitted would be right on {top1:.2%}, {panel.names[best]} alone is on {panel.top1[best]:.2%}"

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cnnzoo import assemble, calibrate, registry, zoo
+from cnnzoo import assemble, atomic, calibrate, registry, zoo
 from cnnzoo import config as config_
-from cnnzoo.checkpoint import Run, read_card, write
+from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import AugmentConfig, Config
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.device import pick_device
-from cnnzoo.ensemble import ensemble
+from cnnzoo.ensemble.runs import combine
 from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
 from cnnzoo.resampling import Round, out_of_bag, samme
@@ -129,7 +129,7 @@ def _boost(whole: Config, many: int, resume: bool, **hooks) -> Committee:
             break
         weights, file = done.weights, whole.folder / f"weights{number + 1}.json"
         each = dict(zip(judge.images.names, (weights * len(weights)).tolist(), strict=True))
-        write(file, json.dumps(each).encode())
+        atomic.write(file, json.dumps(each).encode())
         data = replace(data, weights=str(file))
     if len(runs) < 2:
         raise InputError(f"{ended[0]}, so there is no committee; train a smaller net, or less, or take --bag")
@@ -163,7 +163,7 @@ def _together(
     committee = Run(folder / "committee")
     if not (resume and _is_made(committee, runs)):
         tell = hooks.get("tell", _silent)
-        committee = ensemble(runs, method, run=committee.path, weights=weights, tell=tell)
+        committee = combine(runs, method, run=committee.path, weights=weights, tell=tell)
     return Committee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
 
 

@@ -1,7 +1,5 @@
 """Several ways of combining the same members, side by side."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,13 +70,6 @@ class Contest:
         unseen = "" if self.panel.notes else ", none of which a member was trained on"
         lines.append(f"{counted(len(self.panel.targets), 'image')}{unseen}")
         return "\n".join([*lines, *self.notes])
-
-    def to_csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue()
 
     def to_dict(self) -> dict:
         return {

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cnnzoo import calibrate
 from cnnzoo.ensemble import odds
+from cnnzoo.ensemble.combine import accuracy
 from cnnzoo.ensemble.members import Panel
 
 EVERY = 10  # members up to which all sub-committees are judged, which then are 1,023
@@ -208,14 +209,10 @@ def subcommittees(probabilities: np.ndarray, targets: np.ndarray, costs: Sequenc
     else:
         sums, total = _grown(probabilities, targets), many
     found = [
-        Subcommittee(members, int(sum(costs[member] for member in members)), _top1(said, targets))
+        Subcommittee(members, int(sum(costs[member] for member in members)), accuracy(said, targets))
         for members, said in tqdm(sums, desc="sub-committees", total=total, leave=False, disable=None)
     ]
     return tuple(sorted(found, key=lambda one: (one.cost, -one.top1, one.members)))
-
-
-def _top1(scores: np.ndarray, targets: np.ndarray) -> float:
-    return float(np.mean(scores.argmax(axis=1) == targets))
 
 
 def _every(probabilities: np.ndarray, members: tuple[int, ...], said: np.ndarray | int, start: int) -> Iterator[Sum]:
@@ -230,7 +227,7 @@ def _grown(probabilities: np.ndarray, targets: np.ndarray) -> Iterator[Sum]:
     """Each time with the member that adds most."""
     members, said, left = (), 0, list(range(len(probabilities)))
     while left:
-        best = max(left, key=lambda member: _top1(said + probabilities[member], targets))
+        best = max(left, key=lambda member: accuracy(said + probabilities[member], targets))
         left.remove(best)
         members, said = (*members, best), said + probabilities[best]
         yield members, said

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnzoo import checkpoint, figures, tables
+from cnnzoo import atomic, figures, tables
 from cnnzoo.ensemble.diversity import MEASURES, Diversity, Verdict
 from cnnzoo.errors import InputError
 
@@ -41,7 +41,7 @@ def write(diversity: Diversity, folder: str | Path, look: Look) -> None:
     check(folder)
     folder, shown = Path(folder), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
     seen = look([verdict.image for verdicts in shown for verdict in verdicts]) if any(shown) else ()
-    checkpoint.write(folder / "diversity.json", json.dumps(diversity.to_dict(), indent=1).encode())
+    atomic.write(folder / "diversity.json", json.dumps(diversity.to_dict(), indent=1).encode())
     said = dict.fromkeys(("image", "change", "truth", "committee", *_numbered(diversity.names)), str)
     for name, rows, columns in (
         ("members", _members, {"member": str, "top1": float, "low": float, "high": float, "multiply_adds": int}),

@@ -16,8 +16,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from scipy.special import log_softmax
 
-from cnnzoo import config
-from cnnzoo.checkpoint import LOCK, Run, read_arrays, read_card, write
+from cnnzoo import atomic, config
+from cnnzoo.checkpoint import LOCK, Run, read_arrays, read_card
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.errors import InputError, counted
@@ -127,7 +127,7 @@ def panel(
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Predictions:
     """What one run says of images."""
 
     classes: tuple[str, ...]
@@ -135,7 +135,7 @@ class _Said:
     targets: np.ndarray  # (N,), places in classes
     images: tuple[str, ...]
 
-    def aligned(self, classes: tuple[str, ...], images: tuple[str, ...]) -> "_Said":
+    def aligned(self, classes: tuple[str, ...], images: tuple[str, ...]) -> "_Predictions":
         """The same in another order of classes and images."""
         rows = [*range(len(images))]
         if images != self.images:
@@ -143,7 +143,7 @@ class _Said:
             rows = [place[file] for file in sources.real_paths(images)]
         columns = [self.classes.index(name) for name in classes]
         of_class = np.array([classes.index(name) for name in self.classes])
-        return _Said(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
+        return _Predictions(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
 
 
 def _check(runs: Sequence[Run]) -> None:
@@ -174,7 +174,7 @@ def _is_training(run: Run) -> bool:
         return False
 
 
-def _said(run: Run, data: str | None, key: str | None, root: str | None, device: str, tell: Tell) -> _Said:
+def _said(run: Run, data: str | None, key: str | None, root: str | None, device: str, tell: Tell) -> _Predictions:
     """A run's predictions, from its folder where they are there."""
     classes = tuple(read_card(run.model_file)["classes"])
     if data is None and run.predictions_file.exists():
@@ -185,29 +185,29 @@ def _said(run: Run, data: str | None, key: str | None, root: str | None, device:
                 f"{run.predictions_file} has {len(logits):,} rows for the {len(images):,} images of split.json; "
                 f"remove it, and it is made anew"
             )
-        return _Said(classes, logits, targets, images)
+        return _Predictions(classes, logits, targets, images)
     key = key or sources.fingerprint(config.read(run.config_file).data)
     weights = hashlib.sha256(run.model_file.read_bytes()).hexdigest()
     file = run.path / f"predictions-{hashlib.sha256(f'{weights} {key}'.encode()).hexdigest()[:16]}.npz"
     with suppress(FileNotFoundError, InputError):  # damaged, they are made anew
         classes, logits, targets, images = read_arrays(file, "classes", "logits", "targets", "images")
-        return _Said(tuple(classes.tolist()), logits, targets, tuple(images.tolist()))
+        return _Predictions(tuple(classes.tolist()), logits, targets, tuple(images.tolist()))
     tell(f"{run.path} has no predictions {f'of {data} ' if data else ''}yet, so they are made")
     judged = judge(run.path, data, root=root, device=device)
-    made = _Said(judged.classes, judged.outputs, judged.targets, judged.images)
+    made = _Predictions(judged.classes, judged.outputs, judged.targets, judged.images)
     with suppress(OSError):  # a folder that may only be read: they are made again next time
-        write(file, _packed(made))
+        atomic.write(file, _packed(made))
     return made
 
 
-def _packed(said: _Said) -> bytes:
+def _packed(said: _Predictions) -> bytes:
     buffer = io.BytesIO()
     names = {"classes": np.array(said.classes), "images": np.array(said.images)}
     np.savez(buffer, logits=said.logits.astype(np.float32), targets=said.targets, **names)
     return buffer.getvalue()
 
 
-def _compare(first: Run, of_first: _Said, second: Run, of_second: _Said) -> None:
+def _compare(first: Run, of_first: _Predictions, second: Run, of_second: _Predictions) -> None:
     """Raises InputError where two runs say something of different images, or of different classes."""
     if strangers := sorted(set(of_first.classes) ^ set(of_second.classes)):
         named = ", ".join(strangers[:SHOWN]) + (" …" if len(strangers) > SHOWN else "")

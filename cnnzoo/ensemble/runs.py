@@ -187,19 +187,6 @@ def combine(
     return Ensemble(runs, method, **options).save(run)
 
 
-def compare(
-    runs: Sequence[str | Path | Run],
-    data: str | None = None,
-    *,
-    root: str | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    tell: Tell = lambda line: None,
-) -> Contest:
-    """Every method over the same members, as a table; nothing is written. Arguments and errors as `Ensemble`'s."""
-    return contest(panel(runs, data, root=root, device=device, tell=tell), METHODS, seed=seed)
-
-
 def again(config: Config, tell: Tell = lambda line: None) -> Run:
     """Make the committee, or the soup, anew that a config describes."""
     said = config.ensemble

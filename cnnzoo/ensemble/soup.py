@@ -108,27 +108,27 @@ def soup(
     order = np.argsort(-members.top1, kind="stable")
     opened = [Run(members.names[place]) for place in order]
     _check_alike(opened)
-    kitchen = _Kitchen(opened, pick_device(device))
-    run_.begin(replace(kitchen.config, run=str(target.path)))
-    barriers = kitchen.barriers()
+    averager = _Averager(opened, pick_device(device))
+    run_.begin(replace(averager.config, run=str(target.path)))
+    barriers = averager.barriers()
     for other, barrier in zip(opened[1:], barriers, strict=True):
         if barrier > BARRIER:
             tell(
                 f"{other.path} and {opened[0].path} do not seem to come from the same weights: halfway between them "
                 f"accuracy is {barrier:.1%} below their mean"
             )
-    taken = kitchen.greedy() if method == "greedy" else [*range(len(opened))]
-    state, outputs = kitchen.cook(taken)
-    top1 = kitchen.top1(outputs)
+    taken = averager.greedy() if method == "greedy" else [*range(len(opened))]
+    state, outputs = averager.average(taken)
+    top1 = averager.top1(outputs)
     ingredients = [
-        Ingredient(str(each.path), kitchen.taste([number]), barrier, number in taken)
+        Ingredient(str(each.path), averager.accuracy([number]), barrier, number in taken)
         for number, (each, barrier) in enumerate(zip(opened, (None, *barriers), strict=True))
     ]
-    made = Soup(method, tuple(ingredients), top1, kitchen.norms_moved and len(taken) > 1)
+    made = Soup(method, tuple(ingredients), top1, averager.statistics_differ and len(taken) > 1)
     for line in str(made).splitlines():
         tell(line)
     with target.locked():
-        kitchen.serve(target, state, outputs, made, time.perf_counter() - started, tell)
+        averager.write(target, state, outputs, made, time.perf_counter() - started, tell)
     return target
 
 
@@ -145,7 +145,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
             raise InputError(f"{run.path} cannot be averaged with {runs[0].path}: it has {' and '.join(wrong)}")
 
 
-class _Kitchen:
+class _Averager:
     """Averages members' weights and judges what comes of it. The first member is the best."""
 
     def __init__(self, runs: Sequence[Run], device: torch.device):
@@ -157,8 +157,8 @@ class _Kitchen:
         self.net = zoo.load(runs[0]).to(device)
         self.states = [read_safetensors(run.model_file) for run in runs]
         self._check_states()
-        self.norms_moved = any(self._differ(name) for name in self._statistics())
-        self._tasted: dict[tuple[int, ...], float] = {}
+        self.statistics_differ = any(self._differ(name) for name in self._statistics())
+        self._accuracies: dict[tuple[int, ...], float] = {}
 
     def _check_states(self) -> None:
         """Raises InputError for tensors that another member has not, or has otherwise."""
@@ -178,13 +178,13 @@ class _Kitchen:
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
                 yield from (f"{name}.running_mean", f"{name}.running_var")
 
-    def cook(self, taken: Sequence[int]) -> tuple[State, Tensor]:
+    def average(self, taken: Sequence[int]) -> tuple[State, Tensor]:
         """The mean of some members' weights, and its logits `(N, K)` of the validation images.
 
         Statistics of BatchNorm that the members share, as they do where fine-tuning kept them, are theirs still.
         """
         self.net.load_state_dict({name: self._mean(name, taken) for name in self.states[0]})
-        if len(taken) > 1 and self.norms_moved:
+        if len(taken) > 1 and self.statistics_differ:
             self._update_statistics()
         batches = assemble.val_batches(self.data, self.device, 256)
         outputs, _ = logits(self.net, tqdm(batches, desc=f"judging {len(taken)}", leave=False, disable=None))
@@ -208,27 +208,27 @@ class _Kitchen:
     def top1(self, outputs: Tensor) -> float:
         return float((outputs.argmax(1).numpy() == self.data.val.labels).mean())
 
-    def taste(self, taken: Sequence[int]) -> float:
+    def accuracy(self, taken: Sequence[int]) -> float:
         """Accuracy on the validation images."""
         key = tuple(taken)
-        if key not in self._tasted:
-            self._tasted[key] = self.top1(self.cook(taken)[1])
-        return self._tasted[key]
+        if key not in self._accuracies:
+            self._accuracies[key] = self.top1(self.average(taken)[1])
+        return self._accuracies[key]
 
     def barriers(self) -> list[float]:
         """By how much accuracy halfway between the best member and each other is below the mean of the two."""
         others = range(1, len(self.runs))
-        return [(self.taste([0]) + self.taste([other])) / 2 - self.taste([0, other]) for other in others]
+        return [(self.accuracy([0]) + self.accuracy([other])) / 2 - self.accuracy([0, other]) for other in others]
 
     def greedy(self) -> list[int]:
         """Recipe 1: who is in the soup."""
         taken = [0]
         for other in range(1, len(self.runs)):
-            if self.taste([*taken, other]) >= self.taste(taken):
+            if self.accuracy([*taken, other]) >= self.accuracy(taken):
                 taken.append(other)
         return taken
 
-    def serve(self, target: Run, state: State, outputs: Tensor, made: Soup, seconds: float, tell: Tell) -> None:
+    def write(self, target: Run, state: State, outputs: Tensor, made: Soup, seconds: float, tell: Tell) -> None:
         """The run folder. Its config makes the soup again."""
         members = EnsembleConfig([str(run.path) for run in self.runs], f"{made.method}_soup")
         config = replace(self.config, run=str(target.path), ensemble=members)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from cnnzoo import checkpoint, figures
+from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.labs._lab import Seen
 
@@ -62,7 +62,7 @@ class Outcome:
     def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write NAME.json and NAME.png into a folder, each whole or not at all, in place of those of another run."""
         told, picture = (Path(folder, f"{self.lab.name}.{kind}") for kind in ("json", "png"))
-        checkpoint.write(told, json.dumps(self.to_dict(), indent=2).encode())
+        atomic.write(told, json.dumps(self.to_dict(), indent=2).encode())
         figures.save(self.figure(), picture)
         return told, picture
 

@@ -42,16 +42,21 @@ def trained(config: dict) -> Iterator[cnnzoo.Run]:
         yield cnnzoo.train({**config, "run": f"{folder}/run"}, with_report=False)
 
 
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's 1,797 digits, `(N, 8, 8)` uint8, and which they are, `(N,)` int64."""
+    from sklearn.datasets import load_digits  # here, since scikit-learn takes a while to import
+
+    found = load_digits()
+    return (found.images * (255 / 16)).round().astype(np.uint8), found.target
+
+
 def held_out(run: cnnzoo.Run, part: str = "val") -> tuple[Tensor, np.ndarray]:
     """The digits that a run of `data.source: digits` held out (or with "train" learnt from), `(B, C, H, W)` as its net
     sees them, and the labels.
     """
-    from sklearn.datasets import load_digits
-
-    found, preprocess = load_digits(), cnnzoo.load(run).preprocessing
+    (images, labels), preprocess = digits(), cnnzoo.load(run).preprocessing
     places = [int(name.rpartition("/")[2]) for name in run.split[part]]
-    pixels = (found.images[places] * (255 / 16)).round().astype(np.uint8)
-    return torch.stack([preprocess(Image.fromarray(image)) for image in pixels]), found.target[places]
+    return torch.stack([preprocess(Image.fromarray(image)) for image in images[places]]), labels[places]
 
 
 def sheet(rows: int, columns: int, width: float = 3.0, height: float = 3.0, **options):

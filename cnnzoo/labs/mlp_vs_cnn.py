@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import cnnzoo
-from cnnzoo.labs._lab import Seen, sheet, show, trained
+from cnnzoo.labs._lab import Seen, digits, sheet, show, trained
 
 CLAIM = (
     "A convolutional net reads digits at varying places better than a fully connected one of several times its size; "
@@ -35,20 +35,17 @@ ORDERS = ("as they are", "shuffled")
 MANY = 1000  # of the 1,797 digits
 
 
-def digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def placed(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The first of scikit-learn's 8x8 digits, enlarged to DIGIT and put at random places of images
     `(MANY, SIDE, SIDE)` uint8, and which they are.
     """
-    from sklearn.datasets import load_digits  # here, since scikit-learn takes a while to import
-
-    found, rng = load_digits(), np.random.default_rng(seed)
-    small = (found.images[:MANY] * (255 / 16)).round().astype(np.uint8)
-    images = np.zeros((len(small), SIDE, SIDE), np.uint8)
-    for image, digit in zip(images, small, strict=True):
+    (small, labels), rng = digits(), np.random.default_rng(seed)
+    images = np.zeros((MANY, SIDE, SIDE), np.uint8)
+    for image, digit in zip(images, small[:MANY], strict=True):
         top, left = rng.integers(SIDE - DIGIT + 1, size=2)
         enlarged = Image.fromarray(digit).resize((DIGIT, DIGIT), Image.Resampling.BILINEAR)
         image[top : top + DIGIT, left : left + DIGIT] = enlarged
-    return images, found.target[:MANY]
+    return images, labels[:MANY]
 
 
 def write(images: np.ndarray, labels: np.ndarray, folder: Path) -> None:
@@ -59,7 +56,7 @@ def write(images: np.ndarray, labels: np.ndarray, folder: Path) -> None:
 
 
 def run(seed: int, quick: bool) -> Seen:
-    images, labels = digits(seed)
+    images, labels = placed(seed)
     order = np.random.default_rng(seed).permutation(SIDE * SIDE)
     shuffled = images.reshape(len(images), -1)[:, order].reshape(images.shape)
     weights, top1 = {}, {}

@@ -29,6 +29,7 @@ connected ones; every plain layer ends in ReLU. B = batch.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -66,26 +67,28 @@ class HighwayNet(Net):
 
     gate_bias: float
 
-    def openness(self, x: Tensor) -> dict[str, float]:
-        """How far the gates open for the images `x`: the mean of T over images, places and units, between 0 and 1, by
-        the highway layer's name, in the order in which they run.
+    @torch.no_grad()
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        """The gates T for the images `x`, between 0 and 1, by the highway layer's name, in the order in which they run:
+        `(B, units)`, or `(B, C, H, W)` of a convolutional net.
 
         In train mode dropout takes part, so call `eval()` first.
         """
-        means: dict[str, float] = {}
+        found: dict[str, Tensor] = {}
 
         def keep(name: str):
-            return lambda module, args, output: means.__setitem__(name, output.mean().item())
+            return lambda module, args, output: found.__setitem__(name, output)
 
-        layers = {name: module for name, module in self.named_modules() if isinstance(module, Highway)}
-        handles = [layer.sigmoid.register_forward_hook(keep(name)) for name, layer in layers.items()]
-        try:
-            with torch.no_grad():
-                self(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return means
+        with ExitStack() as hooks:
+            for name, layer in self.named_modules():
+                if isinstance(layer, Highway):
+                    hooks.enter_context(layer.sigmoid.register_forward_hook(keep(name)))
+            self(x)
+        return found
+
+    def openness(self, x: Tensor) -> dict[str, float]:
+        """How far the gates open for the images `x`: the mean of each layer's `gates`."""
+        return {name: gate.mean().item() for name, gate in self.gates(x).items()}
 
     def init_layer(self, name: str, module: nn.Module) -> None:
         """Weights after Glorot and Bengio (2010); a negative bias in the gates, so that at first x goes on."""

@@ -27,7 +27,9 @@ class Insight:
         return zoo.load(self.run).to(pick_device("auto"))
 
     def evidence(self, pixels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray | None, str]:
-        """Grad-CAM over the images; a net that cannot be so looked at does without."""
+        """Grad-CAM over the images `(N, H, W, C)` uint8, for the classes `(N,)` that the net took them for: pictures
+        `(N, H, W, 3)` uint8, and a sentence on them; None and why, of a net that cannot be so looked at.
+        """
         from cnnzoo.visualize import attribution  # here and below, since a run may do without a report
 
         try:
@@ -37,7 +39,9 @@ class Insight:
         return seen, f"Beside each, what spoke for the answer: Grad-CAM at {layer}."
 
     def alike(self, pixels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-        """The training images that are nearest to the images, to the net, and their labels."""
+        """The K training images that the net finds nearest to each image, `(N, K, H, W, C)` uint8, their labels
+        `(N, K)`, and a sentence on them; None, None and why, where they cannot be had.
+        """
         from cnnzoo.visualize.neighbours import alike as nearest
 
         train = self.data.train

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -19,17 +19,11 @@ from cnnzoo.data import sources
 from cnnzoo.data.arrays import Images
 from cnnzoo.errors import counted, printable
 from cnnzoo.evaluate import Evaluation, measure
+from cnnzoo.report.insight import Insight
 
 MISTAKES = 24  # shown at most
 NAMED = 40  # classes that the confusion matrix names; of more it has numbers
 LARGEST, SMALL = 160, 64  # sides of pictures of them, in pixels
-
-# Images (N, H, W, C) uint8 and the classes (N,) that the net took them for, to pictures (N, H, W, 3) uint8 of what it
-# saw there, or None, and a sentence on them.
-Evidence = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray | None, str]]
-# The same images to the training images (N, K, H, W, C) uint8 that are most alike to the net and their labels (N, K),
-# or None and None, and a sentence on them.
-Alike = Callable[[np.ndarray], tuple[np.ndarray | None, np.ndarray | None, str]]
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -52,36 +46,21 @@ def render(
     config: Config,
     classes: Sequence[str],
     images: Images,
-    evidence: Evidence | None = None,
-    alike: Alike | None = None,
+    insight: Insight | None = None,
 ) -> str:
     """The page of a finished run of this config; `images` are the validation images, in the order of the run's
-    predictions. Of those that the net mistook, `evidence` draws what it saw in them, and `alike` finds what it was
-    trained on.
+    predictions. With `insight`, the mistakes are shown beside what the net saw in them and what it was trained on.
     """
     outputs, targets = run.predictions
     names = run.split["val"]
     result = measure(outputs, targets, tuple(classes))
     temperature = read_card(run.model_file).get("temperature", 1.0)
-    metrics, environment = run.metrics, run.environment
-    best = max(metrics, key=lambda report: report["val_top1"])
-    seconds = sum(report["seconds"] for report in metrics)
     command = f"cnnzoo train --config {quote(str(run.config_file))} --run {quote(f'{run.path}-again')}"
-    figures = {
-        f"validation top-1{', cross-fitted' if run.is_cross_fitted else ''}": f"{result.top1:.2%}",
-        "95% interval": f"{result.interval[0]:.1%} – {result.interval[1]:.1%}",
-        **({"top-5": f"{result.top5:.2%}"} if result.top5_tells else {}),
-        "loss": f"{result.loss:.4f}",
-        "images judged": f"{result.count:,}",
-    }
-    if metrics[-1]["epoch"]:
-        figures |= {"best epoch": f"{best['epoch']} of {metrics[-1]['epoch']}", "training": f"{seconds:.0f} s"}
-    elif run.probe:
-        figures["features and classifiers"] = f"{seconds:.0f} s"
+    told = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in _main_figures(run, result).items())
     sections = [
         ("", f"<p>{html.escape(_about(run, config, result))}</p>"),
-        ("", f'<div class="figures">{"".join(f"<div><b>{v}</b>{name}</div>" for name, v in figures.items())}</div>'),
-        *_origin(run, metrics),
+        ("", f'<div class="figures">{told}</div>'),
+        *_origin(run),
         *([("Shallow classifiers on frozen features", _classifiers(run.probe))] if run.probe else []),
         ("Confusion matrix", _picture(_confusion(result))),
         ("Classes", _class_table(result)),
@@ -94,13 +73,12 @@ def render(
                 classes,
                 images,
                 lambda place: _in_source(names[place], config.data),
-                evidence,
-                alike,
+                insight,
             ),
         ),
         ("Run it again", f"<pre>{html.escape(command)}</pre>"),
         ("Config", f"<pre>{html.escape(run.config_file.read_text())}</pre>"),
-        ("Environment", f"<pre>{html.escape(json.dumps(environment, indent=2))}</pre>"),
+        ("Environment", f"<pre>{html.escape(json.dumps(run.environment, indent=2))}</pre>"),
     ]
     body = "\n".join(f"<h2>{title}</h2>\n{content}" if title else content for title, content in sections)
     title = html.escape(str(run.path))
@@ -109,6 +87,24 @@ def render(
         f'<meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n"
     )
+
+
+def _main_figures(run: Run, result: Evaluation) -> dict[str, str]:
+    """What stands at the top of the page, by what it is called."""
+    low, high = result.interval
+    told = {
+        f"validation top-1{', cross-fitted' if run.is_cross_fitted else ''}": f"{result.top1:.2%}",
+        "95% interval": f"{low:.1%} – {high:.1%}",
+        **({"top-5": f"{result.top5:.2%}"} if result.top5_tells else {}),
+        "loss": f"{result.loss:.4f}",
+        "images judged": f"{result.count:,}",
+    }
+    metrics = run.metrics
+    best = max(metrics, key=lambda report: report["val_top1"])
+    seconds = sum(report["seconds"] for report in metrics)
+    if last := metrics[-1]["epoch"]:
+        return told | {"best epoch": f"{best['epoch']} of {last}", "training": f"{seconds:.0f} s"}
+    return told | ({"features and classifiers": f"{seconds:.0f} s"} if run.probe else {})
 
 
 def _about(run: Run, config: Config, result: Evaluation) -> str:
@@ -133,13 +129,13 @@ def _in_source(name: str, data: DataConfig) -> str:
     return printable(next(map(str, inside), name))
 
 
-def _origin(run: Run, metrics: list[dict]) -> list[tuple[str, str]]:
+def _origin(run: Run) -> list[tuple[str, str]]:
     """How the net came about: its training, where there were epochs of it, or the members that it is made of."""
     if run.committee:
         return [("Members and committee", _committee(run.committee))]
     if run.soup:
         return [("Members and soup", _soup(run.soup))]
-    return [("Curves", _picture(_curves(metrics)))] if metrics[-1]["epoch"] else []
+    return [("Curves", _picture(_curves(run.metrics)))] if run.metrics[-1]["epoch"] else []
 
 
 def _curves(metrics: list[dict]) -> Figure:
@@ -186,49 +182,54 @@ def _confusion(result: Evaluation) -> Figure:
     return figure
 
 
+def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Plain texts and numbers as a table."""
+    lines = [("th", heads), *(("td", row) for row in rows)]
+    marked = ("".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row) for tag, row in lines)
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in marked)}</table>"
+
+
 def _classifiers(probe: dict) -> str:
     rows = []
     for place, score in enumerate(probe["scores"]):
         cv = "-" if score["cv_top1"] is None else f"{score['cv_top1']:.1%}"
         name = f"{score['classifier']} {score['setting']}" + ("" if place else ", taken")
-        rows.append(f"<tr><td>{html.escape(name)}</td><td>{cv}</td><td>{score['val_top1']:.1%}</td></tr>")
-    return f"<table><tr><th>classifier</th><th>cross-validated</th><th>validation</th></tr>{''.join(rows)}</table>"
+        rows.append((name, cv, f"{score['val_top1']:.1%}"))
+    return _table(("classifier", "cross-validated", "validation"), rows)
 
 
 def _committee(committee: dict) -> str:
     """The table of `ensemble.Contest`."""
-    heads = ("", "validation", "cross-fitted", "95% interval", "log-loss")
-    rows = ["".join(f"<th>{head}</th>" for head in heads)]
+    rows = []
     for row in committee["rows"]:
         crossed = "" if row["cross_top1"] is None else f"{row['cross_top1']:.2%}"
         interval = f"{row['low']:.1%} – {row['high']:.1%}"
-        cells = (html.escape(row["name"]), f"{row['top1']:.2%}", crossed, interval, f"{row['loss']:.4f}")
-        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
-    table = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table>{table}</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in committee["notes"])
+        rows.append((row["name"], f"{row['top1']:.2%}", crossed, interval, f"{row['loss']:.4f}"))
+    table = _table(("", "validation", "cross-fitted", "95% interval", "log-loss"), rows)
+    return table + "".join(f"<p>{html.escape(note)}</p>" for note in committee["notes"])
 
 
 def _soup(soup: dict) -> str:
     """The table of `ensemble.soup.Soup`."""
-    rows = ["<th>member</th><th>validation</th><th>halfway to the best</th><th>in the soup</th>"]
+    rows = []
     for each in soup["ingredients"]:
         halfway = "-" if each["barrier"] is None else f"{-each['barrier']:+.2%}"
-        cells = html.escape(each["run"]), f"{each['top1']:.2%}", halfway, "yes" if each["taken"] else "no"
-        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
-    rows.append(f"<td>{soup['method']} soup</td><td>{soup['top1']:.2%}</td><td></td><td></td>")
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+        rows.append((each["run"], f"{each['top1']:.2%}", halfway, "yes" if each["taken"] else "no"))
+    rows.append((f"{soup['method']} soup", f"{soup['top1']:.2%}", "", ""))
+    return _table(("member", "validation", "halfway to the best", "in the soup"), rows)
 
 
 def _class_table(result: Evaluation) -> str:
-    rows = zip(result.classes, result.confusion.sum(axis=1), result.precision, result.recall, strict=True)
-    numbered = len(result.classes) > NAMED  # as the confusion matrix's axes are then
-    cells = "".join(
-        f"<tr><td>{html.escape(name)}</td>{f'<td>{number}</td>' * numbered}<td>{count}</td><td>{p:.1%}</td>"
-        f"<td>{r:.1%}</td></tr>"
-        for number, (name, count, p, r) in enumerate(rows)
-    )
-    heads = ["class", *["number"] * numbered, "images", "precision", "recall"]
-    return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{cells}</table>"
+    columns = [
+        ("class", result.classes),
+        ("images", result.confusion.sum(axis=1)),
+        ("precision", [f"{share:.1%}" for share in result.precision]),
+        ("recall", [f"{share:.1%}" for share in result.recall]),
+    ]
+    if len(result.classes) > NAMED:  # as the confusion matrix's axes are then
+        columns.insert(1, ("number", range(len(result.classes))))
+    heads, values = zip(*columns, strict=True)
+    return _table(heads, zip(*values, strict=True))
 
 
 def _reliability(outputs: np.ndarray, targets: np.ndarray, result: Evaluation) -> Figure:
@@ -256,8 +257,7 @@ def _mistakes(
     classes: Sequence[str],
     images: Images,
     file: Callable[[int], str],
-    evidence: Evidence | None,
-    alike: Alike | None,
+    insight: Insight | None,
 ) -> str:
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != targets)
@@ -266,9 +266,9 @@ def _mistakes(
     worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
     names = [*classes, *(f"class {i}" for i in range(len(classes), probabilities.shape[1]))]
     pixels = images.take(worst)
-    seen, note = evidence(pixels, predicted[worst]) if evidence else (None, "")
-    near, labels, more = alike(pixels) if alike else (None, None, "")
-    figures = []
+    seen, note = insight.evidence(pixels, predicted[worst]) if insight else (None, "")
+    near, labels, more = insight.alike(pixels) if insight else (None, None, "")
+    shown = []
     for number, place in enumerate(worst):
         said, sure = names[predicted[place]], probabilities[place, predicted[place]]
         caption = html.escape(f"{file(place)}: {said} ({sure:.0%}), is {names[targets[place]]}")
@@ -279,9 +279,9 @@ def _mistakes(
         if near is not None:
             own = (html.escape(names[label]) for label in labels[number])
             rows += f"<div>{''.join(map(_image, near[number], own))}</div>"
-        figures.append(f"<figure>{rows}<figcaption>{caption}</figcaption></figure>")
+        shown.append(f"<figure>{rows}<figcaption>{caption}</figcaption></figure>")
     told = " ".join([f"{len(wrong)} of {len(targets):,} are wrong.", *map(html.escape, filter(None, (note, more)))])
-    return f'<p>{told}</p><div class="mistakes{"" if seen is None else " pairs"}">{"".join(figures)}</div>'
+    return f'<p>{told}</p><div class="mistakes{"" if seen is None else " pairs"}">{"".join(shown)}</div>'
 
 
 def _image(pixels: np.ndarray, about: str) -> str:

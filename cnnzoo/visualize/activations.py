@@ -15,7 +15,8 @@ from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import several, stages_of, untouched, watching
-from cnnzoo.visualize.subject import Looked, Subject, odds
+from cnnzoo.visualize.partway import as_maps
+from cnnzoo.visualize.subject import Looked, Subject, probabilities
 
 SHOWN = 36  # maps of a layer
 BRIEF = 9  # maps of a stage in a walk
@@ -98,17 +99,9 @@ def _look(subject: Subject, looked: Looked, layers: str | Sequence[str] | None) 
     with untouched(subject.net) as net, watching(net, layers) as seen, torch.no_grad():
         for x in looked.x.split(AT_ONCE):
             logits.append(net(x))
-            parts.append([_as_maps(seen[layer], layer) for layer in layers])
+            parts.append([as_maps(seen[layer], layer).float().cpu().numpy() for layer in layers])
     maps = dict(zip(layers, map(np.concatenate, zip(*parts, strict=True)), strict=True))
     return Activations(maps, looked.pixels, looked.names, subject.name), torch.cat(logits)
-
-
-def _as_maps(output: Tensor, layer: str) -> np.ndarray:
-    if output.ndim == 2:
-        output = output[:, :, None, None]
-    if output.ndim != 4:
-        raise InputError(f"layer {layer} gives {tuple(output.shape)}, which are no maps (B, C, H, W)")
-    return output.float().cpu().numpy()
 
 
 def _mosaic(values: np.ndarray) -> np.ndarray:
@@ -288,7 +281,7 @@ def walk(
     if len(looked) > 1:
         raise InputError(f"a walk is for one picture, not for {len(looked)}; cnnzoo visualize activations takes many")
     shown, logits = _look(subject, looked, None)
-    return Walk(shown, subject.classes, odds(subject.net, logits)[0].cpu().numpy())
+    return Walk(shown, subject.classes, probabilities(subject.net, logits)[0].cpu().numpy())
 
 
 def _times(shape: Sequence[int]) -> str:

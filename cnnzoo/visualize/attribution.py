@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,46 +17,63 @@ from tqdm import tqdm
 
 from cnnzoo import tables
 from cnnzoo.checkpoint import Run
-from cnnzoo.data.preprocess import normalise
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.visualize import cams, drawing, gradients
 from cnnzoo.visualize.faithfulness import Curves, deletion_insertion
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import several, untouched
-from cnnzoo.visualize.subject import Subject, odds
+from cnnzoo.visualize.subject import Subject, probabilities
 
 ACROSS = 4  # methods beside each other
+FINE = ("saliency", "guided")  # families whose maps have a value for each pixel by itself
 FULL = 99  # percentile of a map's values that has the full colour: the few largest would leave the rest dark
 
-GRADIENTS = {
-    "gradient": gradients.gradient,
-    "smoothgrad": gradients.smoothgrad,
-    "integrated": gradients.integrated,
-    "input_x_gradient": gradients.input_x_gradient,
-}
-FINE = {**GRADIENTS, "guided": gradients.guided}  # a value for each pixel by itself
-PIXELS = {**FINE, "occlusion": gradients.occlusion}  # that ask for no layer
-CAMS = {
-    "gradcam": cams.gradcam,
-    "gradcam++": cams.gradcam_plus_plus,
-    "hirescam": cams.hirescam,
-    "layercam": cams.layercam,
-}
-METHODS = (*PIXELS, *CAMS, "scorecam")
 
-_TITLES = {
-    "gradient": "gradient",
-    "smoothgrad": "SmoothGrad",
-    "integrated": "integrated gradients",
-    "input_x_gradient": "input x gradient",
-    "guided": "guided backpropagation",
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "scorecam": "Score-CAM",
-    "occlusion": "occlusion",
+class Method(NamedTuple):
+    """A way to draw a map."""
+
+    title: str
+    family: str  # the function of this module that offers it: saliency, guided, occlusion or gradcam
+    maps: Callable[[nn.Module, Tensor, Tensor, str], Tensor]  # net, images, classes, layer; see `maps_of`
+    weigh: Callable[[cams.Pass], Tensor] | None = None  # of a pass that gives the logits as well
+
+
+def _of_pixels(title: str, maps: Callable[..., Tensor], family: str = "saliency") -> Method:
+    return Method(title, family, lambda net, x, target, layer: maps(net, x, target).detach())
+
+
+def _of_pass(title: str, weigh: Callable[[cams.Pass], Tensor]) -> Method:
+    def maps(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
+        return _upscaled(weigh(cams.one_pass(net, x, layer, lambda logits: target)), x)
+
+    return Method(title, "gradcam", maps, weigh)
+
+
+def _scorecam(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
+    return _upscaled(cams.scorecam(net, x, target, layer), x)
+
+
+METHODS = {
+    "gradient": _of_pixels("gradient", gradients.gradient),
+    "smoothgrad": _of_pixels("SmoothGrad", gradients.smoothgrad),
+    "integrated": _of_pixels("integrated gradients", gradients.integrated),
+    "input_x_gradient": _of_pixels("input x gradient", gradients.input_x_gradient),
+    "guided": _of_pixels("guided backpropagation", gradients.guided, "guided"),
+    "occlusion": _of_pixels("occlusion", gradients.occlusion, "occlusion"),
+    "gradcam": _of_pass("Grad-CAM", cams.gradcam),
+    "gradcam++": _of_pass("Grad-CAM++", cams.gradcam_plus_plus),
+    "hirescam": _of_pass("HiResCAM", cams.hirescam),
+    "layercam": _of_pass("LayerCAM", cams.layercam),
+    "scorecam": Method("Score-CAM", "gradcam", _scorecam),
 }
+
+
+def _check(method: str, *families: str) -> None:
+    """Raises InputError for a method that is not of these families, or of none where none is given."""
+    known = [name for name, one in METHODS.items() if not families or one.family in families]
+    if method not in known:
+        raise unknown("method", method, known)
+
 
 Model = nn.Module | Run | str | Path
 Choose = Callable[[Tensor], Tensor]  # logits (B, K) to the classes (B,) asked for
@@ -78,7 +96,7 @@ class Attribution(drawing.Result):
     def __str__(self) -> str:
         kinds = list(dict.fromkeys(self.classes))
         of = f"class {kinds[0]}" if len(kinds) == 1 else f"{len(kinds)} classes"
-        what = f"{_TITLES[self.method]} of {self.net}{f' at {self.layer}' if self.layer else ''} for {of}"
+        what = f"{METHODS[self.method].title} of {self.net}{f' at {self.layer}' if self.layer else ''} for {of}"
         return f"{what}, {drawing.some(len(self.names), 'image')}" if len(self.names) > 1 else what
 
     def figure(self):
@@ -88,7 +106,7 @@ class Attribution(drawing.Result):
             [image, drawing.tinted(seen), drawing.heat(image, seen)]
             for image, seen in zip(self.pixels[:count], map(_capped, self.maps[:count]), strict=True)
         ]
-        method = _TITLES[self.method] + (f" at {self.layer}" if self.layer else "")
+        method = METHODS[self.method].title + (f" at {self.layer}" if self.layer else "")
         told = zip(self.names, self.classes, self.probabilities, strict=True)
         titles = [[Path(name).name, method, f"{kind}: {p:.1%}"] for name, kind, p in list(told)[:count]]
         return drawing.page(rows, titles)
@@ -112,11 +130,13 @@ class Comparison(drawing.Result):
     def __str__(self) -> str:
         best = max(zip(self.methods, self.curves, strict=True), key=lambda pair: pair[1].inserted - pair[1].deleted)[0]
         at = f" at {self.layer}" if self.layer else ""
-        return f"{len(self.methods)} methods on {self.net}{at} for class {self.class_}, most faithful: {_TITLES[best]}"
+        most = METHODS[best].title
+        return f"{len(self.methods)} methods on {self.net}{at} for class {self.class_}, most faithful: {most}"
 
     def rows(self) -> list[dict]:
         """What was measured, a row for each method and one for chance."""
-        named = [*zip(map(_TITLES.get, self.methods), self.curves, strict=True), ("random order", self.chance)]
+        titles = [METHODS[method].title for method in self.methods]
+        named = [*zip(titles, self.curves, strict=True), ("random order", self.chance)]
         return [{"method": name, "deletion": c.deleted, "insertion": c.inserted} for name, c in named]
 
     def table(self) -> str:
@@ -140,7 +160,7 @@ class Comparison(drawing.Result):
         *rows, chance = self.rows()
         images, titles = [self.pixels], [f"{self.class_}: {self.probability:.1%}\nby chance {_figures(chance)}"]
         for method, seen, row in zip(self.methods, map(_capped, self.maps), rows, strict=True):
-            images.append(drawing.tinted(seen) if method in FINE else drawing.heat(self.pixels, seen))
+            images.append(drawing.tinted(seen) if METHODS[method].family in FINE else drawing.heat(self.pixels, seen))
             titles.append(f"{row['method']}\n{_figures(row)}")
         parts = range(0, len(images), ACROSS)
         return drawing.page(*([row[i : i + ACROSS] for i in parts] for row in (images, titles)))
@@ -170,8 +190,7 @@ def saliency(
     Raises:
         InputError: for a method, a class or a net that is not there, images that cannot be read or are too small.
     """
-    if method not in GRADIENTS:
-        raise unknown("method", method, GRADIENTS)
+    _check(method, "saliency")
     return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size)
 
 
@@ -213,9 +232,7 @@ def gradcam(
     Raises:
         InputError: as that does, and for a layer that is not there or has no maps.
     """
-    known = (*CAMS, "scorecam")
-    if method not in known:
-        raise unknown("method", method, known)
+    _check(method, "gradcam")
     return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size, layer)
 
 
@@ -256,8 +273,7 @@ def compare(
     subject = Subject.open(model_or_run, pretrained, device)
     methods = several(methods)
     for method in methods:
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
+        _check(method)
     looked = subject.look([image], size)
     if len(looked) > 1:
         raise InputError(f"methods are compared on one image, but {image} holds {len(looked)}")
@@ -271,18 +287,21 @@ def compare(
         for method in tqdm(methods, "comparing", unit="method", leave=False, disable=None):
             maps.append(maps_of(net, looked.x, target, method, layer)[0].cpu().numpy())
             curves.append(trial(maps[-1]))
-    probability = odds(subject.net, logits)[0, target].item()
+    probability = probabilities(subject.net, logits)[0, target].item()
     about = subject.name, looked.names[0], layer, looked.pixels[0], subject.classes[int(target)], probability
     return Comparison(*about, tuple(methods), np.stack(maps), tuple(curves), chance)
 
 
 def _comparable(net: nn.Module, x: Tensor, methods: Sequence[str], layer: str | None) -> tuple[Sequence[str], str]:
     """The methods to compare, and the layer of those that ask for one; "" where none does."""
-    if methods and set(methods) <= set(PIXELS):
+    if methods and all(METHODS[method].family != "gradcam" for method in methods):
         return methods, ""
-    by_pixels = [method for method in PIXELS if method != "guided" or gradients.can_guide(net, x)]
+    by_pixels = [method for method, one in METHODS.items() if one.family != "gradcam"]
+    if not gradients.can_guide(net, x):
+        by_pixels.remove("guided")
+    by_layer = [method for method, one in METHODS.items() if one.weigh]
     try:
-        return methods or [*by_pixels, *CAMS], cams.map_layer(net, x, layer)
+        return methods or by_pixels + by_layer, cams.map_layer(net, x, layer)
     except InputError:
         if methods or layer:
             raise
@@ -296,7 +315,7 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
     Raises InputError for a net without maps.
     """
     subject = Subject.open(net)
-    x = normalise(torch.from_numpy(pixels).to(subject.device), subject.preprocess.mean, subject.preprocess.std)
+    x = subject.normalised(pixels)
     parts = zip(x.split(AT_ONCE), torch.from_numpy(targets).to(x.device).split(AT_ONCE), strict=True)
     with untouched(net) as net:
         layer = cams.map_layer(net, x)
@@ -305,14 +324,10 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
 
 
 def maps_of(net: nn.Module, x: Tensor, target: Tensor, method: str, layer: str = "") -> Tensor:
-    """Maps `(B, H, W)` float32 of images `(B, C, H, W)` for classes `(B,)` int64, by one of `METHODS`; those of `CAMS`
-    and scorecam need the name of a layer. The net is as `untouched` has it.
+    """Maps `(B, H, W)` float32 of images `(B, C, H, W)` for classes `(B,)` int64, by one of `METHODS`; those that
+    `gradcam` offers need the name of a layer. The net is as `untouched` has it.
     """
-    if method in PIXELS:
-        return PIXELS[method](net, x, target).detach()
-    if method == "scorecam":
-        return _upscaled(cams.scorecam(net, x, target, layer), x)
-    return _upscaled(CAMS[method](cams.one_pass(net, x, layer, lambda logits: target)), x)
+    return METHODS[method].maps(net, x, target, layer)
 
 
 def _attribution(
@@ -325,9 +340,9 @@ def _attribution(
 ) -> Attribution:
     looked, parts = subject.look(images, size), []
     choose = partial(subject.class_index, class_)
-    bar = tqdm(total=len(looked), desc=_TITLES[method], unit="image", leave=False, disable=None)
+    bar = tqdm(total=len(looked), desc=METHODS[method].title, unit="image", leave=False, disable=None)
     with untouched(subject.net) as net, bar:
-        layer = "" if method in PIXELS else cams.map_layer(net, looked.x, layer)
+        layer = cams.map_layer(net, looked.x, layer) if METHODS[method].family == "gradcam" else ""
         for x in looked.x.split(AT_ONCE):
             parts.append(_asked(net, x, choose, method, layer))
             bar.update(len(x))
@@ -338,14 +353,14 @@ def _attribution(
 
 def _asked(net: nn.Module, x: Tensor, choose: Choose, method: str, layer: str) -> tuple[Tensor, Tensor, Tensor]:
     """Maps, classes and their probabilities, of a batch. Grad-CAM and its kin take one pass for all of it."""
-    if method in CAMS:
+    if weigh := METHODS[method].weigh:
         seen = cams.one_pass(net, x, layer, choose)
-        maps, logits, target = _upscaled(CAMS[method](seen), x), seen.logits, seen.target
+        maps, logits, target = _upscaled(weigh(seen), x), seen.logits, seen.target
     else:
         logits = _logits(net, x)
         target = choose(logits)
         maps = maps_of(net, x, target, method, layer)
-    return maps, target, odds(net, logits).gather(1, target[:, None])[:, 0]
+    return maps, target, probabilities(net, logits).gather(1, target[:, None])[:, 0]
 
 
 def _logits(net: nn.Module, x: Tensor) -> Tensor:

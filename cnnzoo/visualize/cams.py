@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cnnzoo.errors import InputError
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.hooks import layer_of, stages_of, watching
+from cnnzoo.visualize.hooks import is_wide, last_with_maps, watching
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,16 @@ def _scored(net: nn.Module, image: Tensor, target: Tensor, maps: Tensor) -> Tens
 def map_layer(net: nn.Module, x: Tensor, name: str | None = None) -> str:
     """The name of the layer whose maps are to be weighted; None is the last stage with maps of more than one place.
 
-    Which that is shows when an image goes through: a stage of 7x7 maps has but one place in an image of 32x32 pixels.
-
     Raises InputError for a layer that is not there, and for one without maps.
     """
-    names = [name] if name else stages_of(net) or [layer_of(net)[0]]
-    with watching(net, names) as seen, torch.no_grad():
-        net(x[:1])
-    with_maps = [each for each in names if seen[each].ndim == 4 and seen[each][0, 0].numel() > 1]
-    if with_maps:
-        return with_maps[-1]
     size = "x".join(map(str, x.shape[-2:]))
     if name is None:
+        if layer := last_with_maps(net, x):
+            return layer
         raise InputError(f"no stage of this net has maps (H, W) of images of {size}; saliency works on any net")
+    with watching(net, name) as seen, torch.no_grad():
+        net(x[:1])
     shape = tuple(seen[name].shape[1:])
+    if is_wide(shape):
+        return name
     raise InputError(f"layer {name} has no maps (H, W), but gives {shape} of an image of {size}; take an earlier one")

@@ -21,11 +21,10 @@ from tqdm import tqdm
 
 from cnnzoo import tables
 from cnnzoo.checkpoint import Run
-from cnnzoo.data.preprocess import normalise
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
-from cnnzoo.visualize.hooks import layer_of, untouched, watching
+from cnnzoo.visualize.hooks import untouched, watching
 from cnnzoo.visualize.subject import Subject
 
 Tell = Callable[[str], None]
@@ -61,11 +60,6 @@ class Concepts(drawing.Result):
     auc: np.ndarray  # (C, U) float64
     p: np.ndarray  # (C, U) float64
     best: tuple[Best, ...]  # for each class
-
-    @property
-    def detectors(self) -> np.ndarray:
-        """`(C,)`: how many units answer to each class so well that it is unlikely to be chance."""
-        return (self.p < CHANCE).sum(1)
 
     def __str__(self) -> str:
         units = self.auc.shape[1]
@@ -136,7 +130,7 @@ def concepts(
             of fewer than five for each class; a net that is no run, without data.
     """
     subject = Subject.open(model_or_run, pretrained, device)
-    layer, _ = layer_of(subject.net, layer)
+    layer = subject.layer(layer)
     among, held_out = collection.opened(subject, data, root, tell)
     shown = _drawn(held_out or among, many, seed, tell)
     found = _outputs(subject, layer, shown, _maxima)
@@ -175,11 +169,11 @@ def _outputs(subject: Subject, layer: str, shown: Collection, keep: Callable[[np
     """What `keep` leaves of the layer's output for each image, which is `(B, U, h, w)` float32 for a batch, or `(B, U)`
     past the flattening.
     """
-    seen, kept = subject.preprocess, []
+    kept = []
     with untouched(subject.net) as net, torch.no_grad(), watching(net, layer) as outputs:
         for start in tqdm(range(0, len(shown), BATCH), desc=f"layer {layer}", unit="batch", leave=False, disable=None):
             pixels = shown.images.take(np.arange(start, min(start + BATCH, len(shown))))
-            net(normalise(torch.from_numpy(pixels).to(subject.device), seen.mean, seen.std))
+            net(subject.normalised(pixels))
             kept.append(keep(outputs[layer].cpu().numpy()))
     return np.concatenate(kept)
 

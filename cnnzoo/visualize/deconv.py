@@ -24,10 +24,9 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.pictures import Pictures, read_ahead
-from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
-from cnnzoo.visualize.hooks import layer_of, untouched
+from cnnzoo.visualize.hooks import Layer, layer_of, untouched
 from cnnzoo.visualize.partway import breadth, chosen, maps_of, windows
 from cnnzoo.visualize.rules import RELU, TANH, Ruled
 from cnnzoo.visualize.subject import Subject
@@ -63,7 +62,8 @@ class Deconvolved(drawing.Result):
 
     def __str__(self) -> str:
         channels = f"channel{'s' * (len(self.channels) > 1)} {', '.join(map(str, self.channels))}"
-        return f"what excites {channels} of layer {self.layer} of {self.name}, by {self.method}; {_images(self.images)}"
+        images = counted(self.images, "image")
+        return f"what excites {channels} of layer {self.layer} of {self.name}, by {self.method}; {images}"
 
     @property
     def method(self) -> str:
@@ -85,7 +85,7 @@ class Deconvolved(drawing.Result):
         cells, titles = [], []
         both = self.patches(self.reconstructions), self.patches(self.pixels)
         for channel, activations, signals, pixels in zip(self.channels, self.activations, *both, strict=True):
-            cells += [drawing.grid([drawing.scaled(signal, "symmetric") for signal in signals]), drawing.grid(pixels)]
+            cells += [drawing.grid([drawing.scaled(signal) for signal in signals]), drawing.grid(pixels)]
             titles += [f"channel {channel}", f"{activations[0]:.3g} … {activations[-1]:.3g}"]
         across = min(4, len(cells))
         rows, named = ([whole[i : i + across] for i in range(0, len(whole), across)] for whole in (cells, titles))
@@ -123,37 +123,36 @@ def deconv(
     if top < 1:
         raise InputError(f"top is {top}, but must be at least 1")
     subject = Subject.open(model_or_run, pretrained, device)
-    album = Album(images, subject.preprocess)
+    album, blank = Album(images, subject), subject.blank()
     with untouched(subject.net) as net:
-        layer, module = layer_of(net, layer)
-        height, width, colours = subject.preprocess.shape
+        layer = layer_of(net, layer, blank)
         if channels is not None:  # complains before the work
-            channels = chosen(channels, breadth(net, module, (colours, height, width)), layer)
-        found = strongest(net, module, album, top, tell)
+            channels = chosen(channels, breadth(net, layer, blank), layer.name)
+        found = strongest(net, layer, album, top, tell)
         if channels is None:
             channels = found.activations[:, 0].argsort()[::-1][:CHANNELS].copy()
         pixels, shown, is_chain = [], [], True
         for channel in tqdm(channels, desc="carrying back", unit="channel", leave=False, disable=None):
             pixels.append(album.take(found.images[channel]))
-            x = album.seen(pixels[-1], subject.device)
+            x = subject.normalised(pixels[-1])
             places = torch.from_numpy(found.places[channel])
-            signal, is_chain = carried_back(net, module, x, torch.full((len(x),), int(channel)), places)
+            signal, is_chain = carried_back(net, layer, x, torch.full((len(x),), int(channel)), places)
             shown.append(signal.permute(0, 2, 3, 1).cpu().numpy())
-        seen = windows(net, module, x, found.places[channels])
+        seen = windows(net, layer, x, found.places[channels])
     names = tuple(tuple(album.names[number] for number in found.images[channel]) for channel in channels)
     activations = found.activations[channels]
     return Deconvolved(
-        *(subject.name, layer, is_chain, len(album.names), channels, names),
+        *(subject.name, layer.name, is_chain, len(album.names), channels, names),
         *(activations, seen, np.stack(pixels), np.stack(shown)),
     )
 
 
-def carried_back(net: nn.Module, module: nn.Module, x: Tensor, channels: Tensor, places: Tensor) -> tuple[Tensor, bool]:
+def carried_back(net: nn.Module, layer: Layer, x: Tensor, channels: Tensor, places: Tensor) -> tuple[Tensor, bool]:
     """What a deconvnet makes of one activation in each image, and whether the net is a chain up to there.
 
     Args:
         net: as `untouched` has it.
-        module: the layer.
+        layer: whose activations.
         x: images `(B, C, H, W)`.
         channels: `(B,)` int64, of the layer.
         places: `(B, 2)` int64, row and column in its map; 0, 0 past the flattening.
@@ -163,7 +162,7 @@ def carried_back(net: nn.Module, module: nn.Module, x: Tensor, channels: Tensor,
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad(), Ruled(DECONVNET):
-        maps = maps_of(net, module, x)
+        maps = maps_of(net, layer, x)
         alone, unit = torch.zeros_like(maps), (torch.arange(len(x)), channels, *places.T)
         alone[unit] = maps[unit].detach()
         return torch.autograd.grad(maps, x, alone)[0], _is_chain(maps)
@@ -189,17 +188,16 @@ class Strongest:
     places: np.ndarray  # (C, K, 2) int64, row and column in the map; 0, 0 past the flattening
 
 
-def strongest(net: nn.Module, module: nn.Module, album: "Album", top: int, tell: Tell = lambda line: None) -> Strongest:
+def strongest(net: nn.Module, layer: Layer, album: "Album", top: int, tell: Tell = lambda line: None) -> Strongest:
     """Go through an album for the `top` images that excite each channel of a layer most, each at its strongest place.
 
     The net is as `untouched` has it. Raises InputError where no image can be read.
     """
-    device = next(net.parameters()).device
     kept: list[Tensor] = []  # activations, images and places, each (k, C)
     bar = tqdm(total=len(album.names), desc="looking through", unit="image", leave=False, disable=None)
     with bar, torch.no_grad():
         for numbers, pixels in album.read(range(len(album.names)), tell):
-            maps = maps_of(net, module, album.seen(pixels, device))
+            maps = maps_of(net, layer, album.subject.normalised(pixels))
             activations, places = maps.flatten(2).max(2)  # (B, C)
             own = (activations.cpu(), torch.tensor(numbers)[:, None].expand_as(places), places.cpu())
             kept = [torch.cat(both) for both in zip(kept, own, strict=True)] if kept else list(own)
@@ -216,11 +214,11 @@ class Album:
     folders and patterns. They are read when they are asked for, so that many take little memory.
     """
 
-    def __init__(self, images: str | Path | Iterable, preprocess: Preprocess | Sheet):
-        self.preprocess = preprocess
+    def __init__(self, images: str | Path | Iterable, subject: Subject):
+        self.subject = subject
         self._split = self._given = None
         if isinstance(images, str) and images in sources.NAMED and not Path(images).exists():
-            self._split, _, _ = sources.held_out(DataConfig(source=images), preprocess, split=False)
+            self._split, _, _ = sources.held_out(DataConfig(source=images), subject.preprocess, split=False)
             self.names = self._split.names
         else:
             self._given = list(Pictures(images))
@@ -241,7 +239,7 @@ class Album:
                 yield batch, self._split.images.take(np.array(batch))
             return
         waiting = iter(numbers)
-        for batch in read_ahead(Pictures([self._given[n] for n in numbers]), self.preprocess, BATCH):
+        for batch in read_ahead(Pictures([self._given[n] for n in numbers]), self.subject.preprocess, BATCH):
             numbered = [(next(waiting), one) for one in batch]
             errors += [one for one in batch if one.error]
             if good := [(number, one.pixels) for number, one in numbered if not one.error]:
@@ -250,16 +248,8 @@ class Album:
             first = f"{errors[0].name}: {errors[0].error}"
             if len(errors) == len(numbers):
                 raise InputError(first if len(errors) == 1 else f"none of {len(errors)} images can be read; {first}")
-            tell(f"{_images(len(errors))} left out that cannot be read; {first}")
+            tell(f"{counted(len(errors), 'image')} left out that cannot be read; {first}")
 
     def take(self, numbers: Iterable[int]) -> np.ndarray:
         """`(B, H, W, C)` uint8 of images that can be read."""
         return np.concatenate([pixels for _, pixels in self.read(numbers)])
-
-    def seen(self, pixels: np.ndarray, device: torch.device) -> Tensor:
-        """`(B, C, H, W)` float32, normalised."""
-        return normalise(torch.from_numpy(pixels).to(device), self.preprocess.mean, self.preprocess.std)
-
-
-def _images(many: int) -> str:
-    return f"{many:,} image{'s' * (many != 1)}"

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cnnzoo import figures
-from cnnzoo.errors import counted, unknown
+from cnnzoo.errors import counted
 
 LETTERS = 11  # pixels that a label is high
 MARGIN = 0.1  # inches between the titles of two pictures beside each other
@@ -35,26 +35,11 @@ def some(many: int, thing: str) -> str:
     return f"the first {DRAWN} of {counted(many, thing)}" if many > DRAWN else counted(many, thing)
 
 
-SCALES = ("common", "symmetric", "each")
-
-
-def scaled(array: np.ndarray, how: str = "common") -> np.ndarray:
-    """`(N, …)` of any numbers to float32 in 0..1.
-
-    common: the least of all becomes 0, the greatest 1. symmetric: 0 becomes 0.5, and what lies farthest from it 0 or 1.
-    each: as common, for each of the N by itself. What is the same everywhere becomes 0.5.
-    """
-    if how not in SCALES:
-        raise unknown("scale", how, SCALES)
+def scaled(array: np.ndarray) -> np.ndarray:
+    """Any numbers to float32 in 0..1: 0 becomes 0.5, and what lies farthest from it 0 or 1."""
     array = np.asarray(array, np.float32)
-    axes = tuple(range(1, array.ndim)) if how == "each" else None
-    if how == "symmetric":
-        high = np.abs(array).max(initial=0, keepdims=True)
-        low = -high
-    else:
-        low, high = array.min(axes, keepdims=True), array.max(axes, keepdims=True)
-    flat = high == low
-    return np.where(flat, np.float32(0.5), (array - low) / np.where(flat, 1, high - low))
+    top = np.abs(array).max(initial=0) or np.float32(1)
+    return (array + top) / (2 * top)
 
 
 def grid(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cnnzoo.errors import InputError
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.subject import odds
+from cnnzoo.visualize.subject import probabilities
 
 BLUR = 20  # the standard deviation of what is blurred is so small a part of the image's side
 
@@ -65,7 +65,7 @@ def deletion_insertion(net: nn.Module, x: Tensor, target: int, ranks: np.ndarray
     gone = torch.stack([torch.where(place < n, canvases[0], x) for n in many])
     come = torch.stack([torch.where(place < n, x, canvases[1]) for n in many])
     with torch.no_grad():
-        likely = [odds(net, net(batch))[:, target] for batch in torch.cat([gone, come]).split(AT_ONCE)]
+        likely = [probabilities(net, net(batch))[:, target] for batch in torch.cat([gone, come]).split(AT_ONCE)]
     return Curves(*torch.cat(likely).cpu().numpy().reshape(2, -1))
 
 

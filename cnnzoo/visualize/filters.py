@@ -48,7 +48,7 @@ class Filters(drawing.Result):
         kernels = self.kernels
         if self.scale == "each":
             kernels = kernels / np.abs(kernels).max((1, 2, 3), keepdims=True).clip(np.finfo(np.float32).tiny)
-        images = drawing.scaled(kernels, "symmetric")
+        images = drawing.scaled(kernels)
         if images.shape[1] not in COLOURS:
             images = images[:SHOWN, :SHOWN]
             padding = int(images.shape[-1] > 1)  # kernels of one weight are a matrix

@@ -1,9 +1,10 @@
 """Layers by name, what comes out of them, and a twin of a net to look into."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,13 @@ from torch import Tensor, nn
 from cnnzoo.errors import InputError, unknown
 
 T = TypeVar("T")
+
+
+class Layer(NamedTuple):
+    """A layer of a net, and what it is called."""
+
+    name: str
+    module: nn.Module
 
 
 @contextmanager
@@ -51,10 +59,7 @@ def watching(net: nn.Module, layers: str | Iterable[str]) -> Iterator[dict[str, 
 
     def keep(name: str):
         def hook(module: nn.Module, inputs: tuple, output: object) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise InputError(
-                    f"layer {name} gives no single tensor, but {type(output).__name__}; name one within it"
-                )
+            output = single_tensor(output, name)
             if torch.is_grad_enabled() and not output.requires_grad:
                 output.requires_grad_()
             seen[name] = output
@@ -62,18 +67,28 @@ def watching(net: nn.Module, layers: str | Iterable[str]) -> Iterator[dict[str, 
 
         return hook
 
-    modules = {name: layer_of(net, name)[1] for name in several(layers)}
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
-    try:
+    modules = {name: layer_of(net, name).module for name in several(layers)}
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(keep(name)))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Seen(dict):
     def __missing__(self, name: str) -> Tensor:
-        raise InputError(f"layer {name} takes no part in the net's answer")
+        raise takes_no_part(name)
+
+
+def takes_no_part(layer: str) -> InputError:
+    """The error for a layer that a forward pass did not reach."""
+    return InputError(f"layer {layer} takes no part in the net's answer; name another")
+
+
+def single_tensor(output: object, layer: str) -> Tensor:
+    """A layer's output. Raises InputError where it is no tensor, but several or something else."""
+    if not isinstance(output, Tensor):
+        raise InputError(f"layer {layer} gives no single tensor, but {type(output).__name__}; name one within it")
+    return output
 
 
 def several(given: T | Iterable[T]) -> list[T]:
@@ -81,9 +96,12 @@ def several(given: T | Iterable[T]) -> list[T]:
     return [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
 
 
-def layer_of(net: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
+def layer_of(net: nn.Module, name: str | None = None, x: Tensor | None = None) -> Layer:
     """A layer's name and module, by a stage's name (whose last module it is), "head", "first_conv" or a module's dotted
     path; None is the last stage that gives maps of more than one place, or the last of all where none does.
+
+    Which stage that is depends on the images: 7x7 maps of 224x224 pixels have a single place in 32x32. Given `x`
+    `(B, C, H, W)`, its first image is tried; without it, the size that the net was registered with counts.
 
     A net without stages, as one from elsewhere, has its last convolution for None.
 
@@ -91,13 +109,33 @@ def layer_of(net: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
     """
     ends = _ends(net)
     if name is None:
-        name = _last_with_maps(net)
+        name = last_with_maps(net, x) or _last(net)
     if name in ends:
-        return name, net.get_submodule(ends[name])
+        return Layer(name, net.get_submodule(ends[name]))
     paths = dict(net.named_modules())
     if not name or name not in paths:
         raise unknown("layer", name, [*ends, *filter(None, paths)])
-    return name, paths[name]
+    return Layer(name, paths[name])
+
+
+def last_with_maps(net: nn.Module, x: Tensor | None = None) -> str | None:
+    """The name of the last stage whose maps have more than one place, or None; `x` as in `layer_of`. A net without
+    stages is judged by its last convolution.
+    """
+    stages = _stages(net)
+    if x is None:
+        shapes = {stage.name: stage.shape for stage in stages}
+    else:
+        names = [stage.name for stage in stages] or [_last(net)]
+        with watching(net, names) as seen, torch.no_grad():
+            net(x[:1])
+        shapes = {name: seen[name].shape[1:] for name in names}
+    return next((name for name, shape in reversed(shapes.items()) if is_wide(shape)), None)
+
+
+def is_wide(shape: Sequence[int]) -> bool:
+    """Whether a layer's output of this shape, without the batch, is maps of more than one place."""
+    return len(shape) == 3 and math.prod(shape[1:]) > 1
 
 
 def paths_of(net: nn.Module, name: str) -> list[str]:
@@ -131,11 +169,9 @@ def _ends(net: nn.Module) -> dict[str, str]:
     return ends
 
 
-def _last_with_maps(net: nn.Module) -> str:
-    stages = _stages(net)
-    with_maps = [stage.name for stage in stages if len(stage.shape) == 3 and stage.shape[-1] > 1]
-    convolutions = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
-    for names in (with_maps, [stage.name for stage in stages], convolutions):
-        if names:
-            return names[-1]
+def _last(net: nn.Module) -> str:
+    """The last stage, or the last convolution of a net without stages."""
+    convolutions = (name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    if names := stages_of(net) or list(convolutions):
+        return names[-1]
     raise InputError("this net has neither stages nor a convolution; name a layer of it")

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from cnnzoo import tables, zoo
+from cnnzoo import tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.arrays import ArrayImages, Images
-from cnnzoo.data.preprocess import Preprocess, centre, normalise
-from cnnzoo.errors import InputError
+from cnnzoo.data.preprocess import centre
+from cnnzoo.errors import InputError, counted
 from cnnzoo.inference import Features
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize import collection, drawing
@@ -59,8 +59,7 @@ class Neighbours(drawing.Result):
         return float((self.among.labels[nearest.places] == self.queries.labels[:, None])[known].mean())
 
     def __str__(self) -> str:
-        asked, many = len(self.queries), self.features.places.shape[1]
-        queries = f"{asked:,} queries" if asked > 1 else "1 query"
+        queries, many = counted(len(self.queries), "query", "queries"), self.features.places.shape[1]
         line = f"{queries} and the {many} nearest of {len(self.among):,} images ({self.among.source})"
         shares = [self.share(self.features), self.share(self.pixels)]
         if None in shares:
@@ -163,23 +162,22 @@ def alike(net: nn.Module, queries: np.ndarray, images: Images, many: int, cache:
 
     Raises InputError for a net without a head of its own that could be left out.
     """
-    preprocess = zoo.preprocessing(net)
+    subject = Subject.open(net)
     with untouched(net) as still:
-        backbone = Backbone(still, preprocess, cache)
+        backbone = Backbone(still, subject.preprocess, cache)
         if backbone.file.exists():
             rows, asked = (backbone.extract(each).plain for each in (images, ArrayImages(queries)))
         else:
-            rows, asked = (_features(still, preprocess, each) for each in (images, ArrayImages(queries)))
+            rows, asked = (_features(still, subject, each) for each in (images, ArrayImages(queries)))
     return nearest(squares(asked, rows), np.zeros((len(asked), len(rows)), bool), many).places
 
 
 @torch.inference_mode()
-def _features(net: nn.Module, preprocess: Preprocess, images: Images) -> np.ndarray:
-    """`(N, D)` float32: what the head sees of the images' centres."""
-    headless, device, found = Features(net), next(net.parameters()).device, []
+def _features(net: nn.Module, subject: Subject, images: Images) -> np.ndarray:
+    """`(N, D)` float32: what the head of `net`, the subject's twin, sees of the images' centres."""
+    headless, size, found = Features(net), subject.preprocess.size, []
     for places in _blocks(len(images)):
-        pixels = torch.from_numpy(centre(images.take(places), preprocess.size)).to(device)
-        found.append(headless(normalise(pixels, preprocess.mean, preprocess.std)).cpu().numpy())
+        found.append(headless(subject.normalised(centre(images.take(places), size))).cpu().numpy())
     return np.concatenate(found)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cnnzoo.errors import InputError
 from cnnzoo.receptive_field import Field, Watch
+from cnnzoo.visualize.hooks import Layer, single_tensor, takes_no_part
 
 
 class _Arrived(Exception):
@@ -15,7 +16,7 @@ class _Arrived(Exception):
         self.output = output
 
 
-def output_of(net: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
+def output_of(net: nn.Module, layer: Layer, x: Tensor) -> Tensor:
     """What a layer, or the net itself, makes of images `(B, C, H, W)`; what lies behind it is not computed.
 
     Of a layer that is used several times it is the first output. Raises InputError for one that is not used, and for
@@ -25,35 +26,34 @@ def output_of(net: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
     def stop(module: nn.Module, inputs: tuple, output: object) -> None:
         raise _Arrived(output)
 
-    handle = module.register_forward_hook(stop)
-    try:
-        net(x)
-    except _Arrived as arrived:
-        output = arrived.output
-    else:
-        raise InputError(f"a layer ({type(module).__name__}) takes no part in the answer; name another")
-    finally:
-        handle.remove()
-    if not isinstance(output, Tensor):
-        raise InputError(f"a layer ({type(module).__name__}) gives no single tensor; name one within it")
-    return output
+    with layer.module.register_forward_hook(stop):
+        try:
+            net(x)
+        except _Arrived as arrived:
+            return single_tensor(arrived.output, layer.name)
+    raise takes_no_part(layer.name)
 
 
-def maps_of(net: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
-    """The same as maps `(B, C, H, W)`, of one place past the flattening. Raises InputError for anything else."""
-    output = output_of(net, module, x)
+def as_maps(output: Tensor, layer: str) -> Tensor:
+    """A layer's output as maps `(B, C, H, W)`, of one place past the flattening. Raises InputError for anything
+    else.
+    """
     if output.ndim == 2:
         output = output[:, :, None, None]
     if output.ndim != 4:
-        shape = tuple(output.shape)
-        raise InputError(f"a layer ({type(module).__name__}) gives {shape}, which are no maps (B, C, H, W)")
+        raise InputError(f"layer {layer} gives {tuple(output.shape)}, which are no maps (B, C, H, W)")
     return output
 
 
-def breadth(net: nn.Module, module: nn.Module, shape: Sequence[int]) -> int:
-    """How many channels a layer has, for an image of that shape (C, H, W)."""
+def maps_of(net: nn.Module, layer: Layer, x: Tensor) -> Tensor:
+    """`output_of` as maps, see `as_maps`."""
+    return as_maps(output_of(net, layer, x), layer.name)
+
+
+def breadth(net: nn.Module, layer: Layer, x: Tensor) -> int:
+    """How many channels a layer has, for images like `x` (B, C, H, W)."""
     with torch.no_grad():
-        return maps_of(net, module, torch.zeros(1, *shape, device=next(net.parameters()).device)).shape[1]
+        return maps_of(net, layer, x[:1]).shape[1]
 
 
 def chosen(channels: int | Sequence[int], many: int, layer: str) -> np.ndarray:
@@ -66,19 +66,19 @@ def chosen(channels: int | Sequence[int], many: int, layer: str) -> np.ndarray:
     return channels
 
 
-def field(net: nn.Module, module: nn.Module, x: Tensor) -> Field:
+def field(net: nn.Module, layer: Layer, x: Tensor) -> Field:
     """What a place of a layer's maps sees of images like `x` (B, C, H, W)."""
     image = x[:1].detach()
     with torch.no_grad(), Watch(image) as watch:
-        return watch.field(output_of(net, module, image))
+        return watch.field(output_of(net, layer, image))
 
 
-def windows(net: nn.Module, module: nn.Module, x: Tensor, places: np.ndarray) -> np.ndarray:
+def windows(net: nn.Module, layer: Layer, x: Tensor, places: np.ndarray) -> np.ndarray:
     """What places `(…, 2)`, rows and columns, of a layer's maps see of images like `x` (B, C, H, W).
 
     Returns `(…, 4)` int64: top, left, bottom and right, all of one size, moved where they would reach over the edge.
     """
-    seen, whole = field(net, module, x), np.array(x.shape[-2:])
+    seen, whole = field(net, layer, x), np.array(x.shape[-2:])
     size = np.minimum(seen.size, whole).astype(np.int64)  # an infinite one sees the whole image
     least = (np.array(seen.start) + places * np.array(seen.stride)).clip(0, whole - size)
     return np.concatenate([least, least + size], axis=-1)

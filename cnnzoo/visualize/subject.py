@@ -15,6 +15,7 @@ from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.inference import Optimized
+from cnnzoo.visualize.hooks import layer_of, untouched
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Subject:
 
         Raises InputError for a picture that cannot be read, by name, and for a size that the net cannot take.
         """
-        preprocess = self.preprocess if size is None else self._resized(size)
+        preprocess = self.sized(size)
         found = Pictures(pictures)
         read = [picture for batch in read_ahead(found, preprocess, max(len(found), 1)) for picture in batch]
         if not read:
@@ -93,10 +94,33 @@ class Subject:
             if picture.error:
                 raise InputError(f"{picture.name}: {picture.error}")
         pixels = np.stack([picture.pixels for picture in read])
-        x = normalise(torch.from_numpy(pixels).to(self.device), preprocess.mean, preprocess.std)
-        return Looked(tuple(picture.name for picture in read), pixels, x.contiguous())
+        return Looked(tuple(picture.name for picture in read), pixels, self.normalised(pixels).contiguous())
 
-    def _resized(self, size: int) -> Preprocess:
+    def normalised(self, pixels: np.ndarray) -> Tensor:
+        """Images `(B, H, W, C)` uint8 as the net takes them: `(B, C, H, W)` float32, on its device."""
+        return normalise(torch.from_numpy(pixels).to(self.device), self.preprocess.mean, self.preprocess.std)
+
+    def blank(self, size: int | None = None) -> Tensor:
+        """One image of the mean colour as the net takes it, `(1, C, H, W)` float32 zeros; `size` as in `sized`."""
+        height, width, channels = self.sized(size).shape
+        return torch.zeros(1, channels, height, width, device=self.device)
+
+    def layer(self, name: str | None = None) -> str:
+        """The name of a layer, once it is known to be there; None is the default of `layer_of` for images of the size
+        that the net takes.
+
+        Raises InputError as `layer_of` does.
+        """
+        with untouched(self.net) as net:
+            return layer_of(net, name, self.blank()).name
+
+    def sized(self, size: int | None) -> Preprocess | Sheet:
+        """The net's preprocessing to images of `size` x `size` pixels; None is its own size.
+
+        Raises InputError for a size that the net cannot take, and for a net of several sizes.
+        """
+        if size is None:
+            return self.preprocess
         least = getattr(self.net, "min_size", 1)
         if size < least:
             raise InputError(f"the size is {size}, but {self.name} needs images of at least {least}x{least}")
@@ -132,7 +156,7 @@ class Subject:
         return number
 
 
-def odds(net: nn.Module, logits: Tensor) -> Tensor:
+def probabilities(net: nn.Module, logits: Tensor) -> Tensor:
     """The probabilities `(B, K)` of logits `(B, K)`, as `cnnzoo.predict` gives them."""
     return (logits.float() / getattr(net, "temperature", 1.0)).softmax(1)
 

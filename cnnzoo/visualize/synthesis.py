@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess import Preprocess, Sheet
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
-from cnnzoo.visualize.hooks import layer_of, several, stages_of, untouched
+from cnnzoo.visualize.hooks import Layer, layer_of, several, stages_of, untouched
 from cnnzoo.visualize.partway import breadth, chosen, field, maps_of, output_of
 from cnnzoo.visualize.rules import RELU, Rule, Ruled
 from cnnzoo.visualize.subject import Subject
@@ -47,9 +47,9 @@ class Maximised(drawing.Result):
 
     def __str__(self) -> str:
         layers = ", ".join(dict.fromkeys(self.layers))
-        what = f"{self.what}{'s' if self.what != 'class' else 'es'}" if len(self.labels) > 1 else self.what
+        what = counted(len(self.labels), self.what, "classes" if self.what == "class" else "")
         where = "" if self.what == "class" else f", layer {layers}"
-        return f"pictures that excite {len(self.labels)} {what}{where} of {self.name}"
+        return f"pictures that excite {what}{where} of {self.name}"
 
     def figure(self):
         """A row for each layer, or several."""
@@ -120,7 +120,7 @@ def maximise(
     return Maximised(
         subject.name,
         "class" if classes is not None else "unit" if unit else "channel",
-        tuple(goal.layer for goal in goals for _ in goal.channels),
+        tuple(goal.layer.name for goal in goals for _ in goal.channels),
         np.concatenate([goal.channels for goal in goals]),
         tuple(label for goal in goals for label in goal.labels),
         tuple(picture for part in pixels for picture in part),
@@ -133,15 +133,14 @@ class _Goal:
     """What a batch of pictures is to excite."""
 
     shape: tuple[int, int, int]  # of a picture: channels, height and width
-    layer: str
-    module: nn.Module
+    layer: Layer
     channels: np.ndarray  # (B,)
     labels: tuple[str, ...]
     unit: bool
 
     def activation(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         """`(B,)`, and the deviation of all that the layer says."""
-        maps = maps_of(net, self.module, x)
+        maps = maps_of(net, self.layer, x)
         own = maps[torch.arange(len(x)), torch.from_numpy(self.channels)]  # (B, h, w)
         return own[:, own.shape[1] // 2, own.shape[2] // 2] if self.unit else own.mean((1, 2)), maps.std()
 
@@ -158,32 +157,32 @@ def _for_classes(subject: Subject, classes: str | int | Sequence[str | int], siz
         raise InputError("no class is named; give some, or leave them out")
     numbers = np.array([subject.class_number(which) for which in classes], np.int64)
     labels = tuple(subject.classes[number] for number in numbers)
-    return [_Goal(_shape(subject, size), "class", subject.net, numbers, labels, False)]
+    return [_Goal(subject.blank(size).shape[1:], Layer("class", subject.net), numbers, labels, False)]
 
 
 def _for_channels(
     subject: Subject, size: int | None, layer: str | None, channels: int | Sequence[int] | None, unit: bool
 ) -> list[_Goal]:
     """One for each layer."""
-    whole = _shape(subject, size)
+    whole = subject.blank(size)
     last_or_named = layer is not None or channels is not None
     goals = []
     for name in [layer] if last_or_named else stages_of(subject.net) or [None]:
-        name, module = layer_of(subject.net, name)
-        many = breadth(subject.net, module, whole)
+        found = layer_of(subject.net, name, whole)
+        many = breadth(subject.net, found, whole)
         spread = np.arange(min(many, MANY)) * many // min(many, MANY)
-        own = chosen(spread if channels is None else channels, many, name)
+        own = chosen(spread if channels is None else channels, many, found.name)
         labels = tuple(f"{'unit' if unit else 'channel'} {channel}" for channel in own)
-        shape = whole if size else _enough(subject, module, whole)
-        goals.append(_Goal(shape, name, module, own, labels, unit))
+        shape = whole.shape[1:] if size else _enough(subject, found, whole)
+        goals.append(_Goal(shape, found, own, labels, unit))
     return goals
 
 
-def _enough(subject: Subject, module: nn.Module, whole: tuple[int, int, int]) -> tuple[int, int, int]:
+def _enough(subject: Subject, layer: Layer, whole: Tensor) -> tuple[int, int, int]:
     """The shape of a picture of twice what a place of the layer sees, within that of a `whole` one."""
-    channels, *sides = whole
+    channels, *sides = whole.shape[1:]
     least = max(LEAST, getattr(subject.net, "min_size", 1))
-    seen = field(subject.net, module, torch.zeros(1, *whole, device=subject.device)).size
+    seen = field(subject.net, layer, whole).size
     return channels, *(int(min(max(2 * own, least), side)) for own, side in zip(seen, sides, strict=True))
 
 
@@ -328,7 +327,7 @@ def invert(
     looked = subject.look(images, size)
     with untouched(subject.net) as net:
         subject = replace(subject, net=net)
-        ends = [layer_of(net, name) for name in several(layers or stages_of(net) or None)]
+        ends = [layer_of(net, name, looked.x) for name in several(layers or stages_of(net) or None)]
         batches = looked.x.split(AT_ONCE)
         total = steps * len(ends) * len(batches)
         with tqdm(total=total, desc="inverting", unit="step", leave=False, disable=None) as bar:
@@ -338,7 +337,7 @@ def invert(
     with np.errstate(divide="ignore"):
         psnr = -10 * np.log10((off**2).mean((2, 3, 4)))  # of images in 0..1
     errors = _norm(off, 2) / _norm(looked.pixels / np.float32(255) - 0.5, 1)
-    layers = tuple(name for name, _ in ends)
+    layers = tuple(layer.name for layer in ends)
     return Inverted(subject.name, layers, looked.names, looked.pixels, made, code_errors, errors, psnr)
 
 
@@ -348,7 +347,7 @@ def _norm(values: np.ndarray, axis: int) -> np.ndarray:
 
 def _inverted(
     subject: Subject,
-    layer: tuple[str, nn.Module],
+    layer: Layer,
     batches: Sequence[Tensor],
     steps: int,
     seed: int,
@@ -363,23 +362,22 @@ def _inverted(
 
 def _descend(
     subject: Subject,
-    layer: tuple[str, nn.Module],
+    layer: Layer,
     x: Tensor,
     steps: int,
     random: torch.Generator,
     stepped: Callable[[], object],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures `(B, H, W, C)` uint8 and the relative errors of their codes `(B,)`."""
-    name, module = layer
 
     def code_of(x: Tensor) -> Tensor:
-        return output_of(subject.net, module, x).flatten(1)
+        return output_of(subject.net, layer, x).flatten(1)
 
     with torch.no_grad():
         code = code_of(x)
     length = code.norm(dim=1)
     if not length.all():
-        raise InputError(f"{name} says nothing of an image (zeros only), from which nothing can be made")
+        raise InputError(f"{layer.name} says nothing of an image (zeros only), from which nothing can be made")
 
     def error(pictures: Tensor) -> Tensor:
         return (code_of(_normalised(pictures, subject.preprocess)) - code).norm(dim=1) / length
@@ -439,16 +437,6 @@ def variation(pictures: Tensor, power: float) -> Tensor:
     across = (pictures[..., :-1, 1:] - pictures[..., :-1, :-1]).square()
     down = (pictures[..., 1:, :-1] - pictures[..., :-1, :-1]).square()
     return (across + down + 1e-12).pow(power / 2).mean((1, 2, 3))  # a root of 0 would have no slope
-
-
-def _shape(subject: Subject, size: int | None) -> tuple[int, int, int]:
-    """Channels, height and width of a picture. Raises InputError for a size that is too small for the net."""
-    height, width, channels = subject.preprocess.shape
-    if size is None:
-        return channels, height, width
-    if size < (least := getattr(subject.net, "min_size", 1)):
-        raise InputError(f"the size is {size}, but {subject.name} needs images of at least {least}x{least}")
-    return channels, size, size
 
 
 def _normalised(pictures: Tensor, preprocess: Preprocess | Sheet) -> Tensor:

@@ -28,7 +28,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, is_hidden
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import drawing
-from cnnzoo.visualize.hooks import layer_of, untouched, watching
+from cnnzoo.visualize.hooks import untouched, watching
 from cnnzoo.visualize.subject import Subject
 
 BATCH = 32
@@ -135,7 +135,7 @@ def tcav(
             ones; a file that is no picture.
     """
     subject = Subject.open(model_or_run, pretrained, device)
-    layer, _ = layer_of(subject.net, layer)
+    layer = subject.layer(layer)
     number = None if class_ is None else subject.class_number(class_)
     folders = _folders(Path(concepts).expanduser())
     shown = {folder.name: subject.look(_drawn(folder, MOST, seed)).x for folder in folders}
