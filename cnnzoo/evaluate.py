@@ -44,7 +44,7 @@ class Evaluation:
     loss: float  # mean cross-entropy
     confusion: np.ndarray  # (K, K): row the true class, column the predicted one
     precision: np.ndarray  # (K,)
-    recall: np.ndarray  # (K,)
+    recall: np.ndarray  # (K,); NaN of a class that none of the images is of
     calibration_error: float  # of softmax(logits), over 15 bins
     calibrated_error: float  # of softmax(logits / temperature)
     temperature: float | None  # None: each half of the images has the one that suits the other half
@@ -71,7 +71,8 @@ class Evaluation:
         for row in zip(self.classes, self.confusion, self.precision, self.recall, strict=True):
             counts = "".join(f"  {count:>{wide}}" for count, wide in zip(row[1], widths, strict=False))
             gap = " " * len("   taken for") if few else ""
-            lines.append(f"{row[0]:<{width}}  {row[1].sum():>6}  {row[2]:>9.1%}  {row[3]:>6.1%}{gap}{counts}")
+            precision, recall = map(percent, row[2:])
+            lines.append(f"{row[0]:<{width}}  {row[1].sum():>6}  {precision:>9}  {recall:>6}{gap}{counts}")
         return "\n".join(lines)
 
     def _calibration(self) -> str:
@@ -97,7 +98,16 @@ class Evaluation:
             "temperature": self.temperature,
             "classes": list(self.classes),
         }
-        return values | {key: getattr(self, key).tolist() for key in ("precision", "recall", "confusion")}
+        shares = {
+            key: [None if math.isnan(share) else share for share in getattr(self, key).tolist()]
+            for key in ("precision", "recall")
+        }
+        return values | shares | {"confusion": self.confusion.tolist()}
+
+
+def percent(share: float) -> str:
+    """A dash where there is nothing that it could be a share of."""
+    return "-" if math.isnan(share) else f"{share:.1%}"
 
 
 def measure(
@@ -118,6 +128,7 @@ def measure(
     precision, recall, _, _ = precision_recall_fscore_support(
         targets, predicted, labels=np.arange(len(classes)), zero_division=0.0
     )
+    recall[confusion.sum(1) == 0] = math.nan
     calibrated = (
         calibrate.cross_fitted(outputs, targets) if temperature is None else calibrate.softmax(outputs, temperature)
     )

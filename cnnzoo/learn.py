@@ -18,7 +18,7 @@ from cnnzoo.config import AugmentConfig, Config, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, did_you_mean
 from cnnzoo.run import begin, train
 from cnnzoo.train import rehearsal
 from cnnzoo.transfer import finetune as recipes
@@ -256,6 +256,8 @@ def pick(
     Raises:
         InputError: for a name that is not known, and where no net's weights can be had.
     """
+    if seed < 0:
+        raise InputError(f"seed is {seed}, but must be at least 0")
     started, limit = time.perf_counter(), _seconds(budget)
     found: list[Candidate] = []
     missing: dict[str, str] = {}
@@ -292,14 +294,17 @@ def pick(
 
 def _rows(models: Sequence[str]) -> list[table.Weights]:
     """The weights to try: those named, or for a bare name the best that are here, else the best."""
+    if isinstance(models, str):
+        models = models.split(",")
     rows = []
-    for pattern in models or CANDIDATES:
+    for pattern in [name.strip() for name in models if name.strip()] or CANDIDATES:
         named = table.list_weights(pattern) if any(sign in pattern for sign in ".*?[") else None
         if named is None:
             allowed = [row for row in table.rows(pattern) if row.free and not table.excluded(row)]
             named = [next((row for row in allowed if fetch.find(row)), None) or table.row(pattern)]
         if not named:
-            raise InputError(f"there are no weights {pattern!r}; cnnzoo weights list names all")
+            meant = did_you_mean(pattern, [f"{row.model}.{row.tag}" for row in table.list_weights()])
+            raise InputError(f"there are no weights {pattern!r}; {meant or 'cnnzoo weights list names all'}")
         rows += [row for row in named if row not in rows]
     return rows
 

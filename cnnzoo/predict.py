@@ -47,8 +47,10 @@ class Predictions:
 
     def top(self, many: int) -> list[list[tuple[str, float]]]:
         """For each image its most likely classes with their probabilities, most likely first; empty where there is an
-        error.
+        error. Raises InputError for fewer than one.
         """
+        if many < 1:
+            raise InputError(f"top is {many}, but must be at least 1")
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :many]
         rows = zip(order, self.probabilities, self.errors, strict=True)
         return [[] if error else [(self.classes[k], float(p[k])) for k in best] for best, p, error in rows]

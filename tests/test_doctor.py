@@ -217,6 +217,19 @@ def test_findings_as_rows(planted, tmp_path):
     assert list(rows[0]) == ["severity", "kind", "file", "detail", "other"]
 
 
+def test_workers_below_none_are_refused(tmp_path):
+    with pytest.raises(InputError, match="workers is -1, but must be at least 0"):
+        doctor.check(paint(tmp_path, {"ant": 3, "bee": 3}), workers=-1)
+
+
+def test_copies_do_not_differ_by_case_alone(tmp_path):
+    paint(tmp_path / "photos", {"ant": 10, "bee": 10})
+    scene(300).save(tmp_path / "photos" / "ant" / "x.JPG", "JPEG")
+    scene(301).save(tmp_path / "photos" / "ant" / "x.png", "JPEG")
+    copies.fix(doctor.check(tmp_path / "photos"), tmp_path / "good")
+    assert {"x.JPG", "x_2.jpg"} <= {file.name for file in (tmp_path / "good" / "ant").iterdir()}
+
+
 def test_one_thread_finds_what_many_find(planted):
     assert doctor.check(planted, workers=1) == doctor.check(planted, workers=8)
 

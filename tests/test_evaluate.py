@@ -152,6 +152,14 @@ def test_answers_do_not_disturb_json(run, cli, tmp_path):
     assert err == f"18 rows in {tmp_path / 'answers.csv'}\n"
 
 
+def test_a_class_that_no_image_is_of_has_no_recall():
+    outputs, targets = np.eye(3, dtype=np.float32)[[0, 1, 1, 0]], np.array([0, 1, 1, 1])
+    result = measure(outputs, targets, ("ant", "bee", "wasp"))
+    assert [line.split()[3] for line in str(result).splitlines()[-3:]] == ["100.0%", "66.7%", "-"]
+    assert result.to_dict()["recall"] == [1.0, pytest.approx(2 / 3), None]
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
 def test_each_class_has_precision_recall_and_what_it_was_taken_for():
     outputs, targets = logits_of(right=4, count=6)
     result = measure(outputs, targets, ("ant", "bee", "carpenter bee"))

@@ -4,6 +4,7 @@ import multiprocessing
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import photos
@@ -57,6 +58,14 @@ def test_views_of_another_size_are_other_views(net, tmp_path):
     data = load(photos.folder(tmp_path / "photos"))
     for size, fresh in ((32, 2 * len(data.train)), (24, len(data.train))):
         augment = Augment(AugmentConfig(flip=True, crop="resized"), size, data.preprocess.mean, data.preprocess.std)
+        assert extract(net, data, tmp_path / "cache", views=2, augment=augment).computed == fresh
+
+
+def test_what_mixes_whole_batches_has_no_part_in_a_view(net, tmp_path):
+    data = load(photos.folder(tmp_path / "photos"))
+    plain = AugmentConfig(flip=True, crop="resized")
+    for config, fresh in ((plain, 2 * len(data.train)), (replace(plain, mixup=0.2, cutmix=1.0, repeats=2), 0)):
+        augment = Augment(config, 32, data.preprocess.mean, data.preprocess.std)
         assert extract(net, data, tmp_path / "cache", views=2, augment=augment).computed == fresh
 
 
@@ -140,6 +149,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as on a full disk
 sys.path.insert(0, sys.argv[3])
 import photos, torch, cnnzoo
 from test_features import load, extract
+from dataclasses import replace
 from pathlib import Path
 torch.manual_seed(0)
 net, told = cnnzoo.create("resnet20").eval(), []

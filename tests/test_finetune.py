@@ -354,6 +354,25 @@ def test_pick_ranks_what_is_here_and_names_the_rest(pictures, monkeypatch, tmp_p
         learn.pick(pictures, ["resnet18"])
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"models": "squeezenet1_1.caffe"}, "there are no weights 'squeezenet1_1.caffe'; did you mean squeezenet1_1."),
+        ({"seed": -1}, "seed is -1, but must be at least 0"),
+    ],
+)
+def test_what_pick_cannot_take_is_told_before_any_work(pictures, options, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        learn.pick(pictures, **options)
+
+
+def test_pick_takes_names_between_commas_as_a_list(pictures, monkeypatch, tmp_path):
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    monkeypatch.setenv("CNNZOO_WEIGHTS", str(tmp_path))
+    with pytest.raises(InputError, match=r"no net could be tried .*resnet18.*resnet34"):
+        learn.pick(pictures, "resnet18, resnet34,")
+
+
 def test_pick_with_real_weights(pictures, capsys, monkeypatch):
     if not os.environ.get("CNNZOO_WEIGHTS"):
         pytest.skip("CNNZOO_WEIGHTS does not say where real weights lie")

@@ -384,6 +384,11 @@ def test_val_class_missing_in_train_is_named(tmp_path):
     paint(tmp_path, {"train/red": 2, "train/blue": 2, "val/red": 1, "val/green": 1})
     with pytest.raises(InputError, match=rf"{tmp_path}/val has classes that {tmp_path}/train lacks: green"):
         load(tmp_path)
+    (tmp_path / "val" / "green").rename(tmp_path / "val" / "Reds")
+    with pytest.raises(
+        InputError, match=r"lacks: Reds \(did you mean red\?\); or go on without them in a copy: cnnzoo check"
+    ):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["", "train/", "val/"])
@@ -410,7 +415,7 @@ def test_a_class_is_the_same_however_its_letters_are_composed(tmp_path, monkeypa
     assert data.val.labels.tolist() == [0, 0, 1, 1]
     assert not {finding.kind for finding in cnnzoo.check(tmp_path).findings} & {"unknown class", "empty class"}
     paint(tmp_path, {f"train/{TWO_SIGNS}": 3})
-    with pytest.raises(InputError, match=f"train has two folders of the name {COMPOSED}, written in other signs"):
+    with pytest.raises(InputError, match=f"two folders named {COMPOSED}, spelt with different Unicode characters"):
         load(tmp_path)
 
 
@@ -529,7 +534,7 @@ def test_linked_folders_are_followed_and_links_to_nowhere_are_told(tmp_path):
     (tmp_path / "set" / "blue" / "gone.png").symlink_to(tmp_path / "gone.png")
     data = load(tmp_path / "set")
     assert len(data.train) + len(data.val) == 14
-    assert data.notes == (f"1 file in {tmp_path / 'set'} passed over: no image's ending, or a link that leads nowhere",)
+    assert data.notes == (f"1 file in {tmp_path / 'set'} passed over: not an image by its name, or a broken link",)
 
 
 @pytest.mark.parametrize(("train", "val"), [("Train", "Test"), ("training", "testing"), ("TRAIN", "Val")])
@@ -862,7 +867,7 @@ def test_read_only_set_is_cached_at_home(tmp_path, monkeypatch, home, decoded):
     paint(tmp_path, {"red": 10, "blue": 10})
     tmp_path.chmod(0o555)
     if os.access(tmp_path, os.W_OK):  # root may write anywhere
-        monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(tmp_path))
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or not Path(path).is_relative_to(tmp_path))
     try:
         load(tmp_path)
         assert_aligned(load(tmp_path))
@@ -909,6 +914,33 @@ def test_whoever_comes_second_waits_for_the_cache_that_the_first_one_builds(tmp_
     for data in sets:
         assert_aligned(data)
     assert not list((tmp_path / ".cnnzoo").glob("*.part"))
+
+
+def test_a_class_whose_name_is_no_unicode_has_one_that_can_be_printed_and_written(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    os.rename(os.fsencode(tmp_path / "blue"), os.fsencode(tmp_path) + b"/bl\xffe")
+    assert load(tmp_path).classes == ("bl\N{REPLACEMENT CHARACTER}e", "red")
+
+
+def test_photos_in_a_folder_that_may_not_be_read_are_not_passed_over(tmp_path, monkeypatch):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    walk = os.walk
+
+    def locked(folder, onerror=None, **options):
+        if str(folder).endswith("red"):
+            onerror(PermissionError(errno.EACCES, "Permission denied", f"{folder}/more"))
+        yield from walk(folder, onerror=onerror, **options)
+
+    monkeypatch.setattr(os, "walk", locked)
+    with pytest.raises(InputError, match="red/more cannot be read: Permission denied"):
+        load(tmp_path)
+
+
+def test_photos_smaller_than_what_the_net_takes_are_told(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    (note,) = load(tmp_path, input_size=224).notes
+    assert note.startswith("the net takes 224x224 pixels, and most photos have less (")
+    assert load(tmp_path, input_size=8).notes == ()
 
 
 def test_what_a_killed_process_has_decoded_does_not_lie_about_for_ever(tmp_path):

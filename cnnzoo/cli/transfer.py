@@ -77,9 +77,8 @@ def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: i
     """
     from cnnzoo import learn
 
-    names = models.split(",") if models else ()
     say = aside if json else tell
-    ranking = learn.pick(folder, names, budget=budget, seed=seed, tell=say)
+    ranking = learn.pick(folder, models or (), budget=budget, seed=seed, tell=say)
     if json:
         print(dumps(ranking.to_dict()))
         return

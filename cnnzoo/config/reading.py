@@ -34,7 +34,7 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
     Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of
     range.
     """
-    overrides = _spelt_out(overrides)
+    overrides = _spelt_out([overrides] if isinstance(overrides, str) else overrides)
     if source is None:
         return _build(lambda reader: reader.parse_args(overrides))
     if isinstance(source, Mapping):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, did_you_mean
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRAIN = ("train", "training")  # names of the folder to train on, in any case
@@ -32,12 +32,15 @@ class Part:
         images = np.concatenate([self.images, other.images]) if arrays else [*self.images, *other.images]
         return Part(images, np.concatenate([self.labels, other.labels]), self.names + other.names)
 
-    def among(self, own: Sequence[str], classes: Sequence[str], wrong: str) -> "Part":
-        """With labels that are places in `classes`, where they were places in `own`. Raises InputError with `wrong` and
-        the classes that are missing.
+    def among(self, own: Sequence[str], classes: Sequence[str], wrong: str, remedy: str = "") -> "Part":
+        """With labels that are places in `classes`, where they were places in `own`.
+
+        Raises InputError with `wrong`, the classes that are missing, and the command that goes on without them.
         """
         if missing := sorted(set(own) - set(classes)):
-            raise InputError(f"{wrong}: {', '.join(missing)}")
+            told = [f"{name} ({meant})" if (meant := did_you_mean(name, classes)) else name for name in missing]
+            without = f"; or go on without them in a copy: {remedy}" if remedy else ""
+            raise InputError(f"{wrong}: {', '.join(told)}{without}")
         places = np.array([classes.index(name) for name in own])
         return replace(self, labels=places[self.labels])
 

@@ -38,6 +38,8 @@ class Pictures:
     """
 
     def __init__(self, images: str | bytes | Path | Image.Image | Iterable):
+        if not (_is_one(images) or isinstance(images, Iterable)):
+            raise InputError(f"images are {images!r}, but must be files, folders, patterns, PIL images or uint8 arrays")
         given = [images] if _is_one(images) else list(images)
         self._given = [item.read() if hasattr(item, "read") else item for item in given]
         self._count = self.passed_over = 0  # the latter: files in folders, of other endings than an image's
@@ -71,7 +73,7 @@ def _found(item: Any) -> Iterator[tuple[Any, bool]]:
         return
     name = os.path.expanduser(item)
     if os.path.isdir(name):
-        yield from ((file, _is_image(file)) for file in files_in(name, _refuse))
+        yield from ((file, _is_image(file)) for file in files_in(name, refuse))
     elif os.path.exists(name) or glob.escape(name) == name:
         yield name, True
     else:
@@ -84,7 +86,8 @@ def _is_image(file: str) -> bool:
     return ending in EXTENSIONS and (os.path.isfile(file) or not os.path.exists(file))
 
 
-def _refuse(error: OSError) -> None:
+def refuse(error: OSError) -> None:
+    """For `files_in`: a folder that cannot be read is an InputError."""
     raise InputError(f"{error.filename} cannot be read: {error.strerror}")
 
 

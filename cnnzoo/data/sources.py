@@ -11,7 +11,7 @@ import math
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,13 +35,14 @@ from cnnzoo.data.arrays import (
     stamp,
 )
 from cnnzoo.data.crops import Crops
-from cnnzoo.data.decoding import EXTENSIONS, as_image
+from cnnzoo.data.decoding import EXTENSIONS, as_image, opened
 from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photos
-from cnnzoo.data.pictures import files_in, is_hidden
+from cnnzoo.data.pictures import files_in, is_hidden, refuse
 from cnnzoo.data.preprocess import Preprocess, Sheet, centre
-from cnnzoo.errors import InputError, counted, did_you_mean, faults
+from cnnzoo.errors import InputError, counted, did_you_mean, faults, printable
 from cnnzoo.resampling import bootstrap
 
+LOOKED_AT = 50  # photos, for their size
 PARTS = ("resized", "jittered")  # crops that are parts of more than what evaluation sees
 
 
@@ -182,9 +183,10 @@ def _ready(
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
     to_train_on = replace(_training_geometry(preprocess, augment), exactly=exactly or augment.crop not in PARTS)
     evaluation = _geometry(preprocess, preprocess.size)
+    notes = [*found.notes, *_small(found.train, preprocess.size, config)]
     train, train_bad, train_notes = _read(found.train, decoded, config, to_train_on, "reading training images")
     val, val_bad, val_notes = _read(found.val, decoded, config, evaluation, "reading validation images")
-    notes = (*found.notes, *dict.fromkeys([*train_notes, *val_notes]))
+    notes = (*notes, *dict.fromkeys([*train_notes, *val_notes]))
     if bad := {**train_bad, **val_bad}:
         notes += (_tell_bad(bad, config),)
     for part, name in ((train, "train"), (val, "validation")):
@@ -225,6 +227,20 @@ def held_out(
     part, bad, notes = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
     notes += [_tell_bad(bad, config, "--bad-files")] if bad else []
     return part, found.classes, (*found.notes, *notes)
+
+
+def _small(part: Part, size: int, config: DataConfig) -> Iterator[str]:
+    """A line where most photos, by a look at some, have fewer pixels than a net takes."""
+    files = [image for image in part.images if isinstance(image, Path)] if isinstance(part.images, list) else []
+    sides = []
+    for file in files[:: -(-len(files) // LOOKED_AT) or 1]:
+        with suppress(InputError), opened(file) as image:
+            sides.append(min(image.size))
+    if sides and (usual := sorted(sides)[len(sides) // 2]) < size:
+        yield (
+            f"the net takes {size}x{size} pixels, and most photos have less ({usual} on the shorter side): they are "
+            f"enlarged; a data.size nearer to that is faster"
+        )
 
 
 def _named(found: Found, names: Collection[str], source: str) -> Found:
@@ -318,10 +334,12 @@ def _find(config: DataConfig) -> Found:
 def _find_source(config: DataConfig) -> Found:
     if config.source in NAMED:
         return NAMED[config.source](config)
+    folder = Path(config.source).expanduser()
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"data.source: {folder} cannot be read: Permission denied")
     for kind in (hugging_face, shards):
         if kind.is_source(config.source):
             return kind.find(config.source)
-    folder = Path(config.source).expanduser()
     if not folder.is_dir():
         if os.sep in config.source or folder.exists():
             raise InputError(
@@ -412,7 +430,7 @@ def _folder(folder: Path) -> Found:
         return photos(classes, part, None, folder, notes)
     held_out = beside[0]
     val_classes, val_part, val_notes = _classes(held_out, folder)
-    val_part = val_part.among(val_classes, classes, f"{held_out} has classes that {train} lacks")
+    val_part = val_part.among(val_classes, classes, f"{held_out} has classes that {train} lacks", _copying(folder))
     return photos(classes, part, val_part, folder, notes + val_notes)
 
 
@@ -439,18 +457,22 @@ def class_folders(folder: Path) -> list[Path]:
         raise InputError(f"{folder} holds {names}/ but no train/ with class folders in it")
     twice = [name for name, many in Counter(map(class_name, classes)).items() if many > 1]
     if twice:
-        raise InputError(f"{folder} has two folders of the name {twice[0]}, written in other signs; make one of them")
+        raise InputError(
+            f"{folder} has two folders named {twice[0]}, spelt with different Unicode characters; merge them"
+        )
     return classes
 
 
 def class_name(folder: Path) -> str:
-    """Of a class folder, the same from wherever it was copied: macOS writes an umlaut in two signs, others in one."""
-    return unicodedata.normalize("NFC", folder.name)
+    """Of a class folder, the same wherever it was copied from: macOS writes an umlaut as two code points."""
+    return unicodedata.normalize("NFC", printable(folder.name))
 
 
-def class_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The images of a class folder and its other files, each in order; what is hidden counts for nothing."""
-    inside = sorted(map(Path, files_in(str(folder))))
+def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) -> tuple[list[Path], list[Path]]:
+    """The images of a class folder and its other files, each in order; what is hidden counts for nothing. `onerror` as
+    in `files_in`.
+    """
+    inside = sorted(map(Path, files_in(str(folder), onerror)))
     images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
     return images, sorted({*inside} - {*images})
 
@@ -464,7 +486,7 @@ def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[st
     classes, loose = class_folders(folder), len(_loose(folder))
     files, labels, strays, empty = [], [], 0, []
     for label, class_folder in enumerate(classes):
-        images, others = class_files(class_folder)
+        images, others = class_files(class_folder, refuse)
         strays += len(others)
         if not images:
             empty.append(class_folder)
@@ -477,7 +499,7 @@ def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[st
             f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}, "
             f"or go on without {'it' if len(empty) == 1 else 'them'} in a copy: {_copying(whole)}"
         )
-    why = "no image's ending, or a link that leads nowhere"
+    why = "not an image by its name, or a broken link"
     notes = (f"{counted(strays, 'file')} in {folder} passed over: {why}",) if strays else ()
     if loose:
         notes += (f"{counted(loose, 'file')} in {folder} passed over for lying outside the class folders",)

@@ -18,7 +18,7 @@ from cnnzoo.config import Config, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import Images
 from cnnzoo.errors import counted, printable
-from cnnzoo.evaluate import Evaluation, measure
+from cnnzoo.evaluate import Evaluation, measure, percent
 from cnnzoo.report.insight import Insight
 
 MISTAKES = 24  # shown at most
@@ -223,8 +223,8 @@ def _class_table(result: Evaluation) -> str:
     columns = [
         ("class", result.classes),
         ("images", result.confusion.sum(axis=1)),
-        ("precision", [f"{share:.1%}" for share in result.precision]),
-        ("recall", [f"{share:.1%}" for share in result.recall]),
+        ("precision", map(percent, result.precision)),
+        ("recall", map(percent, result.recall)),
     ]
     if len(result.classes) > NAMED:  # as the confusion matrix's axes are then
         columns.insert(1, ("number", range(len(result.classes))))

@@ -106,7 +106,7 @@ def _left_out(checkup: Checkup) -> dict[str, Finding]:
 def _right_names(photos: Sequence[Photo], wrong: set[str]) -> dict[str, str]:
     """What each photo will be called: as before, but for endings that are wrong."""
     names = {photo.name: photo.name for photo in photos}
-    taken = set(names)
+    taken = {name.casefold() for name in names}  # on macOS and Windows X.JPG and x.jpg are one file
     for photo in photos:
         if photo.name not in wrong:
             continue
@@ -116,10 +116,10 @@ def _right_names(photos: Sequence[Photo], wrong: set[str]) -> dict[str, str]:
             continue
         stem, right, number = photo.name.removesuffix(photo.file.suffix), ENDINGS[format][0], 1
         name = f"{stem}{right}"
-        while name in taken:
+        while name.casefold() in taken:
             number += 1
             name = f"{stem}_{number}{right}"
-        taken.add(name)
+        taken.add(name.casefold())
         names[photo.name] = name
     return names
 

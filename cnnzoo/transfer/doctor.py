@@ -207,6 +207,8 @@ def check(
         InputError: where there is no folder of class folders, or no such net.
     """
     folder = _existing(folder)
+    if workers < 0:
+        raise InputError(f"workers is {workers}, but must be at least 0")
     if not 0 < near <= 1:
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
     takes, backbone = (LEAST, ""), None

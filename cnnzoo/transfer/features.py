@@ -4,12 +4,13 @@ A row is found by what the net was shown, pixel by pixel, in a file that is name
 photo is computed anew and alone, and other weights or another preprocessing never meet old rows.
 """
 
+import functools
 import hashlib
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ class Backbone:
     ):
         if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
             raise InputError(f"{type(net).__name__} has no forward_features and forward_head, so it gives no features")
-        self.preprocess, self.length, self.tell = preprocess, net.num_features, tell
+        self.preprocess, self.length = preprocess, net.num_features
+        self.tell = functools.cache(tell)  # once, however often it extracts
         self.device = next(net.parameters()).device
         self.fast = optimize(Features(net), precision="fp32")
         self.file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}.sqlite"
@@ -119,7 +121,8 @@ def backbone_digest(net: nn.Module, preprocess: Preprocess) -> str:
 
 def _key(pixels: np.ndarray, view: int, augment: Augment | None, seed: int) -> bytes:
     """Of one image `(H, W, C)` in one view."""
-    drawn = f"{view} {seed} {augment.size} {augment.config}" if view else ""
+    # Of what changes images, that which mixes whole batches has no part in a view.
+    drawn = f"{view} {seed} {augment.size} {replace(augment.config, mixup=0.0, cutmix=0.0, repeats=1)}" if view else ""
     digest = hashlib.blake2b(f"{pixels.shape} {drawn}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels))
     return digest.digest()
