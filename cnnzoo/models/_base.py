@@ -48,7 +48,7 @@ class Net(nn.Module):
     """
 
     head_name = "fc"  # the submodule that maps features to classes
-    aux: tuple[str, ...] = ()  # the same of each auxiliary head, as "aux1.fc2"
+    aux: tuple[str, ...] = ()  # the last layer of each auxiliary head, as "aux1.fc2"
     min_size = 1  # the least height and width of an image
     image_size: int | None = None  # the only one; None: any
 

@@ -64,7 +64,6 @@ register(
     year=2014,
     params=61_100_840,
     macs=714_188_480,
-    min_size=AlexNet.min_size,
     stages=(
         Stage("stage1", _run("features", 0, 2), (64, 27, 27)),
         Stage("stage2", _run("features", 3, 5), (192, 13, 13)),
@@ -74,7 +73,6 @@ register(
         Stage("stage6", _run("classifier", 0, 2), (4096,)),
         Stage("stage7", _run("classifier", 3, 5), (4096,)),
     ),
-    head=AlexNet.head_name,
     first_conv="features.0",
     claims=(Claim("top-1 error, ILSVRC 2012 validation", "42.33 %"),),
     differences=(

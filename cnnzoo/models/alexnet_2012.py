@@ -94,7 +94,6 @@ _FACTS = {
     "NIPS 2012",
     "year": 2012,
     "input_size": (3, 227, 227),
-    "min_size": AlexNet2012.min_size,
     "stages": (
         Stage("stage1", ("conv1", "relu1", "norm1", "pool1"), (96, 27, 27)),
         Stage("stage2", ("conv2", "relu2", "norm2", "pool2"), (256, 13, 13)),
@@ -104,7 +103,6 @@ _FACTS = {
         Stage("stage6", ("fc6", "relu6", "drop6"), (4096,)),
         Stage("stage7", ("fc7", "relu7", "drop7"), (4096,)),
     ),
-    "head": AlexNet2012.head_name,
     "first_conv": "conv1",
     "claims": (
         Claim("parameters", "60 million"),

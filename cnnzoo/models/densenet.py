@@ -228,12 +228,10 @@ for _name, (_growth, _depths, _width, _params, _macs, _errors) in VARIANTS.items
         year=2016,
         params=_params,
         macs=_macs,
-        min_size=DenseNet.min_size,
         stages=_stages(
             *(("features.conv0", "features.norm0", "features.relu0"), 112, ("features.pool0",)),
             *(_growth, _depths, _width, True),
         ),
-        head=DenseNet.head_name,
         first_conv="features.conv0",
         claims=tuple(Claim(what, figure) for what, figure in zip(_10_CROPS, _errors, strict=False)),
         differences=(_DROPOUT,),
@@ -259,9 +257,7 @@ for _name, (_growth, _depth, _width, _bc, _params, _macs, _errors) in CIFAR_VARI
         num_classes=10,
         params=_params,
         macs=_macs,
-        min_size=CifarDenseNet.min_size,
         stages=_stages(("features.conv0",), 32, (), _growth, (_depth,) * 3, _width, _bc),
-        head=CifarDenseNet.head_name,
         first_conv="features.conv0",
         claims=tuple(
             Claim(f"error, {data}", f"{figure} %") for data, figure in zip(_SETS, _errors, strict=True) if figure

@@ -199,7 +199,6 @@ for _name, (_columns, _params, _macs, _claims, _difference) in VARIANTS.items():
         num_classes=10,
         params=_params,
         macs=_macs,
-        min_size=FractalNet.min_size,
         stages=(
             Stage("stage1", ("block1",), (64, 16, 16)),
             Stage("stage2", ("block2",), (128, 8, 8)),
@@ -207,7 +206,6 @@ for _name, (_columns, _params, _macs, _claims, _difference) in VARIANTS.items():
             Stage("stage4", ("block4",), (512, 2, 2)),
             Stage("stage5", ("block5",), (512, 1, 1)),
         ),
-        head=FractalNet.head_name,
         first_conv=f"block1.columns.{_columns - 1}.0.conv",
         claims=_claims,
         differences=(_difference,),

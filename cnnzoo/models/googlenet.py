@@ -153,9 +153,7 @@ FACTS = {
     "paper": "Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with "
     "Convolutions, CVPR 2015, arXiv 1409.4842",
     "year": 2014,
-    "head": GoogLeNet.head_name,
     "first_conv": "conv1.conv",
-    "aux": ("aux1", "aux2"),
     "claims": (
         Claim("parameters, the sum of Table 1", "6.8 million"),
         Claim("multiply-adds, the sum of Table 1", "1.50 billion"),
@@ -184,7 +182,6 @@ register(
     **FACTS,
     params=6_624_904,
     macs=1_498_376_192,
-    min_size=GoogLeNet.min_size,
     stages=stages(),
     aux_params=6_379_984,
     differences=(

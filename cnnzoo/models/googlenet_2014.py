@@ -103,7 +103,6 @@ register(
     **FACTS,
     params=6_998_552,
     macs=1_582_671_872,
-    min_size=GoogLeNet2014.min_size,
     stages=stages("norm1", "norm2"),
     aux_params=6_379_728,
     differences=(

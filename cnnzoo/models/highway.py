@@ -189,7 +189,7 @@ class HighwayFC(HighwayNet):
         return x if pre_logits else self.fc(x)
 
 
-_FACTS = {"year": 2015, "num_classes": 10, "head": HighwayNet.head_name}
+_FACTS = {"year": 2015, "num_classes": 10}
 _EARLY = "Srivastava, Greff, Schmidhuber: Highway Networks, 2015, arXiv 1505.00387"
 _LATE = "Srivastava, Greff, Schmidhuber: Training Very Deep Networks, NIPS 2015, arXiv 1507.06228"
 _HEAD = "the last layer starts after Glorot and Bengio, like all others; in the authors' file it is N(0, 0.1)"
@@ -201,7 +201,6 @@ register(
     input_size=(1, 28, 28),
     params=151_690,
     macs=31_650_624,
-    min_size=HighwayMNIST.min_size,
     stages=(
         Stage("stem", ("drop1", "conv1", "relu1"), (32, 24, 24)),
         Stage("stage1", ("highway1", "pool1"), (32, 12, 12)),
@@ -220,7 +219,6 @@ register(
     input_size=(3, 32, 32),
     params=2_256_838,
     macs=330_826_728,
-    min_size=HighwayCIFAR.min_size,
     stages=(
         Stage("stem", ("drop1", "conv1", "relu1"), (32, 32, 32)),
         Stage("stage1", ("highway1", "pool1"), (32, 16, 16)),

@@ -202,8 +202,6 @@ _FACTS = {
     "on Learning, AAAI 2017, arXiv 1602.07261",
     "year": 2016,
     "input_size": (3, 299, 299),
-    "min_size": InceptionResNet.min_size,
-    "head": InceptionResNet.head_name,
     "first_conv": "conv2d_1a.conv",
 }
 

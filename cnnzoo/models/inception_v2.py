@@ -120,7 +120,6 @@ register(
         Stage("stage3", ("inception3c", *(f"inception4{letter}" for letter in "abcd")), (576, 14, 14)),
         Stage("stage4", ("inception4e", "inception5a", "inception5b"), (1024, 7, 7)),
     ),
-    head=InceptionV2.head_name,
     first_conv="conv1.conv",
     claims=(
         Claim("parameters", "13.6 million"),

@@ -247,7 +247,6 @@ register(
     input_size=(3, 299, 299),
     params=23_834_568,
     macs=5_713_216_096,
-    min_size=InceptionV3.min_size,
     stages=(
         Stage("stem", ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"), (64, 147, 147)),
         Stage("stage1", ("maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3"), (192, 71, 71)),
@@ -255,9 +254,7 @@ register(
         Stage("stage3", tuple(f"Mixed_6{letter}" for letter in "abcde"), (768, 17, 17)),
         Stage("stage4", ("Mixed_7a", "Mixed_7b", "Mixed_7c"), (2048, 8, 8)),
     ),
-    head=InceptionV3.head_name,
     first_conv="Conv2d_1a_3x3.conv",
-    aux=("AuxLogits",),
     aux_params=3_326_696,
     claims=(
         Claim("top-1 error, ILSVRC 2012 validation, one crop", "21.2 %"),

@@ -152,7 +152,6 @@ register(
     input_size=(3, 299, 299),
     params=42_679_816,
     macs=12_253_974_624,
-    min_size=InceptionV4.min_size,
     stages=(
         Stage("stem", _run(0, 2), (64, 147, 147)),
         Stage("stage1", _run(3, 4), (192, 71, 71)),
@@ -160,7 +159,6 @@ register(
         Stage("stage3", _run(10, 17), (1024, 17, 17)),
         Stage("stage4", _run(18, 21), (1536, 8, 8)),
     ),
-    head=InceptionV4.head_name,
     first_conv="features.0.conv",
     claims=(
         Claim(f"top-1 error, {_ERROR}, one crop", "20.0 %"),

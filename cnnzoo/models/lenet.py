@@ -252,8 +252,6 @@ _FACTS = {
     "year": 1998,
     "input_size": (1, 32, 32),
     "num_classes": 10,
-    "min_size": 32,
-    "head": "output",
     "first_conv": "c1",
     "claims": (
         Claim("parameters", "60,000"),

@@ -111,7 +111,6 @@ class NINCifar(NetworkInNetwork):
 _FACTS = {
     "paper": "Lin, Chen, Yan: Network In Network, ICLR 2014, arXiv 1312.4400",
     "year": 2013,
-    "head": NetworkInNetwork.head_name,
     "first_conv": "mlpconv1.0",
 }
 _INITIALISATION = "He initialisation; the authors drew from normal distributions of fixed width"
@@ -121,7 +120,6 @@ register(
     **_FACTS,
     params=7_595_176,
     macs=1_100_188_800,
-    min_size=NIN.min_size,
     stages=(
         Stage("stage1", ("mlpconv1", "pool1"), (96, 27, 27)),
         Stage("stage2", ("mlpconv2", "pool2"), (256, 13, 13)),
@@ -141,7 +139,6 @@ register(
     num_classes=10,
     params=966_986,
     macs=222_486_528,
-    min_size=NINCifar.min_size,
     stages=(
         Stage("stage1", ("mlpconv1", "pool1"), (96, 16, 16)),
         Stage("stage2", ("dropout1", "mlpconv2", "pool2"), (192, 8, 8)),

@@ -127,7 +127,6 @@ for _alpha, (_params, _macs, _claims) in VARIANTS.items():
             Stage("stage2", ("layer2",), (_widths[1], 16, 16)),
             Stage("stage3", ("layer3", "bn_final", "relu_final"), (_widths[2], 8, 8)),
         ),
-        head=PyramidNet.head_name,
         first_conv="conv1",
         claims=tuple(Claim(what, figure) for what, figure in zip(_CLAIMED, _claims, strict=True)),
         differences=(

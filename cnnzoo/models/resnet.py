@@ -194,7 +194,6 @@ def facts(block: type[nn.Module], params: int, macs: int, paper: str = PAPER, ye
             Stage("stage3", ("layer3",), (widths[2], 14, 14)),
             Stage("stage4", ("layer4",), (widths[3], 7, 7)),
         ),
-        "head": ResNet.head_name,
         "first_conv": "conv1",
         **more,
     }

@@ -106,7 +106,6 @@ for _name, (_block, _n, _params, _macs, _claims) in VARIANTS.items():
             Stage("stage2", ("layer2",), (32, 16, 16)),
             Stage("stage3", ("layer3",), (64, 8, 8)),
         ),
-        head=CifarResNet.head_name,
         first_conv="conv1",
         claims=_claims,
     )(partial(CifarResNet, _block, _n))

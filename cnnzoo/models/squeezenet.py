@@ -132,7 +132,6 @@ for _name, (_stem, _fires, _sides, _min_size, _params, _macs, _differences) in V
         macs=_macs,
         min_size=_min_size,
         stages=_stages(_stem, _fires, _sides),
-        head=SqueezeNet.head_name,
         first_conv="features.0",
         differences=_differences,
     )(partial(SqueezeNet, _stem, _fires, _min_size))

@@ -153,7 +153,6 @@ for _name, (_n, _k, _params, _macs, _claims) in CIFAR_VARIANTS.items():
             Stage("stage2", ("layer2",), (32 * _k, 16, 16)),
             Stage("stage3", ("layer3", "norm", "relu"), (64 * _k, 8, 8)),
         ),
-        head=WideResNet.head_name,
         first_conv="conv1",
         claims=_claims,
     )(partial(WideResNet, _n, _k))

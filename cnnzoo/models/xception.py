@@ -120,7 +120,6 @@ register(
     input_size=(3, 299, 299),
     params=22_855_952,
     macs=8_357_403_496,
-    min_size=Xception.min_size,
     stages=(
         Stage("stem", ("conv1", "bn1", "act1", "conv2", "bn2", "act2"), (64, 147, 147)),
         Stage("stage1", ("block1",), (128, 74, 74)),
@@ -128,7 +127,6 @@ register(
         Stage("stage3", tuple(f"block{number}" for number in range(3, 12)), (728, 19, 19)),
         Stage("stage4", ("block12", "conv3", "bn3", "act3", "conv4", "bn4", "act4"), (2048, 10, 10)),
     ),
-    head=Xception.head_name,
     first_conv="conv1",
     claims=(
         Claim("parameters", "22,855,952"),
