@@ -160,6 +160,7 @@ class DenseNet(HeNet):
         layers[f"relu{len(depths) + 1}"] = nn.ReLU()
         self.features = nn.Sequential(OrderedDict(layers))
         self.avgpool = GlobalPool(global_pool)
+        self.dropout = nn.Identity()  # the layers have theirs
         self.classifier = nn.Linear(width, num_classes)
         self.init_weights()
 
@@ -173,10 +174,6 @@ class DenseNet(HeNet):
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.features(x)  # (B, 1024, 7, 7) in densenet121
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f)
-        return x if pre_logits else self.classifier(x)
 
 
 class CifarDenseNet(DenseNet):

@@ -130,6 +130,7 @@ class FractalNet(Net):
             self.add_module(f"block{number + 1}", FractalBlock(columns, channels, width, rate, drop_path_rate))
             channels = width
         self.avgpool = GlobalPool(global_pool)
+        self.dropout = nn.Identity()  # the blocks have theirs
         self.fc = nn.Linear(channels, num_classes)
         self.init_weights()
 
@@ -140,10 +141,6 @@ class FractalNet(Net):
         x = self.block3(x, column)  # (B, 256, 4, 4)
         x = self.block4(x, column)  # (B, 512, 2, 2)
         return self.block5(x, column)  # (B, 512, 1, 1)
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f)
-        return x if pre_logits else self.fc(x)
 
     def forward_column(self, x: Tensor, number: int = -1) -> Tensor:
         """Logits of one column alone, without joins: 0 is the shallowest, -1 the deepest.

@@ -31,14 +31,23 @@ PAPER = (
 )
 
 
-class LeNet5(Net):
-    """Tanh, mean-pooling, softmax.
+class LeNet(Net):
+    """What both nets share: F6 and the output layer.
 
-    An image larger than 32x32 gives more than one C5 column; the head sees their mean.
+    An image larger than 32x32 gives more than one C5 column; F6 sees their mean.
     """
 
     head_name = "output"
     min_size = 32
+
+    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.tanh6(self.f6(self.avgpool(f)))  # (B, 84)
+        x = self.dropout(x)
+        return x if pre_logits else self.output(x)
+
+
+class LeNet5(LeNet):
+    """Tanh, average pooling, softmax."""
 
     def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0, global_pool: str = "avg"):
         super().__init__()
@@ -62,11 +71,6 @@ class LeNet5(Net):
         x = self.s2(self.tanh1(self.c1(x)))  # (B, 6, 14, 14)
         x = self.s4(self.tanh3(self.c3(x)))  # (B, 16, 5, 5)
         return self.tanh5(self.c5(x))  # (B, 120, 1, 1)
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.tanh6(self.f6(self.avgpool(f)))  # (B, 84)
-        x = self.dropout(x)
-        return x if pre_logits else self.output(x)
 
 
 class ScaledTanh(nn.Module):
@@ -186,11 +190,8 @@ class RBF(nn.Module):
         return self.weight.numel()
 
 
-class LeNet5Paper(Net):
+class LeNet5Paper(LeNet):
     """The paper's net. Its logits are the negated RBF outputs, so that the largest wins, as everywhere."""
-
-    head_name = "output"
-    min_size = 32
 
     def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0, global_pool: str = "avg"):
         super().__init__()
@@ -218,11 +219,6 @@ class LeNet5Paper(Net):
         x = self.tanh3(self.c3(x))  # (B, 16, 10, 10)
         x = self.tanh4(self.s4(x))  # (B, 16, 5, 5)
         return self.tanh5(self.c5(x))  # (B, 120, 1, 1)
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.tanh6(self.f6(self.avgpool(f)))  # (B, 84)
-        x = self.dropout(x)
-        return x if pre_logits else self.output(x)
 
     def new_head(self, old: nn.Module, num_classes: int) -> nn.Module:
         return RBF(num_classes).to(self.f6.weight)

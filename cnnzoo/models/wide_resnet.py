@@ -87,6 +87,7 @@ class WideResNet(HeNet):
         self.norm = nn.BatchNorm2d(64 * k)
         self.relu = nn.ReLU()
         self.avgpool = GlobalPool(global_pool)
+        self.dropout = nn.Identity()  # the blocks have theirs
         self.fc = nn.Linear(64 * k, num_classes)
         self.init_weights()
 
@@ -96,10 +97,6 @@ class WideResNet(HeNet):
         x = self.layer2(x)  # (B, 32k, 16, 16)
         x = self.layer3(x)  # (B, 64k, 8, 8)
         return self.relu(self.norm(x))  # (B, 64k, 8, 8)
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f)  # (B, 64k)
-        return x if pre_logits else self.fc(x)
 
 
 PAPER = "Zagoruyko, Komodakis: Wide Residual Networks, BMVC 2016, arXiv 1605.07146"
