@@ -17,6 +17,7 @@ The net of the 2012 paper is in alexnet_2012.py.
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net
+from cnnzoo.models._blocks import numbered
 from cnnzoo.registry import Claim, Stage, register
 
 
@@ -54,10 +55,6 @@ class AlexNet(Net):
         return x  # (B, 4096)
 
 
-def _run(prefix: str, first: int, last: int) -> tuple[str, ...]:
-    return tuple(f"{prefix}.{i}" for i in range(first, last + 1))
-
-
 register(
     "alexnet",
     paper="Krizhevsky: One weird trick for parallelizing convolutional neural networks, 2014, arXiv 1404.5997",
@@ -65,13 +62,13 @@ register(
     params=61_100_840,
     macs=714_188_480,
     stages=(
-        Stage("stage1", _run("features", 0, 2), (64, 27, 27)),
-        Stage("stage2", _run("features", 3, 5), (192, 13, 13)),
-        Stage("stage3", _run("features", 6, 7), (384, 13, 13)),
-        Stage("stage4", _run("features", 8, 9), (256, 13, 13)),
-        Stage("stage5", _run("features", 10, 12), (256, 6, 6)),
-        Stage("stage6", _run("classifier", 0, 2), (4096,)),
-        Stage("stage7", _run("classifier", 3, 5), (4096,)),
+        Stage("stage1", numbered("features", 0, 2), (64, 27, 27)),
+        Stage("stage2", numbered("features", 3, 5), (192, 13, 13)),
+        Stage("stage3", numbered("features", 6, 7), (384, 13, 13)),
+        Stage("stage4", numbered("features", 8, 9), (256, 13, 13)),
+        Stage("stage5", numbered("features", 10, 12), (256, 6, 6)),
+        Stage("stage6", numbered("classifier", 0, 2), (4096,)),
+        Stage("stage7", numbered("classifier", 3, 5), (4096,)),
     ),
     first_conv="features.0",
     claims=(Claim("top-1 error, ILSVRC 2012 validation", "42.33 %"),),

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet
-from cnnzoo.models._blocks import Branches, ConvNormRelu, DropPath, chain, deepening
+from cnnzoo.models._blocks import Branches, ConvNormRelu, DropPath, avg_pool3x3, chain, deepening
 from cnnzoo.registry import Claim, Stage, register
 
 
@@ -165,13 +165,12 @@ class InceptionResNetV2(InceptionResNet):
     ):
         super().__init__(in_chans)
         rates = deepening(drop_path_rate, 10 + 20 + 10)
-        mean = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
         self.maxpool_5a = nn.MaxPool2d(3, stride=2)
         self.mixed_5b = Branches(
             branch0=ConvNormRelu(192, 96),
             branch1=chain(192, (48, 1), (64, 5)),
             branch2=chain(192, (64, 1), (96, 3), (96, 3)),
-            branch3=nn.Sequential(mean, ConvNormRelu(192, 64)),
+            branch3=nn.Sequential(avg_pool3x3(), ConvNormRelu(192, 64)),
         )
         self.repeat = nn.Sequential(*(block35(320, (48, 64), rate) for rate in rates[:10]))
         self.mixed_6a = reduction_a(320, k=256, m=384, n=384)

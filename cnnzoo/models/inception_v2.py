@@ -29,7 +29,7 @@ leave the margin out.
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet
-from cnnzoo.models._blocks import Branches, ConvNormRelu, chain
+from cnnzoo.models._blocks import Branches, ConvNormRelu, avg_pool3x3, chain
 from cnnzoo.registry import Claim, Stage, register
 
 
@@ -56,10 +56,6 @@ class Reduction(Branches):
         )
 
 
-def mean() -> nn.Module:
-    return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-
-
 class InceptionV2(HeNet):
     """`pool_proj` is the width of the pool branch of 4c and 4d, of which the paper's table contradicts itself."""
 
@@ -78,15 +74,15 @@ class InceptionV2(HeNet):
         self.conv2 = ConvNormRelu(64, 64, 1)
         self.conv3 = ConvNormRelu(64, 192, 3)
         self.maxpool2 = nn.MaxPool2d(3, stride=2, padding=1)
-        self.inception3a = Inception(192, 64, (64, 64), (64, 96), mean(), 32)
-        self.inception3b = Inception(256, 64, (64, 96), (64, 96), mean(), 64)
+        self.inception3a = Inception(192, 64, (64, 64), (64, 96), avg_pool3x3(), 32)
+        self.inception3b = Inception(256, 64, (64, 96), (64, 96), avg_pool3x3(), 64)
         self.inception3c = Reduction(320, (128, 160), (64, 96))
-        self.inception4a = Inception(576, 224, (64, 96), (96, 128), mean(), 128)
-        self.inception4b = Inception(576, 192, (96, 128), (96, 128), mean(), 128)
-        self.inception4c = Inception(576, 160, (128, 160), (128, 160), mean(), pool_proj)
-        self.inception4d = Inception(480 + pool_proj, 96, (128, 192), (160, 192), mean(), pool_proj)
+        self.inception4a = Inception(576, 224, (64, 96), (96, 128), avg_pool3x3(), 128)
+        self.inception4b = Inception(576, 192, (96, 128), (96, 128), avg_pool3x3(), 128)
+        self.inception4c = Inception(576, 160, (128, 160), (128, 160), avg_pool3x3(), pool_proj)
+        self.inception4d = Inception(480 + pool_proj, 96, (128, 192), (160, 192), avg_pool3x3(), pool_proj)
         self.inception4e = Reduction(480 + pool_proj, (128, 192), (192, 256))
-        self.inception5a = Inception(928 + pool_proj, 352, (192, 320), (160, 224), mean(), 128)
+        self.inception5a = Inception(928 + pool_proj, 352, (192, 320), (160, 224), avg_pool3x3(), 128)
         self.inception5b = Inception(1024, 352, (192, 320), (192, 224), nn.MaxPool2d(3, stride=1, padding=1), 128)
         self.avgpool = GlobalPool(global_pool)
         self.dropout = nn.Dropout(drop_rate)

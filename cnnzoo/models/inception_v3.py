@@ -35,7 +35,8 @@ def side_by_side(*maps: Tensor) -> Tensor:
     return torch.cat(maps, dim=1)
 
 
-def mean() -> nn.Module:
+def padded_avg_pool() -> nn.AvgPool2d:
+    """Unlike `_blocks.avg_pool3x3` it counts the zero padding, as torchvision's does."""
     return nn.AvgPool2d(3, stride=1, padding=1)
 
 
@@ -47,7 +48,7 @@ class InceptionA(nn.Module):
         self.branch1x1 = ConvNormRelu(channels, 64)
         self.branch5x5_1, self.branch5x5_2 = chain(channels, (48, 1), (64, 5))
         self.branch3x3dbl_1, self.branch3x3dbl_2, self.branch3x3dbl_3 = chain(channels, (64, 1), (96, 3), (96, 3))
-        self.pool, self.branch_pool = mean(), ConvNormRelu(channels, pool)
+        self.pool, self.branch_pool = padded_avg_pool(), ConvNormRelu(channels, pool)
 
     def forward(self, x: Tensor) -> Tensor:
         return side_by_side(
@@ -85,7 +86,7 @@ class InceptionC(nn.Module):
         self.branch7x7_1, self.branch7x7_2, self.branch7x7_3 = chain(channels, (width, 1), across, (192, (7, 1)))
         self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3 = chain(channels, (width, 1), down, across)
         self.branch7x7dbl_4, self.branch7x7dbl_5 = chain(width, down, (192, (1, 7)))
-        self.pool, self.branch_pool = mean(), ConvNormRelu(channels, 192)
+        self.pool, self.branch_pool = padded_avg_pool(), ConvNormRelu(channels, 192)
 
     def forward(self, x: Tensor) -> Tensor:
         one = self.branch1x1(x)
@@ -123,7 +124,7 @@ class InceptionE(nn.Module):
         self.branch3x3_2a, self.branch3x3_2b = ConvNormRelu(384, 384, (1, 3)), ConvNormRelu(384, 384, (3, 1))
         self.branch3x3dbl_1, self.branch3x3dbl_2 = chain(channels, (448, 1), (384, 3))
         self.branch3x3dbl_3a, self.branch3x3dbl_3b = ConvNormRelu(384, 384, (1, 3)), ConvNormRelu(384, 384, (3, 1))
-        self.pool, self.branch_pool = mean(), ConvNormRelu(channels, 192)
+        self.pool, self.branch_pool = padded_avg_pool(), ConvNormRelu(channels, 192)
 
     def forward(self, x: Tensor) -> Tensor:
         one = self.branch1x1(x)

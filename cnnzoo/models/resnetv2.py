@@ -113,16 +113,16 @@ class PaperPreActBottleneck(PreActBottleneck):
     strided = 1
 
 
-def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+def bare_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
     """A bare 1x1 convolution where the shape changes, the identity elsewhere."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(OrderedDict(conv=conv1x1(in_channels, out_channels, stride)))
 
 
-def zero_pad(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Option A of the first paper. In the first stage there is nothing to change, but the shortcut starts behind the
-    activation there too: the first unit of all activates before the two paths part (the paper's appendix).
+def zero_pad_in_every_stage(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Option A of the first paper. The first stage has no channels to add, but there too the shortcut starts after the
+    activation: the first unit activates before the two paths part (the paper's appendix).
     """
     return ZeroPad(out_channels - in_channels, stride)
 
@@ -164,7 +164,7 @@ class ResNetV2(HeNet):
         channels, drop_paths = 64, iter(deepening(drop_path_rate, sum(depths)))
         for width, depth in zip((64, 128, 256, 512), depths, strict=True):
             stride, rates = (1 if width == 64 else 2), [next(drop_paths) for _ in range(depth)]
-            blocks = stack(PreActBottleneck, projection, channels, width, stride, rates)
+            blocks = stack(PreActBottleneck, bare_projection, channels, width, stride, rates)
             self.stages.append(nn.Sequential(OrderedDict(blocks=blocks)))
             channels = width * PreActBottleneck.expansion
         self.norm = nn.BatchNorm2d(channels)
@@ -259,11 +259,11 @@ for _name, (_depths, _params, _macs, _claims, _differences) in VARIANTS.items():
 # name: block, shortcut, parameters, multiply-adds, claims of Tables 2 and 4, differences; 18 units a stage in both
 CIFAR_VARIANTS = {
     "preresnet110": (
-        *(PreActBlock, zero_pad, 1_727_962, 252_887_680),
+        *(PreActBlock, zero_pad_in_every_stage, 1_727_962, 252_887_680),
         *((Claim("error, CIFAR-10", "6.37 %"),), ()),
     ),
     "preresnet164": (
-        *(PaperPreActBottleneck, projection, 1_703_258, 244_500_992),
+        *(PaperPreActBottleneck, bare_projection, 1_703_258, 244_500_992),
         (
             Claim("parameters", "1.7 million"),
             Claim("error, CIFAR-10", "5.46 %"),

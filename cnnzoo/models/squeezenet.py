@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net
+from cnnzoo.models._blocks import numbered
 from cnnzoo.registry import Stage, register
 
 
@@ -103,10 +104,9 @@ def _stages(stem: tuple[int, int], fires: tuple[tuple[int, ...], ...], sides: tu
     stages = [Stage("stem", ("features.0", "features.1"), (stem[0], sides[0], sides[0]))]
     index = 2
     for number, (widths, side) in enumerate(zip(fires, sides[1:], strict=True), start=1):
-        end = index + 1 + len(widths)
-        modules = tuple(f"features.{i}" for i in range(index, end))
-        stages.append(Stage(f"stage{number}", modules, (8 * widths[-1], side, side)))
-        index = end
+        last = index + len(widths)  # the pooling, and the fire modules after it
+        stages.append(Stage(f"stage{number}", numbered("features", index, last), (8 * widths[-1], side, side)))
+        index = last + 1
     return tuple(stages)
 
 

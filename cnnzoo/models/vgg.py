@@ -22,6 +22,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet, fill_normal
+from cnnzoo.models._blocks import numbered
 from cnnzoo.registry import Claim, Stage, register
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -96,12 +97,11 @@ def _stages(depths: tuple[int, ...], batch_norm: bool) -> tuple[Stage, ...]:
     for number, (depth, width) in enumerate(zip(depths, WIDTHS, strict=True), start=1):
         length = depth * (3 if batch_norm else 2) + 1
         size //= 2
-        stages.append(
-            Stage(f"stage{number}", tuple(f"features.{i}" for i in range(index, index + length)), (width, size, size))
-        )
+        modules = numbered("features", index, index + length - 1)
+        stages.append(Stage(f"stage{number}", modules, (width, size, size)))
         index += length
-    for number, first in ((6, 0), (7, 3)):
-        stages.append(Stage(f"stage{number}", tuple(f"classifier.{i}" for i in range(first, first + 3)), (4096,)))
+    stages.append(Stage("stage6", numbered("classifier", 0, 2), (4096,)))
+    stages.append(Stage("stage7", numbered("classifier", 3, 5), (4096,)))
     return tuple(stages)
 
 
