@@ -107,11 +107,15 @@ _FACTS = {
     "claims": (
         Claim("parameters", "60 million"),
         Claim("neurons", "650,000"),
-        *(Claim(_TOP1, "40.7 %"), Claim(_TOP5, "18.2 %")),
-        *(Claim(f"{_TOP1}, 5 nets", "38.1 %"), Claim(f"{_TOP5}, 5 nets", "16.4 %")),
-        *(Claim(f"{_TOP1}, 7 nets", "36.7 %"), Claim(f"{_TOP5}, 7 nets", "15.4 %")),
+        Claim(_TOP1, "40.7 %"),
+        Claim(_TOP5, "18.2 %"),
+        Claim(f"{_TOP1}, 5 nets", "38.1 %"),
+        Claim(f"{_TOP5}, 5 nets", "16.4 %"),
+        Claim(f"{_TOP1}, 7 nets", "36.7 %"),
+        Claim(f"{_TOP5}, 7 nets", "15.4 %"),
         Claim("top-5 error, ILSVRC 2012 test, 7 nets", "15.3 %"),
-        *(Claim("top-1 error, ILSVRC 2010 test", "37.5 %"), Claim("top-5 error, ILSVRC 2010 test", "17.0 %")),
+        Claim("top-1 error, ILSVRC 2010 test", "37.5 %"),
+        Claim("top-5 error, ILSVRC 2010 test", "17.0 %"),
     ),
 }
 _DROPOUT = "dropout doubles what it keeps in training, where the paper halves all outputs at test time"

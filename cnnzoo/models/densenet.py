@@ -207,6 +207,7 @@ def _stages(
     return tuple(stages)
 
 
+_STEM = ("features.conv0", "features.norm0", "features.relu0")
 _10_CROPS = ("top-1 error, ILSVRC 2012 validation, 10 crops", "top-5 error, ILSVRC 2012 validation, 10 crops")
 
 # name: growth, depths, width of the stem, parameters, multiply-adds, claims of Table 3
@@ -225,10 +226,7 @@ for _name, (_growth, _depths, _width, _params, _macs, _errors) in VARIANTS.items
         year=2016,
         params=_params,
         macs=_macs,
-        stages=_stages(
-            *(("features.conv0", "features.norm0", "features.relu0"), 112, ("features.pool0",)),
-            *(_growth, _depths, _width, True),
-        ),
+        stages=_stages(_STEM, 112, ("features.pool0",), _growth, _depths, _width, True),
         first_conv="features.conv0",
         claims=tuple(Claim(what, figure) for what, figure in zip(_10_CROPS, _errors, strict=False)),
         differences=(_DROPOUT,),

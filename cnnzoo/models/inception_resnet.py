@@ -56,7 +56,11 @@ def block35(channels: int, widths: tuple[int, int], drop_path: float) -> Residua
     """On 35x35 maps (Figures 10 and 16): one 3x3 convolution beside two, of `widths`."""
     first, second = widths
     return Residual(
-        *(channels, 64 + second, 0.17, drop_path, True),
+        channels,
+        width=64 + second,
+        scale=0.17,
+        drop_path=drop_path,
+        relu=True,
         branch0=ConvNormRelu(channels, 32),
         branch1=chain(channels, (32, 1), (32, 3)),
         branch2=chain(channels, (32, 1), (first, 3), (second, 3)),
@@ -67,7 +71,11 @@ def block17(channels: int, widths: tuple[int, int], drop_path: float) -> Residua
     """On 17x17 maps (Figures 11 and 17): a 7x7 convolution in two parts, of `widths`."""
     across, down = widths
     return Residual(
-        *(channels, 2 * down, 0.10, drop_path, True),
+        channels,
+        width=2 * down,
+        scale=0.10,
+        drop_path=drop_path,
+        relu=True,
         branch0=ConvNormRelu(channels, down),
         branch1=chain(channels, (128, 1), (across, (1, 7)), (down, (7, 1))),
     )
@@ -79,7 +87,11 @@ def block8(
     """On 8x8 maps (Figures 13 and 19): a 3x3 convolution in two parts, of `widths`."""
     across, down = widths
     return Residual(
-        *(channels, 192 + down, scale, drop_path, relu),
+        channels,
+        width=192 + down,
+        scale=scale,
+        drop_path=drop_path,
+        relu=relu,
         branch0=ConvNormRelu(channels, 192),
         branch1=chain(channels, (192, 1), (across, (1, 3)), (down, (3, 1))),
     )

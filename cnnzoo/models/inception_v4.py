@@ -121,7 +121,9 @@ class InceptionV4(HeNet):
         self.in_chans = in_chans
         self.features = nn.Sequential(
             *chain(in_chans, (32, 3, 2, 0), (32, 3, 1, 0), (64, 3)),
-            *(Mixed3a(), Mixed4a(), Mixed5a()),
+            Mixed3a(),
+            Mixed4a(),
+            Mixed5a(),
             *(InceptionA() for _ in range(4)),
             ReductionA(),
             *(InceptionB() for _ in range(7)),

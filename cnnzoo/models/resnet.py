@@ -208,39 +208,27 @@ _10_CROPS = ("top-1 error, ILSVRC 2012 validation, 10 crops", "top-5 error, ILSV
 _COST = "multiply-adds"
 
 # name: block, shortcut, depths, parameters, multiply-adds, claims of Tables 1, 2 and 3, differences
+# fmt: off
 VARIANTS = {
     "resnet18": (BasicBlock, projection, (2, 2, 2, 2), 11_689_512, 1_814_073_344, ("1.8 billion", "27.88 %"), ()),
-    "resnet34": (
-        *(BasicBlock, projection, (3, 4, 6, 3), 21_797_672, 3_663_761_408),
-        *(("3.6 billion", "24.52 %", "7.46 %"), ()),
-    ),
-    "resnet50": (
-        *(Bottleneck, projection, (3, 4, 6, 3), 25_557_032, 4_089_184_256),
-        *(("3.8 billion", "22.85 %", "6.71 %"), _V15),
-    ),
-    "resnet101": (
-        *(Bottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_801_405_440),
-        *(("7.6 billion", "21.75 %", "6.05 %"), _V15),
-    ),
-    "resnet152": (
-        *(Bottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_513_626_624),
-        *(("11.3 billion", "21.43 %", "5.71 %"), _V15),
-    ),
-    "resnet50_2015": (
-        *(PaperBottleneck, projection, (3, 4, 6, 3), 25_557_032, 3_857_973_248),
-        *(("3.8 billion", "22.85 %", "6.71 %"), ()),
-    ),
-    "resnet101_2015": (
-        *(PaperBottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_570_194_432),
-        *(("7.6 billion", "21.75 %", "6.05 %"), ()),
-    ),
-    "resnet152_2015": (
-        *(PaperBottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_282_415_616),
-        *(("11.3 billion", "21.43 %", "5.71 %"), ()),
-    ),
+    "resnet34": (BasicBlock, projection, (3, 4, 6, 3), 21_797_672, 3_663_761_408,
+                 ("3.6 billion", "24.52 %", "7.46 %"), ()),
+    "resnet50": (Bottleneck, projection, (3, 4, 6, 3), 25_557_032, 4_089_184_256,
+                 ("3.8 billion", "22.85 %", "6.71 %"), _V15),
+    "resnet101": (Bottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_801_405_440,
+                  ("7.6 billion", "21.75 %", "6.05 %"), _V15),
+    "resnet152": (Bottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_513_626_624,
+                  ("11.3 billion", "21.43 %", "5.71 %"), _V15),
+    "resnet50_2015": (PaperBottleneck, projection, (3, 4, 6, 3), 25_557_032, 3_857_973_248,
+                      ("3.8 billion", "22.85 %", "6.71 %"), ()),
+    "resnet101_2015": (PaperBottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_570_194_432,
+                       ("7.6 billion", "21.75 %", "6.05 %"), ()),
+    "resnet152_2015": (PaperBottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_282_415_616,
+                       ("11.3 billion", "21.43 %", "5.71 %"), ()),
     "plain18": (PlainBlock, no_shortcut, (2, 2, 2, 2), 11_515_688, 1_794_805_760, ("1.8 billion", "27.94 %"), ()),
     "plain34": (PlainBlock, no_shortcut, (3, 4, 6, 3), 21_623_848, 3_644_493_824, ("3.6 billion", "28.54 %"), ()),
 }
+# fmt: on
 
 for _name, (_block, _shortcut, _depths, _params, _macs, _claims, _differences) in VARIANTS.items():
     _told = tuple(Claim(what, figure) for what, figure in zip((_COST, *_10_CROPS), _claims, strict=False))

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.models._blocks import DropPath, conv1x1, conv3x3, deepening
 from cnnzoo.models.resnet import stack
-from cnnzoo.models.resnet_cifar import ZeroPad
+from cnnzoo.models.resnet_cifar import ZeroPad, cifar_facts
 from cnnzoo.registry import Claim, Stage, register
 
 
@@ -228,14 +228,14 @@ _DEPTH = "the paper's own nets for ImageNet have 152 and 200 layers"
 _320 = "ILSVRC 2012 validation, one crop of 320x320"
 
 # name: depths, parameters, multiply-adds, claims of Table 5, differences
+# fmt: off
 VARIANTS = {
     "resnetv2_50": ((3, 4, 6, 3), 25_549_352, 4_089_184_256, (), (*_TIMM, _DEPTH)),
     "resnetv2_101": ((3, 4, 23, 3), 44_541_480, 7_801_405_440, (), (*_TIMM, _DEPTH)),
-    "resnetv2_152": (
-        *((3, 8, 36, 3), 60_185_128, 11_513_626_624),
-        *((Claim(f"top-1 error, {_320}", "21.1 %"), Claim(f"top-5 error, {_320}", "5.5 %")), _TIMM),
-    ),
+    "resnetv2_152": ((3, 8, 36, 3), 60_185_128, 11_513_626_624,
+                     (Claim(f"top-1 error, {_320}", "21.1 %"), Claim(f"top-5 error, {_320}", "5.5 %")), _TIMM),
 }
+# fmt: on
 
 for _name, (_depths, _params, _macs, _claims, _differences) in VARIANTS.items():
     register(
@@ -257,39 +257,26 @@ for _name, (_depths, _params, _macs, _claims, _differences) in VARIANTS.items():
     )(partial(ResNetV2, _depths))
 
 # name: block, shortcut, parameters, multiply-adds, claims of Tables 2 and 4, differences; 18 units a stage in both
+# fmt: off
 CIFAR_VARIANTS = {
-    "preresnet110": (
-        *(PreActBlock, zero_pad_in_every_stage, 1_727_962, 252_887_680),
-        *((Claim("error, CIFAR-10", "6.37 %"),), ()),
-    ),
-    "preresnet164": (
-        *(PaperPreActBottleneck, bare_projection, 1_703_258, 244_500_992),
-        (
-            Claim("parameters", "1.7 million"),
-            Claim("error, CIFAR-10", "5.46 %"),
-            Claim("error, CIFAR-100", "24.33 %"),
-        ),
-        ("the paper's count leaves out the BatchNorms: 1,679,034 here",),
-    ),
+    "preresnet110": (PreActBlock, zero_pad_in_every_stage, 1_727_962, 252_887_680,
+                     (Claim("error, CIFAR-10", "6.37 %"),), ()),
+    "preresnet164": (PaperPreActBottleneck, bare_projection, 1_703_258, 244_500_992,
+                     (Claim("parameters", "1.7 million"), Claim("error, CIFAR-10", "5.46 %"),
+                      Claim("error, CIFAR-100", "24.33 %")),
+                     ("the paper's count leaves out the BatchNorms: 1,679,034 here",)),
 }
+# fmt: on
 
 for _name, (_block, _shortcut, _params, _macs, _claims, _differences) in CIFAR_VARIANTS.items():
-    _wide = _block.expansion
-    register(
-        _name,
-        paper=PAPER,
-        year=2016,
-        input_size=(3, 32, 32),
-        num_classes=10,
-        params=_params,
-        macs=_macs,
-        stages=(
-            Stage("stem", ("conv1",), (16, 32, 32)),
-            Stage("stage1", ("layer1",), (16 * _wide, 32, 32)),
-            Stage("stage2", ("layer2",), (32 * _wide, 16, 16)),
-            Stage("stage3", ("layer3", "norm", "relu"), (64 * _wide, 8, 8)),
-        ),
-        first_conv="conv1",
+    _facts = cifar_facts(
+        PAPER,
+        2016,
+        _params,
+        _macs,
+        widths=tuple(width * _block.expansion for width in (16, 32, 64)),
+        last=("norm", "relu"),
         claims=_claims,
         differences=_differences,
-    )(partial(CifarPreResNet, _block, _shortcut, 18))
+    )
+    register(_name, **_facts)(partial(CifarPreResNet, _block, _shortcut, 18))

@@ -77,7 +77,9 @@ class SqueezeNet(Net):
                 channels = 8 * width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            *(nn.Dropout(drop_rate), nn.Conv2d(channels, num_classes, 1), nn.ReLU()),
+            nn.Dropout(drop_rate),
+            nn.Conv2d(channels, num_classes, 1),
+            nn.ReLU(),
             GlobalPool(global_pool),
         )
         self.init_weights()
@@ -111,16 +113,18 @@ def _stages(stem: tuple[int, int], fires: tuple[tuple[int, ...], ...], sides: tu
 
 
 # name: stem, fires, sides of the stages' maps, least image, parameters, multiply-adds, differences
+# fmt: off
 VARIANTS = {
     "squeezenet1_0": (
-        *((96, 7), ((16, 16, 32), (32, 48, 48, 64), (64,)), (109, 54, 27, 13), 21, 1_248_424, 818_924_576),
+        (96, 7), ((16, 16, 32), (32, 48, 48, 64), (64,)), (109, 54, 27, 13), 21, 1_248_424, 818_924_576,
         ("no padding before conv1, so that a 224x224 image gives 109x109 maps, 111x111 in the paper's table",),
     ),
     "squeezenet1_1": (
-        *((64, 3), ((16, 16), (32, 32), (48, 48, 64, 64)), (111, 55, 27, 13), 17, 1_235_496, 349_151_936),
+        (64, 3), ((16, 16), (32, 32), (48, 48, 64, 64)), (111, 55, 27, 13), 17, 1_235_496, 349_151_936,
         ("not in the paper: the authors' later version, with fewer and smaller filters in conv1 and earlier pooling",),
     ),
 }
+# fmt: on
 
 for _name, (_stem, _fires, _sides, _min_size, _params, _macs, _differences) in VARIANTS.items():
     register(

@@ -66,8 +66,12 @@ class VGG(HeNet):
         self.features = nn.Sequential(*layers)
         self.avgpool = GlobalPool(global_pool, 7)  # nothing to do at 224; lets other sizes through
         self.classifier = nn.Sequential(
-            *(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(drop_rate)),
-            *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(drop_rate)),
+            nn.Linear(512 * 7 * 7, 4096),
+            nn.ReLU(),
+            nn.Dropout(drop_rate),
+            nn.Linear(4096, 4096),
+            nn.ReLU(),
+            nn.Dropout(drop_rate),
             nn.Linear(4096, num_classes),
         )
         self.init_weights()
