@@ -86,7 +86,7 @@ def register(name: str, **facts) -> Callable[[Callable], Callable]:
 
 
 def unregister(name: str) -> None:
-    """Forget `name`, which must be known."""
+    """Forget `name`. Raises InputError for a name that is not known."""
     del _entries[lookup(name).name]
 
 

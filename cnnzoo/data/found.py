@@ -9,6 +9,7 @@ import numpy as np
 from cnnzoo.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALL = 64  # pixels of a side, up to which a picture is taken whole
 TRAIN = ("train", "training")  # names of the folder to train on, in any case
 HELD_OUT = ("val", "valid", "validation", "test", "testing")  # of what lies beside it, the first found counting
 
@@ -49,6 +50,11 @@ class Found:
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     home: Path | None = None  # of the files, if it is files
+
+
+def photo_resize(size: int) -> int:
+    """The side that photos are resized to: the net sees their centre 7/8, or small ones whole."""
+    return round(size * 8 / 7) if size > SMALL else size
 
 
 def photos(

@@ -15,7 +15,7 @@ import tarfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import filelock
 import torch
@@ -266,8 +266,11 @@ def recognise(file: Path, candidates: Iterable[Weights]) -> Weights | None:
     return None
 
 
-def verify(row: Weights) -> str:
-    """ "whole", "damaged", "not here", or "here, its hash is not known"."""
+State = Literal["whole", "damaged", "not here", "here, its hash is not known"]
+
+
+def verify(row: Weights) -> State:
+    """Compare a row's file with its SHA-256. Never asks the network."""
     file = find(row)
     if file is None:
         return "not here"
@@ -285,10 +288,14 @@ _LIST = "cnnzoo-weights.json"
 
 
 def bundle(rows: Iterable[Weights], out: Path) -> list[Path]:
-    """Put the files of rows, fetched where needed, into one tar file that `unbundle` takes on another machine."""
+    """Put the files of rows, fetched where needed, into one tar file that `unbundle` takes on another machine.
+
+    Returns the files, in the order of the rows. Raises InputError for one that cannot be had.
+    """
+    rows = list(rows)
     files = [fetch(row) for row in rows]
     names = [row.file for row in rows]
-    part = out.with_name(f".{out.name}.part")
+    part = atomic.beside(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(part, "w") as tar:
