@@ -35,8 +35,9 @@ class ConvNormRelu(nn.Module):
     ):
         super().__init__()
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        margin = (kernel[0] // 2, kernel[1] // 2) if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, margin, bias=False)
+        if padding is None:
+            padding = kernel[0] // 2, kernel[1] // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)
         self.relu = nn.ReLU()
 

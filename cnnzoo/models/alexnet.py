@@ -22,6 +22,10 @@ from cnnzoo.registry import Claim, Stage, register
 
 
 class AlexNet(Net):
+    """The single tower. Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is the dropout before
+    both hidden fully connected layers, `global_pool` how the last maps are brought to 6x6 (see `GlobalPool`).
+    """
+
     head_name = "classifier.6"
     min_size = 63
 
@@ -87,7 +91,7 @@ register(
     differences=(
         "64, 192, 384, 256, 256 filters instead of the 96, 256, 384, 384, 256 of 2012 (see alexnet_2012)",
         "one tower without groups, and no local response normalisation",
-        "dropout stands before the two hidden fully connected layers instead of after them",
+        "dropout before the two hidden fully connected layers instead of after them",
         "padding of 2 before conv1, so that 224x224 images give 55x55 maps",
     ),
 )(AlexNet)

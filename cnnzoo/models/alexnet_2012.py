@@ -26,7 +26,7 @@ from cnnzoo.registry import Claim, Stage, register
 
 
 class AlexNet2012(Net):
-    """`groups` is the number of towers.
+    """Images `(B, in_chans, H, W)` to logits `(B, num_classes)`. `groups` is the number of towers.
 
     `lrn_alpha` is the alpha of the formula in section 3.3; cuda-convnet and Caffe divide it by n.
     """
@@ -118,7 +118,7 @@ _FACTS = {
         Claim("top-5 error, ILSVRC 2010 test", "17.0 %"),
     ),
 }
-_DROPOUT = "dropout doubles what it keeps in training, where the paper halves all outputs at test time"
+_DROPOUT = "dropout doubles the outputs that it keeps in training; the paper halves all outputs at test time"
 
 register("alexnet_2012", **_FACTS, params=60_965_224, macs=724_406_816, differences=(_DROPOUT,))(AlexNet2012)
 

@@ -8,7 +8,7 @@ of the paper's Table 1 for a 224x224 image; names are torchvision's. B = batch.
     stem     112x112    convolution 7x7/2
     stage1   56x56      max 3x3/2, then
                         6     6     6     6     6      layers
-    stage2   28x28      convolution 1x1, mean 2x2, then
+    stage2   28x28      convolution 1x1, average 2x2, then
                         12    12    12    12    12     layers
     stage3   14x14      the same, then
                         24    36    32    48    64     layers
@@ -115,7 +115,7 @@ class DenseBlock(nn.ModuleDict):
 
 
 class Transition(nn.Sequential):
-    """BatchNorm, ReLU, 1x1 convolution and mean over 2x2, between two blocks."""
+    """BatchNorm, ReLU, 1x1 convolution and 2x2 average pooling, between two blocks."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -187,7 +187,7 @@ class CifarDenseNet(DenseNet):
 
 _PAPER = "Huang, Liu, van der Maaten, Weinberger: Densely Connected Convolutional Networks, CVPR 2017, arXiv 1608.06993"
 _DROPOUT = (
-    "dropout, where asked for, follows the last convolution of a layer; "
+    "dropout, if asked for, follows the last convolution of a layer; "
     "the authors' code has it after every convolution but the first"
 )
 

@@ -60,7 +60,7 @@ class Join(nn.Module):
         self.drop_path_rate = drop_path_rate
 
     def forward(self, *paths: Tensor, column: Tensor | None = None) -> Tensor:
-        """`column` counts from the deepest, -1; 0 is none. None at all means no drop-path."""
+        """`column`: -1 the deepest, -2 the next, …; 0 no global column; None no drop-path at all."""
         if column is None or not self.training:
             return torch.stack(paths).mean(dim=0)
         draws = torch.rand(len(paths), device=column.device)

@@ -138,6 +138,10 @@ class InceptionResNet(HeNet):
 
 
 class InceptionResNetV1(InceptionResNet):
+    """Images `(B, in_chans, H, W)` to logits `(B, num_classes)` (Figure 15). `drop_rate` is that of the dropout before
+    the head, `drop_path_rate` the last block's (see `DropPath`).
+    """
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -167,6 +171,8 @@ class InceptionResNetV1(InceptionResNet):
 
 
 class InceptionResNetV2(InceptionResNet):
+    """The wider net (Figure 15, with the widths that its authors published); arguments as in `InceptionResNetV1`."""
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -250,10 +256,10 @@ register(
     ),
     claims=_claims("19.9", "4.9", "18.7", "4.1", "17.8", "3.7"),
     differences=(
-        "the stem is near Inception v3's, as its authors published the net; the paper's is that of Inception v4",
+        "the stem is close to Inception v3's, as in the net that the authors published; the paper's is Inception v4's",
         "10, 20 and 10 blocks, in the paper 5, 10 and 5",
-        "maps of 320, 1088 and 2080 channels, in the paper of 384, 1154 and 2048",
-        "the last block has a scale of 1 and no ReLU, and a 1x1 convolution to 1536 follows it",
-        "no dropout unless drop_rate says so, as in timm; the paper keeps 0.8 before the head",
+        "maps of 320, 1088 and 2080 channels, in the paper 384, 1154 and 2048",
+        "the last block has a scale of 1 and no ReLU, and a 1x1 convolution to 1536 channels follows it",
+        "no dropout unless drop_rate is set, as in timm; the paper's dropout before the head keeps 80 %",
     ),
 )(InceptionResNetV2)

@@ -22,8 +22,8 @@ torchvision's googlenet. B = batch.
     5b                      7x7x1024    352   192 -> 320    192 -> 224     max  128    2,279,616
     average, fc                 1000                                                   1,025,000
 
-Every window of stride 2 has a margin of half its size, so that convolutions and maxima halve any size alike; means
-leave the margin out.
+Every layer of stride 2 is padded by half its kernel, so that convolution and max pooling halve any size alike; average
+pooling leaves the padding out.
 """
 
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from cnnzoo.registry import Claim, Stage, register
 
 
 class Inception(Branches):
-    """Four ways side by side. The arguments are a row of the table, `n3` and `double` each (reduced to, width)."""
+    """Four branches side by side. The arguments are a row of the table, `n3` and `double` each (reduced to, width)."""
 
     def __init__(self, channels: int, n1: int, n3: tuple[int, int], double: tuple[int, int], pool: nn.Module, n: int):
         super().__init__(
@@ -46,7 +46,7 @@ class Inception(Branches):
 
 
 class Reduction(Branches):
-    """The same without 1x1 convolutions of its own; it halves the size and passes its input on by a maximum."""
+    """The same without the first branch; it halves the size, and its last branch is max pooling alone."""
 
     def __init__(self, channels: int, n3: tuple[int, int], double: tuple[int, int]):
         super().__init__(
@@ -124,9 +124,9 @@ register(
         Claim("top-5 error, ILSVRC 2012 validation, 6 nets", "4.9 %"),
     ),
     differences=(
-        "the first convolution is a plain 7x7; the paper's is separable, with 8 depthwise filters a channel",
+        "the first convolution is a plain 7x7; the paper's is separable, with 8 depthwise filters per channel",
         "the pool branches of 4c and 4d are 96 wide, as in TensorFlow's nets: the paper's table prints 128, with which "
-        "its own outputs of 576 and 1024 do not add up; pool_proj=128 is that net, with 608, 608 and 1056",
-        "11.2 million parameters: the table does not give the 13.6 million of the text with either width",
+        "its own outputs of 576 and 1024 do not add up; pool_proj=128 gives that net, with 608, 608 and 1056",
+        "11.2 million parameters: neither width gives the 13.6 million that the text states",
     ),
 )(InceptionV2)

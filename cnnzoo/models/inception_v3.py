@@ -60,7 +60,7 @@ class InceptionA(nn.Module):
 
 
 class InceptionB(nn.Module):
-    """Halves the size by convolutions and a maximum side by side (Figure 10)."""
+    """Halves the size by convolutions and max pooling side by side (Figure 10)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -143,7 +143,7 @@ def pooled(x: Tensor, places: int) -> Tensor:
 
 
 class AuxiliaryPool(nn.AdaptiveAvgPool2d):
-    """Means over 5x5 windows 3 apart, which make a 17x17 map 5x5; over even shares of smaller maps."""
+    """5x5 average pooling with stride 3, which makes a 17x17 map 5x5; adaptive for smaller maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         return pooled(x, self.output_size)
@@ -265,9 +265,9 @@ register(
     ),
     differences=(
         "the stem is the one its authors published, of convolutions to 32, 32, 64, 80 and 192; in the paper's Table 1 "
-        "they go to 32, 32, 64, 80, 192 and 288, the fifth with a stride of 2 for the second maximum",
-        "on 35x35 maps one branch keeps a 5x5, in the paper's Figure 5 a 3x3",
-        "means in the pool branches count the margin's zeros, as torchvision's do; its authors' leave the margin out",
-        "any image of at least 75x75: from maps smaller than 17x17 the auxiliary head takes even 5x5 means",
+        "they go to 32, 32, 64, 80, 192 and 288, the fifth with a stride of 2 instead of the second max pooling",
+        "on 35x35 maps one branch keeps a 5x5 convolution, in the paper's Figure 5 a 3x3",
+        "average pooling in the pool branches counts the zero padding, as torchvision's does; the authors' does not",
+        "any image of at least 75x75: the auxiliary head uses adaptive average pooling to 5x5 on maps below 17x17",
     ),
 )(InceptionV3)

@@ -113,6 +113,11 @@ class InceptionC(nn.Module):
 
 
 class InceptionV4(HeNet):
+    """Images `(B, in_chans, H, W)` to logits `(B, num_classes)` (Figure 9).
+
+    `drop_rate` is that of the dropout before the head.
+    """
+
     head_name = "last_linear"
     min_size = 75
 
@@ -165,5 +170,5 @@ register(
         Claim(f"top-1 error, {_ERROR}, 144 crops", "17.7 %"),
         Claim(f"top-5 error, {_ERROR}, 144 crops", "3.8 %"),
     ),
-    differences=("no dropout unless drop_rate says so, as in timm; the paper keeps 0.8 before the head",),
+    differences=("no dropout unless drop_rate is set, as in timm; the paper's dropout before the head keeps 80 %",),
 )(InceptionV4)

@@ -1,18 +1,18 @@
 """LeNet-5. LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, Proceedings of the
 IEEE 86(11), 1998.
 
-Sizes are those of the paper's Figure 2 and section II.B for a 32x32 image (a 28x28 MNIST digit with a margin of 2).
+Sizes are those of the paper's Figure 2 and section II.B for a 32x32 image (a 28x28 MNIST digit padded by 2).
 B = batch.
 
-    layer                        output     lenet5   lenet5_1998
-    C1  convolution 5x5          28x28x6       156           156
-    S2  mean / subsampling 2x2   14x14x6         0            12
-    C3  convolution 5x5          10x10x16    2,416         1,516   (1998: the connection table of Table I)
-    S4  mean / subsampling 2x2   5x5x16          0            32
-    C5  convolution 5x5          1x1x120    48,120        48,120
-    F6  fully connected          84         10,164        10,164
-    out linear / RBF             10            850   0 (840 fixed)
-    total                                   61,706        60,000
+    layer                           output     lenet5   lenet5_1998
+    C1  convolution 5x5             28x28x6       156           156
+    S2  average / subsampling 2x2   14x14x6         0            12
+    C3  convolution 5x5             10x10x16    2,416         1,516   (1998: the connection table of Table I)
+    S4  average / subsampling 2x2   5x5x16          0            32
+    C5  convolution 5x5             1x1x120    48,120        48,120
+    F6  fully connected             84         10,164        10,164
+    out linear / RBF                10            850   0 (840 fixed)
+    total                                      61,706        60,000
 
 `lenet5` is the net that lectures draw; `lenet5_1998` is the paper's, to the last trainable coefficient.
 """
@@ -264,7 +264,7 @@ register(
     stages=_stages("", "", "tanh5", "tanh6"),
     differences=(
         "C3 sees all six S2 maps instead of the sparse connections of Table I",
-        "S2 and S4 are plain means without trainable coefficient, bias or squashing",
+        "S2 and S4 are average pooling, without trainable coefficient, bias or squashing",
         "tanh instead of 1.7159 tanh(2a/3)",
         "a linear layer, softmax and cross-entropy instead of RBF units and the paper's equation 9",
     ),

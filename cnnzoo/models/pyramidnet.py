@@ -24,7 +24,7 @@ UNITS = 18  # in each of the three stages
 
 
 class PyramidShortcut(nn.Module):
-    """Means of 2x2 where the size halves, and channels of zeros for the new ones (Figure 5a)."""
+    """2x2 average pooling where the size halves, and zeros for the new channels (Figure 5a)."""
 
     def __init__(self, new_channels: int, stride: int):
         super().__init__()
@@ -37,7 +37,7 @@ class PyramidShortcut(nn.Module):
 
 
 class PyramidBlock(nn.Module):
-    """BatchNorm, 3x3, BatchNorm, ReLU, 3x3, BatchNorm (Figure 6d): one ReLU only, and none behind the sum."""
+    """BatchNorm, 3x3, BatchNorm, ReLU, 3x3, BatchNorm (Figure 6d): only one ReLU, and none after the sum."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: float):
         super().__init__()
@@ -66,6 +66,12 @@ def width_after(unit: int, alpha: int) -> int:
 
 
 class PyramidNet(HeNet):
+    """A net that widens by `alpha` channels from first to last (equation 2).
+
+    Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of the dropout before the head,
+    `drop_path_rate` the last unit's (see `DropPath`).
+    """
+
     def __init__(
         self,
         alpha: int,

@@ -141,6 +141,19 @@ def stack(
 
 
 class ResNet(HeNet):
+    """Four stages of residual blocks (Table 1). Images `(B, in_chans, H, W)` to logits `(B, num_classes)`.
+
+    Args:
+        block: the class of the blocks, built as `block(in_channels, width, stride, downsample, drop_path)`.
+        shortcut: `(in_channels, out_channels, stride)` to the shortcut of each stage's first block; None: the identity.
+        depths: blocks in each stage.
+        num_classes: of the head.
+        in_chans: channels of an image.
+        drop_rate: of the dropout before the head.
+        drop_path_rate: of the last block; earlier ones have less, see `deepening`.
+        global_pool: see `GlobalPool`.
+    """
+
     def __init__(
         self,
         block: type[nn.Module],
@@ -180,7 +193,7 @@ PAPER = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR
 
 
 def facts(block: type[nn.Module], params: int, macs: int, paper: str = PAPER, year: int = 2015, **more) -> dict:
-    """What the registry is told of a net of these stages."""
+    """The registry's facts of a net of these four stages."""
     widths = [block.expansion * width for width in (64, 128, 256, 512)]
     return {
         "paper": paper,

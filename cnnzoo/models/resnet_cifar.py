@@ -44,6 +44,12 @@ def zero_pad(in_channels: int, out_channels: int, stride: int) -> nn.Module | No
 
 
 class CifarResNet(HeNet):
+    """Three stages of `n` blocks each (section 4.2), with option A unless `block` is `PlainBlock`.
+
+    Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of the dropout before the head,
+    `drop_path_rate` the last block's (see `DropPath`).
+    """
+
     def __init__(
         self,
         block: type[nn.Module],

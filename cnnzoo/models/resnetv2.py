@@ -1,7 +1,7 @@
 """ResNet with pre-activation. He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, ECCV 2016, arXiv
 1603.05027.
 
-BatchNorm and ReLU stand before each convolution instead of after it, so that nothing stands on the way of the sum: the
+BatchNorm and ReLU stand before each convolution instead of after it, so that nothing stands in the way of the sum: the
 identity of Figure 1(b). Sizes of `resnetv2_*` are those of ResNet for a 224x224 image, and names are timm's. B = batch.
 
     stage    output     50           101          152
@@ -39,7 +39,7 @@ from cnnzoo.registry import Claim, Stage, register
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm, ReLU, 3x3, twice (Figure 1b). `downsample` is the shortcut where it starts behind the first ReLU
+    """BatchNorm, ReLU, 3x3, twice (Figure 1b). `downsample` is the shortcut where it starts after the first ReLU
     instead of before it: in the first unit of every stage.
     """
 
@@ -141,6 +141,12 @@ class Linear1x1(nn.Linear):
 
 
 class ResNetV2(HeNet):
+    """Four stages of pre-activation bottlenecks, `depths` of them in each, then BatchNorm and ReLU (section 4).
+
+    Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of the dropout before the head,
+    `drop_path_rate` the last block's (see `DropPath`).
+    """
+
     head_name = "head.fc"
 
     def __init__(
@@ -184,6 +190,14 @@ class ResNetV2(HeNet):
 
 
 class CifarPreResNet(HeNet):
+    """Three stages of `n` pre-activation blocks each, then BatchNorm and ReLU (section 4).
+
+    `block` and `shortcut` are as in `ResNet`.
+
+    Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of the dropout before the head,
+    `drop_path_rate` the last block's (see `DropPath`).
+    """
+
     def __init__(
         self,
         block: type[nn.Module],
@@ -221,7 +235,7 @@ class CifarPreResNet(HeNet):
 PAPER = "He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, ECCV 2016, arXiv 1603.05027"
 
 _TIMM = (
-    "the first activation stands behind the stem's pooling instead of right behind its convolution",
+    "the first activation comes after the stem's pooling instead of directly after its convolution",
     "the stride of a bottleneck is on its 3x3 convolution, in the authors' own nets (preresnet164) on its first 1x1",
 )
 _DEPTH = "the paper's own nets for ImageNet have 152 and 200 layers"

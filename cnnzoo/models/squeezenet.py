@@ -15,7 +15,7 @@ squeezes to s channels by 1x1, then expands to 4s by 1x1 and to 4s by 3x3, side 
     fire8 of 64                   27x27x512       188,992
     max 3x3/2, fire9 of 64        13x13x512       197,184
     dropout, conv10 1x1, 1000     13x13x1000      513,000
-    mean                          1000
+    average                       1000
 
 `squeezenet1_1` begins with 64 filters of 3x3 and pools earlier (before fire2, fire4 and fire6), which more than halves
 the multiply-adds.

@@ -12,7 +12,7 @@ Sizes are those of the paper's Table 1 for a 224x224 image; names are torchvisio
     6, 7    4096          two fully connected layers of 4096, ReLU, dropout
     head    1000          fully connected
 
-Every convolution is 3x3 with ReLU, and every stage of them ends in a maximum over 2x2 windows.
+Every convolution is 3x3 with ReLU, and every stage of convolutions ends in 2x2 max pooling.
 
 Differences from the paper: see `cnnzoo info vgg16`.
 """
@@ -137,14 +137,14 @@ def _claims(depth: int) -> tuple[Claim, ...]:
 
 _NOTES = {
     16: (
-        "lectures count 24 million activations for an image, 93 MB; the column that they sum, the image and what each "
-        "layer and pooling gives, has 15,237,608 numbers, 60.95 MB (58.13 MiB)",
+        "lectures count 24 million activations for an image, 93 MB; the column that they sum (the image and the output "
+        "of each layer and pooling) has 15,237,608 numbers, 60.95 MB (58.13 MiB)",
     )
 }
 
 _SHARED = (
     "He initialisation instead of starting the deeper nets from a trained net A",
-    "any image of at least 32x32: the last maps are averaged to 7x7 (nothing to do at 224x224)",
+    "any image of at least 32x32: adaptive pooling of the last maps to 7x7 (no effect at 224x224)",
 )
 
 for _depth, (_depths, _params, _params_bn, _macs) in VARIANTS.items():
