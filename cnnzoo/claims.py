@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cnnzoo import zoo
+from cnnzoo.checkpoint import Run
 from cnnzoo.errors import counted
 from cnnzoo.registry import Claim, Entry
 from cnnzoo.summary import summary
@@ -55,14 +57,16 @@ class Page(Entry):
         yield from (f"  note: {note}" for note in self.notes)
 
 
-def info(name: str) -> Page:
+def info(name: str | Path | Run) -> Page:
     """What is known of an architecture: paper, year, parameters, multiply-adds, stages, differences from the paper;
-    `str()` is a page. Raises InputError for an unknown name, offering the near ones.
+    `str()` is a page. `name` is a net's, or a run, its folder or model.safetensors, for the run's net.
+
+    Raises InputError for an unknown name, offering the near ones.
     """
     return Page(**vars(zoo.info(name)))
 
 
-def beside(name: str) -> tuple[Beside, ...]:
+def beside(name: str | Path | Run) -> tuple[Beside, ...]:
     """The claims of a net's paper. An error or accuracy stands beside that of the best weights that people have."""
     entry = zoo.info(name)
     return tuple(Beside(claim.what, claim.figure, _ours(claim, entry)) for claim in entry.claims)

@@ -70,6 +70,8 @@ _entries: dict[str, Entry] = {}
 def register(name: str, **facts) -> Callable[[Callable], Callable]:
     """Decorator that makes `builder(**options) -> nn.Module` known as `name`; `facts` are fields of `Entry`.
 
+    A subclass of `Net`, or a partial of one, need not repeat its head, auxiliary heads and least size.
+
     Raises InputError if the name is taken, naming both modules.
     """
 
@@ -77,14 +79,14 @@ def register(name: str, **facts) -> Callable[[Callable], Callable]:
         if name in _entries:
             first, second = home(_entries[name].build), home(builder)
             raise InputError(f"{name!r} is registered twice, in {first} and in {second}; give one of them another name")
-        _entries[name] = Entry(name=name, build=builder, **facts)
+        _entries[name] = Entry(name=name, build=builder, **{**_own_facts(builder), **facts})
         return builder
 
     return decorator
 
 
 def unregister(name: str) -> None:
-    """Forget `name`, which must be known."""
+    """Forget `name`. Raises InputError for a name that is not known."""
     del _entries[lookup(name).name]
 
 
@@ -110,7 +112,21 @@ def names(pattern: str = "*") -> list[str]:
 
 def home(builder: Callable) -> str:
     """The module that a builder stands in."""
-    return getattr(builder, "func", builder).__module__  # a partial stands for its function
+    return _unwrapped(builder).__module__
+
+
+def _own_facts(builder: Callable) -> dict:
+    """The facts that a subclass of `Net` holds as class attributes."""
+    kind = _unwrapped(builder)
+    if not hasattr(kind, "head_name"):
+        return {}
+    aux = tuple(layer.partition(".")[0] for layer in kind.aux)  # of "aux1.fc2" the whole head
+    return {"head": kind.head_name, "aux": aux, "min_size": kind.min_size}
+
+
+def _unwrapped(builder: Callable) -> Callable:
+    """The class or function of a partial."""
+    return getattr(builder, "func", builder)
 
 
 def _natural(name: str) -> list:

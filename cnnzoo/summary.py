@@ -67,7 +67,7 @@ class Summary:
 
     def compact(self) -> "Summary":
         """The table as papers and lectures print it: the image first, then a row for each layer together with the
-        BatchNorm, activation and dropout behind it, whose outputs are counted once; outputs are HxWxC.
+        BatchNorm, activation and dropout after it, whose outputs are counted once; outputs are HxWxC.
         """
         if self.channels_last:
             return self
@@ -154,7 +154,7 @@ def _told(note: str) -> str:
     return f"Note: {note}."
 
 
-# Behind another layer they change no number.
+# After another layer they change no number.
 _IDLE = ("Dropout", "DropPath", "Identity", "NoHead", "GlobalPool", "Flatten")
 
 
@@ -163,7 +163,9 @@ def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, 
     as in eval mode.
 
     None is the registry's input size for the net, or the run's. The net itself is left alone. A module that is made of
-    others has a row where it has parameters or multiply-adds of its own, behind theirs.
+    others has a row where it has parameters or multiply-adds of its own, after theirs.
+
+    Raises InputError for an unknown name, and for a net that is not of the registry without an `input_size`.
     """
     if isinstance(model_or_name, nn.Module):
         net = model_or_name

@@ -18,6 +18,7 @@ import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import config, registry
 from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
+from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
 from cnnzoo.errors import InputError, did_you_mean, unknown
 from cnnzoo.models import _heads, _rules
@@ -255,9 +256,13 @@ def fetching(name: str, pretrained: bool | str | Path | Run) -> Callable[[], obj
 
 
 def load(run_or_file: str | Path | Run) -> nn.Module:
-    """The net of a run folder, or of a model.safetensors that one left, in eval mode, with `.classes`,
-    `.preprocessing` and `.temperature`: softmax(logits / temperature) is calibrated (1.0 where none was fitted), and
-    `.run`, the folder's Run; None for a file that lies elsewhere.
+    """The net of a run folder, or of a model.safetensors from one, in eval mode.
+
+    It has `.classes`, `.preprocessing`, `.temperature` (softmax(logits / temperature) is calibrated; 1.0 where none was
+    fitted) and `.run`, the folder's Run, or None for a file that lies elsewhere.
+
+    Raises InputError where there is no such folder or file, where the run has not finished an epoch, or where the file
+    does not say which net it is.
     """
     path = Path(run_or_file).expanduser()
     if path.is_dir():
@@ -405,8 +410,10 @@ def outputs_of(net: nn.Module, classes: Sequence[str], source: str) -> list[int]
 def preprocessing(model_or_name: nn.Module | str | Path | Run) -> Preprocess | Sheet:
     """What turns a picture (PIL, file, uint8) into the `(C, H, W)` float32 that a net's weights were trained on.
 
-    For a run, or its folder or model.safetensors: the run's. For a name: of its best known weights; for a net without
-    trained weights, the usual ImageNet one at its own input size.
+    For a run, or its folder or model.safetensors: the run's. For a name: that of its best known weights; for a net
+    without trained weights, the usual ImageNet one at its own input size.
+
+    Raises InputError for an unknown name, and for a net that is not of the registry and has no `.preprocessing`.
     """
     if isinstance(model_or_name, nn.Module):
         if hasattr(model_or_name, "preprocessing"):
@@ -423,8 +430,7 @@ def preprocessing(model_or_name: nn.Module | str | Path | Run) -> Preprocess | S
         if rows := table.rows(entry.name):
             return Preprocess.from_dict(rows[0].preprocess)
         channels, size, _ = entry.input_size
-    resize = round(size * 8 / 7) if size > 64 else size
-    return Preprocess(size, resize, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).with_channels(channels)
+    return Preprocess(size, photo_resize(size), IMAGENET_MEAN, IMAGENET_STD).with_channels(channels)
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
@@ -433,9 +439,6 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
 
 
 def info(name: str | Path | Run) -> Entry:
-    """What is known of an architecture: paper, year, parameters, multiply-adds, stages, differences from the paper.
-
-    For a run: of its net's.
-    """
+    """The entry of a net's name, or of a run's net. Raises InputError for an unknown name, offering the near ones."""
     path = find_run(name)
     return load(path).entry if path else registry.lookup(os.fspath(name))

@@ -157,6 +157,15 @@ def test_a_rule_is_rebuilt_from_what_is_said_of_it(method):
         assert torch.equal(again(x), rule(x))
 
 
+def test_a_stack_is_rebuilt_from_a_card_that_describes_its_head():
+    rule = combine(noisy([0.6, 0.7, 0.8]), "stacking").rule
+    again = _rules.build({"kind": "stack", "head": {"kind": "linear", "num_classes": 4}}, members=3, classes=4)
+    again.load_state_dict(rule.state_dict())
+    x = torch.randn(3, 5, 4).log_softmax(2)
+    with torch.no_grad():
+        assert torch.equal(again(x), rule(x))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_rule_is_part_of_an_onnx_graph(method):
     rule, file = combine(noisy([0.6, 0.7, 0.8]), method).rule, io.BytesIO()

@@ -346,6 +346,17 @@ def test_a_bundle_carries_files_to_where_there_is_no_network(server, hub, row, t
     assert placed.read_bytes() == CONTENT
 
 
+def test_a_bundle_takes_rows_from_a_generator(server, hub, row, tmp_path):
+    assert fetch.bundle((each for each in [row]), tmp_path / "weights.tar") == [hub / "weights.pth"]
+
+
+def test_a_bundle_leaves_the_unfinished_one_of_another_process_alone(server, hub, row, tmp_path):
+    other = tmp_path / ".weights.tar.part"
+    other.write_bytes(b"half")
+    fetch.bundle([row], tmp_path / "weights.tar")
+    assert other.read_bytes() == b"half"
+
+
 @pytest.mark.parametrize("kept", [0.1, 0.6, 0.99])
 def test_a_bundle_cut_short_places_nothing_damaged(server, hub, row, tmp_path, monkeypatch, kept):
     fetch.bundle([row], tmp_path / "weights.tar")

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,25 @@ def test_unknown_fact_is_refused():
     with pytest.raises(TypeError, match="parameters"):
         cnnzoo.register("tiny", parameters=1)(Tiny)
     assert cnnzoo.list_models("tiny") == []
+
+
+class Own(cnnzoo.Net):
+    """A user's net that keeps the contract."""
+
+    head_name, aux, min_size = "output", ("side.fc",), 8
+
+
+@pytest.mark.parametrize("builder", [Own, partial(Own)])
+@pytest.mark.parametrize(
+    ("by_hand", "expected"), [({}, ("output", ("side",), 8)), ({"head": "fc", "min_size": 16}, ("fc", ("side",), 16))]
+)
+def test_what_a_class_says_of_itself_need_not_be_registered_but_may_be(builder, by_hand, expected):
+    cnnzoo.register("own", **by_hand)(builder)
+    try:
+        entry = cnnzoo.info("own")
+    finally:
+        unregister("own")
+    assert (entry.head, entry.aux, entry.min_size) == expected
 
 
 def test_users_net_is_listed(tiny):

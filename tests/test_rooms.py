@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "zoo": {"registry", "config", "models", "weights", "data", "checkpoint"},
     "receptive_field": set(),
     "summary": {"registry", "config", "data", "checkpoint", "zoo", "receptive_field"},
-    "claims": {"registry", "zoo", "weights", "summary"},
+    "claims": {"registry", "checkpoint", "zoo", "weights", "summary"},
     "figures": set(),
     "compare": {"figures", "zoo", "weights", "summary", "claims"},
     "predict": {"registry", "config", "data", "checkpoint", "zoo", "fast", "tables"},

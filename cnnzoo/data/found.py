@@ -11,6 +11,7 @@ import numpy as np
 from cnnzoo.errors import InputError, counted, did_you_mean
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALL = 64  # pixels of a side, up to which a picture is taken whole
 TRAIN = ("train", "training")  # names of the folder to train on, in any case
 MANY_MISSING = 0.1  # share of a run's images without which it is not the same run any more
 HELD_OUT = ("val", "valid", "validation", "test", "testing")  # of what lies beside it, the first found counting
@@ -97,6 +98,11 @@ class Found:
             val=whole.choose(np.array(held_out)),
             notes=notes,
         )
+
+
+def photo_resize(size: int) -> int:
+    """The side that photos are resized to: the net sees their centre 7/8, or small ones whole."""
+    return round(size * 8 / 7) if size > SMALL else size
 
 
 def photos(

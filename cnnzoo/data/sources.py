@@ -36,7 +36,7 @@ from cnnzoo.data.arrays import (
 )
 from cnnzoo.data.crops import Crops
 from cnnzoo.data.decoding import EXTENSIONS, as_image, opened
-from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photos
+from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photo_resize, photos
 from cnnzoo.data.pictures import files_in, is_hidden, refuse
 from cnnzoo.data.preprocess import Preprocess, Sheet, centre
 from cnnzoo.errors import InputError, counted, did_you_mean, faults, printable
@@ -572,14 +572,13 @@ def _preprocess(
 
 
 def _usual_resize(found: Found, size: int) -> int:
-    """Photos: the centre 7/8.
-
-    Small pictures: whole, or with a margin where they lack at most 1/8 (MNIST's 28 in LeNet's 32).
+    """Photos: see `photo_resize`. Arrays: whole, or with a margin where they lack at most 1/8 (MNIST's 28 in LeNet's
+    32).
     """
     side = found.train.images.shape[1] if isinstance(found.train.images, np.ndarray) else None
     if side and size * 7 / 8 <= side <= size:
         return side
-    return round(size * 8 / 7) if side is None and size > 64 else size
+    return photo_resize(size) if side is None else size
 
 
 def _geometry(preprocess: Preprocess, canvas: int) -> Geometry:

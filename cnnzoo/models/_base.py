@@ -13,9 +13,9 @@ from cnnzoo.registry import Stage
 
 @fx.wrap  # to torch.fx, which knows no shapes while it traces, a single step
 def checked(x: Tensor, name: str, in_chans: int, min_size: int, image_size: int | None) -> Tensor:
-    """`x`, where it is images that a net of these facts (see `Net`) can take.
+    """Return `x` if the net can take it.
 
-    Raises InputError for images of another number of channels, too small, or of another size than the only one.
+    Raises InputError for images with another number of channels, too small, or not `image_size` x `image_size`.
     """
     if x.ndim != 4 or x.shape[1] != in_chans:
         raise InputError(f"{name} takes images (B, {in_chans}, H, W), not {tuple(x.shape)}")
@@ -30,7 +30,7 @@ def checked(x: Tensor, name: str, in_chans: int, min_size: int, image_size: int 
 
 
 class NoHead(nn.Identity):
-    """In the place of a head that was taken off."""
+    """Placeholder for a removed head."""
 
     def __init__(self, in_features: int):
         super().__init__()
@@ -48,7 +48,7 @@ class Net(nn.Module):
     """
 
     head_name = "fc"  # the submodule that maps features to classes
-    aux: tuple[str, ...] = ()  # the same of each auxiliary head, as "aux1.fc2"
+    aux: tuple[str, ...] = ()  # the last layer of each auxiliary head, as "aux1.fc2"
     min_size = 1  # the least height and width of an image
     image_size: int | None = None  # the only one; None: any
 
@@ -62,7 +62,7 @@ class Net(nn.Module):
         return self.forward_head(self.forward_features(self.check_images(x)))
 
     def check_images(self, x: Tensor) -> Tensor:
-        """The images. Raises InputError for such as the net cannot take, see `checked`."""
+        """Return `x` if the net can take it. Raises InputError otherwise, see `checked`."""
         return checked(x, type(self).__name__, self.in_chans, self.min_size, self.image_size)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Net(nn.Module):
                 self.init_layer(name, module)
 
     def init_layer(self, name: str, module: nn.Module) -> None:
-        """How one layer starts: as PyTorch has it, where the paper says nothing else."""
+        """Initialise one layer: as PyTorch does, unless the paper says otherwise."""
         module.reset_parameters()
 
     def get_classifier(self) -> nn.Module:
@@ -91,7 +91,7 @@ class Net(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """As the head's last layer says; 0 where none says it."""
+        """The number of outputs of the head's last layer; 0 if no layer has one."""
         return (_told(self.get_classifier(), "out_features", "out_channels") or [0])[-1]
 
     @property
@@ -186,7 +186,7 @@ class HeNet(Net):
 class GlobalPool(nn.Module):
     """`(B, C, H, W)` to `(B, C)`: each map's mean ("avg"), its maximum ("max"), or the mean of both ("avgmax").
 
-    With `grid`, each map is so reduced to `grid` x `grid` places, and the output is `(B, C * grid * grid)`.
+    With `grid`, each map is reduced to `grid` x `grid` places in this way, and the output is `(B, C * grid * grid)`.
     """
 
     KINDS = ("avg", "max", "avgmax")
@@ -247,7 +247,7 @@ class FeatureMaps(nn.Module):
 
         handles = [self.net.get_submodule(end).register_forward_hook(keep(end)) for end in self._ends]
         try:
-            getattr(self.net, "forward_features", self.net)(x)  # a user's net may have but a forward
+            getattr(self.net, "forward_features", self.net)(x)  # a user's net may have only a forward
         finally:
             for handle in handles:
                 handle.remove()

@@ -14,6 +14,11 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
 
+def avg_pool3x3() -> nn.AvgPool2d:
+    """Average pooling over 3x3 that keeps the size, and leaves the padding out of its averages."""
+    return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+
+
 class ConvNormRelu(nn.Module):
     """A convolution without bias, BatchNorm, ReLU: the brick of the Inceptions.
 
@@ -30,8 +35,9 @@ class ConvNormRelu(nn.Module):
     ):
         super().__init__()
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        margin = (kernel[0] // 2, kernel[1] // 2) if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, margin, bias=False)
+        if padding is None:
+            padding = kernel[0] // 2, kernel[1] // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)
         self.relu = nn.ReLU()
 
@@ -80,6 +86,11 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.rate:.3f}"
+
+
+def numbered(prefix: str, first: int, last: int) -> tuple[str, ...]:
+    """The names of a Sequential's layers `first` to `last`: "features.0", "features.1", …"""
+    return tuple(f"{prefix}.{number}" for number in range(first, last + 1))
 
 
 def deepening(rate: float, depth: int) -> list[float]:

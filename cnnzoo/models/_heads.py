@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.errors import unknown
-from cnnzoo.models import _rules  # which knows heads too, for a committee may answer through one
+from cnnzoo.models import _rules
 
 
 class MLP(nn.Sequential):

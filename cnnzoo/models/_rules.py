@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.errors import unknown
-from cnnzoo.models import _heads
 
 LEAST = 1e-30  # stands for 0 where a logarithm is taken
 TIE = 1e-4  # of a vote: by so much the mean probability decides between votes that are equal
@@ -70,17 +69,17 @@ class Vote(nn.Module):
 
 
 class Stack(nn.Module):
-    """A classifier that was fitted on what the members say: stacking (D. Wolpert: Stacked generalization, 1992).
+    """A linear classifier that was fitted on what the members say: stacking (D. Wolpert: Stacked generalization, 1992).
 
-    `head` (see `_heads`) maps the members' log-probabilities side by side, `(B, M * K)`, to logits `(B, K)`.
+    `head` maps the members' log-probabilities side by side, `(B, M * K)`, to logits `(B, K)`.
     """
 
-    def __init__(self, head: nn.Module):
+    def __init__(self, head: nn.Linear):
         super().__init__()
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        side_by_side = x.transpose(0, 1).flatten(1).to(next(self.head.parameters()).dtype)
+        side_by_side = x.transpose(0, 1).flatten(1).to(self.head.weight.dtype)
         return self.head(side_by_side).float().log_softmax(1)
 
 
@@ -96,17 +95,18 @@ def build(spec: Mapping, members: int, classes: int) -> nn.Module:
     """A rule from what a committee's card says of it. Raises InputError for a kind that is not known."""
     options = dict(spec)
     kind = options.pop("kind")
-    if kind not in ("mean", "vote", "stack"):
-        raise unknown("rule of a committee", kind, ("mean", "vote", "stack"))
-    if kind == "stack":
-        return Stack(_heads.build(options["head"], members * classes))
-    return {"mean": Mean, "vote": Vote}[kind](**options)
+    if kind == "stack":  # older cards describe its head, which is always linear
+        return Stack(nn.Linear(members * classes, classes))
+    kinds = {"mean": Mean, "vote": Vote}
+    if kind not in kinds:
+        raise unknown("rule of a committee", kind, (*kinds, "stack"))
+    return kinds[kind](**options)
 
 
 def describe(rule: nn.Module) -> dict:
     """What `build` makes such a rule of; the values of a stack's head lie with the weights."""
     if isinstance(rule, Stack):
-        return {"kind": "stack", "head": _heads.describe(rule.head)}
+        return {"kind": "stack"}
     weights = rule.weights.tolist()
     if isinstance(rule, Vote):
         return {"kind": "vote", "weights": weights, "by": rule.by}

@@ -17,10 +17,15 @@ The net of the 2012 paper is in alexnet_2012.py.
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net
+from cnnzoo.models._blocks import numbered
 from cnnzoo.registry import Claim, Stage, register
 
 
 class AlexNet(Net):
+    """The single tower. Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is the dropout before
+    both hidden fully connected layers, `global_pool` how the last maps are brought to 6x6 (see `GlobalPool`).
+    """
+
     head_name = "classifier.6"
     min_size = 63
 
@@ -28,16 +33,28 @@ class AlexNet(Net):
         super().__init__()
         self.in_chans = in_chans
         self.features = nn.Sequential(
-            *(nn.Conv2d(in_chans, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
-            *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
-            *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            nn.Conv2d(in_chans, 64, 11, stride=4, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
         )
         self.avgpool = GlobalPool(global_pool, 6)
         self.classifier = nn.Sequential(
-            *(nn.Dropout(drop_rate), nn.Linear(256 * 6 * 6, 4096), nn.ReLU()),
-            *(nn.Dropout(drop_rate), nn.Linear(4096, 4096), nn.ReLU()),
+            nn.Dropout(drop_rate),
+            nn.Linear(256 * 6 * 6, 4096),
+            nn.ReLU(),
+            nn.Dropout(drop_rate),
+            nn.Linear(4096, 4096),
+            nn.ReLU(),
             nn.Linear(4096, num_classes),
         )
         self.init_weights()
@@ -54,33 +71,27 @@ class AlexNet(Net):
         return x  # (B, 4096)
 
 
-def _run(prefix: str, first: int, last: int) -> tuple[str, ...]:
-    return tuple(f"{prefix}.{i}" for i in range(first, last + 1))
-
-
 register(
     "alexnet",
     paper="Krizhevsky: One weird trick for parallelizing convolutional neural networks, 2014, arXiv 1404.5997",
     year=2014,
     params=61_100_840,
     macs=714_188_480,
-    min_size=AlexNet.min_size,
     stages=(
-        Stage("stage1", _run("features", 0, 2), (64, 27, 27)),
-        Stage("stage2", _run("features", 3, 5), (192, 13, 13)),
-        Stage("stage3", _run("features", 6, 7), (384, 13, 13)),
-        Stage("stage4", _run("features", 8, 9), (256, 13, 13)),
-        Stage("stage5", _run("features", 10, 12), (256, 6, 6)),
-        Stage("stage6", _run("classifier", 0, 2), (4096,)),
-        Stage("stage7", _run("classifier", 3, 5), (4096,)),
+        Stage("stage1", numbered("features", 0, 2), (64, 27, 27)),
+        Stage("stage2", numbered("features", 3, 5), (192, 13, 13)),
+        Stage("stage3", numbered("features", 6, 7), (384, 13, 13)),
+        Stage("stage4", numbered("features", 8, 9), (256, 13, 13)),
+        Stage("stage5", numbered("features", 10, 12), (256, 6, 6)),
+        Stage("stage6", numbered("classifier", 0, 2), (4096,)),
+        Stage("stage7", numbered("classifier", 3, 5), (4096,)),
     ),
-    head=AlexNet.head_name,
     first_conv="features.0",
     claims=(Claim("top-1 error, ILSVRC 2012 validation", "42.33 %"),),
     differences=(
         "64, 192, 384, 256, 256 filters instead of the 96, 256, 384, 384, 256 of 2012 (see alexnet_2012)",
         "one tower without groups, and no local response normalisation",
-        "dropout stands before the two hidden fully connected layers instead of after them",
+        "dropout before the two hidden fully connected layers instead of after them",
         "padding of 2 before conv1, so that 224x224 images give 55x55 maps",
     ),
 )(AlexNet)

@@ -26,7 +26,7 @@ from cnnzoo.registry import Claim, Stage, register
 
 
 class AlexNet2012(Net):
-    """`groups` is the number of towers.
+    """Images `(B, in_chans, H, W)` to logits `(B, num_classes)`. `groups` is the number of towers.
 
     `lrn_alpha` is the alpha of the formula in section 3.3; cuda-convnet and Caffe divide it by n.
     """
@@ -94,7 +94,6 @@ _FACTS = {
     "NIPS 2012",
     "year": 2012,
     "input_size": (3, 227, 227),
-    "min_size": AlexNet2012.min_size,
     "stages": (
         Stage("stage1", ("conv1", "relu1", "norm1", "pool1"), (96, 27, 27)),
         Stage("stage2", ("conv2", "relu2", "norm2", "pool2"), (256, 13, 13)),
@@ -104,19 +103,22 @@ _FACTS = {
         Stage("stage6", ("fc6", "relu6", "drop6"), (4096,)),
         Stage("stage7", ("fc7", "relu7", "drop7"), (4096,)),
     ),
-    "head": AlexNet2012.head_name,
     "first_conv": "conv1",
     "claims": (
         Claim("parameters", "60 million"),
         Claim("neurons", "650,000"),
-        *(Claim(_TOP1, "40.7 %"), Claim(_TOP5, "18.2 %")),
-        *(Claim(f"{_TOP1}, 5 nets", "38.1 %"), Claim(f"{_TOP5}, 5 nets", "16.4 %")),
-        *(Claim(f"{_TOP1}, 7 nets", "36.7 %"), Claim(f"{_TOP5}, 7 nets", "15.4 %")),
+        Claim(_TOP1, "40.7 %"),
+        Claim(_TOP5, "18.2 %"),
+        Claim(f"{_TOP1}, 5 nets", "38.1 %"),
+        Claim(f"{_TOP5}, 5 nets", "16.4 %"),
+        Claim(f"{_TOP1}, 7 nets", "36.7 %"),
+        Claim(f"{_TOP5}, 7 nets", "15.4 %"),
         Claim("top-5 error, ILSVRC 2012 test, 7 nets", "15.3 %"),
-        *(Claim("top-1 error, ILSVRC 2010 test", "37.5 %"), Claim("top-5 error, ILSVRC 2010 test", "17.0 %")),
+        Claim("top-1 error, ILSVRC 2010 test", "37.5 %"),
+        Claim("top-5 error, ILSVRC 2010 test", "17.0 %"),
     ),
 }
-_DROPOUT = "dropout doubles what it keeps in training, where the paper halves all outputs at test time"
+_DROPOUT = "dropout doubles the outputs that it keeps in training; the paper halves all outputs at test time"
 
 register("alexnet_2012", **_FACTS, params=60_965_224, macs=724_406_816, differences=(_DROPOUT,))(AlexNet2012)
 

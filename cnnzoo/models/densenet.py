@@ -8,7 +8,7 @@ of the paper's Table 1 for a 224x224 image; names are torchvision's. B = batch.
     stem     112x112    convolution 7x7/2
     stage1   56x56      max 3x3/2, then
                         6     6     6     6     6      layers
-    stage2   28x28      convolution 1x1, mean 2x2, then
+    stage2   28x28      convolution 1x1, average 2x2, then
                         12    12    12    12    12     layers
     stage3   14x14      the same, then
                         24    36    32    48    64     layers
@@ -115,7 +115,7 @@ class DenseBlock(nn.ModuleDict):
 
 
 class Transition(nn.Sequential):
-    """BatchNorm, ReLU, 1x1 convolution and mean over 2x2, between two blocks."""
+    """BatchNorm, ReLU, 1x1 convolution and 2x2 average pooling, between two blocks."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -160,6 +160,7 @@ class DenseNet(HeNet):
         layers[f"relu{len(depths) + 1}"] = nn.ReLU()
         self.features = nn.Sequential(OrderedDict(layers))
         self.avgpool = GlobalPool(global_pool)
+        self.dropout = nn.Identity()  # the layers have theirs
         self.classifier = nn.Linear(width, num_classes)
         self.init_weights()
 
@@ -174,10 +175,6 @@ class DenseNet(HeNet):
     def forward_features(self, x: Tensor) -> Tensor:
         return self.features(x)  # (B, 1024, 7, 7) in densenet121
 
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f)
-        return x if pre_logits else self.classifier(x)
-
 
 class CifarDenseNet(DenseNet):
     """For 32x32 images: the stem keeps the size."""
@@ -190,7 +187,7 @@ class CifarDenseNet(DenseNet):
 
 _PAPER = "Huang, Liu, van der Maaten, Weinberger: Densely Connected Convolutional Networks, CVPR 2017, arXiv 1608.06993"
 _DROPOUT = (
-    "dropout, where asked for, follows the last convolution of a layer; "
+    "dropout, if asked for, follows the last convolution of a layer; "
     "the authors' code has it after every convolution but the first"
 )
 
@@ -210,6 +207,7 @@ def _stages(
     return tuple(stages)
 
 
+_STEM = ("features.conv0", "features.norm0", "features.relu0")
 _10_CROPS = ("top-1 error, ILSVRC 2012 validation, 10 crops", "top-5 error, ILSVRC 2012 validation, 10 crops")
 
 # name: growth, depths, width of the stem, parameters, multiply-adds, claims of Table 3
@@ -228,12 +226,7 @@ for _name, (_growth, _depths, _width, _params, _macs, _errors) in VARIANTS.items
         year=2016,
         params=_params,
         macs=_macs,
-        min_size=DenseNet.min_size,
-        stages=_stages(
-            *(("features.conv0", "features.norm0", "features.relu0"), 112, ("features.pool0",)),
-            *(_growth, _depths, _width, True),
-        ),
-        head=DenseNet.head_name,
+        stages=_stages(_STEM, 112, ("features.pool0",), _growth, _depths, _width, True),
         first_conv="features.conv0",
         claims=tuple(Claim(what, figure) for what, figure in zip(_10_CROPS, _errors, strict=False)),
         differences=(_DROPOUT,),
@@ -259,9 +252,7 @@ for _name, (_growth, _depth, _width, _bc, _params, _macs, _errors) in CIFAR_VARI
         num_classes=10,
         params=_params,
         macs=_macs,
-        min_size=CifarDenseNet.min_size,
         stages=_stages(("features.conv0",), 32, (), _growth, (_depth,) * 3, _width, _bc),
-        head=CifarDenseNet.head_name,
         first_conv="features.conv0",
         claims=tuple(
             Claim(f"error, {data}", f"{figure} %") for data, figure in zip(_SETS, _errors, strict=True) if figure

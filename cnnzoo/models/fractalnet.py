@@ -60,7 +60,7 @@ class Join(nn.Module):
         self.drop_path_rate = drop_path_rate
 
     def forward(self, *paths: Tensor, column: Tensor | None = None) -> Tensor:
-        """`column` counts from the deepest, -1; 0 is none. None at all means no drop-path."""
+        """`column`: -1 the deepest, -2 the next, …; 0 no global column; None no drop-path at all."""
         if column is None or not self.training:
             return torch.stack(paths).mean(dim=0)
         draws = torch.rand(len(paths), device=column.device)
@@ -130,6 +130,7 @@ class FractalNet(Net):
             self.add_module(f"block{number + 1}", FractalBlock(columns, channels, width, rate, drop_path_rate))
             channels = width
         self.avgpool = GlobalPool(global_pool)
+        self.dropout = nn.Identity()  # the blocks have theirs
         self.fc = nn.Linear(channels, num_classes)
         self.init_weights()
 
@@ -140,10 +141,6 @@ class FractalNet(Net):
         x = self.block3(x, column)  # (B, 256, 4, 4)
         x = self.block4(x, column)  # (B, 512, 2, 2)
         return self.block5(x, column)  # (B, 512, 1, 1)
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f)
-        return x if pre_logits else self.fc(x)
 
     def forward_column(self, x: Tensor, number: int = -1) -> Tensor:
         """Logits of one column alone, without joins: 0 is the shallowest, -1 the deepest.
@@ -177,17 +174,19 @@ _CLAIMS = (
     Claim("error, CIFAR-100 with augmentation", "23.73 %"),
 )
 
-# name: columns, parameters, multiply-adds, claims of Table 1, differences
+# name: columns, parameters, multiply-adds, claims of Table 1, difference
+# fmt: off
 VARIANTS = {
     "fractalnet20": (
-        *(3, 33_714_314, 845_222_912, _CLAIMS),
+        3, 33_714_314, 845_222_912, _CLAIMS,
         "the paper states 38.6 million parameters; its authors' generator, which this follows, gives 33.7",
     ),
     "fractalnet40": (
-        *(4, 76_084_554, 2_036_077_568, ()),
+        4, 76_084_554, 2_036_077_568, (),
         "the widths of the paper's net of 40 layers are not published; these are those of the 20 layers",
     ),
 }
+# fmt: on
 
 for _name, (_columns, _params, _macs, _claims, _difference) in VARIANTS.items():
     register(
@@ -199,7 +198,6 @@ for _name, (_columns, _params, _macs, _claims, _difference) in VARIANTS.items():
         num_classes=10,
         params=_params,
         macs=_macs,
-        min_size=FractalNet.min_size,
         stages=(
             Stage("stage1", ("block1",), (64, 16, 16)),
             Stage("stage2", ("block2",), (128, 8, 8)),
@@ -207,7 +205,6 @@ for _name, (_columns, _params, _macs, _claims, _difference) in VARIANTS.items():
             Stage("stage4", ("block4",), (512, 2, 2)),
             Stage("stage5", ("block5",), (512, 1, 1)),
         ),
-        head=FractalNet.head_name,
         first_conv=f"block1.columns.{_columns - 1}.0.conv",
         claims=_claims,
         differences=(_difference,),

@@ -33,7 +33,7 @@ from cnnzoo.registry import Claim, Stage, register
 
 
 class Inception(Branches):
-    """Four sizes of windows side by side (Figure 2b): 1x1 convolutions narrow the maps before the larger ones.
+    """Four branches side by side (Figure 2b): 1x1 convolutions narrow the maps before the larger ones.
 
     The arguments are a row of Table 1.
     """
@@ -79,7 +79,7 @@ class GoogLeNet(HeNet):
     min_size = 15
 
     brick, block, side_head = ConvNormRelu, Inception, AuxiliaryHead
-    last_window = 2  # of the last maximum; the paper: 3
+    last_pool = 2  # kernel of the last max pooling; the paper: 3
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class GoogLeNet(HeNet):
         self.inception4c = block(512, 128, 128, 256, 24, 64, 64)
         self.inception4d = block(512, 112, 144, 288, 32, 64, 64)
         self.inception4e = block(528, 256, 160, 320, 32, 128, 128)
-        self.maxpool4 = nn.MaxPool2d(self.last_window, 2, ceil_mode=True)
+        self.maxpool4 = nn.MaxPool2d(self.last_pool, 2, ceil_mode=True)
         self.inception5a = block(832, 256, 160, 320, 32, 128, 128)
         self.inception5b = block(832, 384, 192, 384, 48, 128, 128)
         self.aux1 = side_head(512, num_classes) if aux_logits else None
@@ -153,9 +153,7 @@ FACTS = {
     "paper": "Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with "
     "Convolutions, CVPR 2015, arXiv 1409.4842",
     "year": 2014,
-    "head": GoogLeNet.head_name,
     "first_conv": "conv1.conv",
-    "aux": ("aux1", "aux2"),
     "claims": (
         Claim("parameters, the sum of Table 1", "6.8 million"),
         Claim("multiply-adds, the sum of Table 1", "1.50 billion"),
@@ -184,14 +182,13 @@ register(
     **FACTS,
     params=6_624_904,
     macs=1_498_376_192,
-    min_size=GoogLeNet.min_size,
     stages=stages(),
     aux_params=6_379_984,
     differences=(
         "3x3 convolutions where the paper has 5x5 ones",
         "BatchNorm after every convolution instead of its bias, and no local response normalisation",
-        "the last maximum is over 2x2 windows, in the paper over 3x3",
-        "auxiliary heads average to 4x4 maps evenly, in the paper over 5x5 windows 3 apart",
-        "dropout of 0.2 before the head, in the paper of 0.4",
+        "the last max pooling is 2x2, in the paper 3x3",
+        "auxiliary heads use adaptive average pooling to 4x4, in the paper 5x5 average pooling with stride 3",
+        "dropout of 0.2 before the head, in the paper 0.4",
     ),
 )(GoogLeNet)

@@ -19,7 +19,7 @@ a 224x224 image; names are near torchvision's. B = batch.
     fc, ReLU, dropout 0.7               1024
     fc                                  1000    3,188,840   3,190,888 with all layers of the head
 
-Every maximum rounds sizes up, as Caffe does.
+Max pooling rounds sizes up, as in Caffe.
 """
 
 from torch import Tensor, fx, nn
@@ -53,7 +53,7 @@ def pooled(x: Tensor, places: int) -> Tensor:
 
 
 class AuxiliaryPool(nn.AdaptiveAvgPool2d):
-    """Means over 5x5 windows 3 apart, which make a 14x14 map 4x4; over even shares of maps of other sizes."""
+    """5x5 average pooling with stride 3, which makes a 14x14 map 4x4; adaptive for maps of other sizes."""
 
     def forward(self, x: Tensor) -> Tensor:
         return pooled(x, self.output_size)
@@ -69,10 +69,14 @@ def lrn() -> nn.Module:
 
 
 class GoogLeNet2014(GoogLeNet):
+    """GoogLeNet with the paper's layers (section 5). In train mode, with `aux_logits`, it gives `(logits, aux1, aux2)`,
+    each `(B, num_classes)`, for images `(B, in_chans, H, W)`.
+    """
+
     min_size = 31
 
     brick, block, side_head = ConvRelu, Inception2014, AuxiliaryHead2014
-    last_window = 3
+    last_pool = 3
 
     def __init__(
         self,
@@ -103,12 +107,11 @@ register(
     **FACTS,
     params=6_998_552,
     macs=1_582_671_872,
-    min_size=GoogLeNet2014.min_size,
     stages=stages("norm1", "norm2"),
     aux_params=6_379_728,
     differences=(
-        "the paper prints neither the constants of its local response normalisation nor its first weights: they are "
+        "the paper prints neither the constants of its local response normalisation nor its initialisation: both are "
         "those of BVLC's training in Caffe",
-        "any image of at least 31x31: auxiliary heads average other maps than 14x14 evenly to 4x4",
+        "any image of at least 31x31: the auxiliary heads use adaptive average pooling to 4x4 unless maps are 14x14",
     ),
 )(GoogLeNet2014)

@@ -20,7 +20,7 @@ connected ones; every plain layer ends in ReLU. B = batch.
     dropout, conv 3x3, 128                 8x8x128         92,288
     5 highway 3x3                          8x8x128      1,475,840
     conv 1x1, 100                          8x8x100         12,900
-    mean, dropout, fully connected         10               1,010
+    average, dropout, fully connected      10               1,010
 
     highway_fc10, 20, 50, 100 (layers before the last)
     fully connected, 50                    50              39,250
@@ -91,7 +91,7 @@ class HighwayNet(Net):
         return {name: gate.mean().item() for name, gate in self.gates(x).items()}
 
     def init_layer(self, name: str, module: nn.Module) -> None:
-        """Weights after Glorot and Bengio (2010); a negative bias in the gates, so that at first x goes on."""
+        """Glorot and Bengio (2010); a negative bias in the gates, so that at first x passes through."""
         nn.init.xavier_uniform_(module.weight)
         nn.init.constant_(module.bias, self.gate_bias if name.endswith(".gate") else 0.0)
 
@@ -128,6 +128,10 @@ class HighwayMNIST(HighwayNet):
 
 
 class HighwayCIFAR(HighwayNet):
+    """The authors' 19-layer net. Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of all
+    four dropouts.
+    """
+
     min_size = 4
     gate_bias = -2.0
 
@@ -192,10 +196,10 @@ class HighwayFC(HighwayNet):
         return x if pre_logits else self.fc(x)
 
 
-_FACTS = {"year": 2015, "num_classes": 10, "head": HighwayNet.head_name}
+_FACTS = {"year": 2015, "num_classes": 10}
 _EARLY = "Srivastava, Greff, Schmidhuber: Highway Networks, 2015, arXiv 1505.00387"
 _LATE = "Srivastava, Greff, Schmidhuber: Training Very Deep Networks, NIPS 2015, arXiv 1507.06228"
-_HEAD = "the last layer starts after Glorot and Bengio, like all others; in the authors' file it is N(0, 0.1)"
+_HEAD = "the last layer has Glorot initialisation, like all others; in the authors' file it is N(0, 0.1)"
 
 register(
     "highway_mnist",
@@ -204,7 +208,6 @@ register(
     input_size=(1, 28, 28),
     params=151_690,
     macs=31_650_624,
-    min_size=HighwayMNIST.min_size,
     stages=(
         Stage("stem", ("drop1", "conv1", "relu1"), (32, 24, 24)),
         Stage("stage1", ("highway1", "pool1"), (32, 12, 12)),
@@ -213,7 +216,7 @@ register(
     ),
     first_conv="conv1",
     claims=(Claim("parameters", "151 thousand"), Claim("accuracy, MNIST", "99.55 %")),
-    differences=(_HEAD, "other images than 28x28: the last maps are averaged to 3x3 (nothing to do at 28x28)"),
+    differences=(_HEAD, "images of other sizes than 28x28: adaptive pooling of the last maps to 3x3"),
 )(HighwayMNIST)
 
 register(
@@ -223,7 +226,6 @@ register(
     input_size=(3, 32, 32),
     params=2_256_838,
     macs=330_826_728,
-    min_size=HighwayCIFAR.min_size,
     stages=(
         Stage("stem", ("drop1", "conv1", "relu1"), (32, 32, 32)),
         Stage("stage1", ("highway1", "pool1"), (32, 16, 16)),
@@ -236,7 +238,7 @@ register(
         Claim("accuracy, CIFAR-10 with augmentation", "92.40 %"),
         Claim("accuracy, CIFAR-100 with augmentation", "67.76 %"),
     ),
-    differences=("every weight starts after Glorot and Bengio; in the authors' file the first layer's are Gaussian",),
+    differences=("Glorot initialisation throughout; in the authors' file the first layer's weights are Gaussian",),
 )(HighwayCIFAR)
 
 # depth: parameters, multiply-adds
@@ -253,5 +255,5 @@ for _depth, (_params, _macs) in FC_VARIANTS.items():
         min_size=28,
         stages=(Stage("stem", ("fc1", "relu1"), (50,)), Stage("stage1", ("highway",), (50,))),
         first_conv="fc1",
-        differences=("ReLU and a gate bias of -2 at every depth; the paper searched for both at random",),
+        differences=("ReLU and a gate bias of -2 at every depth; the paper found both by random search",),
     )(partial(HighwayFC, _depth))

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet
-from cnnzoo.models._blocks import Branches, ConvNormRelu, DropPath, chain, deepening
+from cnnzoo.models._blocks import Branches, ConvNormRelu, DropPath, avg_pool3x3, chain, deepening
 from cnnzoo.registry import Claim, Stage, register
 
 
@@ -56,7 +56,11 @@ def block35(channels: int, widths: tuple[int, int], drop_path: float) -> Residua
     """On 35x35 maps (Figures 10 and 16): one 3x3 convolution beside two, of `widths`."""
     first, second = widths
     return Residual(
-        *(channels, 64 + second, 0.17, drop_path, True),
+        channels,
+        width=64 + second,
+        scale=0.17,
+        drop_path=drop_path,
+        relu=True,
         branch0=ConvNormRelu(channels, 32),
         branch1=chain(channels, (32, 1), (32, 3)),
         branch2=chain(channels, (32, 1), (first, 3), (second, 3)),
@@ -67,7 +71,11 @@ def block17(channels: int, widths: tuple[int, int], drop_path: float) -> Residua
     """On 17x17 maps (Figures 11 and 17): a 7x7 convolution in two parts, of `widths`."""
     across, down = widths
     return Residual(
-        *(channels, 2 * down, 0.10, drop_path, True),
+        channels,
+        width=2 * down,
+        scale=0.10,
+        drop_path=drop_path,
+        relu=True,
         branch0=ConvNormRelu(channels, down),
         branch1=chain(channels, (128, 1), (across, (1, 7)), (down, (7, 1))),
     )
@@ -79,7 +87,11 @@ def block8(
     """On 8x8 maps (Figures 13 and 19): a 3x3 convolution in two parts, of `widths`."""
     across, down = widths
     return Residual(
-        *(channels, 192 + down, scale, drop_path, relu),
+        channels,
+        width=192 + down,
+        scale=scale,
+        drop_path=drop_path,
+        relu=relu,
         branch0=ConvNormRelu(channels, 192),
         branch1=chain(channels, (192, 1), (across, (1, 3)), (down, (3, 1))),
     )
@@ -126,6 +138,10 @@ class InceptionResNet(HeNet):
 
 
 class InceptionResNetV1(InceptionResNet):
+    """Images `(B, in_chans, H, W)` to logits `(B, num_classes)` (Figure 15). `drop_rate` is that of the dropout before
+    the head, `drop_path_rate` the last block's (see `DropPath`).
+    """
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -155,6 +171,8 @@ class InceptionResNetV1(InceptionResNet):
 
 
 class InceptionResNetV2(InceptionResNet):
+    """The wider net (Figure 15, with the widths that its authors published); arguments as in `InceptionResNetV1`."""
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -165,13 +183,12 @@ class InceptionResNetV2(InceptionResNet):
     ):
         super().__init__(in_chans)
         rates = deepening(drop_path_rate, 10 + 20 + 10)
-        mean = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
         self.maxpool_5a = nn.MaxPool2d(3, stride=2)
         self.mixed_5b = Branches(
             branch0=ConvNormRelu(192, 96),
             branch1=chain(192, (48, 1), (64, 5)),
             branch2=chain(192, (64, 1), (96, 3), (96, 3)),
-            branch3=nn.Sequential(mean, ConvNormRelu(192, 64)),
+            branch3=nn.Sequential(avg_pool3x3(), ConvNormRelu(192, 64)),
         )
         self.repeat = nn.Sequential(*(block35(320, (48, 64), rate) for rate in rates[:10]))
         self.mixed_6a = reduction_a(320, k=256, m=384, n=384)
@@ -202,8 +219,6 @@ _FACTS = {
     "on Learning, AAAI 2017, arXiv 1602.07261",
     "year": 2016,
     "input_size": (3, 299, 299),
-    "min_size": InceptionResNet.min_size,
-    "head": InceptionResNet.head_name,
     "first_conv": "conv2d_1a.conv",
 }
 
@@ -241,10 +256,10 @@ register(
     ),
     claims=_claims("19.9", "4.9", "18.7", "4.1", "17.8", "3.7"),
     differences=(
-        "the stem is near Inception v3's, as its authors published the net; the paper's is that of Inception v4",
+        "the stem is close to Inception v3's, as in the net that the authors published; the paper's is Inception v4's",
         "10, 20 and 10 blocks, in the paper 5, 10 and 5",
-        "maps of 320, 1088 and 2080 channels, in the paper of 384, 1154 and 2048",
-        "the last block has a scale of 1 and no ReLU, and a 1x1 convolution to 1536 follows it",
-        "no dropout unless drop_rate says so, as in timm; the paper keeps 0.8 before the head",
+        "maps of 320, 1088 and 2080 channels, in the paper 384, 1154 and 2048",
+        "the last block has a scale of 1 and no ReLU, and a 1x1 convolution to 1536 channels follows it",
+        "no dropout unless drop_rate is set, as in timm; the paper's dropout before the head keeps 80 %",
     ),
 )(InceptionResNetV2)

@@ -22,19 +22,19 @@ torchvision's googlenet. B = batch.
     5b                      7x7x1024    352   192 -> 320    192 -> 224     max  128    2,279,616
     average, fc                 1000                                                   1,025,000
 
-Every window of stride 2 has a margin of half its size, so that convolutions and maxima halve any size alike; means
-leave the margin out.
+Every layer of stride 2 is padded by half its kernel, so that convolution and max pooling halve any size alike; average
+pooling leaves the padding out.
 """
 
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet
-from cnnzoo.models._blocks import Branches, ConvNormRelu, chain
+from cnnzoo.models._blocks import Branches, ConvNormRelu, avg_pool3x3, chain
 from cnnzoo.registry import Claim, Stage, register
 
 
 class Inception(Branches):
-    """Four ways side by side. The arguments are a row of the table, `n3` and `double` each (reduced to, width)."""
+    """Four branches side by side. The arguments are a row of the table, `n3` and `double` each (reduced to, width)."""
 
     def __init__(self, channels: int, n1: int, n3: tuple[int, int], double: tuple[int, int], pool: nn.Module, n: int):
         super().__init__(
@@ -46,7 +46,7 @@ class Inception(Branches):
 
 
 class Reduction(Branches):
-    """The same without 1x1 convolutions of its own; it halves the size and passes its input on by a maximum."""
+    """The same without the first branch; it halves the size, and its last branch is max pooling alone."""
 
     def __init__(self, channels: int, n3: tuple[int, int], double: tuple[int, int]):
         super().__init__(
@@ -54,10 +54,6 @@ class Reduction(Branches):
             branch3=chain(channels, (double[0], 1), (double[1], 3), (double[1], 3, 2)),
             branch4=nn.MaxPool2d(3, stride=2, padding=1),
         )
-
-
-def mean() -> nn.Module:
-    return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
 
 
 class InceptionV2(HeNet):
@@ -78,15 +74,15 @@ class InceptionV2(HeNet):
         self.conv2 = ConvNormRelu(64, 64, 1)
         self.conv3 = ConvNormRelu(64, 192, 3)
         self.maxpool2 = nn.MaxPool2d(3, stride=2, padding=1)
-        self.inception3a = Inception(192, 64, (64, 64), (64, 96), mean(), 32)
-        self.inception3b = Inception(256, 64, (64, 96), (64, 96), mean(), 64)
+        self.inception3a = Inception(192, 64, (64, 64), (64, 96), avg_pool3x3(), 32)
+        self.inception3b = Inception(256, 64, (64, 96), (64, 96), avg_pool3x3(), 64)
         self.inception3c = Reduction(320, (128, 160), (64, 96))
-        self.inception4a = Inception(576, 224, (64, 96), (96, 128), mean(), 128)
-        self.inception4b = Inception(576, 192, (96, 128), (96, 128), mean(), 128)
-        self.inception4c = Inception(576, 160, (128, 160), (128, 160), mean(), pool_proj)
-        self.inception4d = Inception(480 + pool_proj, 96, (128, 192), (160, 192), mean(), pool_proj)
+        self.inception4a = Inception(576, 224, (64, 96), (96, 128), avg_pool3x3(), 128)
+        self.inception4b = Inception(576, 192, (96, 128), (96, 128), avg_pool3x3(), 128)
+        self.inception4c = Inception(576, 160, (128, 160), (128, 160), avg_pool3x3(), pool_proj)
+        self.inception4d = Inception(480 + pool_proj, 96, (128, 192), (160, 192), avg_pool3x3(), pool_proj)
         self.inception4e = Reduction(480 + pool_proj, (128, 192), (192, 256))
-        self.inception5a = Inception(928 + pool_proj, 352, (192, 320), (160, 224), mean(), 128)
+        self.inception5a = Inception(928 + pool_proj, 352, (192, 320), (160, 224), avg_pool3x3(), 128)
         self.inception5b = Inception(1024, 352, (192, 320), (192, 224), nn.MaxPool2d(3, stride=1, padding=1), 128)
         self.avgpool = GlobalPool(global_pool)
         self.dropout = nn.Dropout(drop_rate)
@@ -120,7 +116,6 @@ register(
         Stage("stage3", ("inception3c", *(f"inception4{letter}" for letter in "abcd")), (576, 14, 14)),
         Stage("stage4", ("inception4e", "inception5a", "inception5b"), (1024, 7, 7)),
     ),
-    head=InceptionV2.head_name,
     first_conv="conv1.conv",
     claims=(
         Claim("parameters", "13.6 million"),
@@ -129,9 +124,9 @@ register(
         Claim("top-5 error, ILSVRC 2012 validation, 6 nets", "4.9 %"),
     ),
     differences=(
-        "the first convolution is a plain 7x7; the paper's is separable, with 8 depthwise filters a channel",
+        "the first convolution is a plain 7x7; the paper's is separable, with 8 depthwise filters per channel",
         "the pool branches of 4c and 4d are 96 wide, as in TensorFlow's nets: the paper's table prints 128, with which "
-        "its own outputs of 576 and 1024 do not add up; pool_proj=128 is that net, with 608, 608 and 1056",
-        "11.2 million parameters: the table does not give the 13.6 million of the text with either width",
+        "its own outputs of 576 and 1024 do not add up; pool_proj=128 gives that net, with 608, 608 and 1056",
+        "11.2 million parameters: neither width gives the 13.6 million that the text states",
     ),
 )(InceptionV2)

@@ -35,7 +35,8 @@ def side_by_side(*maps: Tensor) -> Tensor:
     return torch.cat(maps, dim=1)
 
 
-def mean() -> nn.Module:
+def padded_avg_pool() -> nn.AvgPool2d:
+    """Unlike `_blocks.avg_pool3x3` it counts the zero padding, as torchvision's does."""
     return nn.AvgPool2d(3, stride=1, padding=1)
 
 
@@ -47,7 +48,7 @@ class InceptionA(nn.Module):
         self.branch1x1 = ConvNormRelu(channels, 64)
         self.branch5x5_1, self.branch5x5_2 = chain(channels, (48, 1), (64, 5))
         self.branch3x3dbl_1, self.branch3x3dbl_2, self.branch3x3dbl_3 = chain(channels, (64, 1), (96, 3), (96, 3))
-        self.pool, self.branch_pool = mean(), ConvNormRelu(channels, pool)
+        self.pool, self.branch_pool = padded_avg_pool(), ConvNormRelu(channels, pool)
 
     def forward(self, x: Tensor) -> Tensor:
         return side_by_side(
@@ -59,7 +60,7 @@ class InceptionA(nn.Module):
 
 
 class InceptionB(nn.Module):
-    """Halves the size by convolutions and a maximum side by side (Figure 10)."""
+    """Halves the size by convolutions and max pooling side by side (Figure 10)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -85,7 +86,7 @@ class InceptionC(nn.Module):
         self.branch7x7_1, self.branch7x7_2, self.branch7x7_3 = chain(channels, (width, 1), across, (192, (7, 1)))
         self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3 = chain(channels, (width, 1), down, across)
         self.branch7x7dbl_4, self.branch7x7dbl_5 = chain(width, down, (192, (1, 7)))
-        self.pool, self.branch_pool = mean(), ConvNormRelu(channels, 192)
+        self.pool, self.branch_pool = padded_avg_pool(), ConvNormRelu(channels, 192)
 
     def forward(self, x: Tensor) -> Tensor:
         one = self.branch1x1(x)
@@ -123,7 +124,7 @@ class InceptionE(nn.Module):
         self.branch3x3_2a, self.branch3x3_2b = ConvNormRelu(384, 384, (1, 3)), ConvNormRelu(384, 384, (3, 1))
         self.branch3x3dbl_1, self.branch3x3dbl_2 = chain(channels, (448, 1), (384, 3))
         self.branch3x3dbl_3a, self.branch3x3dbl_3b = ConvNormRelu(384, 384, (1, 3)), ConvNormRelu(384, 384, (3, 1))
-        self.pool, self.branch_pool = mean(), ConvNormRelu(channels, 192)
+        self.pool, self.branch_pool = padded_avg_pool(), ConvNormRelu(channels, 192)
 
     def forward(self, x: Tensor) -> Tensor:
         one = self.branch1x1(x)
@@ -142,7 +143,7 @@ def pooled(x: Tensor, places: int) -> Tensor:
 
 
 class AuxiliaryPool(nn.AdaptiveAvgPool2d):
-    """Means over 5x5 windows 3 apart, which make a 17x17 map 5x5; over even shares of smaller maps."""
+    """5x5 average pooling with stride 3, which makes a 17x17 map 5x5; adaptive for smaller maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         return pooled(x, self.output_size)
@@ -247,7 +248,6 @@ register(
     input_size=(3, 299, 299),
     params=23_834_568,
     macs=5_713_216_096,
-    min_size=InceptionV3.min_size,
     stages=(
         Stage("stem", ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"), (64, 147, 147)),
         Stage("stage1", ("maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3"), (192, 71, 71)),
@@ -255,9 +255,7 @@ register(
         Stage("stage3", tuple(f"Mixed_6{letter}" for letter in "abcde"), (768, 17, 17)),
         Stage("stage4", ("Mixed_7a", "Mixed_7b", "Mixed_7c"), (2048, 8, 8)),
     ),
-    head=InceptionV3.head_name,
     first_conv="Conv2d_1a_3x3.conv",
-    aux=("AuxLogits",),
     aux_params=3_326_696,
     claims=(
         Claim("top-1 error, ILSVRC 2012 validation, one crop", "21.2 %"),
@@ -267,9 +265,9 @@ register(
     ),
     differences=(
         "the stem is the one its authors published, of convolutions to 32, 32, 64, 80 and 192; in the paper's Table 1 "
-        "they go to 32, 32, 64, 80, 192 and 288, the fifth with a stride of 2 for the second maximum",
-        "on 35x35 maps one branch keeps a 5x5, in the paper's Figure 5 a 3x3",
-        "means in the pool branches count the margin's zeros, as torchvision's do; its authors' leave the margin out",
-        "any image of at least 75x75: from maps smaller than 17x17 the auxiliary head takes even 5x5 means",
+        "they go to 32, 32, 64, 80, 192 and 288, the fifth with a stride of 2 instead of the second max pooling",
+        "on 35x35 maps one branch keeps a 5x5 convolution, in the paper's Figure 5 a 3x3",
+        "average pooling in the pool branches counts the zero padding, as torchvision's does; the authors' does not",
+        "any image of at least 75x75: the auxiliary head uses adaptive average pooling to 5x5 on maps below 17x17",
     ),
 )(InceptionV3)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet
-from cnnzoo.models._blocks import Branches, ConvNormRelu, chain
+from cnnzoo.models._blocks import Branches, ConvNormRelu, avg_pool3x3, chain, numbered
 from cnnzoo.registry import Claim, Stage, register
 
 
@@ -44,10 +44,9 @@ class Mixed5a(Branches):
         super().__init__(conv=ConvNormRelu(192, 192, 3, 2, 0), maxpool=nn.MaxPool2d(3, stride=2))
 
 
-def mean(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Means over 3x3 windows, without the margin, then a 1x1 convolution."""
-    pool = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-    return nn.Sequential(pool, ConvNormRelu(in_channels, out_channels))
+def pool_branch(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Average pooling, then a 1x1 convolution."""
+    return nn.Sequential(avg_pool3x3(), ConvNormRelu(in_channels, out_channels))
 
 
 class InceptionA(Branches):
@@ -56,7 +55,7 @@ class InceptionA(Branches):
             branch0=ConvNormRelu(384, 96),
             branch1=chain(384, (64, 1), (96, 3)),
             branch2=chain(384, (64, 1), (96, 3), (96, 3)),
-            branch3=mean(384, 96),
+            branch3=pool_branch(384, 96),
         )
 
 
@@ -75,7 +74,7 @@ class InceptionB(Branches):
             branch0=ConvNormRelu(1024, 384),
             branch1=chain(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
             branch2=chain(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
-            branch3=mean(1024, 128),
+            branch3=pool_branch(1024, 128),
         )
 
 
@@ -102,7 +101,7 @@ class InceptionC(nn.Module):
         self.branch2_2 = ConvNormRelu(448, 512, (1, 3))
         self.branch2_3a = ConvNormRelu(512, 256, (1, 3))
         self.branch2_3b = ConvNormRelu(512, 256, (3, 1))
-        self.branch3 = mean(1536, 256)
+        self.branch3 = pool_branch(1536, 256)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [self.branch0(x)]
@@ -114,6 +113,11 @@ class InceptionC(nn.Module):
 
 
 class InceptionV4(HeNet):
+    """Images `(B, in_chans, H, W)` to logits `(B, num_classes)` (Figure 9).
+
+    `drop_rate` is that of the dropout before the head.
+    """
+
     head_name = "last_linear"
     min_size = 75
 
@@ -122,7 +126,9 @@ class InceptionV4(HeNet):
         self.in_chans = in_chans
         self.features = nn.Sequential(
             *chain(in_chans, (32, 3, 2, 0), (32, 3, 1, 0), (64, 3)),
-            *(Mixed3a(), Mixed4a(), Mixed5a()),
+            Mixed3a(),
+            Mixed4a(),
+            Mixed5a(),
             *(InceptionA() for _ in range(4)),
             ReductionA(),
             *(InceptionB() for _ in range(7)),
@@ -138,10 +144,6 @@ class InceptionV4(HeNet):
         return self.features(x)  # (B, 1536, 8, 8)
 
 
-def _run(first: int, last: int) -> tuple[str, ...]:
-    return tuple(f"features.{i}" for i in range(first, last + 1))
-
-
 _ERROR = "ILSVRC 2012 validation without blacklisted images"
 
 register(
@@ -152,15 +154,13 @@ register(
     input_size=(3, 299, 299),
     params=42_679_816,
     macs=12_253_974_624,
-    min_size=InceptionV4.min_size,
     stages=(
-        Stage("stem", _run(0, 2), (64, 147, 147)),
-        Stage("stage1", _run(3, 4), (192, 71, 71)),
-        Stage("stage2", _run(5, 9), (384, 35, 35)),
-        Stage("stage3", _run(10, 17), (1024, 17, 17)),
-        Stage("stage4", _run(18, 21), (1536, 8, 8)),
+        Stage("stem", numbered("features", 0, 2), (64, 147, 147)),
+        Stage("stage1", numbered("features", 3, 4), (192, 71, 71)),
+        Stage("stage2", numbered("features", 5, 9), (384, 35, 35)),
+        Stage("stage3", numbered("features", 10, 17), (1024, 17, 17)),
+        Stage("stage4", numbered("features", 18, 21), (1536, 8, 8)),
     ),
-    head=InceptionV4.head_name,
     first_conv="features.0.conv",
     claims=(
         Claim(f"top-1 error, {_ERROR}, one crop", "20.0 %"),
@@ -170,5 +170,5 @@ register(
         Claim(f"top-1 error, {_ERROR}, 144 crops", "17.7 %"),
         Claim(f"top-5 error, {_ERROR}, 144 crops", "3.8 %"),
     ),
-    differences=("no dropout unless drop_rate says so, as in timm; the paper keeps 0.8 before the head",),
+    differences=("no dropout unless drop_rate is set, as in timm; the paper's dropout before the head keeps 80 %",),
 )(InceptionV4)

@@ -1,18 +1,18 @@
 """LeNet-5. LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, Proceedings of the
 IEEE 86(11), 1998.
 
-Sizes are those of the paper's Figure 2 and section II.B for a 32x32 image (a 28x28 MNIST digit with a margin of 2).
+Sizes are those of the paper's Figure 2 and section II.B for a 32x32 image (a 28x28 MNIST digit padded by 2).
 B = batch.
 
-    layer                        output     lenet5   lenet5_1998
-    C1  convolution 5x5          28x28x6       156           156
-    S2  mean / subsampling 2x2   14x14x6         0            12
-    C3  convolution 5x5          10x10x16    2,416         1,516   (1998: the connection table of Table I)
-    S4  mean / subsampling 2x2   5x5x16          0            32
-    C5  convolution 5x5          1x1x120    48,120        48,120
-    F6  fully connected          84         10,164        10,164
-    out linear / RBF             10            850   0 (840 fixed)
-    total                                   61,706        60,000
+    layer                           output     lenet5   lenet5_1998
+    C1  convolution 5x5             28x28x6       156           156
+    S2  average / subsampling 2x2   14x14x6         0            12
+    C3  convolution 5x5             10x10x16    2,416         1,516   (1998: the connection table of Table I)
+    S4  average / subsampling 2x2   5x5x16          0            32
+    C5  convolution 5x5             1x1x120    48,120        48,120
+    F6  fully connected             84         10,164        10,164
+    out linear / RBF                10            850   0 (840 fixed)
+    total                                      61,706        60,000
 
 `lenet5` is the net that lectures draw; `lenet5_1998` is the paper's, to the last trainable coefficient.
 """
@@ -31,14 +31,23 @@ PAPER = (
 )
 
 
-class LeNet5(Net):
-    """Tanh, mean-pooling, softmax.
+class LeNet(Net):
+    """What both nets share: F6 and the output layer.
 
-    An image larger than 32x32 gives more than one C5 column; the head sees their mean.
+    An image larger than 32x32 gives more than one C5 column; F6 sees their mean.
     """
 
     head_name = "output"
     min_size = 32
+
+    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.tanh6(self.f6(self.avgpool(f)))  # (B, 84)
+        x = self.dropout(x)
+        return x if pre_logits else self.output(x)
+
+
+class LeNet5(LeNet):
+    """Tanh, average pooling, softmax."""
 
     def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0, global_pool: str = "avg"):
         super().__init__()
@@ -62,11 +71,6 @@ class LeNet5(Net):
         x = self.s2(self.tanh1(self.c1(x)))  # (B, 6, 14, 14)
         x = self.s4(self.tanh3(self.c3(x)))  # (B, 16, 5, 5)
         return self.tanh5(self.c5(x))  # (B, 120, 1, 1)
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.tanh6(self.f6(self.avgpool(f)))  # (B, 84)
-        x = self.dropout(x)
-        return x if pre_logits else self.output(x)
 
 
 class ScaledTanh(nn.Module):
@@ -186,11 +190,8 @@ class RBF(nn.Module):
         return self.weight.numel()
 
 
-class LeNet5Paper(Net):
+class LeNet5Paper(LeNet):
     """The paper's net. Its logits are the negated RBF outputs, so that the largest wins, as everywhere."""
-
-    head_name = "output"
-    min_size = 32
 
     def __init__(self, num_classes: int = 10, in_chans: int = 1, drop_rate: float = 0.0, global_pool: str = "avg"):
         super().__init__()
@@ -218,11 +219,6 @@ class LeNet5Paper(Net):
         x = self.tanh3(self.c3(x))  # (B, 16, 10, 10)
         x = self.tanh4(self.s4(x))  # (B, 16, 5, 5)
         return self.tanh5(self.c5(x))  # (B, 120, 1, 1)
-
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.tanh6(self.f6(self.avgpool(f)))  # (B, 84)
-        x = self.dropout(x)
-        return x if pre_logits else self.output(x)
 
     def new_head(self, old: nn.Module, num_classes: int) -> nn.Module:
         return RBF(num_classes).to(self.f6.weight)
@@ -252,8 +248,6 @@ _FACTS = {
     "year": 1998,
     "input_size": (1, 32, 32),
     "num_classes": 10,
-    "min_size": 32,
-    "head": "output",
     "first_conv": "c1",
     "claims": (
         Claim("parameters", "60,000"),
@@ -270,7 +264,7 @@ register(
     stages=_stages("", "", "tanh5", "tanh6"),
     differences=(
         "C3 sees all six S2 maps instead of the sparse connections of Table I",
-        "S2 and S4 are plain means without trainable coefficient, bias or squashing",
+        "S2 and S4 are average pooling, without trainable coefficient, bias or squashing",
         "tanh instead of 1.7159 tanh(2a/3)",
         "a linear layer, softmax and cross-entropy instead of RBF units and the paper's equation 9",
     ),

@@ -61,7 +61,6 @@ register(
     macs=266_200,
     min_size=28,
     stages=(Stage("stage1", ("fc1", "relu1"), (300,)), Stage("stage2", ("fc2", "relu2"), (100,))),
-    head=MLP.head_name,
     first_conv="fc1",
     differences=("ReLU and softmax with cross-entropy instead of the scaled tanh and the squared error of 1998",),
 )(MLP)

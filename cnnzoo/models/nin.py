@@ -13,15 +13,15 @@ B = batch.
     conv 3x3, 384; 1x1, 384; 1x1, 384            13x13x384    1,180,800
     max 3x3/2, dropout
     conv 3x3, 1024; 1x1, 1024; 1x1, 1000         6x6x1000     5,614,568
-    mean                                         1000
+    average                                      1000
 
     nin_cifar10
     conv 5x5, 192; 1x1, 160; 1x1, 96             32x32x96        60,928
     max 3x3/2, dropout
     conv 5x5, 192; 1x1, 192; 1x1, 192            16x16x192      535,104
-    mean 3x3/2, dropout
+    average 3x3/2, dropout
     conv 3x3, 192; 1x1, 192; 1x1, 10             8x8x10         370,954
-    mean                                         10
+    average                                      10
 """
 
 from itertools import pairwise
@@ -59,6 +59,10 @@ class NetworkInNetwork(HeNet):
 
 
 class NIN(NetworkInNetwork):
+    """The authors' net for ImageNet. Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of
+    the dropout before the last block.
+    """
+
     min_size = 39
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "avg"):
@@ -85,6 +89,10 @@ class NIN(NetworkInNetwork):
 
 
 class NINCifar(NetworkInNetwork):
+    """The net of section 4.1. Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of the two
+    dropouts after the first two blocks.
+    """
+
     min_size = 4
 
     def __init__(self, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "avg"):
@@ -111,17 +119,15 @@ class NINCifar(NetworkInNetwork):
 _FACTS = {
     "paper": "Lin, Chen, Yan: Network In Network, ICLR 2014, arXiv 1312.4400",
     "year": 2013,
-    "head": NetworkInNetwork.head_name,
     "first_conv": "mlpconv1.0",
 }
-_INITIALISATION = "He initialisation; the authors drew from normal distributions of fixed width"
+_INITIALISATION = "He initialisation; the authors drew from normal distributions of fixed standard deviation"
 
 register(
     "nin",
     **_FACTS,
     params=7_595_176,
     macs=1_100_188_800,
-    min_size=NIN.min_size,
     stages=(
         Stage("stage1", ("mlpconv1", "pool1"), (96, 27, 27)),
         Stage("stage2", ("mlpconv2", "pool2"), (256, 13, 13)),
@@ -141,7 +147,6 @@ register(
     num_classes=10,
     params=966_986,
     macs=222_486_528,
-    min_size=NINCifar.min_size,
     stages=(
         Stage("stage1", ("mlpconv1", "pool1"), (96, 16, 16)),
         Stage("stage2", ("dropout1", "mlpconv2", "pool2"), (192, 8, 8)),
@@ -153,7 +158,7 @@ register(
         Claim("error, CIFAR-100", "35.68 %"),
     ),
     differences=(
-        "the second pooling takes means, as in the authors' configuration; the paper says maxima",
+        "the second pooling is average pooling, as in the authors' configuration; the paper says max pooling",
         _INITIALISATION,
     ),
 )(NINCifar)

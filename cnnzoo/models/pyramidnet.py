@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.models._blocks import DropPath, conv3x3, deepening
-from cnnzoo.registry import Claim, Stage, register
+from cnnzoo.models.resnet_cifar import cifar_facts
+from cnnzoo.registry import Claim, register
 
 UNITS = 18  # in each of the three stages
 
 
 class PyramidShortcut(nn.Module):
-    """Means of 2x2 where the size halves, and channels of zeros for the new ones (Figure 5a)."""
+    """2x2 average pooling where the size halves, and zeros for the new channels (Figure 5a)."""
 
     def __init__(self, new_channels: int, stride: int):
         super().__init__()
@@ -36,7 +37,7 @@ class PyramidShortcut(nn.Module):
 
 
 class PyramidBlock(nn.Module):
-    """BatchNorm, 3x3, BatchNorm, ReLU, 3x3, BatchNorm (Figure 6d): one ReLU only, and none behind the sum."""
+    """BatchNorm, 3x3, BatchNorm, ReLU, 3x3, BatchNorm (Figure 6d): only one ReLU, and none after the sum."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: float):
         super().__init__()
@@ -65,6 +66,12 @@ def width_after(unit: int, alpha: int) -> int:
 
 
 class PyramidNet(HeNet):
+    """A net that widens by `alpha` channels from first to last (equation 2).
+
+    Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of the dropout before the head,
+    `drop_path_rate` the last unit's (see `DropPath`).
+    """
+
     def __init__(
         self,
         alpha: int,
@@ -110,29 +117,22 @@ VARIANTS = {
     270: (28_485_477, 4_717_983_724, ("28.3 million", "3.73 %", "18.25 %")),
 }
 _CLAIMED = ("parameters", "error, CIFAR-10", "error, CIFAR-100")
+_ROUNDING = (
+    "widths are rounded only where they are used, as in the authors' code; the printed equation rounds the running "
+    "width down at every unit, and would end with 16, 70 and 286 channels for alpha 48, 84 and 270 instead of 64, 100 "
+    "and 286"
+)
 
 for _alpha, (_params, _macs, _claims) in VARIANTS.items():
-    _widths = [width_after(stage * UNITS, _alpha) for stage in (1, 2, 3)]
-    register(
-        f"pyramidnet110_a{_alpha}",
-        paper="Han, Kim, Kim: Deep Pyramidal Residual Networks, CVPR 2017, arXiv 1610.02915",
-        year=2016,
-        input_size=(3, 32, 32),
-        num_classes=10,
-        params=_params,
-        macs=_macs,
-        stages=(
-            Stage("stem", ("conv1", "bn1"), (16, 32, 32)),
-            Stage("stage1", ("layer1",), (_widths[0], 32, 32)),
-            Stage("stage2", ("layer2",), (_widths[1], 16, 16)),
-            Stage("stage3", ("layer3", "bn_final", "relu_final"), (_widths[2], 8, 8)),
-        ),
-        head=PyramidNet.head_name,
-        first_conv="conv1",
+    _facts = cifar_facts(
+        "Han, Kim, Kim: Deep Pyramidal Residual Networks, CVPR 2017, arXiv 1610.02915",
+        2016,
+        _params,
+        _macs,
+        widths=tuple(width_after(stage * UNITS, _alpha) for stage in (1, 2, 3)),
+        stem=("conv1", "bn1"),
+        last=("bn_final", "relu_final"),
         claims=tuple(Claim(what, figure) for what, figure in zip(_CLAIMED, _claims, strict=True)),
-        differences=(
-            "widths are rounded only where they are used, as in the authors' code; the printed equation rounds the "
-            "running width down at every unit, and would end with 16, 70 and 286 channels for alpha 48, 84 and 270 "
-            "instead of 64, 100 and 286",
-        ),
-    )(partial(PyramidNet, _alpha))
+        differences=(_ROUNDING,),
+    )
+    register(f"pyramidnet110_a{_alpha}", **_facts)(partial(PyramidNet, _alpha))

@@ -141,6 +141,19 @@ def stack(
 
 
 class ResNet(HeNet):
+    """Four stages of residual blocks (Table 1). Images `(B, in_chans, H, W)` to logits `(B, num_classes)`.
+
+    Args:
+        block: the class of the blocks, built as `block(in_channels, width, stride, downsample, drop_path)`.
+        shortcut: `(in_channels, out_channels, stride)` to the shortcut of each stage's first block; None: the identity.
+        depths: blocks in each stage.
+        num_classes: of the head.
+        in_chans: channels of an image.
+        drop_rate: of the dropout before the head.
+        drop_path_rate: of the last block; earlier ones have less, see `deepening`.
+        global_pool: see `GlobalPool`.
+    """
+
     def __init__(
         self,
         block: type[nn.Module],
@@ -180,7 +193,7 @@ PAPER = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR
 
 
 def facts(block: type[nn.Module], params: int, macs: int, paper: str = PAPER, year: int = 2015, **more) -> dict:
-    """What the registry is told of a net of these stages."""
+    """The registry's facts of a net of these four stages."""
     widths = [block.expansion * width for width in (64, 128, 256, 512)]
     return {
         "paper": paper,
@@ -194,7 +207,6 @@ def facts(block: type[nn.Module], params: int, macs: int, paper: str = PAPER, ye
             Stage("stage3", ("layer3",), (widths[2], 14, 14)),
             Stage("stage4", ("layer4",), (widths[3], 7, 7)),
         ),
-        "head": ResNet.head_name,
         "first_conv": "conv1",
         **more,
     }
@@ -209,39 +221,27 @@ _10_CROPS = ("top-1 error, ILSVRC 2012 validation, 10 crops", "top-5 error, ILSV
 _COST = "multiply-adds"
 
 # name: block, shortcut, depths, parameters, multiply-adds, claims of Tables 1, 2 and 3, differences
+# fmt: off
 VARIANTS = {
     "resnet18": (BasicBlock, projection, (2, 2, 2, 2), 11_689_512, 1_814_073_344, ("1.8 billion", "27.88 %"), ()),
-    "resnet34": (
-        *(BasicBlock, projection, (3, 4, 6, 3), 21_797_672, 3_663_761_408),
-        *(("3.6 billion", "24.52 %", "7.46 %"), ()),
-    ),
-    "resnet50": (
-        *(Bottleneck, projection, (3, 4, 6, 3), 25_557_032, 4_089_184_256),
-        *(("3.8 billion", "22.85 %", "6.71 %"), _V15),
-    ),
-    "resnet101": (
-        *(Bottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_801_405_440),
-        *(("7.6 billion", "21.75 %", "6.05 %"), _V15),
-    ),
-    "resnet152": (
-        *(Bottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_513_626_624),
-        *(("11.3 billion", "21.43 %", "5.71 %"), _V15),
-    ),
-    "resnet50_2015": (
-        *(PaperBottleneck, projection, (3, 4, 6, 3), 25_557_032, 3_857_973_248),
-        *(("3.8 billion", "22.85 %", "6.71 %"), ()),
-    ),
-    "resnet101_2015": (
-        *(PaperBottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_570_194_432),
-        *(("7.6 billion", "21.75 %", "6.05 %"), ()),
-    ),
-    "resnet152_2015": (
-        *(PaperBottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_282_415_616),
-        *(("11.3 billion", "21.43 %", "5.71 %"), ()),
-    ),
+    "resnet34": (BasicBlock, projection, (3, 4, 6, 3), 21_797_672, 3_663_761_408,
+                 ("3.6 billion", "24.52 %", "7.46 %"), ()),
+    "resnet50": (Bottleneck, projection, (3, 4, 6, 3), 25_557_032, 4_089_184_256,
+                 ("3.8 billion", "22.85 %", "6.71 %"), _V15),
+    "resnet101": (Bottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_801_405_440,
+                  ("7.6 billion", "21.75 %", "6.05 %"), _V15),
+    "resnet152": (Bottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_513_626_624,
+                  ("11.3 billion", "21.43 %", "5.71 %"), _V15),
+    "resnet50_2015": (PaperBottleneck, projection, (3, 4, 6, 3), 25_557_032, 3_857_973_248,
+                      ("3.8 billion", "22.85 %", "6.71 %"), ()),
+    "resnet101_2015": (PaperBottleneck, projection, (3, 4, 23, 3), 44_549_160, 7_570_194_432,
+                       ("7.6 billion", "21.75 %", "6.05 %"), ()),
+    "resnet152_2015": (PaperBottleneck, projection, (3, 8, 36, 3), 60_192_808, 11_282_415_616,
+                       ("11.3 billion", "21.43 %", "5.71 %"), ()),
     "plain18": (PlainBlock, no_shortcut, (2, 2, 2, 2), 11_515_688, 1_794_805_760, ("1.8 billion", "27.94 %"), ()),
     "plain34": (PlainBlock, no_shortcut, (3, 4, 6, 3), 21_623_848, 3_644_493_824, ("3.6 billion", "28.54 %"), ()),
 }
+# fmt: on
 
 for _name, (_block, _shortcut, _depths, _params, _macs, _claims, _differences) in VARIANTS.items():
     _told = tuple(Claim(what, figure) for what, figure in zip((_COST, *_10_CROPS), _claims, strict=False))

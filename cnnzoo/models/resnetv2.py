@@ -1,7 +1,7 @@
 """ResNet with pre-activation. He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, ECCV 2016, arXiv
 1603.05027.
 
-BatchNorm and ReLU stand before each convolution instead of after it, so that nothing stands on the way of the sum: the
+BatchNorm and ReLU stand before each convolution instead of after it, so that nothing stands in the way of the sum: the
 identity of Figure 1(b). Sizes of `resnetv2_*` are those of ResNet for a 224x224 image, and names are timm's. B = batch.
 
     stage    output     50           101          152
@@ -34,12 +34,12 @@ from torch import Tensor, nn
 from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.models._blocks import DropPath, conv1x1, conv3x3, deepening
 from cnnzoo.models.resnet import stack
-from cnnzoo.models.resnet_cifar import ZeroPad
+from cnnzoo.models.resnet_cifar import ZeroPad, cifar_facts
 from cnnzoo.registry import Claim, Stage, register
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm, ReLU, 3x3, twice (Figure 1b). `downsample` is the shortcut where it starts behind the first ReLU
+    """BatchNorm, ReLU, 3x3, twice (Figure 1b). `downsample` is the shortcut where it starts after the first ReLU
     instead of before it: in the first unit of every stage.
     """
 
@@ -113,16 +113,16 @@ class PaperPreActBottleneck(PreActBottleneck):
     strided = 1
 
 
-def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+def bare_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
     """A bare 1x1 convolution where the shape changes, the identity elsewhere."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(OrderedDict(conv=conv1x1(in_channels, out_channels, stride)))
 
 
-def zero_pad(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Option A of the first paper. In the first stage there is nothing to change, but the shortcut starts behind the
-    activation there too: the first unit of all activates before the two paths part (the paper's appendix).
+def zero_pad_in_every_stage(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Option A of the first paper. The first stage has no channels to add, but there too the shortcut starts after the
+    activation: the first unit activates before the two paths part (the paper's appendix).
     """
     return ZeroPad(out_channels - in_channels, stride)
 
@@ -141,6 +141,12 @@ class Linear1x1(nn.Linear):
 
 
 class ResNetV2(HeNet):
+    """Four stages of pre-activation bottlenecks, `depths` of them in each, then BatchNorm and ReLU (section 4).
+
+    Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of the dropout before the head,
+    `drop_path_rate` the last block's (see `DropPath`).
+    """
+
     head_name = "head.fc"
 
     def __init__(
@@ -164,7 +170,7 @@ class ResNetV2(HeNet):
         channels, drop_paths = 64, iter(deepening(drop_path_rate, sum(depths)))
         for width, depth in zip((64, 128, 256, 512), depths, strict=True):
             stride, rates = (1 if width == 64 else 2), [next(drop_paths) for _ in range(depth)]
-            blocks = stack(PreActBottleneck, projection, channels, width, stride, rates)
+            blocks = stack(PreActBottleneck, bare_projection, channels, width, stride, rates)
             self.stages.append(nn.Sequential(OrderedDict(blocks=blocks)))
             channels = width * PreActBottleneck.expansion
         self.norm = nn.BatchNorm2d(channels)
@@ -184,6 +190,14 @@ class ResNetV2(HeNet):
 
 
 class CifarPreResNet(HeNet):
+    """Three stages of `n` pre-activation blocks each, then BatchNorm and ReLU (section 4).
+
+    `block` and `shortcut` are as in `ResNet`.
+
+    Images `(B, in_chans, H, W)` to logits `(B, num_classes)`; `drop_rate` is that of the dropout before the head,
+    `drop_path_rate` the last block's (see `DropPath`).
+    """
+
     def __init__(
         self,
         block: type[nn.Module],
@@ -221,21 +235,21 @@ class CifarPreResNet(HeNet):
 PAPER = "He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, ECCV 2016, arXiv 1603.05027"
 
 _TIMM = (
-    "the first activation stands behind the stem's pooling instead of right behind its convolution",
+    "the first activation comes after the stem's pooling instead of directly after its convolution",
     "the stride of a bottleneck is on its 3x3 convolution, in the authors' own nets (preresnet164) on its first 1x1",
 )
 _DEPTH = "the paper's own nets for ImageNet have 152 and 200 layers"
 _320 = "ILSVRC 2012 validation, one crop of 320x320"
 
 # name: depths, parameters, multiply-adds, claims of Table 5, differences
+# fmt: off
 VARIANTS = {
     "resnetv2_50": ((3, 4, 6, 3), 25_549_352, 4_089_184_256, (), (*_TIMM, _DEPTH)),
     "resnetv2_101": ((3, 4, 23, 3), 44_541_480, 7_801_405_440, (), (*_TIMM, _DEPTH)),
-    "resnetv2_152": (
-        *((3, 8, 36, 3), 60_185_128, 11_513_626_624),
-        *((Claim(f"top-1 error, {_320}", "21.1 %"), Claim(f"top-5 error, {_320}", "5.5 %")), _TIMM),
-    ),
+    "resnetv2_152": ((3, 8, 36, 3), 60_185_128, 11_513_626_624,
+                     (Claim(f"top-1 error, {_320}", "21.1 %"), Claim(f"top-5 error, {_320}", "5.5 %")), _TIMM),
 }
+# fmt: on
 
 for _name, (_depths, _params, _macs, _claims, _differences) in VARIANTS.items():
     register(
@@ -251,47 +265,32 @@ for _name, (_depths, _params, _macs, _claims, _differences) in VARIANTS.items():
             Stage("stage3", ("stages.2",), (1024, 14, 14)),
             Stage("stage4", ("stages.3", "norm", "relu"), (2048, 7, 7)),
         ),
-        head=ResNetV2.head_name,
         first_conv="stem.conv",
         claims=_claims,
         differences=_differences,
     )(partial(ResNetV2, _depths))
 
 # name: block, shortcut, parameters, multiply-adds, claims of Tables 2 and 4, differences; 18 units a stage in both
+# fmt: off
 CIFAR_VARIANTS = {
-    "preresnet110": (
-        *(PreActBlock, zero_pad, 1_727_962, 252_887_680),
-        *((Claim("error, CIFAR-10", "6.37 %"),), ()),
-    ),
-    "preresnet164": (
-        *(PaperPreActBottleneck, projection, 1_703_258, 244_500_992),
-        (
-            Claim("parameters", "1.7 million"),
-            Claim("error, CIFAR-10", "5.46 %"),
-            Claim("error, CIFAR-100", "24.33 %"),
-        ),
-        ("the paper's count leaves out the BatchNorms: 1,679,034 here",),
-    ),
+    "preresnet110": (PreActBlock, zero_pad_in_every_stage, 1_727_962, 252_887_680,
+                     (Claim("error, CIFAR-10", "6.37 %"),), ()),
+    "preresnet164": (PaperPreActBottleneck, bare_projection, 1_703_258, 244_500_992,
+                     (Claim("parameters", "1.7 million"), Claim("error, CIFAR-10", "5.46 %"),
+                      Claim("error, CIFAR-100", "24.33 %")),
+                     ("the paper's count leaves out the BatchNorms: 1,679,034 here",)),
 }
+# fmt: on
 
 for _name, (_block, _shortcut, _params, _macs, _claims, _differences) in CIFAR_VARIANTS.items():
-    _wide = _block.expansion
-    register(
-        _name,
-        paper=PAPER,
-        year=2016,
-        input_size=(3, 32, 32),
-        num_classes=10,
-        params=_params,
-        macs=_macs,
-        stages=(
-            Stage("stem", ("conv1",), (16, 32, 32)),
-            Stage("stage1", ("layer1",), (16 * _wide, 32, 32)),
-            Stage("stage2", ("layer2",), (32 * _wide, 16, 16)),
-            Stage("stage3", ("layer3", "norm", "relu"), (64 * _wide, 8, 8)),
-        ),
-        head=CifarPreResNet.head_name,
-        first_conv="conv1",
+    _facts = cifar_facts(
+        PAPER,
+        2016,
+        _params,
+        _macs,
+        widths=tuple(width * _block.expansion for width in (16, 32, 64)),
+        last=("norm", "relu"),
         claims=_claims,
         differences=_differences,
-    )(partial(CifarPreResNet, _block, _shortcut, 18))
+    )
+    register(_name, **_facts)(partial(CifarPreResNet, _block, _shortcut, 18))

@@ -15,7 +15,7 @@ squeezes to s channels by 1x1, then expands to 4s by 1x1 and to 4s by 3x3, side 
     fire8 of 64                   27x27x512       188,992
     max 3x3/2, fire9 of 64        13x13x512       197,184
     dropout, conv10 1x1, 1000     13x13x1000      513,000
-    mean                          1000
+    average                       1000
 
 `squeezenet1_1` begins with 64 filters of 3x3 and pools earlier (before fire2, fire4 and fire6), which more than halves
 the multiply-adds.
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net
+from cnnzoo.models._blocks import numbered
 from cnnzoo.registry import Stage, register
 
 
@@ -76,7 +77,9 @@ class SqueezeNet(Net):
                 channels = 8 * width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            *(nn.Dropout(drop_rate), nn.Conv2d(channels, num_classes, 1), nn.ReLU()),
+            nn.Dropout(drop_rate),
+            nn.Conv2d(channels, num_classes, 1),
+            nn.ReLU(),
             GlobalPool(global_pool),
         )
         self.init_weights()
@@ -103,24 +106,25 @@ def _stages(stem: tuple[int, int], fires: tuple[tuple[int, ...], ...], sides: tu
     stages = [Stage("stem", ("features.0", "features.1"), (stem[0], sides[0], sides[0]))]
     index = 2
     for number, (widths, side) in enumerate(zip(fires, sides[1:], strict=True), start=1):
-        end = index + 1 + len(widths)
-        modules = tuple(f"features.{i}" for i in range(index, end))
-        stages.append(Stage(f"stage{number}", modules, (8 * widths[-1], side, side)))
-        index = end
+        last = index + len(widths)  # the pooling, and the fire modules after it
+        stages.append(Stage(f"stage{number}", numbered("features", index, last), (8 * widths[-1], side, side)))
+        index = last + 1
     return tuple(stages)
 
 
 # name: stem, fires, sides of the stages' maps, least image, parameters, multiply-adds, differences
+# fmt: off
 VARIANTS = {
     "squeezenet1_0": (
-        *((96, 7), ((16, 16, 32), (32, 48, 48, 64), (64,)), (109, 54, 27, 13), 21, 1_248_424, 818_924_576),
+        (96, 7), ((16, 16, 32), (32, 48, 48, 64), (64,)), (109, 54, 27, 13), 21, 1_248_424, 818_924_576,
         ("no padding before conv1, so that a 224x224 image gives 109x109 maps, 111x111 in the paper's table",),
     ),
     "squeezenet1_1": (
-        *((64, 3), ((16, 16), (32, 32), (48, 48, 64, 64)), (111, 55, 27, 13), 17, 1_235_496, 349_151_936),
+        (64, 3), ((16, 16), (32, 32), (48, 48, 64, 64)), (111, 55, 27, 13), 17, 1_235_496, 349_151_936,
         ("not in the paper: the authors' later version, with fewer and smaller filters in conv1 and earlier pooling",),
     ),
 }
+# fmt: on
 
 for _name, (_stem, _fires, _sides, _min_size, _params, _macs, _differences) in VARIANTS.items():
     register(
@@ -132,7 +136,6 @@ for _name, (_stem, _fires, _sides, _min_size, _params, _macs, _differences) in V
         macs=_macs,
         min_size=_min_size,
         stages=_stages(_stem, _fires, _sides),
-        head=SqueezeNet.head_name,
         first_conv="features.0",
         differences=_differences,
     )(partial(SqueezeNet, _stem, _fires, _min_size))

@@ -12,7 +12,7 @@ Sizes are those of the paper's Table 1 for a 224x224 image; names are torchvisio
     6, 7    4096          two fully connected layers of 4096, ReLU, dropout
     head    1000          fully connected
 
-Every convolution is 3x3 with ReLU, and every stage of them ends in a maximum over 2x2 windows.
+Every convolution is 3x3 with ReLU, and every stage of convolutions ends in 2x2 max pooling.
 
 Differences from the paper: see `cnnzoo info vgg16`.
 """
@@ -22,6 +22,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, HeNet, fill_normal
+from cnnzoo.models._blocks import numbered
 from cnnzoo.registry import Claim, Stage, register
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -65,8 +66,12 @@ class VGG(HeNet):
         self.features = nn.Sequential(*layers)
         self.avgpool = GlobalPool(global_pool, 7)  # nothing to do at 224; lets other sizes through
         self.classifier = nn.Sequential(
-            *(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(drop_rate)),
-            *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(drop_rate)),
+            nn.Linear(512 * 7 * 7, 4096),
+            nn.ReLU(),
+            nn.Dropout(drop_rate),
+            nn.Linear(4096, 4096),
+            nn.ReLU(),
+            nn.Dropout(drop_rate),
             nn.Linear(4096, num_classes),
         )
         self.init_weights()
@@ -96,12 +101,11 @@ def _stages(depths: tuple[int, ...], batch_norm: bool) -> tuple[Stage, ...]:
     for number, (depth, width) in enumerate(zip(depths, WIDTHS, strict=True), start=1):
         length = depth * (3 if batch_norm else 2) + 1
         size //= 2
-        stages.append(
-            Stage(f"stage{number}", tuple(f"features.{i}" for i in range(index, index + length)), (width, size, size))
-        )
+        modules = numbered("features", index, index + length - 1)
+        stages.append(Stage(f"stage{number}", modules, (width, size, size)))
         index += length
-    for number, first in ((6, 0), (7, 3)):
-        stages.append(Stage(f"stage{number}", tuple(f"classifier.{i}" for i in range(first, first + 3)), (4096,)))
+    stages.append(Stage("stage6", numbered("classifier", 0, 2), (4096,)))
+    stages.append(Stage("stage7", numbered("classifier", 3, 5), (4096,)))
     return tuple(stages)
 
 
@@ -133,14 +137,14 @@ def _claims(depth: int) -> tuple[Claim, ...]:
 
 _NOTES = {
     16: (
-        "lectures count 24 million activations for an image, 93 MB; the column that they sum, the image and what each "
-        "layer and pooling gives, has 15,237,608 numbers, 60.95 MB (58.13 MiB)",
+        "lectures count 24 million activations for an image, 93 MB; the column that they sum (the image and the output "
+        "of each layer and pooling) has 15,237,608 numbers, 60.95 MB (58.13 MiB)",
     )
 }
 
 _SHARED = (
     "He initialisation instead of starting the deeper nets from a trained net A",
-    "any image of at least 32x32: the last maps are averaged to 7x7 (nothing to do at 224x224)",
+    "any image of at least 32x32: adaptive pooling of the last maps to 7x7 (no effect at 224x224)",
 )
 
 for _depth, (_depths, _params, _params_bn, _macs) in VARIANTS.items():
@@ -152,9 +156,7 @@ for _depth, (_depths, _params, _params_bn, _macs) in VARIANTS.items():
             year=2014,
             params=_params_bn if _batch_norm else _params,
             macs=_macs,
-            min_size=VGG.min_size,
             stages=_stages(_depths, _batch_norm),
-            head=VGG.head_name,
             first_conv="features.0",
             claims=_claims(_depth),
             notes=_NOTES.get(_depth, ()),

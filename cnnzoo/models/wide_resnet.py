@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.models._blocks import DropPath, conv1x1, conv3x3, deepening
 from cnnzoo.models.resnet import Bottleneck, ResNet, facts, projection
-from cnnzoo.registry import Claim, Stage, register
+from cnnzoo.models.resnet_cifar import cifar_facts
+from cnnzoo.registry import Claim, register
 
 
 class WideBottleneck(Bottleneck):
@@ -87,6 +88,7 @@ class WideResNet(HeNet):
         self.norm = nn.BatchNorm2d(64 * k)
         self.relu = nn.ReLU()
         self.avgpool = GlobalPool(global_pool)
+        self.dropout = nn.Identity()  # the blocks have theirs
         self.fc = nn.Linear(64 * k, num_classes)
         self.init_weights()
 
@@ -97,26 +99,21 @@ class WideResNet(HeNet):
         x = self.layer3(x)  # (B, 64k, 8, 8)
         return self.relu(self.norm(x))  # (B, 64k, 8, 8)
 
-    def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.avgpool(f)  # (B, 64k)
-        return x if pre_logits else self.fc(x)
-
 
 PAPER = "Zagoruyko, Komodakis: Wide Residual Networks, BMVC 2016, arXiv 1605.07146"
 
 _ONE_CROP = "ILSVRC 2012 validation, one crop"
 
 # name: depths, parameters, multiply-adds, claims of Table 8, differences
+# fmt: off
 VARIANTS = {
-    "wide_resnet50_2": (
-        *((3, 4, 6, 3), 68_883_240, 11_398_021_120),
-        *((Claim(f"top-1 error, {_ONE_CROP}", "21.9 %"), Claim(f"top-5 error, {_ONE_CROP}", "5.79 %")), ()),
-    ),
-    "wide_resnet101_2": (
-        *((3, 4, 23, 3), 126_886_696, 22_753_050_624),
-        *((), ("the paper's own bottleneck net has 50 layers",)),
-    ),
+    "wide_resnet50_2": ((3, 4, 6, 3), 68_883_240, 11_398_021_120,
+                        (Claim(f"top-1 error, {_ONE_CROP}", "21.9 %"), Claim(f"top-5 error, {_ONE_CROP}", "5.79 %")),
+                        ()),
+    "wide_resnet101_2": ((3, 4, 23, 3), 126_886_696, 22_753_050_624,
+                         (), ("the paper's own bottleneck net has 50 layers",)),
 }
+# fmt: on
 
 for _name, (_depths, _params, _macs, _claims, _differences) in VARIANTS.items():
     register(_name, **facts(WideBottleneck, _params, _macs, PAPER, 2016, claims=_claims, differences=_differences))(
@@ -126,34 +123,18 @@ for _name, (_depths, _params, _macs, _claims, _differences) in VARIANTS.items():
 _C10, _C100 = "error, CIFAR-10", "error, CIFAR-100"
 
 # name: n, k, parameters, multiply-adds, claims of Tables 5 and 6
+# fmt: off
 CIFAR_VARIANTS = {
     "wrn_16_4": (2, 4, 2_748_890, 392_612_352, ()),
     "wrn_40_4": (6, 4, 8_949_210, 1_298_582_016, (Claim(_C10, "4.53 %"), Claim(_C100, "21.18 %"))),
-    "wrn_28_10": (
-        *(4, 10, 36_479_194, 5_243_328_768),
-        (
-            *(Claim(_C10, "4.00 %"), Claim(_C100, "19.25 %")),
-            *(Claim(f"{_C10}, dropout 0.3", "3.89 %"), Claim(f"{_C100}, dropout 0.3", "18.85 %")),
-        ),
-    ),
+    "wrn_28_10": (4, 10, 36_479_194, 5_243_328_768,
+                  (Claim(_C10, "4.00 %"), Claim(_C100, "19.25 %"),
+                   Claim(f"{_C10}, dropout 0.3", "3.89 %"), Claim(f"{_C100}, dropout 0.3", "18.85 %"))),
 }
+# fmt: on
 
 for _name, (_n, _k, _params, _macs, _claims) in CIFAR_VARIANTS.items():
-    register(
-        _name,
-        paper=PAPER,
-        year=2016,
-        input_size=(3, 32, 32),
-        num_classes=10,
-        params=_params,
-        macs=_macs,
-        stages=(
-            Stage("stem", ("conv1",), (16, 32, 32)),
-            Stage("stage1", ("layer1",), (16 * _k, 32, 32)),
-            Stage("stage2", ("layer2",), (32 * _k, 16, 16)),
-            Stage("stage3", ("layer3", "norm", "relu"), (64 * _k, 8, 8)),
-        ),
-        head=WideResNet.head_name,
-        first_conv="conv1",
-        claims=_claims,
-    )(partial(WideResNet, _n, _k))
+    _widths = (16 * _k, 32 * _k, 64 * _k)
+    register(_name, **cifar_facts(PAPER, 2016, _params, _macs, _widths, last=("norm", "relu"), claims=_claims))(
+        partial(WideResNet, _n, _k)
+    )

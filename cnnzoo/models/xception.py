@@ -42,7 +42,7 @@ class SeparableConv(nn.Module):
 class Block(nn.Module):
     """A separable convolution to each of `widths`, with a ReLU before it, and a shortcut.
 
-    With a stride of 2 a maximum ends the block, and the shortcut is a 1x1 convolution.
+    With a stride of 2 the block ends in max pooling, and the shortcut is a 1x1 convolution.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], stride: int, drop_path: float, first_relu: bool = True):
@@ -64,6 +64,11 @@ class Block(nn.Module):
 
 
 class Xception(HeNet):
+    """Images `(B, in_chans, H, W)` to logits `(B, num_classes)` (Figure 5).
+
+    `drop_rate` is that of the dropout before the head, `drop_path_rate` the last block's (see `DropPath`).
+    """
+
     min_size = 7
 
     def __init__(
@@ -120,7 +125,6 @@ register(
     input_size=(3, 299, 299),
     params=22_855_952,
     macs=8_357_403_496,
-    min_size=Xception.min_size,
     stages=(
         Stage("stem", ("conv1", "bn1", "act1", "conv2", "bn2", "act2"), (64, 147, 147)),
         Stage("stage1", ("block1",), (128, 74, 74)),
@@ -128,7 +132,6 @@ register(
         Stage("stage3", tuple(f"block{number}" for number in range(3, 12)), (728, 19, 19)),
         Stage("stage4", ("block12", "conv3", "bn3", "act3", "conv4", "bn4", "act4"), (2048, 10, 10)),
     ),
-    head=Xception.head_name,
     first_conv="conv1",
     claims=(
         Claim("parameters", "22,855,952"),
@@ -137,8 +140,8 @@ register(
         Claim("top-5 accuracy, ILSVRC 2012 validation, one crop", "94.5 %"),
     ),
     differences=(
-        "no dropout unless drop_rate says so, as in timm; the paper has 0.5 before the head",
-        "BatchNorm adds 1e-5 to the variance, as timm's, where the author's own code (Keras) adds 1e-3",
-        "the maximum of block2 has a margin on all sides, where the author's has it at the right and the bottom only",
+        "no dropout unless drop_rate is set, as in timm; the paper has 0.5 before the head",
+        "BatchNorm adds 1e-5 to the variance, as in timm; the author's code (Keras) adds 1e-3",
+        "block2's max pooling is padded on all sides; the author's only right and bottom",
     ),
 )(Xception)

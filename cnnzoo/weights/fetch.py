@@ -15,7 +15,7 @@ import tarfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import filelock
 import torch
@@ -128,11 +128,11 @@ class _Again(Exception):
 
 
 def download(url: str, target: Path, sha256: str, attempts: int = ATTEMPTS) -> Path:
-    """Fetch `url` into `target`, whole and with the right hash or not at all; `sha256` is the beginning of the hash, ""
-    the one that the Hugging Face hub tells with the file.
+    """Fetch `url` into `target`, whole and with the right hash or not at all; `sha256` is the beginning of the hash, or
+    "" for the hash that the Hugging Face hub sends with the file.
 
-    What came of a broken download is kept beside it and gone on with, now or the next time. Of several processes that
-    ask at once one fetches, and the others wait for it. Raises InputError that says what went wrong.
+    A broken download is kept beside it and continued, now or the next time. If several processes ask at once, one
+    fetches and the others wait. Raises InputError that says what went wrong.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
@@ -156,7 +156,7 @@ def download(url: str, target: Path, sha256: str, attempts: int = ATTEMPTS) -> P
 
 
 def _stream(url: str, part: Path) -> str:
-    """Append what is missing of `url` to `part`; the SHA-256 that the server told, or ""."""
+    """Append what is missing of `url` to `part`; returns the SHA-256 that the server sent, or ""."""
     import requests  # here, since most that import cnnzoo fetch nothing
 
     have = part.stat().st_size if part.exists() else 0
@@ -198,7 +198,7 @@ def _stream(url: str, part: Path) -> str:
 
 
 def _told_hash(answer: "requests.Response") -> str:
-    """The Hugging Face hub redirects to where the file is, and tells its SHA-256 with that."""
+    """The Hugging Face hub redirects to where the file is, and sends its SHA-256 along."""
     for step in (*answer.history, answer):
         if match := re.fullmatch(r'"?([0-9a-f]{64})"?', step.headers.get("X-Linked-Etag", "")):
             return match[1]
@@ -266,8 +266,11 @@ def recognise(file: Path, candidates: Iterable[Weights]) -> Weights | None:
     return None
 
 
-def verify(row: Weights) -> str:
-    """ "whole", "damaged", "not here", or "here, its hash is not known"."""
+State = Literal["whole", "damaged", "not here", "here, its hash is not known"]
+
+
+def verify(row: Weights) -> State:
+    """Compare a row's file with its SHA-256. Never asks the network."""
     file = find(row)
     if file is None:
         return "not here"
@@ -285,10 +288,14 @@ _LIST = "cnnzoo-weights.json"
 
 
 def bundle(rows: Iterable[Weights], out: Path) -> list[Path]:
-    """Put the files of rows, fetched where needed, into one tar file that `unbundle` takes on another machine."""
+    """Put the files of rows, fetched where needed, into one tar file that `unbundle` takes on another machine.
+
+    Returns the files, in the order of the rows. Raises InputError for one that cannot be had.
+    """
+    rows = list(rows)
     files = [fetch(row) for row in rows]
     names = [row.file for row in rows]
-    part = out.with_name(f".{out.name}.part")
+    part = atomic.beside(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(part, "w") as tar:

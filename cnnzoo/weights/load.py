@@ -43,14 +43,6 @@ class LoadReport:
             text += f", {', '.join(_modules(self.unused))} of the file not used"
         return text
 
-    def details(self) -> str:
-        """A line for every tensor."""
-        lines = [f"loaded       {name}" for name in self.loaded]
-        lines += [f"renamed      {theirs} -> {ours}" for theirs, ours in self.renamed]
-        for what in ("reshaped", "adapted", "initialised", "unused"):
-            lines += [f"{what:<11}  {name}" for name in getattr(self, what)]
-        return "\n".join(lines)
-
 
 def unwrap(content: object, source: object) -> dict[str, Tensor]:
     """The state dict inside a checkpoint. Raises InputError where there is none."""

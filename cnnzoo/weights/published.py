@@ -23,10 +23,12 @@ from cnnzoo import registry
 from cnnzoo.weights import table
 from cnnzoo.weights.table import Weights
 
+# fmt: off
 COLUMNS = (
-    *("model", "tag", "file", "url", "hub", "sha256", "mib", "licence", "top1", "top5", "size", "resize", "mean"),
-    *("std", "interpolation", "squash", "num_classes", "classes", "note", "bgr", "lacks"),
+    "model", "tag", "file", "url", "hub", "sha256", "mib", "licence", "top1", "top5", "size", "resize", "mean",
+    "std", "interpolation", "squash", "num_classes", "classes", "note", "bgr", "lacks",
 )
+# fmt: on
 
 _TAGS = {"IMAGENET1K_V1": "tv_in1k", "IMAGENET1K_V2": "tv2_in1k", "IMAGENET1K_FEATURES": "features_in1k"}
 _IN_TIMM = {"xception": "legacy_xception"}  # where it has another name
@@ -71,8 +73,10 @@ def _torchvision_row(model: str, weights: torchvision.models.WeightsEnum) -> Wei
         top5=figures["acc@5"] if whole else None,
         size=preset.crop_size[0],
         preprocess=_preprocess(
-            *(preset.crop_size[0], preset.resize_size[0]),
-            *((0.5,) * 3 if half else preset.mean, (0.5,) * 3 if half else preset.std),
+            preset.crop_size[0],
+            preset.resize_size[0],
+            (0.5,) * 3 if half else preset.mean,
+            (0.5,) * 3 if half else preset.std,
             preset.interpolation.value,
         ),
         num_classes=1000,

@@ -52,7 +52,7 @@ def test_only_the_last_pool_branch_that_keeps_the_size_takes_the_maximum():
 
 
 @pytest.mark.parametrize("block", AVERAGED)
-def test_means_leave_the_margin_out(block):
+def test_average_pooling_leaves_the_padding_out(block):
     ones = torch.ones(1, 2, 5, 5)
     assert torch.equal(on_meta().get_submodule(f"inception{block}.branch4.0")(ones), ones)
 

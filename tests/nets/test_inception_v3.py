@@ -90,7 +90,7 @@ def test_auxiliary_head_changes_its_classes_with_the_head():
 
 
 @pytest.mark.parametrize("block", ["Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "Mixed_7b", "Mixed_7c"])
-def test_means_count_the_margin(block):
+def test_average_pooling_counts_the_padding(block):
     pooled = on_meta().get_submodule(block).pool(torch.ones(1, 1, 3, 3))
     expected = torch.tensor([[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]) / 9
     assert torch.allclose(pooled[0, 0], expected)

@@ -32,6 +32,6 @@ def test_149_convolutions(net):
 
 
 @pytest.mark.parametrize("index", [*range(6, 10), *range(11, 18), *range(19, 22)])
-def test_means_leave_the_margin_out(net, index):
+def test_average_pooling_leaves_the_padding_out(net, index):
     ones = torch.ones(1, 2, 5, 5)
     assert torch.equal(net.features[index].branch3[0](ones), ones)

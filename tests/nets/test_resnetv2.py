@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import cnnzoo
-from cnnzoo.models.resnetv2 import Linear1x1, PreActBlock, projection
+from cnnzoo.models.resnetv2 import Linear1x1, PreActBlock, bare_projection
 
 
 def on_meta(name, **options):
@@ -30,7 +30,7 @@ def test_preresnet164_without_batch_norms_has_the_papers_parameters():
 def test_shortcut_is_the_identity_or_a_bare_convolution_of_the_activated_input(width, stride, changes):
     torch.manual_seed(0)
     x = torch.randn(2, 16, 8, 8)
-    block = PreActBlock(16, width, stride, projection(16, width, stride)).eval()
+    block = PreActBlock(16, width, stride, bare_projection(16, width, stride)).eval()
     nn.init.zeros_(block.conv2.weight)
     expected = block.downsample.conv(block.relu1(block.norm1(x))) if changes else x
     assert torch.equal(block(x), expected)
