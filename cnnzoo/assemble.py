@@ -192,6 +192,7 @@ def make_trainer(
         make_head_feed=make_head_feed if _caches_features(config) else None,
         keep_statistics=config.train.batch_norm == "keep",
         patience=config.train.patience,
+        limit=None if config.train.minutes is None else 60 * config.train.minutes,
         team=team,
         tell=tell,
         **hooks,

@@ -28,7 +28,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "bf16" if native else "fp32"
     if name == "fp16" and device.type == "cpu":
-        raise InputError("the precision is fp16, in which a CPU does not train; take fp32, or bf16")
+        raise InputError("the precision is fp16, which CPUs cannot train in; take fp32, or bf16")
     if name == "bf16" and device.type == "cuda" and not native:
         raise InputError(f"the precision is bf16, which {torch.cuda.get_device_name(device)} lacks; take fp16 or fp32")
     return name

@@ -26,12 +26,12 @@ class Interrupted(Exception):
 
 
 def counted(many: int, thing: str, things: str = "") -> str:
-    """As a person says it: 1 photo, 2,000 photos; `things` are several where an s makes it no plural."""
+    """As a person says it: 1 photo, 2,000 photos; `things` is the plural where adding an s does not form it."""
     return f"{many:,} {thing if many == 1 else things or f'{thing}s'}"
 
 
 def printable(name: str) -> str:
-    """With a sign for each byte of a file's name that stands for no letter."""
+    """A file's name with every undecodable byte replaced, so that it can be printed."""
     return os.fsencode(name).decode(errors="replace")
 
 

@@ -133,9 +133,12 @@ def finetune(
     started, limit = time.perf_counter(), _seconds(budget)
     options = {"batch_size": batch_size, "balance": balance, "views": views, "seed": seed}
 
-    def config(mode: str, epochs: int | Sequence[int] | None, lr: float | None, run: str | Path | Run | None) -> Config:
+    def config(
+        mode: str, epochs: int | Sequence[int] | None, lr: float | None, run: str | Path | Run | None, *more: str
+    ) -> Config:
         where = (folder, model or default_model(), pretrained)
-        return config_.read(recipes.recipe(*where, mode=mode, epochs=epochs, lr=lr, run=run, **options), overrides)
+        recipe = recipes.recipe(*where, mode=mode, epochs=epochs, lr=lr, run=run, **options)
+        return config_.read(recipe, [*more, *([overrides] if isinstance(overrides, str) else overrides)])
 
     rate = None if isinstance(lr, str) else lr
     chosen = config(mode, epochs, rate, run)
@@ -147,8 +150,9 @@ def finetune(
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
         chosen = config(mode, epochs, rate, run)
     if limit is not None and mode != "probe":
-        epochs = _epochs_within(limit, started, chosen, tell)
-        chosen = config(mode, epochs, rate, run) if sum(epochs) else config("probe", (), rate, run)
+        epochs, seconds = _epochs_within(limit, started, chosen, tell)
+        within = f"--train.minutes={seconds / 60:.3g}"  # should they take longer than measured
+        chosen = config(mode, epochs, rate, run, within) if sum(epochs) else config("probe", (), rate, run)
     return train(chosen, tell=tell, should_stop=should_stop)
 
 
@@ -175,11 +179,13 @@ def _rehearse(config: Config, tell: Tell):
     return assemble.make_trainer(config, data, model, lambda line: None, start=known and known.report)
 
 
-def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[int, ...]:
-    """Epochs of each phase that fit: two thirds of what is left are the last phase's, and a tenth stays in reserve."""
+def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[tuple[int, ...], float]:
+    """Epochs of each phase that fit, and the seconds for all of them: two thirds of what is left are the last phase's,
+    and a tenth stays in reserve.
+    """
     trainer = _rehearse(config, tell)
     costs = [rehearsal.seconds_an_epoch(trainer, number) for number in range(len(trainer.phases))]
-    left = 0.9 * (budget - (time.perf_counter() - started))
+    left = seconds = max(0.9 * (budget - (time.perf_counter() - started)), 0.0)
     epochs = [0] * len(costs)
     for number in reversed(range(len(costs))):
         share = left if number == 0 else 2 / 3 * left
@@ -187,7 +193,7 @@ def _epochs_within(budget: float, started: float, config: Config, tell: Tell) ->
         left -= epochs[number] * costs[number]
     told = ", ".join(f"{n} of {cost:.1f} s" for n, cost in zip(epochs, costs, strict=True))
     tell(f"within {budget:.0f} s there is time for epochs: {told}")
-    return tuple(epochs)
+    return tuple(epochs), seconds
 
 
 # ---- which net to begin with

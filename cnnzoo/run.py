@@ -33,7 +33,7 @@ NARROW = 0.15  # share of an epoch spent waiting for data from which on that is 
 
 
 def _silent(*_: object) -> None:
-    """What processes say and write that are not the first."""
+    """Stands in for `tell` and for saving in every process but the first."""
 
 
 def train(

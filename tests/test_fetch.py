@@ -217,7 +217,7 @@ def test_too_many_requests_wait_as_long_as_asked(server, hub, row):
 
 def test_too_many_requests_for_ever_are_told(server, hub, row):
     server.plan = [("status", 429)] * 4
-    with pytest.raises(cnnzoo.InputError, match=r"has had too many requests \(429\), 4 times"):
+    with pytest.raises(cnnzoo.InputError, match=r"limits our requests \(429\), 4 times"):
         fetch.fetch(row)
     assert files(hub) == {}
 

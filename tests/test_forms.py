@@ -140,7 +140,7 @@ def test_a_precision_that_is_set_is_kept():
 
 
 def test_fp16_is_not_for_cpus():
-    with pytest.raises(InputError, match="the precision is fp16, in which a CPU does not train; take fp32, or bf16"):
+    with pytest.raises(InputError, match="the precision is fp16, which CPUs cannot train in; take fp32, or bf16"):
         pick_precision("fp16", CPU)
 
 

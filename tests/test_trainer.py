@@ -2,7 +2,9 @@
 
 import copy
 import math
+import time
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -249,6 +251,21 @@ def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step():
         trainer.fit()
     assert len({f"{rate:.3g}" for rate in rates}) == len(rates) == 10
     assert f"the loss is nan at epoch 1, step 6, rate {rates[5]:.3g};" in str(told.value)
+
+
+def test_a_limit_of_time_ends_the_run_before_an_epoch_that_would_not_fit(monkeypatch):
+    clock = count()  # an epoch looks at it some 25 times
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    told, saved = [], []
+    phases = (PhaseConfig(2, ["head"]), PhaseConfig(3), PhaseConfig(2))
+    trainer = make(phases=phases, limit=100.0, tell=told.append, save=lambda state: saved.append(copy.deepcopy(state)))
+    whole = trainer.fit()
+    assert whole.lengths == [2, 1, 0]
+    assert len(whole.history) == trainer.epochs == 3
+    assert told == ["epochs take longer than thought: it ends after 3 of 7, to keep to its time"]
+    again = make(phases=phases, limit=100.0)
+    again.fit(saved[-1])
+    assert same(weights(trainer), weights(again))
 
 
 def test_memory_that_does_not_suffice_for_the_optimiser_is_told_in_words():

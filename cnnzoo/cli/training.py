@@ -23,10 +23,10 @@ def train(
     Args:
         config: a YAML file with any of the keys below, which override it.
         resume: a run folder to go on with, or auto: the config's own folder where it holds a run.
-        folds: cross-validate: train so many runs, each judged on another part of the images.
-        bag: a committee of so many runs, each trained on a bootstrap sample of the training images.
-        seeds: a committee of so many runs, each with another seed.
-        boost: a committee of up to so many runs, each trained for the mistakes of those before it.
+        folds: cross-validate: train N runs, each judged on another N-th of the images.
+        bag: a committee of N runs, each trained on a bootstrap sample of the training images.
+        seeds: a committee of N runs, each with another seed.
+        boost: a committee of up to N runs, each trained for the mistakes of those before it.
         overrides: any key of the config.
     """
     from cnnzoo import run

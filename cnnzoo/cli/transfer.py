@@ -111,8 +111,8 @@ def probe(
         pretrained: its weights: nothing (the best known), a tag, a file or a run folder.
         classifier: logistic, knn, svm, centroid, ridge, mlp, or auto, the best of them by cross-validation.
         views: of each training image: one as evaluation sees it, the others mirrored and cropped at random.
-        bag: so many of the best classifier, each on a bootstrap sample of the training images, become one head.
-        boost: so many of a weak classifier, each made for the mistakes of those before it, become one head.
+        bag: this many copies of the best classifier, each fitted to its own bootstrap sample, form one head.
+        boost: this many copies of a weak classifier, each fitted for the mistakes of those before it, form one head.
         seed: of the folds, the views and the bootstrap samples.
         run: the run folder; by default runs/MODEL_FOLDER_probe.
         overrides: any key of the config, as --data.val_fraction 0.3; see cnnzoo train --help.

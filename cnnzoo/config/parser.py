@@ -100,7 +100,7 @@ class Parser(ArgumentParser):
             "int": "a whole number",
             "float": "a number",
             "bool": "true or false",
-            "str": "a text",
+            "str": "text",
             "None": "null",
             "NoneType": "null",
         }

@@ -71,8 +71,8 @@ class DataConfig:
         split_seed: chooses that share.
         folds: instead of that share, hold out one of so many equal parts, as cross-validation does.
         fold: which one, from 0.
-        bag: train on a bootstrap sample of the training images, drawn class by class, the so-manieth (from 0) that
-            split_seed makes; null trains on each image.
+        bag: train on a bootstrap sample of the training images, drawn class by class; the number (from 0) says which of
+            those that split_seed gives; null trains on each image.
         weights: a JSON file with a number for each training image's name: how often, beside the others, it is drawn in
             an epoch; null draws each once.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
@@ -128,9 +128,9 @@ class AugmentConfig:
         scale: share of the area for crop: resized.
         ratio: width over height for crop: resized.
         shorter_side: in pixels for crop: jittered, drawn between these two.
-        rotation: up to so many degrees either way.
+        rotation: largest angle in degrees, either way.
         shift: up to this share of the side, in both directions.
-        shear: up to so many degrees either way.
+        shear: largest angle in degrees, either way.
         zoom: scale by a factor within 1 - zoom and 1 + zoom.
         brightness: multiply by a factor within 1 - brightness and 1 + brightness.
         channel_shift: add up to this much, on the scale 0 to 1, to each channel by itself.
@@ -221,7 +221,7 @@ class LossConfig:
         label_smoothing: share of the target spread over all classes.
         aux_weight: weight of each auxiliary head's loss.
         rubbish: the constant j of map: how readily everything may be called rubbish.
-        teacher: a net whose answers are learnt too (Hinton, Vinyals, Dean 2015, arXiv 1503.02531): a run folder, a
+        teacher: a net whose outputs are learnt too (Hinton, Vinyals, Dean 2015, arXiv 1503.02531): a run folder, a
             file, or NET.TAG of the weights table.
         teacher_weight: of its answers, the labels having the rest.
         temperature: at which its answers and the net's are compared.
@@ -386,9 +386,9 @@ class ProbeConfig:
         views: of each training image: one as evaluation sees it, the others by `augment`; auto takes three of each
             where there are at most 5,000 images.
         folds: of the cross-validation that chooses.
-        bag: so many of the best classifier, each on a bootstrap sample of the training images, become one head.
-        boost: so many of a weak classifier (auto: centroid; logistic, ridge or svm as strongly regularised as they
-            come), each on images weighted by the mistakes of those before it, become one head.
+        bag: this many copies of the best classifier, each fitted to its own bootstrap sample, form one head.
+        boost: this many copies of a weak classifier (auto: centroid; logistic, ridge or svm as strongly regularised as
+            they come), each fitted to images weighted by the mistakes of those before it, form one head.
     """
 
     classifier: Literal["auto", "logistic", "knn", "svm", "centroid", "ridge", "mlp"] = "auto"
@@ -428,6 +428,7 @@ class TrainConfig:
             sync computes those of each batch over all GPUs, which else each have their own, averaged as an epoch ends.
         balance: none; loss (each class weighs the same in the loss) or sampler (each class is drawn equally often).
         patience: epochs of a phase without a better validation accuracy after which the phase ends; null never.
+        minutes: time after which no epoch begins that would go beyond it; null sets no limit.
         cache_features: whether a phase in which only the head moves gets features computed once, with probe.views of
             each image, and without augmentation or dropout before the head; auto does where nothing is augmented.
         checkpoint_minutes: save inside an epoch after so many minutes; every epoch ends in a save anyway.
@@ -450,6 +451,7 @@ class TrainConfig:
     batch_norm: Literal["update", "keep", "sync"] = "update"
     balance: Literal["none", "loss", "sampler"] = "none"
     patience: int | None = None
+    minutes: float | None = None
     cache_features: Literal["auto"] | bool = "auto"
     checkpoint_minutes: float = 0.5
     ema: Literal["auto"] | float | None = None
@@ -467,6 +469,7 @@ class TrainConfig:
             "between 1 and train.batch_size",
         )
         _check(self.phases is None or self.phases, "train.phases", self.phases, "null or a list of at least one phase")
+        _check(self.minutes is None or self.minutes > 0, "train.minutes", self.minutes, "null or above 0")
         _check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "null or at least 1")
         _check(
             not isinstance(self.ema, float | int) or 0 <= self.ema < 1, "train.ema", self.ema, "at least 0 and below 1"
@@ -536,7 +539,9 @@ class Config:
         cycles, key = self.schedule.cycles, "train.phases.epochs" if self.train.phases else "train.epochs"
         for epochs in self.phase_lengths:
             _check(epochs and epochs % cycles == 0, key, epochs, f"a multiple of schedule.cycles, which is {cycles}")
-        _check(self.train.patience is None, "train.patience", self.train.patience, "null with schedule.name cyclic")
+        for key in ("patience", "minutes"):  # each cycle is to end
+            value = getattr(self.train, key)
+            _check(value is None, f"train.{key}", value, "null with schedule.name cyclic")
 
     @property
     def phase_lengths(self) -> list[int]:

@@ -21,13 +21,15 @@ def check(phases: Sequence[PhaseConfig], stages: Sequence[str]) -> None:
                 raise unknown("stage in train.phases", pattern, stages)
 
 
-def number_at(phases: Sequence[PhaseConfig], epoch: int) -> tuple[int, int]:
-    """The place of the phase that `epoch` (from 0) belongs to, and the epoch at which that phase starts."""
+def number_at(lengths: Sequence[int], epoch: int) -> tuple[int, int]:
+    """The place of the phase that `epoch` (from 0) belongs to, and the epoch at which that phase starts; `lengths` are
+    those of the phases.
+    """
     start = 0
-    for number, phase in enumerate(phases):
-        if epoch < start + phase.epochs:
+    for number, length in enumerate(lengths):
+        if epoch < start + length:
             return number, start
-        start += phase.epochs
+        start += length
     raise IndexError(f"epoch {epoch} is past the last phase")
 
 

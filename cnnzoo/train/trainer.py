@@ -68,7 +68,7 @@ class Progress:
     seconds: float = 0.0  # spent on those steps
     waiting: float = 0.0  # seconds of these in which there was no batch yet
     history: list[dict] = field(default_factory=list)  # an EpochReport for each finished epoch
-    lengths: list[int] = field(default_factory=list)  # of the phases, in epochs; early stopping shortens them
+    lengths: list[int] = field(default_factory=list)  # of the phases, in epochs, which an early stop shortens
     rate: float = 1.0  # factor on every rate; halved whenever the run had to go back
 
     @property
@@ -103,6 +103,7 @@ class Trainer:
         start: what the model knows already, as epoch 0.
         keep_statistics: BatchNorm keeps its statistics, also in stages that move.
         patience: epochs of a phase without a better accuracy after which it ends; None never.
+        limit: seconds, after which no epoch begins that would go beyond them; None: no limit.
         team: the processes that train together.
         save: `(state) -> None`, called at the end of each epoch, every `save_minutes` within one, and before stopping.
         on_epoch: `(report, is_best) -> None`, called after each epoch's validation and before its save, while the model
@@ -135,6 +136,7 @@ class Trainer:
         start: EpochReport | None = None,
         keep_statistics: bool = False,
         patience: int | None = None,
+        limit: float | None = None,
         team: Team | None = None,
         save: Callable[[dict], None] = lambda state: None,
         save_minutes: float = 1.0,
@@ -150,12 +152,14 @@ class Trainer:
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.accumulate, self.clip_norm, self.seed = accumulate, clip_norm, seed
         self.feed = self.image_feed = Feed(batches, val_batches, model if compiled is None else compiled, model)
-        self.make_head_feed, self.keep_statistics, self.patience = make_head_feed, keep_statistics, patience
+        self.make_head_feed, self.keep_statistics = make_head_feed, keep_statistics
+        self.patience, self.limit = patience, limit
         self.team, self.rolls_back = team or Team(), rolls_back
         self.save, self.save_minutes = save, save_minutes
         self.on_epoch, self.should_stop, self.tell, self.show_progress = on_epoch, should_stop, tell, show_progress
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.progress = Progress(history=[asdict(start)] if start else [])
+        lengths = [phase.epochs for phase in self.phases]
+        self.progress = Progress(history=[asdict(start)] if start else [], lengths=lengths)
         self.schedule: Schedule | None = None
         self.rate = lr  # of the latest step, of the fastest group
         self.frozen: list[nn.Module] = []
@@ -171,7 +175,7 @@ class Trainer:
     @property
     def epochs(self) -> int:
         """Of all phases."""
-        return sum(phase.epochs for phase in self.phases)
+        return sum(self.progress.lengths)
 
     def fit(self, state: dict | None = None) -> Progress:
         """Train from the start, or from a state that `save` was given, to the end of the last phase.
@@ -182,8 +186,10 @@ class Trainer:
             self._load(state)
             self._has_saved = True
         self._remember(state or self.state())
+        before, started = sum(report["seconds"] for report in self.progress.history), time.perf_counter()
         with machine.tuned(self.device):
             while self.progress.epoch < self.epochs:
+                begun = time.perf_counter()
                 self._go_on_in_phase(state)
                 state = None
                 try:
@@ -197,7 +203,8 @@ class Trainer:
                     self.progress.history.append(asdict(report))
                     self.progress.epoch += 1
                     self._begin_epoch()
-                    self._end_phase_early()
+                    now = time.perf_counter()
+                    self._end_early(spent=before + now - started, next_takes=now - begun)
                     self.on_epoch(report, self.progress.best["epoch"] == report.epoch)
                 self._save()
         return self.progress
@@ -206,16 +213,23 @@ class Trainer:
         progress = self.progress
         progress.step, progress.loss_sum, progress.seconds, progress.waiting = 0, 0.0, 0.0, 0.0
 
-    def _end_phase_early(self) -> None:
-        """Where `patience` epochs of this phase brought no better accuracy than the best before them."""
-        number, start = phases_.number_at(self.phases, self.progress.epoch - 1)
+    def _end_early(self, spent: float, next_takes: float) -> None:
+        """The phase, where `patience` epochs of it brought no better accuracy than the best before them; or all, where
+        another epoch would go beyond the `limit` of seconds.
+        """
+        lengths, epoch = self.progress.lengths, self.progress.epoch
+        number, start = phases_.number_at(lengths, epoch - 1)
         own = [report["val_top1"] for report in self.progress.history if report["epoch"] > start]
         if self.patience and len(own) > self.patience and max(own[-self.patience :]) <= max(own[: -self.patience]):
-            self.phases[number] = replace(self.phases[number], epochs=len(own))
+            lengths[number] = len(own)
+        late = self.limit is not None and spent + next_takes > self.limit
+        if epoch < self.epochs and self.team.any(late)[0]:
+            self.tell(f"epochs take longer than thought: it ends after {epoch} of {self.epochs}, to keep to its time")
+            lengths[number:] = [epoch - start] + [0] * (len(lengths) - number - 1)
 
     def _go_on_in_phase(self, state: dict | None) -> None:
         """At the first epoch of a phase, and after resuming within one, enter it."""
-        number, start = phases_.number_at(self.phases, self.progress.epoch)
+        number, start = phases_.number_at(self.progress.lengths, self.progress.epoch)
         if self.schedule is not None and self.progress.epoch > start and state is None:
             return
         saved = [group["lr"] for group in self.optimizer.param_groups]
@@ -459,7 +473,7 @@ class Trainer:
             "schedule": self.schedule.state_dict() if self.schedule else None,
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
-            "progress": asdict(self.progress) | {"lengths": [phase.epochs for phase in self.phases]},
+            "progress": asdict(self.progress),
         }
 
     def _load(self, state: dict) -> None:
@@ -469,5 +483,4 @@ class Trainer:
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.progress = Progress(**state["progress"])
-        lengths = self.progress.lengths or [phase.epochs for phase in self.phases]  # older states do not tell
-        self.phases = [replace(phase, epochs=epochs) for phase, epochs in zip(self.phases, lengths, strict=True)]
+        self.progress.lengths = self.progress.lengths or [phase.epochs for phase in self.phases]  # an older state's

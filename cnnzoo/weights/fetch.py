@@ -208,7 +208,7 @@ def _told_hash(answer: "requests.Response") -> str:
 def _check_status(url: str, answer: "requests.Response") -> None:
     code = answer.status_code
     if code == 429 or code >= 500:
-        what = "has had too many requests (429)" if code == 429 else f"has trouble ({code})"
+        what = "limits our requests (429)" if code == 429 else f"has trouble ({code})"
         raise _Again(f"the server of {url} {what}", _wait(answer))
     if code >= 400:
         what = {401: "wants a login", 403: "refuses", 404: "does not have it", 410: "no longer has it"}.get(
