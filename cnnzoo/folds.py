@@ -45,7 +45,7 @@ def cross_validate(config: Config | Mapping | str | Path | None, folds: int, *, 
     """
     if folds < 2:
         raise InputError(f"folds is {folds}, but must be at least 2")
-    whole = config if isinstance(config, Config) else config_.read(config)
+    whole = config_.read(config)
     runs, top1 = [], []
     for fold in range(folds):
         own = replace(whole, run=str(whole.folder / f"fold{fold}"), data=replace(whole.data, folds=folds, fold=fold))

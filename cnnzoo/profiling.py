@@ -68,7 +68,7 @@ def profile(
     """
     if steps < 1:
         raise InputError(f"steps is {steps}, but must be at least 1")
-    config = config if isinstance(config, Config) else config_.read(config)
+    config = config_.read(config)
     if not config.train.epochs and not config.train.phases:
         raise InputError("train.epochs is 0, so there is no step to profile")
     folder = Path(out or Path("profiles") / config.folder.name)

@@ -283,7 +283,7 @@ def _open(
     config: Config | Mapping | str | Path | None, resume: str | Path | Run | None, tell: Tell
 ) -> tuple[Run, Config, dict | None]:
     """The folder, the complete config, and the state to go on from, where the run is not finished."""
-    given = config if config is None or isinstance(config, Config) else config_.read(config)
+    given = None if config is None else config_.read(config)
     if resume == "auto":
         folder = (given or Config()).folder
         resume = folder if (folder / "config.yaml").exists() else None

@@ -27,9 +27,9 @@ def parser() -> Parser:
     return parser
 
 
-def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config in a YAML file or a mapping like it (None: the defaults), overridden by `--optim.lr=1e-3` and such;
-    `model` and `data` may be a name alone.
+def read(source: Config | str | Path | Mapping | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The config in a YAML file or a mapping like it (None: the defaults; a config: itself), overridden by
+    `--optim.lr=1e-3` and such; `model` and `data` may be a name alone.
 
     Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of
     range.
@@ -37,6 +37,10 @@ def read(source: str | Path | Mapping | None = None, overrides: Sequence[str] = 
     overrides = _spelt_out([overrides] if isinstance(overrides, str) else overrides)
     if source is None:
         return _build(lambda reader: reader.parse_args(overrides))
+    if isinstance(source, Config):
+        if not overrides:
+            return source
+        source = dataclasses.asdict(source)
     if isinstance(source, Mapping):
         whole = {key: {MAIN[key]: value} if _names(key, value) else value for key, value in plain(source).items()}
         config = _build(lambda reader: reader.parse_object(whole))

@@ -75,7 +75,7 @@ def train_committee(
         raise InputError(f"{kind} is {many}, but a committee has at least 2 members")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"{kind} trains its members by one process; start it without torchrun")
-    whole = config if isinstance(config, Config) else config_.read(config)
+    whole = config_.read(config)
     if kind != "seeds" and (whole.data.bag is not None or whole.data.weights is not None):
         raise InputError(f"data.bag and data.weights are what {kind} sets for each member; leave them null")
     if resume:

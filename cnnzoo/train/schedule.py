@@ -14,7 +14,6 @@ class Schedule:
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int):
         total = epochs * steps_per_epoch
         warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
-        self._optimizer = optimizer
         self._plateau = None
         if config.name == "plateau":
             self._plateau = torch_schedules.ReduceLROnPlateau(optimizer, factor=config.gamma, patience=config.patience)
