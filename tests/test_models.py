@@ -8,6 +8,7 @@ from functools import cache
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -544,6 +545,36 @@ def test_out_index_out_of_range_names_the_stages(index):
         cnnzoo.InputError, match=f"out_indices has {index}, but there are 5 stages: stem, stage1, .*, stage4"
     ):
         on_meta("resnet18", features_only=True, out_indices=(index,))
+
+
+@pytest.mark.parametrize("indices", [(0.5,), "12"])
+def test_out_indices_are_whole_numbers(indices):
+    with pytest.raises(cnnzoo.InputError, match=f"out_indices has {indices[0]!r}, but there are 5 stages"):
+        on_meta("resnet18", features_only=True, out_indices=indices)
+
+
+def test_a_net_without_maps_says_what_to_do():
+    with pytest.raises(cnnzoo.InputError, match="mlp has no stages with feature maps; create it without features_only"):
+        on_meta("mlp", features_only=True)
+
+
+def test_maps_are_described_as_timm_describes_them():
+    info = on_meta("resnet18", features_only=True).feature_info
+    theirs = timm.create_model("resnet18", features_only=True).feature_info
+    assert (info.channels(), info.reduction()) == (theirs.channels(), theirs.reduction())
+    assert info.module_name() == ["stem", "stage1", "stage2", "stage3", "stage4"]
+
+
+def test_a_new_head_may_come_with_another_pooling():
+    net = on_meta("resnet18")
+    net.reset_classifier(3, "max")
+    assert (net.num_classes, net.avgpool.kind, net.arch) == (3, "max", {"global_pool": "max"})
+    with pytest.raises(cnnzoo.InputError, match="unknown global_pool 'mean'; known: avg, max, avgmax"):
+        net.reset_classifier(3, "mean")
+    with pytest.raises(cnnzoo.InputError, match=r"num_classes is 2\.5, but must be a whole number"):
+        net.reset_classifier(2.5)
+    with pytest.raises(cnnzoo.InputError, match="MLP has no global pooling to choose"):
+        on_meta("mlp").reset_classifier(3, "max")
 
 
 def test_out_indices_need_features_only():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 
 import torch
 from torch import Tensor, fx, nn
@@ -99,14 +100,23 @@ class Net(nn.Module):
         """Length of the vector the head sees, as its first layer says. Raises InputError where none says it."""
         return _seen_by(self.get_classifier())
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new, random head in place, on the old one's device and in its dtype; none at all for 0.
 
         Auxiliary heads follow; with 0 classes they go. So do the classes' names, and the temperature at which the old
-        head was calibrated.
+        head was calibrated. `global_pool` (avg, max, avgmax) is how maps are pooled from now on; None: as before.
+
+        Raises InputError for numbers and poolings that cannot be.
         """
-        if num_classes < 0:
-            raise InputError(f"num_classes is {num_classes}, but must be at least 0")
+        if not isinstance(num_classes, Integral) or num_classes < 0:
+            raise InputError(f"num_classes is {num_classes!r}, but must be a whole number of at least 0")
+        if global_pool is not None:
+            pools = [module for module in self.modules() if isinstance(module, GlobalPool)]
+            if not pools:
+                raise InputError(f"{type(self).__name__} has no global pooling to choose")
+            for pool in pools:
+                pool.choose(global_pool)
+            self.arch = {**getattr(self, "arch", {}), "global_pool": global_pool}  # which tells its features apart
         if num_classes == 0:
             self.set_submodule(self.head_name, NoHead(self.num_features))
         else:
@@ -193,10 +203,14 @@ class GlobalPool(nn.Module):
 
     def __init__(self, kind: str = "avg", grid: int = 1):
         super().__init__()
+        self.grid = grid
+        self.choose(kind)
+
+    def choose(self, kind: str) -> None:
+        """Raises InputError for an unknown kind."""
         if kind not in self.KINDS:
             raise unknown("global_pool", kind, self.KINDS)
         self.kind = kind
-        self.grid = grid
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "avg":
@@ -212,22 +226,39 @@ class GlobalPool(nn.Module):
         return f"{self.kind}, grid={self.grid}"
 
 
+class FeatureInfo:
+    """What timm's feature extractors tell of their maps, which code written for them asks."""
+
+    def __init__(self, names: Sequence[str], shapes: Sequence[tuple[int, ...]], size: int):
+        self._names, self._shapes, self._size = names, shapes, size
+
+    def channels(self) -> list[int]:
+        return [shape[0] for shape in self._shapes]
+
+    def reduction(self) -> list[int]:
+        """How many pixels of the image's side come to one of the map's."""
+        return [round(self._size / shape[1]) for shape in self._shapes]
+
+    def module_name(self) -> list[str]:
+        return list(self._names)
+
+
 class FeatureMaps(nn.Module):
     """A net cut off before its head: `forward` returns the chosen stages' maps, each `(B, C, H, W)`, input to output.
 
-    `names`, `channels` and `shapes` (for one image of the net's own input size) describe them.
+    `names`, `channels`, `shapes` (for one image of the net's own input size) and `feature_info` describe them.
     """
 
     def __init__(self, net: nn.Module, stages: Sequence[Stage], out_indices: Sequence[int] | None):
         super().__init__()
         spatial = [stage for stage in stages if len(stage.shape) == 3]
         if not spatial:
-            raise InputError("this net has no stages with feature maps")
+            raise InputError(f"{net.entry.name} has no stages with feature maps; create it without features_only")
         chosen = []
         for index in range(len(spatial)) if out_indices is None else out_indices:
-            if not -len(spatial) <= index < len(spatial):
+            if not isinstance(index, Integral) or not -len(spatial) <= index < len(spatial):
                 raise InputError(
-                    f"out_indices has {index}, but there are {len(spatial)} stages: "
+                    f"out_indices has {index!r}, but there are {len(spatial)} stages: "
                     f"{', '.join(stage.name for stage in spatial)}"
                 )
             chosen.append(spatial[index])
@@ -235,6 +266,7 @@ class FeatureMaps(nn.Module):
         self.names = [stage.name for stage in chosen]
         self.channels = [stage.shape[0] for stage in chosen]
         self.shapes = [stage.shape for stage in chosen]
+        self.feature_info = FeatureInfo(self.names, self.shapes, net.entry.input_size[1])
         self._ends = [stage.modules[-1] for stage in chosen]
 
     def forward(self, x: Tensor) -> list[Tensor]:
