@@ -382,7 +382,7 @@ def test_another_of_the_batch_stands_in_for_a_photo_that_vanished(crop, files):
         labels += targets.tolist()
     assert len(labels) == 20
     assert set(labels) == set(range(20)) - {7}
-    assert images.problems == [f"{files[7]}: there is no such file; others of its batch stand in for it"]
+    assert list(images.problems) == [f"{files[7]}: there is no such file; others of its batch stand in for it"]
 
 
 def test_each_photo_that_went_bad_is_told_once(files):
@@ -392,7 +392,7 @@ def test_each_photo_that_went_bad_is_told_once(files):
     files[3].write_bytes(files[3].read_bytes()[:300])
     list(images.epoch(1))
     assert len(images.problems) == 2
-    assert images.problems[1].startswith(f"{files[3]}: it is cut short")
+    assert list(images.problems)[1].startswith(f"{files[3]}: it is cut short")
 
 
 def test_a_disk_that_is_gone_ends_the_run(files):
@@ -410,7 +410,7 @@ def test_a_photo_that_vanished_is_judged_as_black(files):
     assert seen.shape[0] == 20
     assert (seen[9] == 0).all()
     assert (seen[8] > 0).any()
-    assert images.problems == [f"{files[9]}: there is no such file; it was judged as a black image"]
+    assert list(images.problems) == [f"{files[9]}: there is no such file; it was judged as a black image"]
     assert len(list(images)) == 3
     assert len(images.problems) == 1
 
