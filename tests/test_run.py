@@ -254,7 +254,8 @@ def test_the_paper_net_trains_with_its_own_loss(tmp_path):
 
 
 def test_mnist_from_the_real_files(data_root, tmp_path):
-    run = cnnzoo.train(short(tmp_path / "m", data={"source": "mnist", "root": str(data_root)}, train={"epochs": 1}))
+    sections = {"model": {"name": "mlp"}, "data": {"source": "mnist", "root": str(data_root)}}
+    run = cnnzoo.train(short(tmp_path / "m", **sections, train={"epochs": 1, "batch_size": 256}))
     assert run.metrics[0]["val_top1"] > 0.95
     assert len(run.predictions[1]) == 10_000
 
