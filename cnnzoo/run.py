@@ -125,13 +125,13 @@ def _train(
     )
     if writer:
         ran_on = environment(device, trainer.precision, team)
-        if state is not None:
-            ran_on = _resumed(run.environment, ran_on)
-        run.write("environment.json", json.dumps(ran_on, indent=2))
         if state is None:
-            run.write("config.yaml", config_.dump(config))
+            run.write("config.yaml", config_.dump(config))  # first, since it makes the folder one to resume
+        else:
+            ran_on = _resumed(run.environment, ran_on)
         if state is None or data.split() != run.split:
             run.write("split.json", json.dumps(data.split()))
+        run.write("environment.json", json.dumps(ran_on, indent=2))
         if known:
             run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
     for line in _plan(trainer, config):

@@ -262,7 +262,7 @@ def test_a_limit_of_time_ends_the_run_before_an_epoch_that_would_not_fit(monkeyp
     whole = trainer.fit()
     assert whole.lengths == [2, 1, 0]
     assert len(whole.history) == trainer.epochs == 3
-    assert told == ["epochs take longer than thought: it ends after 3 of 7, to keep to its time"]
+    assert told == ["another epoch would go beyond train.minutes: it ends after 3 of 7"]
     again = make(phases=phases, limit=100.0)
     again.fit(saved[-1])
     assert same(weights(trainer), weights(again))

@@ -224,7 +224,7 @@ class Trainer:
             lengths[number] = len(own)
         late = self.limit is not None and spent + next_takes > self.limit
         if epoch < self.epochs and self.team.any(late)[0]:
-            self.tell(f"epochs take longer than thought: it ends after {epoch} of {self.epochs}, to keep to its time")
+            self.tell(f"another epoch would go beyond train.minutes: it ends after {epoch} of {self.epochs}")
             lengths[number:] = [epoch - start] + [0] * (len(lengths) - number - 1)
 
     def _go_on_in_phase(self, state: dict | None) -> None:
