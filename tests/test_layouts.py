@@ -138,12 +138,16 @@ def test_the_papers_googlenet_knows_most_photos(weights_root, samples):
     assert accuracies(net, paths[::10], labels[::10])[0] > 70
 
 
-def test_cifar_weights_reach_their_accuracy(weights_root, data_root):
-    """The deeper ones take minutes: scripts/verify_weights.py judges them too."""
+def test_cifar_weights_reach_their_accuracy(weights_root, data_root, tmp_path):
+    """80.45 % of every fifth image, 81.03 % of all 10,000, as scripts/verify_weights.py says (of deeper nets too)."""
     file = weights_root / "resnet20-12fca82f.th"
     assert cnnzoo.create("resnet20", file).classes[3] == "cat"
-    figures = cnnzoo.evaluate("resnet20", str(data_root / "cifar10_jpeg"), pretrained=str(file))
-    assert 100 * figures.top1 == pytest.approx(81.03, abs=0.2)
+    for image in sorted((data_root / "cifar10_jpeg" / "test").glob("*/*"))[::5]:
+        (tmp_path / image.parent.name).mkdir(exist_ok=True)
+        (tmp_path / image.parent.name / image.name).symlink_to(image)
+    figures = cnnzoo.evaluate("resnet20", str(tmp_path), pretrained=str(file))
+    assert figures.count == 2000
+    assert 100 * figures.top1 == pytest.approx(80.45, abs=0.2)
 
 
 @pytest.mark.parametrize(("name", "file"), [("resnet32", "resnet32-d509ac18.th"), ("resnet56", "resnet56-4bfd9763.th")])
