@@ -519,7 +519,7 @@ def test_a_run_goes_on_with_its_images_whatever_has_come_and_gone_since(tmp_path
     cnnzoo.train(resume=run.path, tell=told.append)
     first, others = split["train"][0], "it goes on with others of their class"
     assert f"missing since the run was begun: {first} and 1 more; {others}" in told
-    assert f"left out: 1 image that {source} did not hold when the run was begun" in told
+    assert f"left out: 1 image of {source} that the run was not begun with" in told
     assert run.split == {"train": split["train"], "val": [split["val"][0], *split["val"][2:]]}
     assert len(run.predictions[0]) == len(split["val"]) - 1
     assert len(run.metrics) == 2

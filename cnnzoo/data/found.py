@@ -71,11 +71,17 @@ class Found:
         places = {name: place for place, name in enumerate(whole.names)}
         wanted = dict.fromkeys((*split["train"], *split["val"]))
         missing = [name for name in wanted if name not in places]
-        of_class = defaultdict(list)  # photos to train on that are there, by their folder, which is their class
+        folders = {os.path.dirname(name): label for name, label in zip(whole.names, whole.labels, strict=True)}
+        of_class = defaultdict(list)  # photos to train on that are there, by their label
         for name in dict.fromkeys(split["train"]):
             if name in places and isinstance(whole.images[places[name]], Path):
-                of_class[os.path.dirname(name)].append(places[name])
-        lone = [name for name in split["train"] if name not in places and not of_class[os.path.dirname(name)]]
+                of_class[whole.labels[places[name]]].append(places[name])
+
+        def others(name: str) -> list[int]:
+            """The photos to train on that are of a missing one's class, as its folder tells."""
+            return of_class[folders.get(os.path.dirname(name))]
+
+        lone = [name for name in split["train"] if name not in places and not others(name)]
         held_out = [places[name] for name in split["val"] if name in places]
         if lone or not held_out or len(missing) > MANY_MISSING * len(wanted):
             raise InputError(
@@ -83,7 +89,7 @@ class Found:
                 f"such as {(lone or missing)[0]}; put them back, or begin a new run"
             )
         train = [
-            places[name] if name in places else (others := of_class[os.path.dirname(name)])[number % len(others)]
+            places[name] if name in places else others(name)[number % len(others(name))]
             for number, name in enumerate(split["train"])
         ]
         notes = self.notes
@@ -91,7 +97,7 @@ class Found:
             such = "" if len(missing) == 1 else f" and {len(missing) - 1:,} more"
             notes += (f"missing since the run was begun: {missing[0]}{such}; it goes on with others of their class",)
         if new := len(places.keys() - wanted):
-            notes += (f"left out: {counted(new, 'image')} that {source} did not hold when the run was begun",)
+            notes += (f"left out: {counted(new, 'image')} of {source} that the run was not begun with",)
         return replace(
             self,
             train=replace(whole.choose(np.array(train)), names=tuple(split["train"])),
