@@ -481,6 +481,16 @@ def test_misspelt_set_offers_the_near_one(source, meant, tmp_path, monkeypatch):
         load(source)
 
 
+@pytest.mark.parametrize("source", ["flowrs", "sets/flowrs"])
+def test_misspelt_folder_offers_the_near_one(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    meant = paint(tmp_path / source.replace("flowrs", "flowers"), {"red": 2}).relative_to(tmp_path)
+    with pytest.raises(InputError, match=rf"did you mean {meant}\?"):
+        load(source)
+    with pytest.raises(InputError, match=rf"there is no folder {source}; did you mean {meant}\?"):
+        cnnzoo.check(source)
+
+
 def test_name_like_none_lists_the_sets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="sets by name: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet"):

@@ -5,7 +5,7 @@ from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from cnnzoo.errors import InputError, did_you_mean, near, unknown
 
@@ -22,6 +22,11 @@ class Parser(ArgumentParser):
 
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)  # or half a key, which may mean another, would set something
+        self._given: Sequence[str] = ()
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Namespace:
+        self._given = args or ()
+        return super().parse_args(args, *more, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(self._explain(message))
@@ -55,7 +60,7 @@ class Parser(ArgumentParser):
             options = self._option_string_actions
             missing = (f"--{name}" if f"--{name}" in options else name for name in match[1].split(", "))
             swallows = "; what follows --pretrained is taken for the weights, so put that last"
-            hint = swallows if "--pretrained" in options else ""
+            hint = swallows if "--pretrained" in self._given else ""
             return f"the following arguments are required: {', '.join(missing)}{hint}"
         if match := re.search(r"(?:[Oo]ption|Key) '([\w.]+)' is not (?:accepted|expected)", message):
             inside = re.search(r"[Pp]arser key \"([\w.]+)\"", message)

@@ -342,14 +342,23 @@ def _find_source(config: DataConfig) -> Found:
             return kind.find(config.source)
     if not folder.is_dir():
         if os.sep in config.source or folder.exists():
-            raise InputError(
-                f"data.source: there is no folder {config.source}"
-                if not folder.exists()
-                else f"data.source: {folder} is not a folder"
-            )
-        hint = did_you_mean(config.source, NAMED) or f"sets by name: {', '.join(NAMED)}"
+            raise InputError(f"data.source: {no_folder(folder)}")
+        known = [*NAMED, *_folders_beside(folder)]
+        hint = did_you_mean(config.source, known) or f"sets by name: {', '.join(NAMED)}"
         raise InputError(f"data.source {config.source!r} is neither a known set nor a folder; {hint}")
     return _folder(folder)
+
+
+def no_folder(path: Path) -> str:
+    """What to say where a folder should be and is none."""
+    if path.exists():
+        return f"{path} is not a folder"
+    meant = did_you_mean(str(path), _folders_beside(path))
+    return f"there is no folder {path}{f'; {meant}' if meant else ''}"
+
+
+def _folders_beside(path: Path) -> list[str]:
+    return [str(entry) for entry in path.parent.glob("*") if entry.is_dir()]
 
 
 # ---- named sets

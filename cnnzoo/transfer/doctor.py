@@ -241,7 +241,7 @@ def quick(folder: str | Path) -> tuple[Finding, ...]:
 def _existing(folder: str | Path) -> Path:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
+        raise InputError(sources.no_folder(folder))
     return folder
 
 
