@@ -43,6 +43,7 @@ from cnnzoo import atomic
 from cnnzoo.errors import InputError, did_you_mean
 
 LOCK = ".lock"  # within a run folder while a process trains in it
+PLANS = {"config.yaml", "split.json", "environment.json"}  # all that a run has before it has learnt anything
 
 
 class Run:
@@ -61,12 +62,14 @@ class Run:
     def new(cls, path: "str | Path | Run") -> "Run":
         """A run to come; the folder is made by its first file.
 
-        Raises InputError where there is something already: nothing is overwritten.
+        Raises InputError where there is something already, but for the plans of a run that ended before it had learnt
+        anything: nothing is lost.
         """
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another by --run")
-        if run.path.exists() and any(entry.name != LOCK for entry in run.path.iterdir()):
+        there = {entry.name for entry in run.path.iterdir()} - {LOCK} if run.path.exists() else set()
+        if there and not {"split.json"} <= there <= PLANS:
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
             way = f"go on with it by cnnzoo train --resume {quote(str(run.path))}, or " if goes_on else ""

@@ -21,8 +21,14 @@ class Interrupted(Exception):
     """
 
     def __init__(self, folder: Path | None = None, unsaved: str = ""):
-        super().__init__(folder)
+        super().__init__(folder, unsaved)
         self.folder, self.unsaved = folder, unsaved
+
+    def __str__(self) -> str:
+        if self.folder is None:
+            return "stopped before the first step, so that nothing is lost"
+        kept = f"the latest steps could not be saved ({self.unsaved})" if self.unsaved else "saved"
+        return f"stopped; {kept}; go on by cnnzoo.train(resume={str(self.folder)!r})"
 
 
 def counted(many: int, thing: str, things: str = "") -> str:

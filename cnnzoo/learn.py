@@ -97,7 +97,7 @@ def finetune(
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
     tell: Tell = lambda line: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
 
@@ -118,7 +118,7 @@ def finetune(
         run: the run folder; None makes runs/<model>_<folder>_<mode>.
         overrides: further keys of the config, as ("--augment.mixup=0",).
         tell: is given each line meant for a person.
-        should_stop: asked after each step; True saves and raises Interrupted.
+        should_stop: as for `train`.
 
     Returns:
         The run: it predicts, evaluates and exports like any other.

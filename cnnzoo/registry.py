@@ -72,11 +72,12 @@ def register(name: str, **facts) -> Callable[[Callable], Callable]:
 
     A subclass of `Net`, or a partial of one, need not repeat its head, auxiliary heads and least size.
 
-    Raises InputError if the name is taken, naming both modules.
+    The same definition made anew, as by a cell of a notebook that is run twice, takes the place of the one before.
+    Raises InputError if another has the name, naming both modules.
     """
 
     def decorator(builder: Callable) -> Callable:
-        if name in _entries:
+        if name in _entries and not _is_anew(_entries[name].build, builder):
             first, second = home(_entries[name].build), home(builder)
             raise InputError(f"{name!r} is registered twice, in {first} and in {second}; give one of them another name")
         _entries[name] = Entry(name=name, build=builder, **{**_own_facts(builder), **facts})
@@ -113,6 +114,13 @@ def names(pattern: str = "*") -> list[str]:
 def home(builder: Callable) -> str:
     """The module that a builder stands in."""
     return _unwrapped(builder).__module__
+
+
+def _is_anew(before: Callable, builder: Callable) -> bool:
+    """Whether a definition was run again: in a notebook, whatever it is called by now, or by a module's reload."""
+    old, new = _unwrapped(before), _unwrapped(builder)
+    same = (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__) and old is not new
+    return same or old.__module__ == new.__module__ == "__main__"
 
 
 def _own_facts(builder: Callable) -> dict:

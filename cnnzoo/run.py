@@ -22,6 +22,7 @@ from cnnzoo.config import Config
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted, counted
+from cnnzoo.signals import heard
 from cnnzoo.train import distributed, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
@@ -43,7 +44,7 @@ def train(
     data: Dataset | None = None,
     with_report: bool = True,
     tell: Tell = lambda line: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Train a net and leave a run folder.
 
@@ -54,7 +55,8 @@ def train(
         data: the images, where they are at hand already; else those of the config.
         with_report: whether report.html is drawn at the end.
         tell: is given each line meant for a person.
-        should_stop: asked before the first step and after each one; True saves and raises Interrupted.
+        should_stop: asked before the first step and after each one; True saves and raises Interrupted. None: Ctrl-C
+            and SIGTERM say so.
 
     Returns:
         The run, finished.
@@ -71,7 +73,12 @@ def train(
         raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")
     with distributed.joined(config.train.device) as (team, device):
         tell = tell if team.is_first else _silent
-        with run.locked() if team.is_first else nullcontext():
+        with (
+            run.locked() if team.is_first else nullcontext(),
+            heard(should_stop) as should_stop,
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             _train(run, config, state, team, device, data, with_report, tell, should_stop)
     return run
 
@@ -109,7 +116,7 @@ def _train(
             assemble.rebuild_head(model, read_card(run.model_file)["head"])
 
     if team.size == 1 and should_stop():
-        raise Interrupted(run.path)
+        raise Interrupted(run.path if state else None)
     writer = Writer(run, tell) if team.is_first else None
     trainer = assemble.make_trainer(
         config,

@@ -106,6 +106,31 @@ def test_second_registration_names_both_modules():
     assert cnnzoo.info("resnet18").params == 11_689_512
 
 
+def test_a_definition_that_is_run_again_takes_its_own_place():
+    cell = """
+import cnnzoo
+from torch import nn
+
+@cnnzoo.register("mine", input_size=(3, 8, 8), num_classes={classes})
+class {name}(nn.Module):
+    def __init__(self, num_classes=10, in_chans=3):
+        super().__init__()
+"""
+    notebook, module = {"__name__": "__main__"}, {"__name__": "my_nets"}
+    try:
+        for classes, name, home in ((2, "Mine", notebook), (3, "Better", notebook)):
+            exec(cell.format(classes=classes, name=name), home)
+            assert cnnzoo.info("mine").num_classes == classes
+        unregister("mine")
+        for classes in (4, 5):  # as a module's reload does
+            exec(cell.format(classes=classes, name="Mine"), module)
+            assert cnnzoo.info("mine").num_classes == classes
+        with pytest.raises(cnnzoo.InputError, match="'mine' is registered twice, in my_nets and in my_nets"):
+            exec(cell.format(classes=6, name="Other"), module)
+    finally:
+        unregister("mine")
+
+
 def test_register_gives_the_builder_back(tiny):
     assert cnnzoo.info(tiny).build is Tiny
 

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "machine": set(),
     "quiet": set(),
     "atomic": set(),
+    "signals": set(),
     "registry": set(),
     "config": set(),
     "models": {"registry"},
@@ -43,7 +44,8 @@ MAY_IMPORT = {
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}
     | {"calibrate", "resampling"},
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
-    "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "loggers"},
+    "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "loggers"}
+    | {"signals"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
@@ -63,6 +65,7 @@ MAY_IMPORT = {
     "labs": {"figures"},
     "cli": {
         "config",
+        "signals",
         "run",
         "folds",
         "learn",

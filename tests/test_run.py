@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import photos
@@ -27,7 +28,9 @@ from cnnzoo.checkpoint import Run, read_torch
 from cnnzoo.cli import speech
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.registry import unregister
+from cnnzoo.signals import StopSignals
 from cnnzoo.train import forms
+from cnnzoo.train.trainer import Trainer
 
 SHORT = {"model": {"name": "lenet5"}, "train": {"epochs": 2, "batch_size": 128}}
 
@@ -563,11 +566,58 @@ def test_a_stop_that_could_not_be_saved_says_so(tmp_path, monkeypatch, capsys):
     with pytest.raises(Interrupted) as interrupted:
         cnnzoo.train(short(tmp_path / "r"), should_stop=lambda: next(steps) > 13)  # within the second epoch
     with pytest.raises(SystemExit):
-        speech.stopped(speech.StopSignals(), interrupted.value, "the same command")
+        speech.stopped(StopSignals(), interrupted.value, "the same command")
     assert capsys.readouterr().out == (
         "stopped by SIGTERM; the latest steps could not be saved (No space left on device), what was saved before is "
         "kept; when there is room again, go on by: the same command\n"
     )
+
+
+def test_ctrl_c_in_python_saves_and_tells_how_to_go_on(tmp_path, monkeypatch):
+    whole, step, steps = cnnzoo.train(short(tmp_path / "whole")), Trainer.step, iter(range(100))
+
+    def interrupted(self: Trainer, *batch: torch.Tensor) -> torch.Tensor:
+        if next(steps) == 9:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *batch)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=r"^stopped; saved; go on by cnnzoo.train\(resume='.*r'\)$"):
+        cnnzoo.train(short(tmp_path / "r"))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert equal(weights(cnnzoo.train(resume=tmp_path / "r").path), weights(whole.path))
+
+
+def test_a_run_in_a_thread_which_hears_no_signals_trains_all_the_same(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(cnnzoo.train, short(tmp_path / "r")).result().is_finished
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_who_has_switched_gradients_off_can_train(tmp_path, mode):
+    with mode():
+        assert cnnzoo.train(short(tmp_path / "r")).is_finished
+
+
+def test_a_run_that_ended_before_it_learnt_anything_is_no_obstacle_to_the_next(tmp_path, monkeypatch):
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", fails)
+        with pytest.raises(ZeroDivisionError):
+            cnnzoo.train(short(tmp_path / "r"))
+    assert (tmp_path / "r" / "config.yaml").exists()
+    assert cnnzoo.train(short(tmp_path / "r", optim={"lr": 0.02})).is_finished
+
+
+@pytest.mark.parametrize("kept", ["config.yaml", "notes.txt"])
+def test_a_folder_of_ones_own_is_left_alone(tmp_path, kept):
+    (tmp_path / kept).write_text("# mine\n")
+    with pytest.raises(InputError, match="exists already"):
+        cnnzoo.train(short(tmp_path))
+    assert (tmp_path / kept).read_text() == "# mine\n"
 
 
 @pytest.mark.parametrize(("job", "goes_on"), [("mine", True), ("another", False)])

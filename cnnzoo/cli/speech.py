@@ -1,15 +1,15 @@
-"""What commands say and hear: lines for a person, numbers between commas, signals."""
+"""What commands say and hear: lines for a person, numbers between commas, how a stopped one ends."""
 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from shlex import quote
 from typing import NoReturn
 
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.signals import StopSignals
 
 
 def is_first() -> bool:
@@ -42,38 +42,6 @@ def numbers(option: str, text: str, kind: type = float) -> list:
     except ValueError:
         what = "whole numbers between commas, such as 2,4" if kind is int else "a number, or several between commas"
         raise InputError(f"{option} is {text}, but must be {what}") from None
-
-
-class StopSignals:
-    """Ctrl-C and SIGTERM. Once training asks whether to stop, it ends its step and saves; before that, while photos are
-    decoded, say, there is nothing to save, and Interrupted is raised at once. A second signal stops in any case.
-    """
-
-    def __init__(self):
-        self.caught: signal.Signals | None = None
-        self._is_asked = False
-
-    def should_stop(self) -> bool:
-        self._is_asked = True
-        return self.caught is not None
-
-    def catch(self, number: int, frame: object) -> None:
-        self.caught = signal.Signals(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        if not self._is_asked:
-            raise Interrupted
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopSignals]:
-    """What signals say meanwhile."""
-    signals = StopSignals()
-    before = {number: signal.signal(number, signals.catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def stopped(signals: StopSignals, interrupted: Interrupted, again: str) -> NoReturn:

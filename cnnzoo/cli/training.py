@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from shlex import quote
 
 from cnnzoo import config as config_
-from cnnzoo.cli.speech import go_on_with, is_first, stop_on_signals, stopped, tell
+from cnnzoo.cli.speech import go_on_with, is_first, stopped, tell
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.signals import stop_on_signals
 
 
 def train(

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from json import dumps
 from shlex import join, quote
 
-from cnnzoo.cli.speech import aside, go_on_with, numbers, stop_on_signals, stopped, tell
+from cnnzoo.cli.speech import aside, go_on_with, numbers, stopped, tell
 from cnnzoo.cli.training import conclude
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.signals import stop_on_signals
 
 
 def check(
