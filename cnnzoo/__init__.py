@@ -14,6 +14,7 @@ _HOMES = {
     "cnnzoo.models._base": ("Net",),
     "cnnzoo.registry": ("Stage",),
     "cnnzoo.claims": ("info",),
+    "cnnzoo.data.given": ("register_data",),
     "cnnzoo.weights.table": ("list_weights",),
     "cnnzoo.summary": ("summary",),
     "cnnzoo.compare": ("compare",),

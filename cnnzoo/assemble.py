@@ -145,7 +145,7 @@ def make_trainer(
     `precision` is what a run goes on in that is resumed; None chooses anew.
     """
     device, team = next(model.parameters()).device, team or Team()
-    stages = model.entry.parameters(name for name, _ in model.named_parameters())
+    stages = model.entry.parameters(name for name, p in model.named_parameters() if p.requires_grad)  # its own freezing
     plan = _phases(config.train, list(stages), config.optim.layer_decay)
     train, classes = data.train, model.num_classes
     balanced = config.train.balance == "sampler"
@@ -194,6 +194,7 @@ def make_trainer(
         patience=config.train.patience,
         limit=None if config.train.minutes is None else 60 * config.train.minutes,
         team=team,
+        find_unused=config.train.find_unused_parameters,
         tell=tell,
         **hooks,
     )

@@ -52,7 +52,8 @@ def train(
         config: a `Config`, a mapping like the YAML, or a YAML file; None takes the resumed run's, else the defaults.
         resume: a run folder to go on with, or "auto": the config's own folder if it holds a run. One that is finished
             stays as it is.
-        data: the images, where they are at hand already; else those of the config.
+        data: the images, where they are decoded already; else those of the config. Images of your own get a name for
+            `data.source` by `cnnzoo.register_data`.
         with_report: whether report.html is drawn at the end.
         tell: is given each line meant for a person.
         should_stop: asked before the first step and after each one; True saves and raises Interrupted. None: Ctrl-C
@@ -65,6 +66,11 @@ def train(
         InputError: for anything wrong with the config, the data or the folder, and at a non-finite loss.
         Interrupted: after `should_stop` said so; the run resumes from there.
     """
+    if not isinstance(data, Dataset | None):
+        raise InputError(
+            f"data is a {type(data).__name__}; give images of your own a name by cnnzoo.register_data(name, images, "
+            f"labels), and that name to data.source"
+        )
     run, config, state = _open(config, resume, tell)
     if run.is_finished:
         tell(f"{run.path} is finished, and stays as it is")
@@ -318,7 +324,8 @@ def _open(
 def _differences(given: Config, own: Config) -> str:
     """The keys that make a run another one and in which two configs differ."""
     free = {"data.root", "data.workers"}
-    free |= {f"train.{key}" for key in ("device", "checkpoint_minutes", "accumulate", "loggers", "on_divergence")}
+    own_affair = ("device", "checkpoint_minutes", "accumulate", "loggers", "on_divergence", "find_unused_parameters")
+    free |= {f"train.{key}" for key in own_affair}
     here, there = (
         {
             f"{section}.{key}": value

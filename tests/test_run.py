@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch import nn
 
 import cnnzoo
 from cnnzoo import assemble, config
@@ -277,6 +278,39 @@ def test_photos_in_folders(data_root, tmp_path, monkeypatch):
     )
     assert cnnzoo.load(run).classes == ("ants", "bees")
     assert len(run.predictions[1]) == 153
+
+
+class Careful(nn.Module):
+    """Has a filter of its own that stays as it is, and leaves a layer out of some steps."""
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 1):
+        super().__init__()
+        self.num_classes = num_classes
+        self.gabor, self.extra = nn.Conv2d(in_chans, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, num_classes)
+        self.gabor.requires_grad_(False).weight.fill_(0.1)
+        nn.init.zeros_(self.extra.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.gabor(x).relu()
+        if not self.training or torch.rand(()) < 0.5:
+            x = x + self.extra(x)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.fixture
+def careful():
+    cnnzoo.register("careful", input_size=(1, 8, 8), num_classes=10, head="fc")(Careful)
+    yield "careful"
+    unregister("careful")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_net_may_freeze_layers_of_its_own_and_leave_others_out_of_some_steps(careful, tmp_path, optimizer):
+    run = cnnzoo.train(short(tmp_path / "r", model={"name": careful}, optim={"name": optimizer, "lr": 0.01}))
+    trained = weights(run.path)
+    assert trained["gabor.weight"].eq(0.1).all()
+    assert not trained["extra.weight"].eq(0).all()
 
 
 # ---- resuming

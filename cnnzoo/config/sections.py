@@ -426,6 +426,8 @@ class TrainConfig:
         phases: null trains everything for `epochs`; a list freezes and thaws stages, see PhaseConfig.
         batch_norm: update or keep the statistics of BatchNorm in stages that move (frozen ones always keep theirs);
             sync computes those of each batch over all GPUs, which else each have their own, averaged as an epoch ends.
+        find_unused_parameters: for a net that leaves layers out of some steps, trained by several processes, which else
+            wait for each other's gradients of these.
         balance: none; loss (each class weighs the same in the loss) or sampler (each class is drawn equally often).
         patience: epochs of a phase without a better validation accuracy after which the phase ends; null never.
         minutes: time after which no epoch begins that would go beyond it; null sets no limit.
@@ -449,6 +451,7 @@ class TrainConfig:
     compile: Literal["auto", "graphs"] | bool = "auto"
     phases: list[PhaseConfig] | None = None
     batch_norm: Literal["update", "keep", "sync"] = "update"
+    find_unused_parameters: bool = False
     balance: Literal["none", "loss", "sampler"] = "none"
     patience: int | None = None
     minutes: float | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cnnzoo.errors import InputError, counted, did_you_mean
 
@@ -116,3 +117,25 @@ def photos(
 ) -> Found:
     """Colour photos in files of any size."""
     return Found(tuple(classes), train, val, 3, IMAGENET_MEAN, IMAGENET_STD, notes, home)
+
+
+def at_hand(
+    images: np.ndarray | Sequence[str | Path | Image.Image | np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    name: str,
+) -> Found:
+    """Images that somebody has in memory, or files of theirs; `labels` `(N,)` are places in `classes`."""
+    names = tuple(str(x) if isinstance(x, str | Path) else f"{name}/{i}" for i, x in enumerate(images))
+    channels = 1 if all(map(_is_grey, images)) else 3
+    if isinstance(images, np.ndarray):
+        images = images.reshape(*images.shape[:3], -1)
+    else:
+        images = [Path(image).expanduser() if isinstance(image, str) else image for image in images]
+    return Found(tuple(classes), Part(images, labels, names), None, channels, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _is_grey(image: str | Path | Image.Image | np.ndarray) -> bool:
+    if isinstance(image, Image.Image):
+        return Image.getmodebase(image.mode) == "L"
+    return isinstance(image, np.ndarray) and image.shape[2:] in ((), (1,))

@@ -36,7 +36,7 @@ from cnnzoo.data.arrays import (
 )
 from cnnzoo.data.crops import Crops
 from cnnzoo.data.decoding import EXTENSIONS, as_image, opened
-from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photo_resize, photos
+from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, at_hand, photo_resize, photos
 from cnnzoo.data.pictures import files_in, is_hidden, refuse
 from cnnzoo.data.preprocess import Preprocess, Sheet, centre
 from cnnzoo.errors import InputError, counted, did_you_mean, faults, printable
@@ -145,24 +145,10 @@ def from_images(
     `labels` `(N,)` int64 are places in `classes`. A class of one image keeps it for training. The pixels of files are
     kept in the folder `decoded`, which must last as long as the data set.
     """
-    names = tuple(str(x) if isinstance(x, str | Path) else f"{config.source}/{i}" for i, x in enumerate(images))
-    channels_found = 1 if all(map(_is_grey, images)) else 3
-    if isinstance(images, np.ndarray):
-        images = images.reshape(*images.shape[:3], -1)
-    else:
-        images = [Path(image).expanduser() if isinstance(image, str) else image for image in images]
-    part = Part(images, labels, names)
-    found = Found(tuple(classes), part, None, channels_found, IMAGENET_MEAN, IMAGENET_STD)
-    found = _split(found, config, keep_lone=True)
+    found = _split(at_hand(images, labels, classes, config.source), config, keep_lone=True)
     if not len(found.val.labels):
         raise InputError(f"each class of {config.source} has one image only, so there is none to validate on")
     return _ready(found, config, augment, input_size, channels, preprocess, decoded, exactly=True)
-
-
-def _is_grey(image: str | Path | Image.Image | np.ndarray) -> bool:
-    if isinstance(image, Image.Image):
-        return Image.getmodebase(image.mode) == "L"
-    return isinstance(image, np.ndarray) and image.shape[2:] in ((), (1,))
 
 
 def _ready(

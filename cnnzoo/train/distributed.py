@@ -90,12 +90,15 @@ class Team:
         if self.size > 1:
             dist.barrier(self._host)
 
-    def wrap(self, model: nn.Module, forward: Callable) -> Callable:
-        """`forward`, a form of the model, so that gradients are the mean over the processes."""
+    def wrap(self, model: nn.Module, forward: Callable, find_unused: bool = False) -> Callable:
+        """`forward`, a form of the model, so that gradients are the mean over the processes. With `find_unused` nobody
+        waits for those of layers that a step leaves out.
+        """
         if self.size == 1 or not any(p.requires_grad for p in model.parameters()):
             return forward
         module = forward if isinstance(forward, nn.Module) else model
-        return DDP(module, gradient_as_bucket_view=True, **{_SYNC_BUFFERS: False})
+        options = {"find_unused_parameters": find_unused, _SYNC_BUFFERS: False}
+        return DDP(module, gradient_as_bucket_view=True, **options)
 
     def average(self, values: list[Tensor]) -> None:
         """Tensors, of which each process has its own values, become the mean of all."""

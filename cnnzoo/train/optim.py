@@ -29,7 +29,21 @@ def build(config: OptimConfig, model: nn.Module, stages: Mapping[str, Iterable[s
 
 
 def _sgd(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+    sgd = torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+    if fused and config.momentum:
+        sgd.register_step_pre_hook(_start_momentum)
+    return sgd
+
+
+def _start_momentum(sgd: torch.optim.SGD, *_: object) -> None:
+    """At zero, which makes the first step what it would be without. torch's fused kernel breaks where some weights have
+    a momentum already and others, which a net left out of the steps before, have none.
+    """
+    weights = [weight for group in sgd.param_groups for weight in group["params"]]
+    if len(sgd.state) < len(weights):
+        for weight in weights:
+            if weight.grad is not None and weight not in sgd.state:
+                sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def _adam(config: OptimConfig, groups: list[dict], fused: bool, kind: type = torch.optim.Adam) -> torch.optim.Optimizer:

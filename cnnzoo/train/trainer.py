@@ -105,6 +105,7 @@ class Trainer:
         patience: epochs of a phase without a better accuracy after which it ends; None never.
         limit: seconds, after which no epoch begins that would go beyond them; None: no limit.
         team: the processes that train together.
+        find_unused: whether some steps leave parameters out, for whose gradients a team must not wait.
         save: `(state) -> None`, called at the end of each epoch, every `save_minutes` within one, and before stopping.
         on_epoch: `(report, is_best) -> None`, called after each epoch's validation and before its save, while the model
             has the weights that were judged.
@@ -138,6 +139,7 @@ class Trainer:
         patience: int | None = None,
         limit: float | None = None,
         team: Team | None = None,
+        find_unused: bool = False,
         save: Callable[[dict], None] = lambda state: None,
         save_minutes: float = 1.0,
         on_epoch: Callable[[EpochReport, bool], None] = lambda report, is_best: None,
@@ -154,7 +156,7 @@ class Trainer:
         self.feed = self.image_feed = Feed(batches, val_batches, model if compiled is None else compiled, model)
         self.make_head_feed, self.keep_statistics = make_head_feed, keep_statistics
         self.patience, self.limit = patience, limit
-        self.team, self.rolls_back = team or Team(), rolls_back
+        self.team, self.find_unused, self.rolls_back = team or Team(), find_unused, rolls_back
         self.save, self.save_minutes = save, save_minutes
         self.on_epoch, self.should_stop, self.tell, self.show_progress = on_epoch, should_stop, tell, show_progress
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
@@ -245,7 +247,7 @@ class Trainer:
         phase, rate = self.phases[number], self.lr * self.progress.rate
         self.frozen = phases_.enter(phase, self.model, self.stages, self.optimizer, rate, self.keep_statistics)
         self.feed = self.make_head_feed() if self.takes_features(number) else self.image_feed
-        self.forward = self.team.wrap(self.feed.judged, self.feed.forward)
+        self.forward = self.team.wrap(self.feed.judged, self.feed.forward, self.find_unused)
         self.schedule = self.make_schedule(self.optimizer, phase.epochs, len(self.feed.batches))
 
     def to_train_mode(self) -> None:
@@ -362,6 +364,9 @@ class Trainer:
                     total = total + loss.detach()
                 return total
             except (RuntimeError, MemoryError) as error:
+                if "find_unused_parameters" in str(error):
+                    what = "a step left out some of the net's parameters, for whose gradients each process waits"
+                    raise InputError(f"{what}; set train.find_unused_parameters true") from None
                 if not is_out_of_memory(error):
                     raise
             outputs = loss = total = None  # or they would hold what is to be freed

@@ -1,0 +1,105 @@
+"""Images at hand, as arrays, pictures or a data set of torch's, as a source with a name like any other."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from cnnzoo.data import sources
+from cnnzoo.data.found import at_hand
+from cnnzoo.errors import InputError, counted, did_you_mean
+
+_OWN: set[str] = set()  # names that were registered here
+WANTED = (
+    "give a uint8 array (N, H, W) or (N, H, W, C), a list of files, PIL images and uint8 arrays, or a data set of "
+    "torch's of such images and their labels, without a transform: what a net wants of them is done later"
+)
+
+
+def register_data(
+    name: str,
+    images: Any,
+    labels: Iterable | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    val: Any = None,
+) -> str:
+    """Make images at hand a data source: whatever takes one in this process, as `digits` is one, then takes `name`.
+
+    Args:
+        name: of the source. Registered once more, it stands for the newer images.
+        images: a uint8 array or tensor `(N, H, W)` or `(N, H, W, C)`, C being 1 or 3; or N files, PIL images or uint8
+            arrays `(H, W)` or `(H, W, C)` of any sizes; or a map-style data set of torch's of such images and labels.
+        labels: `(N,)`: the classes' names, or with `classes` places in these; None for a data set, which has them.
+        classes: the classes' names in order; None: those of the data set, else of the labels, sorted.
+        val: the images to validate on, as `(images, labels)` or a data set; None holds out `data.val_fraction`.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: for a name that stands for something else, and for images and labels that will not do.
+    """
+    if name not in _OWN and sources.is_there(name):
+        raise InputError(f"{name!r} stands for other images; choose another name")
+    images, labels, classes = _pairs(images, labels, classes)
+    found = at_hand(images, labels, classes, name)
+    if val is not None:
+        images, labels, _ = _pairs(*(val if isinstance(val, tuple) else (val, None)), classes)
+        found = replace(found, val=at_hand(images, labels, classes, f"{name}/val").train)
+    sources.NAMED[name] = lambda config: found
+    _OWN.add(name)
+    return name
+
+
+def _pairs(
+    images: Any, labels: Iterable | None, classes: Sequence[str] | None
+) -> tuple[np.ndarray | list, np.ndarray, list[str]]:
+    """Images and the places of their labels in the classes."""
+    if labels is None:
+        classes = classes or getattr(images, "classes", None)
+        try:
+            images, labels = map(list, zip(*(images[place] for place in range(len(images))), strict=True))
+        except (TypeError, ValueError, AttributeError):
+            raise InputError(f"{type(images).__name__} holds no pairs of an image and its label; {WANTED}") from None
+    if isinstance(images, np.ndarray | Tensor):
+        images = _pixels(images)
+        if images.ndim < 3 or images.shape[3:] not in ((), (1,), (3,)):
+            raise InputError(f"an array of shape {images.shape} is none of images; {WANTED}")
+    else:
+        images = [_pixels(image) if isinstance(image, np.ndarray | Tensor) else image for image in images]
+        for image in images:
+            if not isinstance(image, str | Path | Image.Image | np.ndarray):
+                raise InputError(f"{image!r:.50} is no image; {WANTED}")
+    given = np.asarray([label.item() if isinstance(label, Tensor) else label for label in labels])
+    if len(given) != len(images) or not len(images):
+        raise InputError(f"there are {counted(len(images), 'image')} and {counted(len(given), 'label')}")
+    if given.ndim != 1 or given.dtype.kind not in "iuUb":
+        what = f"{given.dtype} of shape {given.shape}"
+        raise InputError(f"labels are {what}; give the class of each image, as text or a whole number")
+    if classes is None or given.dtype.kind == "U":
+        names, places = np.unique(given, return_inverse=True)
+        names = [str(name) for name in names]
+        if classes is None:
+            return images, places, names
+        if unknown := [name for name in names if name not in classes]:
+            raise InputError(f"the label {unknown[0]!r} is none of the classes; {did_you_mean(unknown[0], classes)}")
+        return images, np.array([list(classes).index(name) for name in names])[places], list(classes)
+    if given.min() < 0 or given.max() >= len(classes):
+        wrong = given[(given < 0) | (given >= len(classes))][0]
+        raise InputError(f"the label {wrong} is no place in {counted(len(classes), 'class', 'classes')}, from 0")
+    return images, given.astype(np.int64), [str(name) for name in classes]
+
+
+def _pixels(image: np.ndarray | Tensor) -> np.ndarray:
+    """uint8, with channels last, where a tensor has them first."""
+    if isinstance(image, Tensor):
+        first = image.ndim > 2 and image.shape[-3] in (1, 3) and image.shape[-1] not in (1, 3)
+        image = (image.movedim(-3, -1) if first else image).cpu().numpy()
+    if image.dtype != np.uint8:
+        raise InputError(f"an image is of {image.dtype}; {WANTED}")
+    return image

@@ -1,0 +1,126 @@
+"""Images at hand as a data source: arrays, pictures, data sets of torch's."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import Dataset
+
+import cnnzoo
+from cnnzoo.config import AugmentConfig, DataConfig
+from cnnzoo.data import sources
+from cnnzoo.errors import InputError
+
+DIGITS = load_digits()
+PIXELS, LABELS = (DIGITS.images * (255 / 16)).round().astype(np.uint8), DIGITS.target
+
+
+class Pairs(Dataset):
+    """A data set as torchvision's are: pictures, labels and the classes' names."""
+
+    classes = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+    def __len__(self) -> int:
+        return 300
+
+    def __getitem__(self, place: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(PIXELS[place]), int(LABELS[place])
+
+
+@pytest.fixture
+def name():
+    yield "mine"
+    sources.NAMED.pop("mine", None)
+
+
+def loaded(name: str) -> sources.Dataset:
+    return sources.load(DataConfig(source=name, size=8), AugmentConfig(), 8)
+
+
+def test_what_is_registered_trains_and_judges_as_the_same_images_of_a_set_do(name, tmp_path):
+    cnnzoo.register_data(name, PIXELS, LABELS)
+    short = {"model": {"name": "lenet5"}, "train": {"epochs": 1}}
+    mine, theirs = (
+        cnnzoo.train({"run": str(tmp_path / source), "data": {"source": source, "mean": [0.3], "std": [0.4]}, **short})
+        for source in (name, "digits")
+    )
+    assert np.array_equal(mine.predictions[0], theirs.predictions[0])
+    assert mine.metrics[-1]["val_top1"] == pytest.approx(cnnzoo.evaluate(mine).top1)
+    assert mine.report_file.exists()
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        PIXELS,
+        PIXELS[..., None],
+        torch.from_numpy(PIXELS),
+        torch.from_numpy(PIXELS)[:, None],
+        list(PIXELS),
+        [Image.fromarray(each) for each in PIXELS],
+    ],
+    ids=["array", "with channels", "tensor", "tensor with channels", "arrays", "pictures"],
+)
+def test_images_come_in_every_form(name, images):
+    cnnzoo.register_data(name, images, LABELS)
+    data = loaded(name)
+    assert data.classes == tuple("0123456789")
+    assert data.train.images.shape[1:] == (8, 8, 1)
+    places = [int(each.rpartition("/")[2]) for each in data.train.names]
+    assert np.array_equal(data.train.images.take(np.arange(len(places)))[..., 0], PIXELS[places])
+    assert np.array_equal(data.train.labels, LABELS[places])
+
+
+def test_files_and_colours_of_any_size(name, tmp_path):
+    files = [tmp_path / f"{place}.png" for place in range(12)]
+    for place, file in enumerate(files):
+        Image.new("RGB", (9 + place, 8), (10 * place, 0, 0)).save(file)
+    cnnzoo.register_data(name, files, ["ant", "bee"] * 6)
+    data = loaded(name)
+    assert data.classes == ("ant", "bee")
+    assert data.train.images.shape[1:] == (8, 8, 3)
+
+
+def test_a_data_set_brings_its_labels_and_classes_and_another_to_validate_on(name):
+    cnnzoo.register_data(name, Pairs(), val=Pairs())
+    data = loaded(name)
+    assert data.classes == Pairs.classes
+    assert len(data.train) == len(data.val) == 300
+    cnnzoo.register_data(name, PIXELS, LABELS, val=(PIXELS[:50], LABELS[:50]))  # a cell run twice
+    data = loaded(name)
+    assert (len(data.train), len(data.val)) == (1797, 50)
+
+
+def test_labels_are_names_or_places_in_the_classes(name):
+    classes = ["odd", "even"]
+    cnnzoo.register_data(name, PIXELS, (LABELS + 1) % 2, classes=classes)
+    places = loaded(name)
+    cnnzoo.register_data(name, PIXELS, [classes[(label + 1) % 2] for label in LABELS], classes=classes)
+    named = loaded(name)
+    assert places.classes == named.classes == ("odd", "even")
+    assert np.array_equal(places.train.labels, named.train.labels)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (("digits", PIXELS, LABELS), {}, "'digits' stands for other images; choose another name"),
+        (("mine", PIXELS / 255.0, LABELS), {}, "an image is of float64; give a uint8 array"),
+        (("mine", PIXELS.reshape(-1, 64), LABELS), {}, r"an array of shape \(1797, 64\) is none of images; give"),
+        (("mine", [1, 2], [0, 1]), {}, "1 is no image; give a uint8 array"),
+        (("mine", 5), {}, "int holds no pairs of an image and its label; give"),
+        (("mine", PIXELS, LABELS[:5]), {}, "there are 1,797 images and 5 labels"),
+        (("mine", PIXELS, LABELS / 2), {}, r"labels are float64 of shape \(1797,\); give the class of each image"),
+        (("mine", PIXELS, LABELS), {"classes": ["a", "b"]}, "the label 2 is no place in 2 classes, from 0"),
+        (("mine", PIXELS[:2], ["ant", "bea"]), {"classes": ["ant", "bee"]}, "'bea' is none of .*; did you mean bee"),
+    ],
+)
+def test_what_will_not_do_is_told(given, options, message):
+    with pytest.raises(InputError, match=message):
+        cnnzoo.register_data(*given, **options)
+
+
+def test_images_handed_to_training_are_shown_the_way():
+    with pytest.raises(InputError, match=r"data is a tuple; give images of your own a name by cnnzoo.register_data\("):
+        cnnzoo.train({}, data=(PIXELS, LABELS))
