@@ -24,6 +24,7 @@ from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import Committee
+from cnnzoo.telling import Tell
 from cnnzoo.train import forms, losses, optim, phases
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
@@ -34,7 +35,6 @@ from cnnzoo.transfer.features import Backbone, Extracted
 if TYPE_CHECKING:
     from cnnzoo.transfer.probe import Probe
 
-Tell = Callable[[str], None]
 FEW = 5_000  # training images, of which a probe may see several views each
 
 

@@ -41,6 +41,7 @@ from torch import Tensor
 
 from cnnzoo import atomic
 from cnnzoo.errors import InputError, did_you_mean
+from cnnzoo.telling import Tell
 
 LOCK = ".lock"  # within a run folder while a process trains in it
 
@@ -232,7 +233,7 @@ class Writer:
     The files that are there stay as they are meanwhile, so that what was saved last can be resumed from.
     """
 
-    def __init__(self, run: Run, tell: Callable[[str], None]):
+    def __init__(self, run: Run, tell: Tell):
         self.run, self.tell = run, tell
         for part in run.path.glob(".*.part"):  # of a process that was killed as it wrote
             part.unlink(missing_ok=True)

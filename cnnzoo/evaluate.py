@@ -2,7 +2,7 @@
 
 import filecmp
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train.validation import logits
-
-Tell = Callable[[str], None]
 
 FEW_CLASSES = 12  # up to which a confusion matrix can be read
 BAD_FILES = ("error", "skip")
@@ -206,7 +205,7 @@ def evaluate(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Evaluation:
     """A run, a net, or a name of the registry with `pretrained` weights, on images it was not trained on.
 
@@ -243,7 +242,7 @@ def compare_runs(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Comparison:
     """Whether one net is better than another or just luckier, on images that neither was trained on.
 
@@ -323,7 +322,7 @@ def judge(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Judged:
     """What `evaluate` measures, of the same arguments; it raises the same errors.
 

@@ -20,13 +20,12 @@ from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, did_you_mean
 from cnnzoo.run import begin, train
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train import rehearsal
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer import probe as probes
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.weights import fetch, table
-
-Tell = Callable[[str], None]
 
 
 def default_model() -> str:
@@ -46,7 +45,7 @@ def probe(
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Run:
     """Fit shallow classifiers on a frozen net's features, and weld the best one onto the net.
 
@@ -96,7 +95,7 @@ def finetune(
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
@@ -175,8 +174,8 @@ def _rehearse(config: Config, tell: Tell):
     assemble.make_weights_ready(config)
     data = assemble.load_data(config, registry.lookup(config.model.name))
     model = assemble.build_model(config, data).to(device)
-    known = assemble.start_by_probe(config, data, model, lambda line: None) if config.model.head == "probe" else None
-    return assemble.make_trainer(config, data, model, lambda line: None, start=known and known.report)
+    known = assemble.start_by_probe(config, data, model, silent) if config.model.head == "probe" else None
+    return assemble.make_trainer(config, data, model, silent, start=known and known.report)
 
 
 def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[tuple[int, ...], float]:
@@ -247,7 +246,7 @@ def pick(
     *,
     budget: float | str | None = 600,
     seed: int = 0,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Ranking:
     """Probe several backbones through the feature cache and rank them.
 

@@ -1,7 +1,7 @@
 """`cnnzoo profile`: where the time of a config's training steps goes, and what to change."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train import anatomy
 from cnnzoo.train.anatomy import Anatomy, Operator
 
@@ -51,7 +52,7 @@ def profile(
     steps: int = 8,
     out: str | Path | None = None,
     data: Dataset | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = silent,
 ) -> Profile:
     """Run some steps of a config's trainer, of its last phase, and tell where their time goes.
 

@@ -22,18 +22,14 @@ from cnnzoo.config import Config
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted, counted
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train import distributed, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
-Tell = Callable[[str], None]
 SHOWN = 10  # files that cannot be read, of an epoch
 NARROW = 0.15  # share of an epoch spent waiting for data from which on that is worth a word
-
-
-def _silent(*_: object) -> None:
-    """Stands in for `tell` and for saving in every process but the first."""
 
 
 def train(
@@ -42,7 +38,7 @@ def train(
     resume: str | Path | Run | None = None,
     data: Dataset | None = None,
     with_report: bool = True,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Train a net and leave a run folder.
@@ -70,7 +66,7 @@ def train(
     if config.ensemble is not None:
         raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")
     with distributed.joined(config.train.device) as (team, device):
-        tell = tell if team.is_first else _silent
+        tell = tell if team.is_first else silent
         with run.locked() if team.is_first else nullcontext():
             _train(run, config, state, team, device, data, with_report, tell, should_stop)
     return run
@@ -119,7 +115,7 @@ def _train(
         team,
         precision=run.environment["precision"] if state else None,
         start=known and known.report,
-        save=writer.save_state if writer else _silent,
+        save=writer.save_state if writer else lambda state: None,
         save_minutes=config.train.checkpoint_minutes,
         should_stop=should_stop,
     )
@@ -235,7 +231,7 @@ def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dat
     for name in ("split.json", "environment.json"):
         snapshot.write(name, (run.path / name).read_bytes())
     snapshot.write_metrics(report for report in run.metrics if report["epoch"] == epoch)
-    finish(snapshot, config, data, device, _silent, with_report=False)
+    finish(snapshot, config, data, device, silent, with_report=False)
 
 
 def write_report(run: Run, config: Config | None = None, data: Dataset | None = None) -> Path:

@@ -7,13 +7,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device", "machine", "quiet", "atomic"}
+EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "telling"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
     "machine": set(),
     "quiet": set(),
     "atomic": set(),
+    "telling": set(),
     "registry": set(),
     "config": set(),
     "models": {"registry"},

@@ -9,7 +9,7 @@ boost  each run draws images the more often, the more often those before it were
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,9 +27,8 @@ from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
 from cnnzoo.resampling import Round, out_of_bag, samme
 from cnnzoo.run import begin, train
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train.validation import logits
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def train_committee(
     return _KINDS[kind](whole, many, resume, **hooks)
 
 
-def of_snapshots(run: Run, tell: Tell = lambda line: None) -> Committee:
+def of_snapshots(run: Run, tell: Tell = silent) -> Committee:
     """The mean of the nets in which the cycles of a run's schedule ended, in committee of its folder: G. Huang et al.,
     "Snapshot Ensembles: Train 1, get M for free", ICLR 2017, arXiv 1704.00109, section 3.
     """
@@ -144,7 +143,7 @@ _KINDS = {"bag": _bag, "seeds": _seeds, "boost": _boost}
 
 def _member(whole: Config, name: str, resume: bool, hooks: Mapping, **changes) -> Run:
     """A finished run in a folder of the whole's, of a config with some changes."""
-    hooks.get("tell", _silent)(f"{name}:")
+    hooks.get("tell", silent)(f"{name}:")
     own = replace(whole, run=str(whole.folder / name), **changes)
     return train(own, resume="auto" if resume else None, **hooks)
 
@@ -162,7 +161,7 @@ def _together(
     """The runs and what they are together."""
     committee = Run(folder / "committee")
     if not (resume and _is_made(committee, runs)):
-        tell = hooks.get("tell", _silent)
+        tell = hooks.get("tell", silent)
         committee = combine(runs, method, run=committee.path, weights=weights, tell=tell)
     return Committee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
 
@@ -183,10 +182,6 @@ def _is_made(committee: Run, runs: Sequence[Run]) -> bool:
     if read_card(committee.model_file).get("members") != [read_card(run.model_file) for run in runs]:
         raise InputError(f"{committee.path} is a committee of other members; remove it, and it is made anew")
     return True
-
-
-def _silent(line: str) -> None:
-    """Where nobody listens."""
 
 
 class _Judge:

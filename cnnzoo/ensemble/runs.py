@@ -24,13 +24,14 @@ from cnnzoo.ensemble import why
 from cnnzoo.ensemble.combine import METHODS
 from cnnzoo.ensemble.contest import Contest, contest
 from cnnzoo.ensemble.diversity import Diversity
-from cnnzoo.ensemble.members import Tell, panel
+from cnnzoo.ensemble.members import panel
 from cnnzoo.ensemble.soup import soup
 from cnnzoo.errors import InputError, counted
 from cnnzoo.evaluate import Evaluation, measure
 from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
 from cnnzoo.report import page
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train.distributed import Team
 
 
@@ -67,7 +68,7 @@ class Ensemble:
         weights: Sequence[float] | None = None,
         seed: int = 0,
         device: str = "auto",
-        tell: Tell = lambda line: None,
+        tell: Tell = silent,
     ):
         self._started, self.tell = time.perf_counter(), tell
         self.panel = panel(runs, data, root=root, device=device, tell=tell)
@@ -187,7 +188,7 @@ def combine(
     return Ensemble(runs, method, **options).save(run)
 
 
-def again(config: Config, tell: Tell = lambda line: None) -> Run:
+def again(config: Config, tell: Tell = silent) -> Run:
     """Make the committee, or the soup, anew that a config describes."""
     said = config.ensemble
     method, _, is_soup = said.method.partition("_")

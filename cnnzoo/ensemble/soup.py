@@ -7,7 +7,7 @@ fine-tuned from the same weights, and so lie in one basin of the loss.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from cnnzoo.config import EnsembleConfig
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError, unknown
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.validation import logits
 
@@ -39,7 +40,6 @@ ALIKE = {  # of the members' cards, in words
 }
 
 State = dict[str, Tensor]
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def soup(
     *,
     run: str | Path | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Run:
     """Average the weights of runs of one net into a run of their own.
 

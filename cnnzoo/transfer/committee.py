@@ -7,7 +7,6 @@ and votes count by how good a member is (see `resampling`).
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -18,9 +17,9 @@ from cnnzoo import calibrate, machine
 from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
 from cnnzoo.resampling import bootstrap, out_of_bag, samme
+from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.probe import Data, Kind, Probe, Score, fit_one, kinds, predict
 
-Tell = Callable[[str], None]
 WEAK = "centroid"  # boosted where nobody names a classifier: better ones are right on all training images at once
 
 
@@ -80,7 +79,7 @@ def gather(
     bag: int | None = None,
     boost: int | None = None,
     seed: int = 0,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Gathered:
     """In place of the one classifier that a probe has taken, a committee of many.
 

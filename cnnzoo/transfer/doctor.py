@@ -13,7 +13,7 @@ among them; of the labels as they are, 0.6 %.
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -43,6 +43,7 @@ from cnnzoo.data.decoding import (
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer import twins
 from cnnzoo.transfer.features import Backbone
 
@@ -190,7 +191,7 @@ def check(
     pretrained: bool | str | Path | Run = True,
     near: float = NEAR,
     workers: int = 0,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = silent,
 ) -> Checkup:
     """Look at every file of a folder of class folders, perhaps in train/ and val/ (valid, validation, test).
 
