@@ -20,7 +20,7 @@ from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
 from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
-from cnnzoo.errors import InputError, did_you_mean, unknown
+from cnnzoo.errors import InputError, counted, did_you_mean, unknown
 from cnnzoo.models import _heads, _rules
 from cnnzoo.models._base import FeatureMaps
 from cnnzoo.models._committee import Committee, Seat
@@ -317,7 +317,9 @@ def _committee(card: dict, state: dict[str, Tensor], where: str) -> Committee:
     height, width, channels = sheet.shape
     net = Committee(nets, seats, rule, (channels, height, width))
     net.preprocessing, net.classes = sheet, classes
-    net.entry = Entry(card["name"], Committee, input_size=net.image_shape, num_classes=len(classes))
+    note = f"{counted(len(nets), 'member')}: {', '.join(map(called, nets))}"
+    facts = {"input_size": net.image_shape, "num_classes": len(classes), "min_size": 0, "notes": (note,)}
+    net.entry = Entry(card["name"], Committee, **facts)
     return net
 
 

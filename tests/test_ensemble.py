@@ -129,6 +129,12 @@ def test_it_is_judged_on_what_its_members_held_out(runs, committee):
     assert (targets == done.panel.targets).all()
 
 
+def test_what_is_known_of_a_committee_is_no_more_than_that(committee):
+    size = "x".join(map(str, cnnzoo.load(committee).image_shape))
+    facts = (f"input       {size}, no other; 3 classes", "note: 3 members: lenet5, lenet5, resnet20")
+    assert str(cnnzoo.info(committee)).splitlines() == ["committee", *(f"  {fact}" for fact in facts)]
+
+
 @pytest.fixture(scope="module")
 def stacked(runs, tmp_path_factory) -> Run:
     """A committee that learnt from the 18 pictures which its members held out."""
