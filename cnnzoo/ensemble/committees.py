@@ -171,7 +171,9 @@ def _check_size(committee: Run, kind: str, many: int) -> None:
     if not committee.is_finished:
         return
     made = len(read_card(committee.model_file)["members"])
-    if made > many or (made < many and kind != "boost"):  # boosting may have ended before
+    trained, weighted = (len([*committee.path.parent.glob(files)]) for files in ("boost*", "weights*.json"))
+    has_ended = kind == "boost" and trained > weighted  # with a member for whose mistakes none could be made
+    if made > many or (made < many and not has_ended):
         raise InputError(f"{committee.path} is a committee of {made}, not of {many}; remove it, and it is made anew")
 
 
