@@ -101,7 +101,10 @@ class OutOfReach(InputError):
 
 
 def _out_of_reach(row: Weights, why: str) -> OutOfReach:
-    sought = " or ".join(map(str, _folders()))
+    chosen, *_ = folders = _folders()
+    sought = " or ".join(map(str, folders))
+    if len(folders) > 1 and not chosen.is_dir():
+        sought += f" (CNNZOO_WEIGHTS names {chosen}, and there is no such folder)"
     addresses = _addresses(row)
     if addresses:
         how = f"get {addresses[0][0]} elsewhere and put it into {hub_folder()} as {addresses[0][1]}"
