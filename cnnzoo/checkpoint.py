@@ -66,12 +66,12 @@ class Run:
         """
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another by --run")
+            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another")
         if run.path.exists() and any(entry.name != LOCK for entry in run.path.iterdir()):
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
             way = f"go on with it by cnnzoo train --resume {quote(str(run.path))}, or " if goes_on else ""
-            raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by --run")
+            raise InputError(f"{run.path} exists already{stands}; {way}choose another run folder")
         return run
 
     @classmethod
@@ -151,12 +151,10 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise InputError(
-                f"another process is training in {self.path}; wait for it, or choose a folder by --run"
-            ) from None
+            raise InputError(f"another process is training in {self.path}; wait for it, or choose another") from None
         except OSError as error:
             why = error.strerror or error
-            raise InputError(f"{self.path} cannot be written ({why}); choose another folder by --run") from None
+            raise InputError(f"{self.path} cannot be written ({why}); choose another run folder") from None
         try:
             yield
         finally:

@@ -150,6 +150,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         seed = given["random_state"]
         if not isinstance(seed, int):
             seed = int(check_random_state(seed).randint(np.iinfo(np.int32).max))
+        if seed < 0:
+            raise InputError(f"random_state is {seed}, but must be at least 0")
         mapping = finetune.recipe(
             "X",
             given["model"] or learn.default_model(),

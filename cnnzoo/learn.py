@@ -128,7 +128,7 @@ def finetune(
     if isinstance(lr, str) and lr != "find":
         raise InputError(f"lr is {lr!r}, but must be a number or find")
     if epochs is not None and budget is not None:
-        raise InputError("--epochs and --budget both say how long it takes; give one of them")
+        raise InputError("epochs and budget both say how long it takes; give one of them")
     started, limit = time.perf_counter(), _seconds(budget)
     options = {"batch_size": batch_size, "balance": balance, "views": views, "seed": seed}
 
@@ -143,7 +143,7 @@ def finetune(
     chosen = config(mode, epochs, rate, run)
     run = begin(chosen)  # complains now rather than after the measurements
     if lr == "find" and mode != "probe" and not any(chosen.phase_lengths):
-        raise InputError("--lr find looks for the rate of epochs, but --epochs leaves none")
+        raise InputError("lr find looks for the rate of epochs, but epochs leaves none")
     if lr == "find" and mode != "probe":
         rate = rehearsal.find_rate(_rehearse(chosen, tell))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
@@ -164,7 +164,7 @@ def _seconds(budget: float | str | None) -> float | None:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
         seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 0 < seconds < math.inf:
-        raise InputError(f"--budget is {budget}, but must be a duration such as 90s, 10m or 2h")
+        raise InputError(f"budget is {budget}, but must be a duration such as 90s, 10m or 2h")
     return seconds
 
 

@@ -500,7 +500,7 @@ def test_a_finished_committee_says_so_and_is_not_made_again(committee, capsys):
         assert main(["train", *map(str, words)]) == 0
         assert capsys.readouterr().out.startswith(f"{committee.path} is finished, and stays as it is\n")
     assert main(["train", "--config", str(committee.config_file)]) == 2
-    assert capsys.readouterr().err.endswith("exists already and is finished; choose another folder by --run\n")
+    assert capsys.readouterr().err.endswith("exists already and is finished; choose another run folder\n")
     assert before == {file.name: file.read_bytes() for file in committee.path.iterdir()}
 
 

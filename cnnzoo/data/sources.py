@@ -318,7 +318,7 @@ def refuse_within(config: DataConfig, folder: Path) -> None:
     for source in filter(None, (config.source, config.val_source)):
         home = folder_of(source)
         if home and any(folder.resolve().is_relative_to(part.resolve()) for part in parts(home).values()):
-            raise InputError(f"{folder} would lie among the photos of {source}; choose a folder elsewhere by --run")
+            raise InputError(f"{folder} would lie among the photos of {source}; choose a run folder elsewhere")
 
 
 def _find(config: DataConfig) -> Found:
@@ -653,7 +653,7 @@ def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:
     return np.stack(pixels)
 
 
-def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "--data.bad_files") -> str:
+def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files") -> str:
     files, them = counted(len(bad), "file"), "it" if len(bad) == 1 else "them"
     if config.bad_files == "error":
         folder = folder_of(config.source)
