@@ -29,7 +29,6 @@ from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
 SHOWN = 10  # files that cannot be read, of an epoch
-NARROW = 0.15  # share of an epoch spent waiting for data from which on that is worth a word
 
 
 def train(
@@ -405,10 +404,9 @@ def _pace(report: EpochReport, loader: float, config: Config) -> str:
     """Which is the narrow one, data or net, and what to change where it is the data."""
     net = report.images_per_second / max(1 - report.waiting, 0.01)
     rates = f"the data alone comes at {loader:,.0f} images/s, the net alone takes {net:,.0f}"
-    if report.waiting < NARROW:
+    if report.waiting < rehearsal.NARROW:
         return f"{rates}: the net sets the pace"
-    kept = "a smaller data.size or fewer augmentations" if config.data.cache == "auto" else "data.cache auto"
-    return f"{rates}: it waited for data {report.waiting:.0%} of the time; more cores, or {kept}, would help"
+    return f"{rates}: it waited for data {report.waiting:.0%} of the time: {rehearsal.sooner(config.data)}"
 
 
 def describe(report: EpochReport, epochs: int) -> str:
