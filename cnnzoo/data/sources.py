@@ -27,7 +27,6 @@ from cnnzoo.data.arrays import (
     ArrayImages,
     File,
     FittedImages,
-    Geometry,
     Images,
     cache_folder,
     choose,
@@ -38,7 +37,7 @@ from cnnzoo.data.crops import Crops
 from cnnzoo.data.decoding import EXTENSIONS, as_image, opened
 from cnnzoo.data.found import HELD_OUT, IMAGENET_MEAN, IMAGENET_STD, TRAIN, Found, Part, photo_resize, photos
 from cnnzoo.data.pictures import files_in, is_hidden, refuse
-from cnnzoo.data.preprocess import Preprocess, Sheet, centre
+from cnnzoo.data.preprocess import Geometry, Preprocess, Sheet, centre
 from cnnzoo.errors import InputError, counted, did_you_mean, faults, printable
 from cnnzoo.resampling import bootstrap
 
@@ -182,10 +181,9 @@ def _ready(
     _several(found.classes, config)
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
     to_train_on = replace(_training_geometry(preprocess, augment), exactly=exactly or augment.crop not in PARTS)
-    evaluation = _geometry(preprocess, preprocess.size)
     notes = [*found.notes, *_small(found.train, preprocess.size, config)]
     train, train_bad, train_notes = _read(found.train, decoded, config, to_train_on, "reading training images")
-    val, val_bad, val_notes = _read(found.val, decoded, config, evaluation, "reading validation images")
+    val, val_bad, val_notes = _read(found.val, decoded, config, preprocess.geometry, "reading validation images")
     notes = (*notes, *dict.fromkeys([*train_notes, *val_notes]))
     if bad := {**train_bad, **val_bad}:
         notes += (_tell_bad(bad, config),)
@@ -222,7 +220,7 @@ def held_out(
         found = _split(found, config)
     if crops > 1 and isinstance(preprocess, Sheet):
         raise InputError(f"a committee whose members see images in different sizes is judged on 1 crop, not on {crops}")
-    geometry = _as_judged(preprocess) if crops == 1 else Crops(preprocess, crops)
+    geometry = preprocess.geometry if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
     part, bad, notes = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
     notes += [_tell_bad(bad, config, "--bad-files")] if bad else []
@@ -304,7 +302,7 @@ def sample(
     else:
         names = set(names)
         allowed = np.flatnonzero([name in names for name in found.train.names])
-    geometry, pixels = _as_judged(preprocess), []
+    geometry, pixels = preprocess.geometry, []
     for place in np.sort(np.random.default_rng(seed).permutation(allowed)[:many]):
         image = found.train.images[place]
         with suppress(InputError):
@@ -590,24 +588,15 @@ def _usual_resize(found: Found, size: int) -> int:
     return photo_resize(size) if side is None else size
 
 
-def _geometry(preprocess: Preprocess, canvas: int) -> Geometry:
-    p = preprocess
-    return Geometry(p.channels, p.resize, canvas, p.interpolation, p.squash)
-
-
-def _as_judged(preprocess: Preprocess | Sheet) -> Geometry | Sheet:
-    """What a trained net sees of an image."""
-    return preprocess if isinstance(preprocess, Sheet) else _geometry(preprocess, preprocess.size)
-
-
 def _training_geometry(preprocess: Preprocess, augment: AugmentConfig) -> Geometry:
     """What is kept of a training image: all that random parts are cut from; else what evaluation sees."""
+    seen = preprocess.geometry
     if augment.crop == "resized":
-        return _geometry(preprocess, max(preprocess.resize, preprocess.size))
+        return replace(seen, size=max(seen.resize, seen.size))
     if augment.crop == "jittered":
         largest = math.ceil(augment.shorter_side[1])
-        return _geometry(replace(preprocess, resize=largest), largest)
-    return _geometry(preprocess, preprocess.size)
+        return replace(seen, resize=largest, size=largest)
+    return seen
 
 
 def _read(

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from cnnzoo import errors, machine, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
-from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
+from cnnzoo.data.arrays import FileImages, cache_folder
 from cnnzoo.data.decoding import (
     ENDINGS,
     EXTENSIONS,
@@ -437,9 +437,8 @@ def _doubts(photos: Sequence[Photo], backbone: Backbone, workers: int) -> list[F
     classes, labels = np.unique([photo.label for photo in judged], return_inverse=True)
     if len(classes) < 2:
         return []
-    p = backbone.preprocess
-    geometry = Geometry(p.channels, p.resize, p.size, p.interpolation, p.squash)
-    vectors = backbone.extract(FileImages([photo.file for photo in judged], geometry, workers)).plain
+    images = FileImages([photo.file for photo in judged], backbone.preprocess.geometry, workers)
+    vectors = backbone.extract(images).plain
     meant, lead = _votes(vectors, labels)
     order = [place for place in np.argsort(-lead, kind="stable") if lead[place] >= SURE]
     return [
