@@ -541,7 +541,7 @@ def test_members_of_different_sizes_are_judged_on_one_crop(committee):
 
 def test_a_committee_has_no_features_by_which_the_doctor_could_doubt_labels(committee, tmp_path):
     photos.folder(tmp_path / "photos")
-    with pytest.raises(InputError, match="Committee has no forward_features and forward_head, so it gives no features"):
+    with pytest.raises(InputError, match="CommitteeNet has no forward_features and forward_head, so"):
         cnnzoo.check(tmp_path / "photos", model=committee.path)
 
 

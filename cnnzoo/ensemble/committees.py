@@ -32,7 +32,7 @@ from cnnzoo.train.validation import logits
 
 
 @dataclass(frozen=True)
-class Committee:
+class RunCommittee:
     """Runs of one config, and the run that they are together."""
 
     kind: str  # bag, seeds, boost or snapshots
@@ -53,7 +53,7 @@ class Committee:
 
 def train_committee(
     config: Config | Mapping | str | Path | None, kind: str, many: int, *, resume: bool = False, **hooks
-) -> Committee:
+) -> RunCommittee:
     """Train a committee: its members in bag0, bag1 … (seed0 …, boost0 …) of the config's run folder, itself in
     committee there.
 
@@ -84,7 +84,7 @@ def train_committee(
     return _KINDS[kind](whole, many, resume, **hooks)
 
 
-def of_snapshots(run: Run, tell: Tell = silent) -> Committee:
+def of_snapshots(run: Run, tell: Tell = silent) -> RunCommittee:
     """The mean of the nets in which the cycles of a run's schedule ended, in committee of its folder: G. Huang et al.,
     "Snapshot Ensembles: Train 1, get M for free", ICLR 2017, arXiv 1704.00109, section 3.
     """
@@ -93,7 +93,7 @@ def of_snapshots(run: Run, tell: Tell = silent) -> Committee:
     return _together("snapshots", run.path, members, True, {"tell": tell})
 
 
-def _bag(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+def _bag(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     runs = [_member(whole, f"bag{i}", resume, hooks, data=replace(whole.data, bag=i)) for i in range(many)]
     judge = _Judge(whole)
     shares = np.stack([calibrate.softmax(judge.logits(run)) for run in runs])  # (M, N, K)
@@ -104,13 +104,13 @@ def _bag(whole: Config, many: int, resume: bool, **hooks) -> Committee:
     return _together("bag", whole.folder, runs, resume, hooks, notes=(note,))
 
 
-def _seeds(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+def _seeds(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     seeds = [whole.train.seed + number for number in range(many)]
     runs = [_member(whole, f"seed{s}", resume, hooks, train=replace(whole.train, seed=s)) for s in seeds]
     return _together("seeds", whole.folder, runs, resume, hooks)
 
 
-def _boost(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+def _boost(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     judge = _Judge(whole)
     weights, data = np.full(len(judge.images), 1 / len(judge.images)), whole.data
     runs: list[Run] = []
@@ -157,13 +157,13 @@ def _together(
     method: str = "mean",
     weights: Sequence[float] | None = None,
     notes: tuple[str, ...] = (),
-) -> Committee:
+) -> RunCommittee:
     """The runs and what they are together."""
     committee = Run(folder / "committee")
     if not (resume and _is_made(committee, runs)):
         tell = hooks.get("tell", silent)
         committee = combine(runs, method, run=committee.path, weights=weights, tell=tell)
-    return Committee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
+    return RunCommittee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
 
 
 def _check_size(committee: Run, kind: str, many: int) -> None:

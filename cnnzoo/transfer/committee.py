@@ -33,7 +33,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Committee:
+class ProbeCommittee:
     """Several classifiers of one kind, and what they reach together."""
 
     made_by: str  # bagging or boosting
@@ -58,7 +58,7 @@ class Committee:
 class Gathered(Probe):
     """A probe whose head is a committee; its first score is the committee's, the second that of one such classifier."""
 
-    committee: Committee
+    committee: ProbeCommittee
 
     def __str__(self) -> str:
         return f"{super().__str__()}\n{self.committee}"
@@ -108,7 +108,7 @@ def gather(
     head = _weld(made, data)
     *alone, together = (float(_right(each, val_vectors, val_labels).mean()) for each in (*made.heads, head))
     members = tuple(map(Member, made.weights, made.errors, alone))
-    committee = Committee("bagging" if bag else "boosting", members, together, **made.facts)
+    committee = ProbeCommittee("bagging" if bag else "boosting", members, together, **made.facts)
     seconds = time.perf_counter() - started
     score = Score(f"{len(members)} x {name}", setting, None, together, seconds)
     return Gathered((score, *found.scores), head, committee)
@@ -122,7 +122,7 @@ class _Made:
     rule: dict  # by which they answer together, as `_rules.describe` describes it
     errors: list[float]
     temperature: float  # of their probabilities
-    facts: dict  # what else a Committee tells
+    facts: dict  # what else a ProbeCommittee tells
 
     @property
     def weights(self) -> list[float]:
@@ -183,7 +183,7 @@ def _right(head: nn.Module, vectors: np.ndarray, labels: np.ndarray) -> np.ndarr
 
 def _weld(made: _Made, data: Data) -> nn.Module:
     specs = [_heads.describe(head) for head in made.heads]
-    welded = _heads.Committee(data.vectors.shape[-1], data.classes, specs, made.rule, made.temperature)
+    welded = _heads.CommitteeHead(data.vectors.shape[-1], data.classes, specs, made.rule, made.temperature)
     for place, head in enumerate(made.heads):
         welded.heads[place] = head
     return welded.eval()
