@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from cnnzoo import errors, machine, tables, zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.data import sources
+from cnnzoo.data import folders
 from cnnzoo.data.arrays import FileImages, cache_folder
 from cnnzoo.data.decoding import (
     ENDINGS,
@@ -242,7 +242,7 @@ def quick(folder: str | Path) -> tuple[Finding, ...]:
 def _existing(folder: str | Path) -> Path:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise InputError(sources.no_folder(folder))
+        raise InputError(folders.no_folder(folder))
     return folder
 
 
@@ -259,11 +259,11 @@ Tally = dict[tuple[str, str], int]  # photos of each class of each part, in orde
 def _photos(folder: Path) -> tuple[list[Photo], Tally]:
     """What will be learnt from, training photos first; and all classes, with 0 each."""
     photos, classes = [], {}
-    for part, home in sources.parts(folder).items():
-        for class_folder in sources.class_folders(home):
-            label = sources.class_name(class_folder)
+    for part, home in folders.parts(folder).items():
+        for class_folder in folders.class_folders(home):
+            label = folders.class_name(class_folder)
             classes[part, label] = 0
-            images, _ = sources.class_files(class_folder)
+            images, _ = folders.class_files(class_folder)
             photos += [Photo(file, _name(file, folder), part, label) for file in images]
     return photos, classes
 
@@ -275,7 +275,7 @@ def tally(photos: Sequence[Photo]) -> Tally:
 def _passed_over(folder: Path, photos: Sequence[Photo]) -> Iterator[Finding]:
     """Everything else in the folder, and folders that may not be looked into."""
     known, locked = {photo.name for photo in photos}, []
-    parts = set(sources.parts(folder)) - {""}  # the folders' own names
+    parts = set(folders.parts(folder)) - {""}  # the folders' own names
     for home, inside, files in os.walk(folder, onerror=locked.append):
         here = Path(home)
         passed = [name for name in inside if is_hidden(name) or (parts and here == folder and name not in parts)]
