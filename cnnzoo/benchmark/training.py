@@ -100,11 +100,13 @@ def train(stepper: Stepper, batches: Iterator[tuple[Tensor, Tensor]], steps: int
 # ---- the loop that scripts have
 
 
-def plain_steps(net: nn.Module, steps: int, precision: str = "fp32", channels_last: bool = False) -> Callable:
+def plain_steps(
+    net: nn.Module, steps: int, precision: str = "fp32", channels_last: bool = False, lr: float = 0.01
+) -> Callable:
     """`(images, targets) -> loss`, `steps` steps on the batch as timm's and torchvision's scripts do them, which read
     the loss after each.
     """
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     net.to(memory_format=layout).train()
 
@@ -390,17 +392,12 @@ def _plain_seconds(bench: Bench, most: int = 40) -> float | None:
     train, test = _mnist_loaders()
     torch.manual_seed(0)
     net = zoo.create("lenet5").to(bench.device)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    seconds = 0.0
+    step, seconds = plain_steps(net, 1, lr=0.05), 0.0
     for _ in range(most):
         net.train()
         started = time.perf_counter()
         for images, targets in train:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(net(images.to(bench.device)), targets.to(bench.device))
-            loss.backward()
-            optimizer.step()
-            loss.item()
+            step(images.to(bench.device), targets.to(bench.device))
         seconds += time.perf_counter() - started
         net.eval()
         with torch.inference_mode():
