@@ -2,20 +2,15 @@
 
 import json
 import os
-import platform
 import shlex
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from cnnzoo import assemble, loggers, registry, zoo
+from cnnzoo import assemble, environment, loggers, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
@@ -119,11 +114,11 @@ def _train(
         should_stop=should_stop,
     )
     if writer:
-        ran_on = environment(device, trainer.precision, team)
+        ran_on = environment.describe(device, trainer.precision, team.size)
         if state is None:
             run.write("config.yaml", config_.dump(config))  # first, since it makes the folder one to resume
         else:
-            ran_on = _resumed(run.environment, ran_on)
+            ran_on = environment.resumed(run.environment, ran_on)
         if state is None or data.split() != run.split:
             run.write("split.json", json.dumps(data.split()))
         run.write("environment.json", json.dumps(ran_on, indent=2))
@@ -258,12 +253,7 @@ def was_restarted(folder: Path) -> bool:
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return False
     there = Run(folder)
-    return not (there.path / "environment.json").exists() or there.environment.get("job") == _job()
-
-
-def _job() -> str | None:
-    """What torchrun calls what it was started for."""
-    return os.environ.get("TORCHELASTIC_RUN_ID")
+    return not (there.path / "environment.json").exists() or there.environment.get("job") == environment.job()
 
 
 def begin(config: Config) -> Run:
@@ -321,51 +311,6 @@ def _differences(given: Config, own: Config) -> str:
         for key in here | there
         if key not in free and here.get(key) != there.get(key)
     )
-
-
-def environment(device: torch.device, precision: str, team: Team) -> dict:
-    """What a run ran on, and the command that started it."""
-    import cnnzoo
-
-    return {
-        "cnnzoo": cnnzoo.__version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device} ({platform.processor() or platform.machine()})",
-        "threads": torch.get_num_threads(),
-        "processes": team.size,
-        "precision": precision,
-        "job": _job(),
-        "command": shlex.join([_program(), *sys.argv[1:]]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _resumed(before: dict, now: dict) -> dict:
-    """What a run runs on now, with how it was begun, and each time that it was resumed."""
-    keys = "command", "started"
-    again = {key: now[key] for key in keys}
-    return {**now, **{key: before.get(key) for key in keys}, "resumed": [*before.get("resumed", []), again]}
-
-
-def _program() -> str:
-    """What was started, as it can be started again."""
-    name = Path(sys.argv[0]).name
-    return "cnnzoo" if name == "__main__.py" else name
-
-
-def _commit() -> str | None:
-    """Of the cnnzoo that runs, if it runs from a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _header(config: Config, model: torch.nn.Module, data: Dataset, device: torch.device, team: Team) -> list[str]:

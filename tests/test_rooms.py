@@ -39,17 +39,20 @@ MAY_IMPORT = {
     "fast": {"config", "data", "inference"},
     "quantize": set(),
     "loggers": set(),
+    "environment": set(),
     "profiling": {"registry", "config", "data", "train", "assemble"},
     "benchmark": {"config", "data", "train", "zoo", "inference", "quantize", "learn"},
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}
     | {"calibrate", "resampling"},
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
-    "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "loggers"},
+    "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "loggers"}
+    | {"environment"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
     "ensemble": {"registry", "config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
-    | {"figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run", "folds"},
+    | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
+    | {"folds"},
     "visualize": {
         "config",
         "data",

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from torch import Tensor, nn
 
-from cnnzoo import calibrate, zoo
+from cnnzoo import calibrate, environment, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run, read_card, read_safetensors
@@ -32,7 +32,6 @@ from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
 from cnnzoo.report import page
 from cnnzoo.telling import Tell, silent
-from cnnzoo.train.distributed import Team
 
 
 class Ensemble:
@@ -114,7 +113,7 @@ class Ensemble:
             made.save_model(state, card)  # the largest file first: where the disk is full, nothing is left behind
             made.write("config.yaml", _yaml(config))
             made.write("split.json", json.dumps({"train": self._learnt(), "val": list(self.panel.images)}))
-            made.write("environment.json", json.dumps(run_.environment(pick_device("cpu"), "fp32", Team()), indent=2))
+            made.write("environment.json", json.dumps(environment.describe(pick_device("cpu"), "fp32"), indent=2))
             made.save_predictions(self.combination.honest, self.panel.targets)
             made.write("committee.json", json.dumps(self.contest.to_dict(), indent=2))
             made.write_metrics([self._report()])
