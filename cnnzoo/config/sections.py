@@ -20,8 +20,9 @@ def _check(holds: bool, key: str, value: object, want: str) -> None:
         raise InputError(f"{key} is {list(value) if isinstance(value, tuple) else value}, but must be {want}")
 
 
+@dataclass(frozen=True)
 class _Section:
-    """What sections have in common: their name in a file."""
+    """What sections have in common: their name in a file. (A dataclass, or jsonargparse takes no section for one.)"""
 
     def __init_subclass__(cls, name: str):
         cls._name = name
