@@ -151,7 +151,8 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise InputError(f"another process is training in {self.path}; wait for it, or choose another") from None
+            message = f"another process is training in {self.path}; wait for it, or choose another run folder"
+            raise InputError(message) from None
         except OSError as error:
             why = error.strerror or error
             raise InputError(f"{self.path} cannot be written ({why}); choose another run folder") from None
