@@ -411,7 +411,7 @@ def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, command, finished)
         done = command(*words, "--run", folder)
         assert done.returncode == 2
         assert "would lie among the photos of" in done.stderr
-        assert "--run" in done.stderr
+        assert "choose a run folder elsewhere" in done.stderr
     for home in (source, tmp_path / "whole" / "val"):
         assert sorted(entry.name for entry in home.iterdir()) == sorted(photos.KINDS)
     command("probe", tmp_path / "whole", *lenet, "--run", tmp_path / "whole" / "runs" / "x")  # beside train/ and val/
