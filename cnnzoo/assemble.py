@@ -23,7 +23,8 @@ from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
-from cnnzoo.models._committee import Committee
+from cnnzoo.models._committee import CommitteeNet
+from cnnzoo.telling import Tell
 from cnnzoo.train import forms, losses, optim, phases
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
@@ -34,7 +35,6 @@ from cnnzoo.transfer.features import Backbone, Extracted
 if TYPE_CHECKING:
     from cnnzoo.transfer.probe import Probe
 
-Tell = Callable[[str], None]
 FEW = 5_000  # training images, of which a probe may see several views each
 
 
@@ -265,7 +265,7 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     if net.num_classes != classes or zoo.outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
         raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")
     wants, gets = zoo.preprocessing(net), data.preprocess
-    if isinstance(net, Committee):  # whose members normalise by themselves
+    if isinstance(net, CommitteeNet):  # whose members normalise by themselves
         side = config.data.train_size or gets.size
         if net.image_shape != (gets.channels, side, side):
             seen, given = ("x".join(map(str, shape)) for shape in (net.image_shape, (gets.channels, side, side)))

@@ -41,6 +41,7 @@ from torch import Tensor
 
 from cnnzoo import atomic
 from cnnzoo.errors import InputError, did_you_mean
+from cnnzoo.telling import Tell
 
 LOCK = ".lock"  # within a run folder while a process trains in it
 PLANS = {"config.yaml", "split.json", "environment.json"}  # all that a run has before it has learnt anything
@@ -67,13 +68,13 @@ class Run:
         """
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another by --run")
+            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another")
         there = {entry.name for entry in run.path.iterdir()} - {LOCK} if run.path.exists() else set()
         if there and not {"split.json"} <= there <= PLANS:
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
             way = f"go on with it by cnnzoo train --resume {quote(str(run.path))}, or " if goes_on else ""
-            raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by --run")
+            raise InputError(f"{run.path} exists already{stands}; {way}choose another run folder")
         return run
 
     @classmethod
@@ -153,12 +154,11 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise InputError(
-                f"another process is training in {self.path}; wait for it, or choose a folder by --run"
-            ) from None
+            message = f"another process is training in {self.path}; wait for it, or choose another run folder"
+            raise InputError(message) from None
         except OSError as error:
             why = error.strerror or error
-            raise InputError(f"{self.path} cannot be written ({why}); choose another folder by --run") from None
+            raise InputError(f"{self.path} cannot be written ({why}); choose another run folder") from None
         try:
             yield
         finally:
@@ -235,7 +235,7 @@ class Writer:
     The files that are there stay as they are meanwhile, so that what was saved last can be resumed from.
     """
 
-    def __init__(self, run: Run, tell: Callable[[str], None]):
+    def __init__(self, run: Run, tell: Tell):
         self.run, self.tell = run, tell
         for part in run.path.glob(".*.part"):  # of a process that was killed as it wrote
             part.unlink(missing_ok=True)

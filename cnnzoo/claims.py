@@ -34,8 +34,9 @@ class Page(Entry):
 
     def _lines(self) -> Iterator[str]:
         yield self.name
-        yield f"  paper       {self.paper or 'not said'}"
-        least = f"at least {self.min_size}x{self.min_size}"
+        if self.paper:
+            yield f"  paper       {self.paper}"
+        least = f"at least {self.min_size}x{self.min_size}" if self.min_size else "no other"
         yield f"  input       {_times(self.input_size)}, {least}; {self.num_classes:,} classes"
         for what, figure in (("parameters", self.params), ("mult-adds", self.macs)):
             if figure is not None:
@@ -46,13 +47,15 @@ class Page(Entry):
         for stage in self.stages:
             ends = dict.fromkeys((stage.modules[0], stage.modules[-1]))
             yield f"  {stage.name:<10}  {_times(stage.shape):<12}  {' … '.join(ends)}"
-        yield f"  {'head':<10}  {self.num_classes:<12}  {self.head}"
+        if self.head:
+            yield f"  {'head':<10}  {self.num_classes:<12}  {self.head}"
         if self.claims:
             figures = ((claim.what, claim.figure, _ours(claim, self)) for claim in self.claims)
             table = [("the paper's figures", "paper", "here"), *figures]
             what_width, figure_width = (max(map(len, column)) for column in list(zip(*table, strict=True))[:2])
             yield from (f"  {what:<{what_width}}  {figure:<{figure_width}}  {ours}" for what, figure, ours in table)
-        yield f"  differences from the paper: {'' if self.differences else 'none known'}"
+        if self.paper:
+            yield f"  differences from the paper:{'' if self.differences else ' none known'}"
         yield from (f"    {number}. {difference}" for number, difference in enumerate(self.differences, start=1))
         yield from (f"  note: {note}" for note in self.notes)
 

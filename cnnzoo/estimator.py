@@ -21,6 +21,7 @@ from cnnzoo.data import sources
 from cnnzoo.errors import InputError, counted, faults
 from cnnzoo.predict import predict
 from cnnzoo.run import train
+from cnnzoo.telling import silent
 from cnnzoo.transfer import finetune
 
 WANTED = (
@@ -119,7 +120,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 preprocess=zoo.trained_preprocessing(entry.name, config.model.pretrained),
                 decoded=Path(scratch),
             )
-            tell = print if self.verbose else lambda line: None
+            tell = print if self.verbose else silent
             run = train(config, data=data, with_report=self.run is not None, tell=tell)
             self._take(run)
         self.run_ = run if self.run else None
@@ -149,6 +150,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         seed = given["random_state"]
         if not isinstance(seed, int):
             seed = int(check_random_state(seed).randint(np.iinfo(np.int32).max))
+        if seed < 0:
+            raise InputError(f"random_state is {seed}, but must be at least 0")
         mapping = finetune.recipe(
             "X",
             given["model"] or learn.default_model(),

@@ -2,8 +2,9 @@
 
 import filecmp
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
 from cnnzoo.data.decoding import EXTENSIONS
+from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train.validation import logits
-
-Tell = Callable[[str], None]
 
 FEW_CLASSES = 12  # up to which a confusion matrix can be read
 BAD_FILES = ("error", "skip")
@@ -195,39 +196,11 @@ class Comparison:
         }
 
 
-def evaluate(
-    run_or_model: nn.Module | Run | str | Path,
-    data: str | Path | None = None,
-    *,
-    pretrained: bool | str | Path | Run = False,
-    root: str | None = None,
-    crops: int = 1,
-    batch_size: int = 256,
-    precision: str = "fp32",
-    device: str = "auto",
-    bad_files: str | None = None,
-    tell: Tell = lambda line: None,
-) -> Evaluation:
-    """A run, a net, or a name of the registry with `pretrained` weights, on images it was not trained on.
+def evaluate(run_or_model: nn.Module | Run | str | Path, data: str | Path | None = None, **options: Any) -> Evaluation:
+    """How good a run, a net, or a name of the registry with `pretrained` weights is on images it was not trained on.
 
-    `data` is a source's name or a folder; None is what the run was validated on, and a net that is of no run needs
-    some. The net itself stays as it is. On its own source a run is judged on the images that it held out, whatever else
-    lies there since; of another source its validation images count, or where it has none, every image, and `tell` is
-    given a line where they seem to be among those that the run was trained on. Classes are matched by name. With 2, 10
-    or 144 `crops` (see data.crops) an image's probabilities are the mean of theirs. `precision` is fp32, bf16, fp16,
-    int8 (on a CPU) or auto, see `cnnzoo.optimize`. int8 is calibrated on images that the run trained on, else on those
-    that the data has in train/. Files that cannot be read are an "error", or those to "skip" by `bad_files`; None is
-    what the run did, for the images that it was validated on. `tell` is given a line on what was left out, and on how
-    far int8 agrees. `cnnzoo.judge` takes the same and gives the answers, image by image.
-
-    A committee that learnt how to combine its members is judged, on images that it learnt it from, by the cross-fitted
-    predictions in its run, which are of one crop in fp32; `tell` is given a line on it.
-
-    Raises InputError where there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
-    that the net does not know.
+    Arguments, `options` among them, and errors are those of `cnnzoo.judge`, which gives the answers, image by image.
     """
-    options = {"pretrained": pretrained, "root": root, "crops": crops, "batch_size": batch_size, "tell": tell}
-    options |= {"precision": precision, "device": device, "bad_files": bad_files}
     return judge(run_or_model, data, **options).measure()
 
 
@@ -235,25 +208,15 @@ def compare_runs(
     first: nn.Module | Run | str | Path,
     second: nn.Module | Run | str | Path,
     data: str | Path | None = None,
-    *,
-    pretrained: bool | str | Path | Run = False,
-    root: str | None = None,
-    crops: int = 1,
-    batch_size: int = 256,
-    precision: str = "fp32",
-    device: str = "auto",
-    bad_files: str | None = None,
-    tell: Tell = lambda line: None,
+    **options: Any,
 ) -> Comparison:
     """Whether one net is better than another or just luckier, on images that neither was trained on.
 
-    Arguments as those of `evaluate`; `pretrained` goes for both where they are names of nets.
+    Arguments as those of `cnnzoo.judge`; `pretrained` goes for both where they are names of nets.
 
-    Raises InputError where the two are judged on different images, or know different classes.
+    Raises InputError as it does, and where the two are judged on different images, or know different classes.
     """
     names = (zoo.called(first), zoo.called(second))
-    options = {"pretrained": pretrained, "root": root, "crops": crops, "batch_size": batch_size, "tell": tell}
-    options |= {"precision": precision, "device": device, "bad_files": bad_files}
     judged = [judge(each, data, **options) for each in (first, second)]
     images = [sources.real_paths(one.images) for one in judged]
     if set(images[0]) != set(images[1]):
@@ -323,28 +286,45 @@ def judge(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Judged:
-    """What `evaluate` measures, of the same arguments; it raises the same errors.
+    """What a run, a net, or a name of the registry says of images that it was not trained on, one by one.
 
-    Probabilities are calibrated as those of predictions; with several crops they are the plain mean of theirs.
+    A net that is given stays as it is. On its own source a run is judged on the images that it held out, whatever else
+    lies there since; of another source its validation images count, or where it has none, every image. Classes are
+    matched by name. Probabilities are calibrated as those of predictions; with several crops they are the plain mean of
+    theirs.
+
+    A committee that learnt how to combine its members is judged, on images that it learnt it from, by the cross-fitted
+    predictions in its run, which are of one crop in fp32; `tell` is given a line on it.
+
+    Args:
+        data: a source's name or a folder; None is what the run was validated on, and a net of no run needs some.
+        pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
+        root: where named sets lie, if elsewhere than the run says.
+        crops: of an image, 1, or 2, 10 or 144, of whose probabilities the mean counts, see `data.crops`.
+        batch_size: images to a forward pass.
+        precision: fp32, bf16, fp16, int8 (on a CPU) or auto, see `cnnzoo.optimize`. int8 is calibrated on images that
+            the run trained on, else on those that the data has in train/.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+        bad_files: error names all files that cannot be read, skip goes on without them; None is error, or what the run
+            did for the images that it was validated on.
+        tell: is given a line on what was left out, on how far int8 agrees, and where images seem to be among those that
+            the run was trained on.
+
+    Raises:
+        InputError: where there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
+            that the net does not know.
     """
     if bad_files not in (None, *BAD_FILES):
         raise InputError(f"bad_files is {bad_files!r}, but must be {' or '.join(BAD_FILES)}")
     if crops not in COUNTS:
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
-    if data is None and own is None:
-        raise InputError("which images? name a data set or a folder by --data")
-    is_own = own is not None and (data is None or _same(data, own.val_source or own.source))
-    chosen = own if is_own else DataConfig(source=data)
-    if root is not None:
-        chosen = replace(chosen, root=root)
-    if bad_files is not None:
-        chosen = replace(chosen, bad_files=bad_files)
     called, preprocess = zoo.called(run_or_model), zoo.preprocessing(net)
-    if is_own and not sources.is_there(chosen.source):
-        raise InputError(f"{chosen.source}, on which {called} was trained, is not here; name images by --data")
+    chosen, is_own = _chosen(own, data, called)
+    given = {"root": root, "bad_files": bad_files}
+    chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     # Those that it held out, though others have come since, which would be split anew.
     names = net.run.split["val"] if is_own else None
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
@@ -360,27 +340,37 @@ def judge(
             return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, fitted_here=True)
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
-    net = net.to(where)
-
-    def beside() -> Sample:
-        """What the data has to train on, beside what is judged."""
-        pixels = np.empty(0) if is_own else sources.sample(chosen, preprocess, MANY)
-        if not len(pixels):
-            raise InputError(
-                f"int8 is calibrated on images that are not judged: those that a run trained on, or those that lie in "
-                f"train/ beside val/, and there are none for {called} on {chosen.source}; "
-                f"take precision fp32"
-            )
-        return pixels, f"training images of {chosen.source}"
-
-    fast = fast_form(net, preprocess, len(part.images), precision, beside, root, tell)
+    others = partial(_to_calibrate_on, chosen, preprocess, is_own, called)
+    fast = fast_form(net.to(where), preprocess, len(part.images), precision, others, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
-    outputs, targets = logits(judged, tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
-    temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0
-    outputs = outputs.numpy()
+    bar = tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None)
+    outputs, targets = (each.numpy() for each in logits(judged, bar))
     for place, said in fitted.items():
         outputs[place] = said
-    return Judged(outputs, targets.numpy(), known, part.names, temperature, fitted_here=is_own)
+    temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0
+    return Judged(outputs, targets, known, part.names, temperature, fitted_here=is_own)
+
+
+def _chosen(own: DataConfig | None, data: str | Path | None, called: str) -> tuple[DataConfig, bool]:
+    """The data to judge on, and whether a net that was trained on its `own` held that out."""
+    if data is None and own is None:
+        raise InputError("which images? name a data set or a folder by --data")
+    if own is None or not (data is None or _same(data, own.val_source or own.source)):
+        return DataConfig(source=data), False
+    if not sources.is_there(own.source):
+        raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by --data")
+    return own, True
+
+
+def _to_calibrate_on(chosen: DataConfig, preprocess: Preprocess | Sheet, is_own: bool, called: str) -> Sample:
+    """What the data has to train on, beside what is judged."""
+    pixels = np.empty(0) if is_own else sources.sample(chosen, preprocess, MANY)
+    if not len(pixels):
+        raise InputError(
+            f"int8 is calibrated on images that are not judged: those that a run trained on, or those that lie in "
+            f"train/ beside val/, and there are none for {called} on {chosen.source}; take precision fp32"
+        )
+    return pixels, f"training images of {chosen.source}"
 
 
 def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from cnnzoo import config, inference
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.errors import InputError
+from cnnzoo.telling import Tell, silent
 
 MANY = 256  # images that int8 is calibrated on, where there are so many
 
@@ -24,7 +25,7 @@ def fast_form(
     precision: str,
     others: Callable[[], Sample],
     root: str | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = silent,
 ) -> nn.Module:
     """The fast form of a net, or the net as it is where so few images do not pay for another.
 

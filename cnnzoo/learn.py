@@ -20,13 +20,12 @@ from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, did_you_mean
 from cnnzoo.run import begin, train
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train import rehearsal
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer import probe as probes
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.weights import fetch, table
-
-Tell = Callable[[str], None]
 
 
 def default_model() -> str:
@@ -46,7 +45,7 @@ def probe(
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Run:
     """Fit shallow classifiers on a frozen net's features, and weld the best one onto the net.
 
@@ -96,7 +95,7 @@ def finetune(
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
     should_stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
@@ -129,7 +128,7 @@ def finetune(
     if isinstance(lr, str) and lr != "find":
         raise InputError(f"lr is {lr!r}, but must be a number or find")
     if epochs is not None and budget is not None:
-        raise InputError("--epochs and --budget both say how long it takes; give one of them")
+        raise InputError("epochs and budget both say how long it takes; give one of them")
     started, limit = time.perf_counter(), _seconds(budget)
     options = {"batch_size": batch_size, "balance": balance, "views": views, "seed": seed}
 
@@ -144,7 +143,7 @@ def finetune(
     chosen = config(mode, epochs, rate, run)
     run = begin(chosen)  # complains now rather than after the measurements
     if lr == "find" and mode != "probe" and not any(chosen.phase_lengths):
-        raise InputError("--lr find looks for the rate of epochs, but --epochs leaves none")
+        raise InputError("lr find looks for the rate of epochs, but epochs leaves none")
     if lr == "find" and mode != "probe":
         rate = rehearsal.find_rate(_rehearse(chosen, tell))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
@@ -165,7 +164,7 @@ def _seconds(budget: float | str | None) -> float | None:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
         seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 0 < seconds < math.inf:
-        raise InputError(f"--budget is {budget}, but must be a duration such as 90s, 10m or 2h")
+        raise InputError(f"budget is {budget}, but must be a duration such as 90s, 10m or 2h")
     return seconds
 
 
@@ -175,8 +174,8 @@ def _rehearse(config: Config, tell: Tell):
     assemble.make_weights_ready(config)
     data = assemble.load_data(config, registry.lookup(config.model.name))
     model = assemble.build_model(config, data).to(device)
-    known = assemble.start_by_probe(config, data, model, lambda line: None) if config.model.head == "probe" else None
-    return assemble.make_trainer(config, data, model, lambda line: None, start=known and known.report)
+    known = assemble.start_by_probe(config, data, model, silent) if config.model.head == "probe" else None
+    return assemble.make_trainer(config, data, model, silent, start=known and known.report)
 
 
 def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[tuple[int, ...], float]:
@@ -247,7 +246,7 @@ def pick(
     *,
     budget: float | str | None = 600,
     seed: int = 0,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Ranking:
     """Probe several backbones through the feature cache and rank them.
 

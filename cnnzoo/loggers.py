@@ -9,13 +9,14 @@ import importlib
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cnnzoo import atomic
 from cnnzoo.errors import InputError, unknown
+from cnnzoo.telling import Tell, silent
 
 History = Sequence[Mapping[str, Any]]  # for each finished epoch its number under "epoch", and its figures
 
@@ -119,7 +120,7 @@ class Loggers:
     cannot write, to a full disk, say, is tried again.
     """
 
-    def __init__(self, loggers: Mapping[str, Any], tell: Callable[[str], None]):
+    def __init__(self, loggers: Mapping[str, Any], tell: Tell):
         self.loggers, self.tell = dict(loggers), tell
         self._failing: set[str] = set()
 
@@ -147,9 +148,7 @@ class Loggers:
                 self.tell(f"the {name} logger could not finish ({_one_line(error)})")
 
 
-def open_(
-    names: Iterable[str], folder: str | Path, config: Mapping, tell: Callable[[str], None] = lambda line: None
-) -> Loggers:
+def open_(names: Iterable[str], folder: str | Path, config: Mapping, tell: Tell = silent) -> Loggers:
     """The loggers of a run. Nothing is written before the first epoch is logged.
 
     Args:

@@ -1,7 +1,7 @@
 """From images to class names: a bad file keeps its row and says why."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -19,8 +19,7 @@ from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
 from cnnzoo.fast import MANY, Sample, fast_form
-
-Tell = Callable[[str], None]
+from cnnzoo.telling import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def predict(
     mirror: bool = False,
     precision: str = "auto",
     device: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Predictions:
     """Class probabilities for photos.
 
@@ -145,7 +144,7 @@ def stream(
     mirror: bool = False,
     precision: str = "auto",
     device: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Iterator[Predictions]:
     """`predict` for any number of images: batch by batch, and what is yielded is all that takes memory."""
     if batch_size is not None and batch_size < 1:

@@ -1,7 +1,7 @@
 """`cnnzoo profile`: where the time of a config's training steps goes, and what to change."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train import anatomy
 from cnnzoo.train.anatomy import Anatomy, Operator
+from cnnzoo.train.rehearsal import NARROW, sooner
 
 SHOWN = 10  # operators
 
@@ -51,7 +53,7 @@ def profile(
     steps: int = 8,
     out: str | Path | None = None,
     data: Dataset | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = silent,
 ) -> Profile:
     """Run some steps of a config's trainer, of its last phase, and tell where their time goes.
 
@@ -91,12 +93,9 @@ def advice(parts: Anatomy, config: Config, device: str, precision: str) -> str:
     """What is the narrow one, and what to change, in a sentence."""
     step = sum(parts.seconds.values())
     share = {part: seconds / step for part, seconds in parts.seconds.items()}
-    if share["waiting for data"] > 0.15:
-        wide = f"the loader is the narrow one ({share['waiting for data']:.0%} of a step is waiting)"
-        if config.data.cache == "none":
-            return f"{wide}: set data.cache auto, so that photos are decoded once"
-        return f"{wide}: more cores, a smaller data.size, or photos resized on disk before training would help"
-    if share["augmentation"] > 0.15:
+    if (waiting := share["waiting for data"]) > NARROW:
+        return f"the loader is the narrow one ({waiting:.0%} of a step is waiting): {sooner(config.data)}"
+    if share["augmentation"] > NARROW:
         return (
             f"augmentation takes {share['augmentation']:.0%} of a step: of augment's keys, those that resample "
             f"(rotation, shift, shear, zoom) cost most"

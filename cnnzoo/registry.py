@@ -44,7 +44,7 @@ class Entry:
     aux: tuple[str, ...] = ()  # the auxiliary heads, where the net is built with them
     aux_params: int = 0  # trainable, of all auxiliary heads
     first_conv: str = ""  # the submodule that sees the image
-    min_size: int = 1  # the least height and width that works
+    min_size: int = 1  # the least height and width that works; 0: those of input_size alone
     loss: str = "cross_entropy"  # the paper's own, by its name in train/losses.py
     claims: tuple[Claim, ...] = ()  # what the paper states of this net
     differences: tuple[str, ...] = ()  # from the paper, numbered by their order

@@ -2,20 +2,15 @@
 
 import json
 import os
-import platform
 import shlex
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from cnnzoo import assemble, loggers, registry, zoo
+from cnnzoo import assemble, environment, loggers, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config
@@ -23,18 +18,13 @@ from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted, counted
 from cnnzoo.signals import heard
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train import distributed, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
-Tell = Callable[[str], None]
 SHOWN = 10  # files that cannot be read, of an epoch
-NARROW = 0.15  # share of an epoch spent waiting for data from which on that is worth a word
-
-
-def _silent(*_: object) -> None:
-    """Stands in for `tell` and for saving in every process but the first."""
 
 
 def train(
@@ -43,7 +33,7 @@ def train(
     resume: str | Path | Run | None = None,
     data: Dataset | None = None,
     with_report: bool = True,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
     should_stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Train a net and leave a run folder.
@@ -78,7 +68,7 @@ def train(
     if config.ensemble is not None:
         raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")
     with distributed.joined(config.train.device) as (team, device):
-        tell = tell if team.is_first else _silent
+        tell = tell if team.is_first else silent
         with (
             run.locked() if team.is_first else nullcontext(),
             heard(should_stop) as should_stop,
@@ -132,16 +122,16 @@ def _train(
         team,
         precision=run.environment["precision"] if state else None,
         start=known and known.report,
-        save=writer.save_state if writer else _silent,
+        save=writer.save_state if writer else lambda state: None,
         save_minutes=config.train.checkpoint_minutes,
         should_stop=should_stop,
     )
     if writer:
-        ran_on = environment(device, trainer.precision, team)
+        ran_on = environment.describe(device, trainer.precision, team.size)
         if state is None:
             run.write("config.yaml", config_.dump(config))  # first, since it makes the folder one to resume
         else:
-            ran_on = _resumed(run.environment, ran_on)
+            ran_on = environment.resumed(run.environment, ran_on)
         if state is None or data.split() != run.split:
             run.write("split.json", json.dumps(data.split()))
         run.write("environment.json", json.dumps(ran_on, indent=2))
@@ -248,7 +238,7 @@ def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dat
     for name in ("split.json", "environment.json"):
         snapshot.write(name, (run.path / name).read_bytes())
     snapshot.write_metrics(report for report in run.metrics if report["epoch"] == epoch)
-    finish(snapshot, config, data, device, _silent, with_report=False)
+    finish(snapshot, config, data, device, silent, with_report=False)
 
 
 def write_report(run: Run, config: Config | None = None, data: Dataset | None = None) -> Path:
@@ -276,12 +266,7 @@ def was_restarted(folder: Path) -> bool:
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return False
     there = Run(folder)
-    return not (there.path / "environment.json").exists() or there.environment.get("job") == _job()
-
-
-def _job() -> str | None:
-    """What torchrun calls what it was started for."""
-    return os.environ.get("TORCHELASTIC_RUN_ID")
+    return not (there.path / "environment.json").exists() or there.environment.get("job") == environment.job()
 
 
 def begin(config: Config) -> Run:
@@ -342,51 +327,6 @@ def _differences(given: Config, own: Config) -> str:
     )
 
 
-def environment(device: torch.device, precision: str, team: Team) -> dict:
-    """What a run ran on, and the command that started it."""
-    import cnnzoo
-
-    return {
-        "cnnzoo": cnnzoo.__version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device} ({platform.processor() or platform.machine()})",
-        "threads": torch.get_num_threads(),
-        "processes": team.size,
-        "precision": precision,
-        "job": _job(),
-        "command": shlex.join([_program(), *sys.argv[1:]]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _resumed(before: dict, now: dict) -> dict:
-    """What a run runs on now, with how it was begun, and each time that it was resumed."""
-    keys = "command", "started"
-    again = {key: now[key] for key in keys}
-    return {**now, **{key: before.get(key) for key in keys}, "resumed": [*before.get("resumed", []), again]}
-
-
-def _program() -> str:
-    """What was started, as it can be started again."""
-    name = Path(sys.argv[0]).name
-    return "cnnzoo" if name == "__main__.py" else name
-
-
-def _commit() -> str | None:
-    """Of the cnnzoo that runs, if it runs from a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def _header(config: Config, model: torch.nn.Module, data: Dataset, device: torch.device, team: Team) -> list[str]:
     channels, size = data.preprocess.channels, data.preprocess.size
     layout = "channels last" if assemble.lies_channels_last(config, model) else "channels first"
@@ -423,10 +363,9 @@ def _pace(report: EpochReport, loader: float, config: Config) -> str:
     """Which is the narrow one, data or net, and what to change where it is the data."""
     net = report.images_per_second / max(1 - report.waiting, 0.01)
     rates = f"the data alone comes at {loader:,.0f} images/s, the net alone takes {net:,.0f}"
-    if report.waiting < NARROW:
+    if report.waiting < rehearsal.NARROW:
         return f"{rates}: the net sets the pace"
-    kept = "a smaller data.size or fewer augmentations" if config.data.cache == "auto" else "data.cache auto"
-    return f"{rates}: it waited for data {report.waiting:.0%} of the time; more cores, or {kept}, would help"
+    return f"{rates}: it waited for data {report.waiting:.0%} of the time: {rehearsal.sooner(config.data)}"
 
 
 def describe(report: EpochReport, epochs: int) -> str:

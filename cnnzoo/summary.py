@@ -162,8 +162,8 @@ def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, 
     """The layer table of a net, of a name in the registry or of a run's net, for one image of `input_size` (C, H, W),
     as in eval mode.
 
-    None is the registry's input size for the net, or the run's. The net itself is left alone. A module that is made of
-    others has a row where it has parameters or multiply-adds of its own, after theirs.
+    None is that of the net's own preprocessing, which without weights is the registry's. The net itself is left alone.
+    A module that is made of others has a row where it has parameters or multiply-adds of its own, after theirs.
 
     Raises InputError for an unknown name, and for a net that is not of the registry without an `input_size`.
     """
@@ -171,15 +171,15 @@ def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, 
         net = model_or_name
     elif run := zoo.find_run(model_or_name):
         net = zoo.load(run)
-        height, width, channels = net.preprocessing.shape
-        input_size = input_size or (channels, height, width)
     else:
         with torch.device("meta"):
             net = zoo.create(os.fspath(model_or_name))
     entry = getattr(net, "entry", None)
-    if input_size is None and entry is None:
-        raise InputError("say for which input_size (C, H, W)")
-    input_size = tuple(input_size or entry.input_size)
+    if input_size is None:
+        if not (entry or hasattr(net, "preprocessing")):
+            raise InputError("say for which input_size (C, H, W)")
+        height, width, channels = zoo.preprocessing(net).shape
+        input_size = (channels, height, width)
     net = copy.deepcopy(net).to("meta").eval()
     image = torch.empty(1, *input_size, device="meta")
     watch, counter = Watch(image), FlopCounterMode(display=False)
@@ -218,7 +218,7 @@ def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, 
     with torch.no_grad(), counter, watch:
         net(image)
     name, notes = (entry.name, entry.notes) if entry else (type(net).__name__, ())
-    return Summary(name, input_size, tuple(rows), notes)
+    return Summary(name, tuple(input_size), tuple(rows), notes)
 
 
 def _row(layer: str, module: nn.Module, output: tuple[int, ...], params: int, macs: int, field: Field) -> Row:

@@ -20,10 +20,10 @@ from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
 from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
-from cnnzoo.errors import InputError, did_you_mean, unknown
+from cnnzoo.errors import InputError, counted, did_you_mean, unknown
 from cnnzoo.models import _heads, _rules
 from cnnzoo.models._base import FeatureMaps
-from cnnzoo.models._committee import Committee, Seat
+from cnnzoo.models._committee import CommitteeNet, Seat
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import fetch, table
 from cnnzoo.weights.load import load_into, sizes, to_our_names, unwrap
@@ -297,7 +297,7 @@ def of_card(card: dict, state: dict[str, Tensor], where: str) -> nn.Module:
     return net.eval()
 
 
-def _committee(card: dict, state: dict[str, Tensor], where: str) -> Committee:
+def _committee(card: dict, state: dict[str, Tensor], where: str) -> CommitteeNet:
     """Member i has the tensors "members.i.…", its rule "rule.…"."""
 
     def own(prefix: str) -> dict[str, Tensor]:
@@ -315,9 +315,11 @@ def _committee(card: dict, state: dict[str, Tensor], where: str) -> Committee:
     rule = _rules.build(card["rule"], len(nets), len(classes))
     rule.load_state_dict(own("rule."))
     height, width, channels = sheet.shape
-    net = Committee(nets, seats, rule, (channels, height, width))
+    net = CommitteeNet(nets, seats, rule, (channels, height, width))
     net.preprocessing, net.classes = sheet, classes
-    net.entry = Entry(card["name"], Committee, input_size=net.image_shape, num_classes=len(classes))
+    note = f"{counted(len(nets), 'member')}: {', '.join(map(called, nets))}"
+    facts = {"input_size": net.image_shape, "num_classes": len(classes), "min_size": 0, "notes": (note,)}
+    net.entry = Entry(card["name"], CommitteeNet, **facts)
     return net
 
 

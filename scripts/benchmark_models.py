@@ -17,7 +17,6 @@ import multiprocessing
 import re
 import resource
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +26,10 @@ from measure import main, ratios
 from torch import nn
 
 from cnnzoo import zoo
+from cnnzoo.benchmark.harness import Bench
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+seconds = Bench("models", DEVICE).seconds  # of a call
 
 
 def training_step(name: str, batch: int, **options) -> Callable[[], None]:
@@ -45,16 +46,6 @@ def training_step(name: str, batch: int, **options) -> Callable[[], None]:
         optimizer.step()
 
     return step
-
-
-def seconds(step: Callable[[], None]) -> float:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    step()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def added_memory(function: Callable[[], object]) -> float:

@@ -19,9 +19,8 @@ and googlenet_2014, between commas) narrow what is measured.
 """
 
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 
 import cnnzoo
 from cnnzoo import visualize
-from cnnzoo.benchmark.harness import data_root
+from cnnzoo.benchmark.harness import Bench, data_root
 from cnnzoo.visualize import faithfulness
 from cnnzoo.visualize.attribution import METHODS, maps_of
 from cnnzoo.visualize.cams import map_layer
@@ -85,17 +84,11 @@ def speed() -> list[dict]:
             torch.autograd.grad(logits.amax(1).sum(), part)
 
     net.requires_grad_(False)
-    ours, theirs = [], []
+    bench, ours, theirs = Bench("speed", x.device), [], []
     for _ in range(ROUNDS):
-        ours.append(IMAGES / seconds(partial(visualize.gradcam, net, pixels)))
-        theirs.append(IMAGES / seconds(there_and_back))
+        ours.append(IMAGES / bench.seconds(partial(visualize.gradcam, net, pixels)))
+        theirs.append(IMAGES / bench.seconds(there_and_back))
     return [ratios("Grad-CAM against a pass forward and back", ours, theirs, "images/s")]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def agreement() -> list[dict]:
@@ -200,7 +193,7 @@ def maximise() -> list[dict]:
     for name, net in nets():
         subject = visualize.Subject.open(net)
         album = Album(real_photos(REAL), subject)
-        stages = visualize.stages_of(net)
+        stages = visualize.stages_of(net)[:UNITS]
         best, made = [], []
         for part, stage in zip(np.array_split(np.arange(UNITS), len(stages)), stages, strict=True):
             found = strongest(net, visualize.layer_of(net, stage), album, 1).activations[:, 0]

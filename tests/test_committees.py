@@ -307,6 +307,14 @@ def test_boosted_runs_draw_what_those_before_them_got_wrong(tmp_path):
     np.testing.assert_array_equal(made.run.predictions[0].argmax(1), counted.argmax(1))
 
 
+def test_boosting_that_has_not_ended_makes_no_larger_committee_of_a_finished_one(tmp_path):
+    whole = small(tmp_path / "x")
+    cnnzoo.train_committee(whole, "boost", 2, with_report=False)
+    with pytest.raises(InputError, match="is a committee of 2, not of 3; remove it"):
+        cnnzoo.train_committee(whole, "boost", 3, resume=True, with_report=False)
+    assert not (tmp_path / "x" / "boost2").exists()
+
+
 def test_boosting_without_a_second_member_says_so_and_keeps_the_first(tmp_path):
     slow = small(tmp_path / "x", epochs=1, optim={"lr": 1e-9})  # the same net twice, which is wrong where it was
     with pytest.raises(InputError, match=r"no better than chance \(\d\d\.\d% wrong\), so there is no committee"):

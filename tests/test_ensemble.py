@@ -129,6 +129,12 @@ def test_it_is_judged_on_what_its_members_held_out(runs, committee):
     assert (targets == done.panel.targets).all()
 
 
+def test_what_is_known_of_a_committee_is_no_more_than_that(committee):
+    size = "x".join(map(str, cnnzoo.load(committee).image_shape))
+    facts = (f"input       {size}, no other; 3 classes", "note: 3 members: lenet5, lenet5, resnet20")
+    assert str(cnnzoo.info(committee)).splitlines() == ["committee", *(f"  {fact}" for fact in facts)]
+
+
 @pytest.fixture(scope="module")
 def stacked(runs, tmp_path_factory) -> Run:
     """A committee that learnt from the 18 pictures which its members held out."""
@@ -494,7 +500,7 @@ def test_a_finished_committee_says_so_and_is_not_made_again(committee, capsys):
         assert main(["train", *map(str, words)]) == 0
         assert capsys.readouterr().out.startswith(f"{committee.path} is finished, and stays as it is\n")
     assert main(["train", "--config", str(committee.config_file)]) == 2
-    assert capsys.readouterr().err.endswith("exists already and is finished; choose another folder by --run\n")
+    assert capsys.readouterr().err.endswith("exists already and is finished; choose another run folder\n")
     assert before == {file.name: file.read_bytes() for file in committee.path.iterdir()}
 
 
@@ -535,7 +541,7 @@ def test_members_of_different_sizes_are_judged_on_one_crop(committee):
 
 def test_a_committee_has_no_features_by_which_the_doctor_could_doubt_labels(committee, tmp_path):
     photos.folder(tmp_path / "photos")
-    with pytest.raises(InputError, match="Committee has no forward_features and forward_head, so it gives no features"):
+    with pytest.raises(InputError, match="CommitteeNet has no forward_features and forward_head, so"):
         cnnzoo.check(tmp_path / "photos", model=committee.path)
 
 

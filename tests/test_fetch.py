@@ -262,6 +262,17 @@ def test_offline_asks_nobody_and_says_how_to_place_the_file(server, hub, row, mo
     assert server.ranges == []
 
 
+def test_a_folder_of_weights_that_is_not_there_is_told(hub, row, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNZOO_OFFLINE", "1")
+    monkeypatch.setenv("CNNZOO_WEIGHTS", str(tmp_path / "wieghts"))
+    with pytest.raises(cnnzoo.InputError, match=r"CNNZOO_WEIGHTS names .*/wieghts, and there is no such folder"):
+        fetch.fetch(row)
+    (tmp_path / "wieghts").mkdir()
+    with pytest.raises(cnnzoo.InputError) as refusal:
+        fetch.fetch(row)
+    assert "no such folder" not in str(refusal.value)
+
+
 def test_other_weights_of_the_net_that_are_here_are_named(hub, row, monkeypatch):
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
     (other,) = [other for other in cnnzoo.list_weights("resnet18") if other.tag == "a1_in1k"]

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
+from cnnzoo.data.named import NAMED
 from cnnzoo.errors import InputError
 
 DIGITS = load_digits()
@@ -31,7 +32,7 @@ class Pairs(Dataset):
 @pytest.fixture
 def name():
     yield "mine"
-    sources.NAMED.pop("mine", None)
+    NAMED.pop("mine", None)
 
 
 def loaded(name: str) -> sources.Dataset:

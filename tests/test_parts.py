@@ -14,12 +14,13 @@ from torchvision.transforms import functional
 
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg, parts
-from cnnzoo.data.arrays import ArrayImages, FileImages, Geometry
+from cnnzoo.data.arrays import ArrayImages, FileImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
 from cnnzoo.data.decoding import decode_content
 from cnnzoo.data.draws import Draws, Share
 from cnnzoo.data.parts import Parts
+from cnnzoo.data.preprocess import Geometry
 from cnnzoo.errors import InputError
 from cnnzoo.machine import Scratch
 

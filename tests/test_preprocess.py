@@ -8,6 +8,7 @@ import struct
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image, features
 from torchvision import models
 
 from cnnzoo.data.decoding import Unreached, decode
-from cnnzoo.data.preprocess import Preprocess, fit
+from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -79,10 +80,7 @@ def test_pixels_are_identical_to_torchvisions(weights, ours, size):
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize(("weights", "ours"), PUBLISHED.values(), ids=PUBLISHED)
 def test_where_it_need_not_be_exact_it_is_the_same_within_a_level_or_two(weights, ours, size):
-    exact, sooner = (
-        fit(photo(*size), ours.resize, ours.size, ours.interpolation, exactly=each).astype(int)
-        for each in (True, False)
-    )
+    exact, sooner = (replace(ours.geometry, exactly=each).fit(photo(*size)).astype(int) for each in (True, False))
     assert np.abs(sooner - exact).max() <= (2 if ours.interpolation == "bicubic" else 1)
     assert np.abs(sooner - exact).mean() < 0.02
 

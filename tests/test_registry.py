@@ -261,7 +261,7 @@ def test_users_net_trains_and_is_all_that_ours_are(plain, tmp_path):
 def test_a_net_registered_with_some_facts_has_a_page(facts):
     cnnzoo.register("some", **facts)(Tiny)
     try:
-        page = str(cnnzoo.info("some"))
+        page = f"{cnnzoo.info('some')}\n"
     finally:
         unregister("some")
     assert ("  parameters  91\n" in page) == ("params" in facts)

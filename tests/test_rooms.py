@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device", "machine", "quiet", "atomic"}
+EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "telling"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "quiet": set(),
     "atomic": set(),
     "signals": set(),
+    "telling": set(),
     "registry": set(),
     "config": set(),
     "models": {"registry"},
@@ -39,18 +40,20 @@ MAY_IMPORT = {
     "fast": {"config", "data", "inference"},
     "quantize": set(),
     "loggers": set(),
+    "environment": set(),
     "profiling": {"registry", "config", "data", "train", "assemble"},
     "benchmark": {"config", "data", "train", "zoo", "inference", "quantize", "learn"},
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}
     | {"calibrate", "resampling"},
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
     "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "loggers"}
-    | {"signals"},
+    | {"signals", "environment"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
     "ensemble": {"registry", "config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
-    | {"figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run", "folds"},
+    | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
+    | {"folds"},
     "visualize": {
         "config",
         "data",

@@ -18,7 +18,7 @@ from PIL import Image
 
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
-from cnnzoo.data import arrays, sources
+from cnnzoo.data import arrays, preprocess, sources
 from cnnzoo.data.arrays import FittedImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
@@ -43,13 +43,13 @@ def home(tmp_path_factory, monkeypatch) -> Path:
 @pytest.fixture
 def decoded(monkeypatch) -> list[str]:
     """The files that are decoded from here on."""
-    names, decode = [], arrays.decode
+    names, decode = [], preprocess.decode
 
     def noted(file, channels):
         names.append(Path(file).name)
         return decode(file, channels)
 
-    monkeypatch.setattr(arrays, "decode", noted)
+    monkeypatch.setattr(preprocess, "decode", noted)
     return names
 
 
@@ -685,7 +685,7 @@ def test_file_allowed_to_be_read_is_read_again(tmp_path, monkeypatch):
         raise Unreached("no permission to read it")
 
     with monkeypatch.context() as patch:
-        patch.setattr(arrays, "decode", forbid)
+        patch.setattr(preprocess, "decode", forbid)
         with pytest.raises(InputError, match="no permission"):
             load(tmp_path)
     assert_aligned(load(tmp_path))
@@ -891,7 +891,7 @@ def test_read_only_set_is_cached_at_home(tmp_path, monkeypatch, home, decoded):
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
 def test_interrupted_reading_leaves_nothing_half_written(stop, tmp_path, monkeypatch):
     paint(tmp_path, {"red": 10, "blue": 10})
-    decode, seen = arrays.decode, []
+    decode, seen = preprocess.decode, []
 
     def interrupted(file, channels):
         seen.append(file)
@@ -900,7 +900,7 @@ def test_interrupted_reading_leaves_nothing_half_written(stop, tmp_path, monkeyp
         return decode(file, channels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(arrays, "decode", interrupted)
+        patch.setattr(preprocess, "decode", interrupted)
         with pytest.raises(stop):
             load(tmp_path, workers=1)
     assert {file.suffix for file in (tmp_path / ".cnnzoo").iterdir()} == {".lock"}
@@ -910,14 +910,14 @@ def test_interrupted_reading_leaves_nothing_half_written(stop, tmp_path, monkeyp
 def test_whoever_comes_second_waits_for_the_cache_that_the_first_one_builds(tmp_path, monkeypatch):
     """In containers all processes may have the same number, and threads have it always."""
     paint(tmp_path, {"red": 30, "blue": 30})
-    decode, seen = arrays.decode, []
+    decode, seen = preprocess.decode, []
 
     def slow(file, channels):
         seen.append(file)
         time.sleep(0.005)
         return decode(file, channels)
 
-    monkeypatch.setattr(arrays, "decode", slow)
+    monkeypatch.setattr(preprocess, "decode", slow)
     with ThreadPoolExecutor(3) as pool:
         sets = [found.result() for found in [pool.submit(load, tmp_path) for _ in range(3)]]
     assert len(seen) == 60

@@ -437,6 +437,13 @@ def test_a_net_without_an_entry_needs_a_size():
         cnnzoo.summary(nn.ReLU())
 
 
+@pytest.mark.parametrize(
+    ("options", "size"), [({"features_only": True}, (3, 224, 224)), ({"in_chans": 1}, (1, 224, 224))]
+)
+def test_a_net_knows_its_own_size(options, size):
+    assert cnnzoo.summary(cnnzoo.create("squeezenet1_1", **options)).input_size == size
+
+
 def test_the_net_is_left_alone():
     net = cnnzoo.create("lenet5")
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}

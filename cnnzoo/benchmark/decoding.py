@@ -22,11 +22,11 @@ from cnnzoo.benchmark.harness import Bench, Row, Side, Unequal
 from cnnzoo.benchmark.peers import transforms
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import jpeg, parts
-from cnnzoo.data.arrays import ArrayImages, FileImages, Geometry, Images
+from cnnzoo.data.arrays import ArrayImages, FileImages, Images
 from cnnzoo.data.draws import Draws
 from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD
 from cnnzoo.data.parts import Parts
-from cnnzoo.data.preprocess import normalise
+from cnnzoo.data.preprocess import Geometry, normalise
 
 SIZE, CANVAS, COUNT, BATCH = 224, 256, 200, 50
 CROP = AugmentConfig(crop="resized", flip=True)

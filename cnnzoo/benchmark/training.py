@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice, repeat
 
 import numpy as np
@@ -17,7 +18,7 @@ from cnnzoo import config as config_
 from cnnzoo import zoo
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row, Side, check_equal, data_root
-from cnnzoo.config import AugmentConfig, Config, LossConfig, OptimConfig, PhaseConfig, ScheduleConfig
+from cnnzoo.config import AugmentConfig, Config, OptimConfig, PhaseConfig, ScheduleConfig, TrainConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
@@ -58,11 +59,11 @@ class Kept:
         return (self.batch for _ in range(start, self.steps))
 
 
-def trainer_of(net: nn.Module, batches, val, config: Config | None = None, **options) -> Trainer:
-    """A trainer of `config`'s optimiser and schedule; None: SGD at 0.01 with momentum 0.9, as all peers here have."""
-    config = config or Config(
-        optim=OptimConfig(lr=0.01, momentum=0.9), schedule=ScheduleConfig(name="constant"), loss=LossConfig()
-    )
+PLAIN = Config(optim=OptimConfig(lr=0.01, momentum=0.9), schedule=ScheduleConfig(name="constant"))  # as peers here
+
+
+def trainer_of(net: nn.Module, batches, val, config: Config = PLAIN, **options) -> Trainer:
+    """A trainer of `config`'s optimiser and schedule."""
     names = [name for name, _ in net.named_parameters()]
     stages = net.entry.parameters(names) if hasattr(net, "entry") else {"all": names}
     return Trainer(
@@ -100,11 +101,13 @@ def train(stepper: Stepper, batches: Iterator[tuple[Tensor, Tensor]], steps: int
 # ---- the loop that scripts have
 
 
-def plain_steps(net: nn.Module, steps: int, precision: str = "fp32", channels_last: bool = False) -> Callable:
+def plain_steps(
+    net: nn.Module, steps: int, precision: str = "fp32", channels_last: bool = False, lr: float = 0.01
+) -> Callable:
     """`(images, targets) -> loss`, `steps` steps on the batch as timm's and torchvision's scripts do them, which read
     the loss after each.
     """
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     net.to(memory_format=layout).train()
 
@@ -390,17 +393,12 @@ def _plain_seconds(bench: Bench, most: int = 40) -> float | None:
     train, test = _mnist_loaders()
     torch.manual_seed(0)
     net = zoo.create("lenet5").to(bench.device)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    seconds = 0.0
+    step, seconds = plain_steps(net, 1, lr=0.05), 0.0
     for _ in range(most):
         net.train()
         started = time.perf_counter()
         for images, targets in train:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(net(images.to(bench.device)), targets.to(bench.device))
-            loss.backward()
-            optimizer.step()
-            loss.item()
+            step(images.to(bench.device), targets.to(bench.device))
         seconds += time.perf_counter() - started
         net.eval()
         with torch.inference_mode():
@@ -434,16 +432,12 @@ def overhead(bench: Bench, steps: int = 1500) -> Iterator[Row]:
                     seconds[name].append(bench.seconds(lambda step=step: step(images, targets)))
 
     one = [(images, targets)]
-    trainer_of(_small(), InTurn(images, targets, steps), one, _one_epoch(), channels_last=False).fit()
+    one_epoch = replace(PLAIN, train=TrainConfig(epochs=1))
+    trainer_of(_small(), InTurn(images, targets, steps), one, one_epoch, channels_last=False).fit()
     warm = {name: column[steps // 10 :] for name, column in seconds.items()}
     what = f"trainer, a step of {1000 * statistics.median(warm['plain loop']):.1f} ms"
     yield bench.row(what, "plain loop", warm["ours"], warm["plain loop"], unit="steps/s", wanted=0.99)
     yield bench.row("the plain loop", "itself", warm["plain again"], warm["plain loop"], unit="steps/s")
-
-
-def _one_epoch() -> Config:
-    optimiser = {"lr": 0.01, "momentum": 0.9}
-    return config_.read({"optim": optimiser, "schedule": {"name": "constant"}, "train": {"epochs": 1}})
 
 
 def _small() -> nn.Module:

@@ -3,13 +3,13 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
 from shlex import quote
 from typing import NoReturn
 
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.signals import StopSignals
+from cnnzoo.telling import Tell
 
 
 def is_first() -> bool:
@@ -28,7 +28,7 @@ def aside(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def go_on_with(run, say: Callable[[str], None] = tell) -> None:
+def go_on_with(run, say: Tell = tell) -> None:
     """What a finished run is good for."""
     path = quote(str(run.path))
     uses = (f"predict {path} PHOTOS", f"evaluate {path}", f"export {path} --out FILE")

@@ -22,9 +22,7 @@ def filters(
         sort: norm (the largest first), hue (grey ones first), or none (as the net has them).
         scale: common (of all filters) or each (every filter has its own).
     """
-    from cnnzoo import visualize
-
-    _draw(out, lambda: visualize.filters(model_or_run, layer, pretrained=pretrained, sort=sort, scale=scale))
+    _draw(out, "filters", model_or_run, layer, pretrained=pretrained, sort=sort, scale=scale)
 
 
 def activations(
@@ -41,19 +39,15 @@ def activations(
     Args:
         layer: stages or modules' paths between commas; by default every stage.
     """
-    from cnnzoo import visualize
-
     layers = layer.split(",") if layer else None
-    _draw(out, lambda: visualize.activations(model_or_run, images, layers, pretrained=pretrained, size=size))
+    _draw(out, "activations", model_or_run, images, layers, pretrained=pretrained, size=size)
 
 
 def sparsity(
     model_or_run: str, images: list[str], *, out: str, pretrained: bool | str = False, size: int | None = None
 ) -> None:
     """Draw the share of zeros after each ReLU, from the first to the last."""
-    from cnnzoo import visualize
-
-    _draw(out, lambda: visualize.sparsity(model_or_run, images, pretrained=pretrained, size=size))
+    _draw(out, "sparsity", model_or_run, images, pretrained=pretrained, size=size)
 
 
 def walk(model_or_run: str, image: str, *, out: str, pretrained: bool | str = False, size: int | None = None) -> None:
@@ -63,9 +57,7 @@ def walk(model_or_run: str, image: str, *, out: str, pretrained: bool | str = Fa
         image: a file.
         size: the height and width that the picture is brought to; by default the net's own.
     """
-    from cnnzoo import visualize
-
-    _draw(out, lambda: visualize.walk(model_or_run, image, pretrained=pretrained, size=size))
+    _draw(out, "walk", model_or_run, image, pretrained=pretrained, size=size)
 
 
 def saliency(
@@ -83,10 +75,7 @@ def saliency(
     Args:
         method: gradient (the plain one), smoothgrad, integrated or input_x_gradient.
     """
-    from cnnzoo import visualize
-
-    options = {"class_": class_, "pretrained": pretrained, "size": size}
-    _draw(out, lambda: visualize.saliency(model_or_run, images, method=method, **options))
+    _draw(out, "saliency", model_or_run, images, method=method, class_=class_, pretrained=pretrained, size=size)
 
 
 def guided(
@@ -99,10 +88,7 @@ def guided(
     size: int | None = None,
 ) -> None:
     """Draw the fine structure that an answer depends on, by guided backpropagation."""
-    from cnnzoo import visualize
-
-    options = {"class_": class_, "pretrained": pretrained, "size": size}
-    _draw(out, lambda: visualize.guided(model_or_run, images, **options))
+    _draw(out, "guided", model_or_run, images, class_=class_, pretrained=pretrained, size=size)
 
 
 def gradcam(
@@ -122,10 +108,8 @@ def gradcam(
         method: gradcam, gradcam++, hirescam, layercam, or scorecam (which is slow).
         layer: a stage or a module's path; by default the last stage that gives maps.
     """
-    from cnnzoo import visualize
-
-    options = {"class_": class_, "pretrained": pretrained, "size": size}
-    _draw(out, lambda: visualize.gradcam(model_or_run, images, method=method, layer=layer, **options))
+    options = {"method": method, "layer": layer, "class_": class_, "pretrained": pretrained, "size": size}
+    _draw(out, "gradcam", model_or_run, images, **options)
 
 
 def occlusion(
@@ -138,10 +122,7 @@ def occlusion(
     size: int | None = None,
 ) -> None:
     """Draw how far a class's logit falls where a part of the image is covered."""
-    from cnnzoo import visualize
-
-    options = {"class_": class_, "pretrained": pretrained, "size": size}
-    _draw(out, lambda: visualize.occlusion(model_or_run, images, **options))
+    _draw(out, "occlusion", model_or_run, images, class_=class_, pretrained=pretrained, size=size)
 
 
 def compare(
@@ -166,11 +147,9 @@ def compare(
         size: the height and width that the picture is brought to; by default the net's own.
         csv: print a table of the figures.
     """
-    from cnnzoo import visualize
-
-    options = {"layer": layer, "class_": class_, "pretrained": pretrained, "size": size}
     named = methods.split(",") if methods else ()
-    _draw(out, lambda: visualize.compare(model_or_run, image, methods=named, **options), csv)
+    options = {"methods": named, "layer": layer, "class_": class_, "pretrained": pretrained, "size": size}
+    _draw(out, "compare", model_or_run, image, **options, csv=csv)
 
 
 def deconv(
@@ -191,11 +170,9 @@ def deconv(
         channels: their numbers between commas; by default the six that are excited most.
         top: images for each channel.
     """
-    from cnnzoo import visualize
-
-    options = {"pretrained": pretrained, "top": top, "tell": aside}
     looked_through = images[0] if len(images) == 1 else images
-    _draw(out, lambda: visualize.deconv(model_or_run, looked_through, layer, _channels(channels), **options))
+    options = {"pretrained": pretrained, "top": top, "tell": aside}
+    _draw(out, "deconv", model_or_run, looked_through, layer, _channels(channels), **options)
 
 
 def maximise(
@@ -222,11 +199,9 @@ def maximise(
         size: the height and width of the pictures; by default the net's own.
         seed: of all that is random.
     """
-    from cnnzoo import visualize
-
     named = [name.strip() for name in classes.split(",")] if classes else None
     options = {"pretrained": pretrained, "classes": named, "unit": unit, "steps": steps, "size": size, "seed": seed}
-    _draw(out, lambda: visualize.maximise(model_or_run, layer, _channels(channels), **options))
+    _draw(out, "maximise", model_or_run, layer, _channels(channels), **options)
 
 
 def invert(
@@ -247,11 +222,8 @@ def invert(
         steps: of the descent, for each layer.
         seed: of all that is random.
     """
-    from cnnzoo import visualize
-
     layers = layer.split(",") if layer else None
-    options = {"pretrained": pretrained, "steps": steps, "size": size, "seed": seed}
-    _draw(out, lambda: visualize.invert(model_or_run, images, layers, **options))
+    _draw(out, "invert", model_or_run, images, layers, pretrained=pretrained, steps=steps, size=size, seed=seed)
 
 
 def neighbours(
@@ -272,10 +244,7 @@ def neighbours(
         many: neighbours of each image.
         csv: print a table of all neighbours.
     """
-    from cnnzoo import visualize
-
-    options = {"pretrained": pretrained, "many": many, "tell": aside}
-    _draw(out, lambda: visualize.neighbours(model_or_run, images or None, data, **options), csv)
+    _draw(out, "neighbours", model_or_run, images or None, data, pretrained=pretrained, many=many, tell=aside, csv=csv)
 
 
 def map_(
@@ -296,10 +265,7 @@ def map_(
         seed: of all that is random.
         csv: print a table of all images and their places.
     """
-    from cnnzoo import visualize
-
-    options = {"pretrained": pretrained, "many": many, "seed": seed, "tell": aside}
-    _draw(out, lambda: visualize.map(model_or_run, data, **options), csv)
+    _draw(out, "map", model_or_run, data, pretrained=pretrained, many=many, seed=seed, tell=aside, csv=csv)
 
 
 def concepts(
@@ -322,10 +288,7 @@ def concepts(
         seed: of all that is random.
         csv: print a table of all classes and units.
     """
-    from cnnzoo import visualize
-
-    options = {"pretrained": pretrained, "many": many, "seed": seed, "tell": aside}
-    _draw(out, lambda: visualize.concepts(model_or_run, data, layer, **options), csv)
+    _draw(out, "concepts", model_or_run, data, layer, pretrained=pretrained, many=many, seed=seed, tell=aside, csv=csv)
 
 
 def tcav(
@@ -352,10 +315,7 @@ def tcav(
         seed: of the random sets.
         csv: print a table of the concepts.
     """
-    from cnnzoo import visualize
-
-    options = {"pretrained": pretrained, "seed": seed}
-    _draw(out, lambda: visualize.tcav(model_or_run, images, concepts, random, layer, class_, **options), csv)
+    _draw(out, "tcav", model_or_run, images, concepts, random, layer, class_, pretrained=pretrained, seed=seed, csv=csv)
 
 
 VISUALIZE: dict[str, Callable] = {
@@ -383,17 +343,17 @@ def visualize(options: Sequence[str]) -> None:
     one_of(VISUALIZE, "visualize", options)
 
 
-def _draw(out: str, make: Callable, csv: bool = False) -> None:
-    """Make a result of `cnnzoo.visualize`, draw it into the file, and say so; a file that cannot be is told first.
-    With `csv` its table is printed instead.
+def _draw(out: str, what: str, *given: object, csv: bool = False, **options: object) -> None:
+    """Make what the function of that name in `cnnzoo.visualize` makes, draw it into the file, and say so; a file that
+    cannot be is told first. With `csv` its table is printed instead.
     """
-    from cnnzoo import figures
+    from cnnzoo import figures, visualize
     from cnnzoo.device import pick_device
     from cnnzoo.machine import tuned
 
     figures.kind(out)
     with tuned(pick_device("auto")):
-        result = make()
+        result = getattr(visualize, what)(*given, **options)
     result.save(out)
     print(result.to_csv() if csv else f"{result}: {out}", end="" if csv else "\n")
 

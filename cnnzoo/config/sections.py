@@ -3,6 +3,7 @@
 Messages name the key to change, as it is written in a file or after `--`.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -16,11 +17,22 @@ from cnnzoo.errors import InputError
 
 def _check(holds: bool, key: str, value: object, want: str) -> None:
     if not holds:
-        raise InputError(f"{key} is {value}, but must be {want}")
+        raise InputError(f"{key} is {list(value) if isinstance(value, tuple) else value}, but must be {want}")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class _Section:
+    """What sections have in common: their name in a file. (A dataclass, or jsonargparse takes no section for one.)"""
+
+    def __init_subclass__(cls, name: str):
+        cls._name = name
+
+    def _check(self, key: str, holds: bool, want: str) -> None:
+        _check(holds, f"{self._name}.{key}", getattr(self, key), want)
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Section, name="model"):
     """Which net.
 
     Args:
@@ -43,16 +55,11 @@ class ModelConfig:
     args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        _check(
-            self.drop_rate is None or 0 <= self.drop_rate < 1,
-            "model.drop_rate",
-            self.drop_rate,
-            "at least 0 and below 1",
-        )
+        self._check("drop_rate", self.drop_rate is None or 0 <= self.drop_rate < 1, "at least 0 and below 1")
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Section, name="data"):
     """Which images.
 
     Args:
@@ -104,20 +111,20 @@ class DataConfig:
     def __post_init__(self):
         for key in ("source", "val_source", "root"):  # given in Python, they may be a Path
             object.__setattr__(self, key, plain(getattr(self, key)))
-        _check(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "between 0 and 1")
-        _check(self.folds is None or self.folds >= 2, "data.folds", self.folds, "null or at least 2")
-        _check(0 <= self.fold < (self.folds or 1), "data.fold", self.fold, "at least 0 and below data.folds")
-        _check(self.bag is None or self.bag >= 0, "data.bag", self.bag, "null or at least 0")
-        _check(self.bag is None or self.weights is None, "data.weights", self.weights, "null with data.bag")
-        _check(self.size is None or self.size > 0, "data.size", self.size, "at least 1")
-        _check(self.train_size is None or self.train_size > 0, "data.train_size", self.train_size, "at least 1")
-        _check(self.resize is None or self.resize > 0, "data.resize", self.resize, "at least 1")
-        _check(self.workers >= 0, "data.workers", self.workers, "at least 0")
-        _check(self.split_seed >= 0, "data.split_seed", self.split_seed, "at least 0")
+        self._check("val_fraction", 0 < self.val_fraction < 1, "between 0 and 1")
+        self._check("folds", self.folds is None or self.folds >= 2, "null or at least 2")
+        self._check("fold", 0 <= self.fold < (self.folds or 1), "at least 0 and below data.folds")
+        self._check("bag", self.bag is None or self.bag >= 0, "null or at least 0")
+        self._check("weights", self.bag is None or self.weights is None, "null with data.bag")
+        self._check("size", self.size is None or self.size > 0, "at least 1")
+        self._check("train_size", self.train_size is None or self.train_size > 0, "at least 1")
+        self._check("resize", self.resize is None or self.resize > 0, "at least 1")
+        self._check("workers", self.workers >= 0, "at least 0")
+        self._check("split_seed", self.split_seed >= 0, "at least 0")
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(_Section, name="augment"):
     """Random changes of the training images, one draw for every image. Zero or null switches a change off.
 
     Args:
@@ -176,32 +183,21 @@ class AugmentConfig:
     grown_at: float = 0.8
 
     def __post_init__(self):
-        amounts = (
-            "padding",
-            "rotation",
-            "shift",
-            "shear",
-            "brightness",
-            "channel_shift",
-            "pca_noise",
-            "cutout",
-            "mixup",
-            "cutmix",
-        )
-        for key in amounts:
-            _check(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "at least 0")
-        _check(self.policy_changes >= 1, "augment.policy_changes", self.policy_changes, "at least 1")
-        _check(0 <= self.policy_strength <= 30, "augment.policy_strength", self.policy_strength, "between 0 and 30")
-        _check(0 <= self.erasing <= 1, "augment.erasing", self.erasing, "between 0 and 1")
-        _check(self.repeats >= 1, "augment.repeats", self.repeats, "at least 1")
-        _check(0 < self.grows_from <= 1, "augment.grows_from", self.grows_from, "above 0 and at most 1")
-        _check(0 < self.grown_at <= 1, "augment.grown_at", self.grown_at, "above 0 and at most 1")
-        _check(0 <= self.zoom < 1, "augment.zoom", self.zoom, "at least 0 and below 1")
-        _check(self.shear < 90, "augment.shear", self.shear, "below 90")
-        _check(0 < self.scale[0] <= self.scale[1], "augment.scale", list(self.scale), "two rising numbers above 0")
+        amounts = ("padding", "rotation", "shift", "shear", "brightness", "channel_shift", "pca_noise")
+        for key in (*amounts, "cutout", "mixup", "cutmix"):
+            self._check(key, getattr(self, key) >= 0, "at least 0")
+        self._check("policy_changes", self.policy_changes >= 1, "at least 1")
+        self._check("policy_strength", 0 <= self.policy_strength <= 30, "between 0 and 30")
+        self._check("erasing", 0 <= self.erasing <= 1, "between 0 and 1")
+        self._check("repeats", self.repeats >= 1, "at least 1")
+        self._check("grows_from", 0 < self.grows_from <= 1, "above 0 and at most 1")
+        self._check("grown_at", 0 < self.grown_at <= 1, "above 0 and at most 1")
+        self._check("zoom", 0 <= self.zoom < 1, "at least 0 and below 1")
+        self._check("shear", self.shear < 90, "below 90")
+        self._check("scale", 0 < self.scale[0] <= self.scale[1], "two rising numbers above 0")
         for key in ("ratio", "shorter_side"):
             low, high = getattr(self, key)
-            _check(0 < low <= high, f"augment.{key}", [low, high], "two rising numbers above 0")
+            self._check(key, 0 < low <= high, "two rising numbers above 0")
 
     @property
     def changes(self) -> bool:
@@ -212,7 +208,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(_Section, name="loss"):
     """What is minimised.
 
     Args:
@@ -236,13 +232,13 @@ class LossConfig:
     temperature: float = 2.0
 
     def __post_init__(self):
-        _check(0 < self.teacher_weight <= 1, "loss.teacher_weight", self.teacher_weight, "above 0 and at most 1")
-        _check(self.temperature > 0, "loss.temperature", self.temperature, "above 0")
-        _check(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        self._check("teacher_weight", 0 < self.teacher_weight <= 1, "above 0 and at most 1")
+        self._check("temperature", self.temperature > 0, "above 0")
+        self._check("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1")
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(_Section, name="optim"):
     """How weights move.
 
     Args:
@@ -273,25 +269,21 @@ class OptimConfig:
     layer_decay: float = 1.0
 
     def __post_init__(self):
-        _check(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "above 0 and at most 1")
-        _check(self.lr > 0, "optim.lr", self.lr, "above 0")
-        _check(all(0 <= beta < 1 for beta in self.betas), "optim.betas", list(self.betas), "at least 0 and below 1")
-        _check(0 <= self.alpha < 1, "optim.alpha", self.alpha, "at least 0 and below 1")
-        _check(self.eps is None or self.eps >= 0, "optim.eps", self.eps, "null or at least 0")
-        _check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0 and below 1")
-        _check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
-        _check(self.clip_norm is None or self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0")
-        _check(
-            not self.nesterov or self.name in ("sgd", "lars", "muon"),
-            "optim.nesterov",
-            self.nesterov,
-            f"false with optim.name {self.name}",
-        )
-        _check(not self.nesterov or self.momentum > 0, "optim.momentum", self.momentum, "above 0 with optim.nesterov")
+        self._check("layer_decay", 0 < self.layer_decay <= 1, "above 0 and at most 1")
+        self._check("lr", self.lr > 0, "above 0")
+        self._check("betas", all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1")
+        self._check("alpha", 0 <= self.alpha < 1, "at least 0 and below 1")
+        self._check("eps", self.eps is None or self.eps >= 0, "null or at least 0")
+        self._check("momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+        self._check("weight_decay", self.weight_decay >= 0, "at least 0")
+        self._check("clip_norm", self.clip_norm is None or self.clip_norm > 0, "above 0")
+        has_nesterov = self.name in ("sgd", "lars", "muon")
+        self._check("nesterov", has_nesterov or not self.nesterov, f"false with optim.name {self.name}")
+        self._check("momentum", not self.nesterov or self.momentum > 0, "above 0 with optim.nesterov")
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(_Section, name="schedule"):
     """How the rate moves. All but plateau move at every step; each phase runs through the whole schedule.
 
     Args:
@@ -325,32 +317,21 @@ class ScheduleConfig:
     cycles: int = 5
 
     def __post_init__(self):
-        _check(self.cycles >= 2, "schedule.cycles", self.cycles, "at least 2")
-        _check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
-        _check(0 < self.warmup_start <= 1, "schedule.warmup_start", self.warmup_start, "above 0 and at most 1")
-        _check(
-            self.name != "multi_step" or self.milestones, "schedule.milestones", self.milestones, "given for multi_step"
-        )
-        _check(self.every > 0, "schedule.every", self.every, "above 0")
-        _check(all(at > 0 for at in self.milestones), "schedule.milestones", self.milestones, "above 0, each")
-        _check(
-            self.gamma > 0 and (self.gamma < 1 or self.name != "plateau"),
-            "schedule.gamma",
-            self.gamma,
-            "above 0, and below 1 for plateau",
-        )
-        _check(0 < self.rise < 1, "schedule.rise", self.rise, "between 0 and 1")
+        self._check("cycles", self.cycles >= 2, "at least 2")
+        self._check("warmup_epochs", self.warmup_epochs >= 0, "at least 0")
+        self._check("warmup_start", 0 < self.warmup_start <= 1, "above 0 and at most 1")
+        self._check("milestones", self.name != "multi_step" or self.milestones, "given for multi_step")
+        self._check("every", self.every > 0, "above 0")
+        self._check("milestones", all(at > 0 for at in self.milestones), "above 0, each")
+        highest = 1 if self.name == "plateau" else math.inf
+        self._check("gamma", 0 < self.gamma < highest, "above 0, and below 1 for plateau")
+        self._check("rise", 0 < self.rise < 1, "between 0 and 1")
         own_start = {"one_cycle": "rises by itself", "cyclic": "begins each cycle at the highest rate"}.get(self.name)
-        _check(
-            not (own_start and self.warmup_epochs),
-            "schedule.warmup_epochs",
-            self.warmup_epochs,
-            f"0 with {self.name}, which {own_start}",
-        )
+        self._check("warmup_epochs", not (own_start and self.warmup_epochs), f"0 with {self.name}, which {own_start}")
 
 
 @dataclass(frozen=True)
-class PhaseConfig:
+class PhaseConfig(_Section, name="train.phases"):
     """A stretch of training in which the same stages move.
 
     Args:
@@ -364,9 +345,9 @@ class PhaseConfig:
     rates: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        _check(self.epochs >= 1, "train.phases.epochs", self.epochs, "at least 1")
-        _check(self.trainable, "train.phases.trainable", self.trainable, "a list of at least one stage")
-        _check(all(rate >= 0 for rate in self.rates.values()), "train.phases.rates", self.rates, "at least 0, each")
+        self._check("epochs", self.epochs >= 1, "at least 1")
+        self._check("trainable", self.trainable, "a list of at least one stage")
+        self._check("rates", all(rate >= 0 for rate in self.rates.values()), "at least 0, each")
 
     def moves(self, stage: str) -> bool:
         """Whether a stage is trained."""
@@ -378,7 +359,7 @@ class PhaseConfig:
 
 
 @dataclass(frozen=True)
-class ProbeConfig:
+class ProbeConfig(_Section, name="probe"):
     """Shallow classifiers on what the frozen net says of each image.
 
     Args:
@@ -398,18 +379,18 @@ class ProbeConfig:
     boost: int | None = None
 
     def __post_init__(self):
-        _check(self.views == "auto" or self.views >= 1, "probe.views", self.views, "auto or at least 1")
-        _check(self.folds >= 2, "probe.folds", self.folds, "at least 2")
-        _check(self.bag is None or self.bag >= 2, "probe.bag", self.bag, "null or at least 2")
-        _check(self.boost is None or self.boost >= 2, "probe.boost", self.boost, "null or at least 2")
-        _check(self.bag is None or self.boost is None, "probe.boost", self.boost, "null with probe.bag")
+        self._check("views", self.views == "auto" or self.views >= 1, "auto or at least 1")
+        self._check("folds", self.folds >= 2, "at least 2")
+        self._check("bag", self.bag is None or self.bag >= 2, "null or at least 2")
+        self._check("boost", self.boost is None or self.boost >= 2, "null or at least 2")
+        self._check("boost", self.bag is None or self.boost is None, "null with probe.bag")
         takes_no_weights = self.boost is not None and self.classifier in ("knn", "mlp")
         wanted = "centroid, logistic, ridge or svm with probe.boost, which weights the images"
-        _check(not takes_no_weights, "probe.classifier", self.classifier, wanted)
+        self._check("classifier", not takes_no_weights, wanted)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Section, name="train"):
     """How long, how, and on what.
 
     Args:
@@ -462,22 +443,15 @@ class TrainConfig:
     loggers: list[Literal["csv", "tensorboard", "wandb"]] = field(default_factory=list)
 
     def __post_init__(self):
-        _check(self.epochs >= 0, "train.epochs", self.epochs, "at least 0")
-        _check(self.seed >= 0, "train.seed", self.seed, "at least 0")
-        _check(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
-        _check(
-            1 <= self.accumulate <= self.batch_size,
-            "train.accumulate",
-            self.accumulate,
-            "between 1 and train.batch_size",
-        )
-        _check(self.phases is None or self.phases, "train.phases", self.phases, "null or a list of at least one phase")
-        _check(self.minutes is None or self.minutes > 0, "train.minutes", self.minutes, "null or above 0")
-        _check(self.patience is None or self.patience >= 1, "train.patience", self.patience, "null or at least 1")
-        _check(
-            not isinstance(self.ema, float | int) or 0 <= self.ema < 1, "train.ema", self.ema, "at least 0 and below 1"
-        )
-        _check(self.checkpoint_minutes >= 0, "train.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
+        self._check("epochs", self.epochs >= 0, "at least 0")
+        self._check("seed", self.seed >= 0, "at least 0")
+        self._check("batch_size", self.batch_size >= 1, "at least 1")
+        self._check("accumulate", 1 <= self.accumulate <= self.batch_size, "between 1 and train.batch_size")
+        self._check("phases", self.phases is None or self.phases, "null or a list of at least one phase")
+        self._check("minutes", self.minutes is None or self.minutes > 0, "null or above 0")
+        self._check("patience", self.patience is None or self.patience >= 1, "null or at least 1")
+        self._check("ema", not isinstance(self.ema, float | int) or 0 <= self.ema < 1, "at least 0 and below 1")
+        self._check("checkpoint_minutes", self.checkpoint_minutes >= 0, "at least 0")
 
 
 @dataclass(frozen=True)

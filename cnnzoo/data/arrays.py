@@ -11,19 +11,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 from tqdm import tqdm
 
 from cnnzoo import atomic
-from cnnzoo.data.decoding import Stored, Unreached, decode, read
+from cnnzoo.data.decoding import Stored, Unreached, read
 from cnnzoo.data.parts import Parts
-from cnnzoo.data.preprocess import fit
+from cnnzoo.data.preprocess import Geometry
 from cnnzoo.errors import InputError
 
 File = Path | Stored
@@ -122,33 +120,6 @@ def choose(images: Images, places: np.ndarray) -> Images:
     if isinstance(images, ArrayImages) and not isinstance(images.pixels, np.memmap):
         return ArrayImages(images.pixels[places])
     return Chosen(images, places)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How an image file becomes a square: see `preprocess.fit`.
-
-    What random parts are cut from need not be `exactly` what PIL would make of it, and is ready sooner.
-    """
-
-    channels: int
-    resize: int
-    size: int
-    interpolation: str
-    squash: bool = False
-    exactly: bool = True
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return (self.size, self.size, self.channels)
-
-    def fit(self, image: Image.Image) -> np.ndarray:
-        """`(size, size, channels)` uint8 of an image of so many channels."""
-        return fit(image, self.resize, self.size, self.interpolation, self.squash, self.exactly)
-
-    def read(self, file: str | File) -> np.ndarray:
-        """`(size, size, channels)` uint8. Raises InputError if the file cannot be read."""
-        return self.fit(decode(file, self.channels))
 
 
 class FileImages:

@@ -1,13 +1,13 @@
 """Several crops of an image, over which papers average a net's probabilities when they judge it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from cnnzoo.data.decoding import decode
-from cnnzoo.data.preprocess import Preprocess, centre, fit
+from cnnzoo.data.preprocess import Preprocess, centre
 
 COUNTS = (1, 2, 10, 144)
 SCALES = (256, 288, 320, 352)  # shorter sides for crops of 224 (GoogLeNet, section 7)
@@ -15,7 +15,7 @@ SCALES = (256, 288, 320, 352)  # shorter sides for crops of 224 (GoogLeNet, sect
 
 @dataclass(frozen=True)
 class Crops:
-    """How an image file becomes `count` squares: 2, 10 or 144 of them, where `arrays.Geometry` makes one.
+    """How an image file becomes `count` squares: 2, 10 or 144 of them, where `Geometry` makes one.
 
     2: what evaluation sees, and its mirror image.
     10: the corners and the centre of the central square of side `resize`, and their mirror images (Krizhevsky,
@@ -43,10 +43,10 @@ class Crops:
         """`(count, size, size, channels)` uint8."""
         p = self.preprocess
         if self.count == 2:
-            crops = [fit(image, p.resize, p.size, p.interpolation, p.squash)]
+            crops = [p.geometry.fit(image)]
         elif self.count == 10:
-            square = fit(image, max(p.resize, p.size), max(p.resize, p.size), p.interpolation, p.squash)
-            crops = _corners_and_centre(square, p.size)
+            side = max(p.resize, p.size)
+            crops = _corners_and_centre(replace(p.geometry, resize=side, size=side).fit(image), p.size)
         else:
             crops = [crop for square in self._squares(image) for crop in self._six(square)]
         return np.stack([*crops, *(crop[:, ::-1] for crop in crops)])

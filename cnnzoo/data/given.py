@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cnnzoo.data import sources
 from cnnzoo.data.found import at_hand
+from cnnzoo.data.named import NAMED
 from cnnzoo.errors import InputError, counted, did_you_mean
 
 _OWN: set[str] = set()  # names that were registered here
@@ -51,7 +52,7 @@ def register_data(
     if val is not None:
         images, labels, _ = _pairs(*(val if isinstance(val, tuple) else (val, None)), classes)
         found = replace(found, val=at_hand(images, labels, classes, f"{name}/val").train)
-    sources.NAMED[name] = lambda config: found
+    NAMED[name] = lambda config: found
     _OWN.add(name)
     return name
 

@@ -16,9 +16,58 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnzoo.data.courier import to_device
-from cnnzoo.data.decoding import Stored, as_image, decode_content, read
+from cnnzoo.data.decoding import Stored, as_image, decode, decode_content, read
 
 _HUGE = 50_000_000  # pixels of an intermediate image that is not worth making, only for its ends to be cut off
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image becomes a square: shorter side (with `squash` both) to `resize`, antialiased, then the central
+    `size` x `size`, or all in a black margin.
+
+    These are the pixels of PIL's resize, `exactly` or as `scaled` has them: what random parts are cut from need not be
+    exact, and is ready sooner.
+    """
+
+    channels: int
+    resize: int
+    size: int
+    interpolation: str
+    squash: bool = False
+    exactly: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.size, self.size, self.channels)
+
+    def fit(self, image: Image.Image) -> np.ndarray:
+        """`(size, size, channels)` uint8 of an image of so many channels."""
+        resize = self.resize
+        width, height = image.size
+        if self.squash:
+            width = height = resize
+        elif resize * resize * max(width, height) / min(width, height) > _HUGE:  # a strip, whose middle is wanted
+            reach = math.ceil(4 * min(width, height) * max(self.size / resize, 1))
+            left, top = max(width - reach, 0) // 2, max(height - reach, 0) // 2
+            image = image.crop((left, top, left + min(width, reach), top + min(height, reach)))
+            width, height = image.size
+        if width <= height:  # torchvision truncates the longer side in the same way
+            width, height = resize, resize * height // width
+        else:
+            width, height = resize * width // height, resize
+        if image.size == (width, height):
+            pixels = np.asarray(image)
+        elif self.exactly or self.interpolation not in ("bilinear", "bicubic"):
+            pixels = np.asarray(image.resize((width, height), Image.Resampling[self.interpolation.upper()]))
+        else:
+            pixels = np.array(image)
+            pixels = scaled(pixels[:, :, None] if pixels.ndim == 2 else pixels, height, width, self.interpolation)
+        return centre(pixels[:, :, None] if pixels.ndim == 2 else pixels, self.size)
+
+    def read(self, file: str | Path | Stored) -> np.ndarray:
+        """`(size, size, channels)` uint8. Raises InputError if the file cannot be read."""
+        return self.fit(decode(file, self.channels))
 
 
 @dataclass(frozen=True)
@@ -45,6 +94,11 @@ class Preprocess:
         return (self.size, self.size, self.channels)
 
     @property
+    def geometry(self) -> Geometry:
+        """The same without the normalisation."""
+        return Geometry(self.channels, self.resize, self.size, self.interpolation, self.squash)
+
+    @property
     def least(self) -> int:
         """The shorter side of the smallest image that has all the pixels that the net takes."""
         return min(self.size, self.resize)
@@ -55,7 +109,7 @@ class Preprocess:
 
     def pixels(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> np.ndarray:
         """The same without the normalisation: `(size, size, C)` uint8."""
-        return fit(as_image(image, self.channels), self.resize, self.size, self.interpolation, self.squash)
+        return self.geometry.fit(as_image(image, self.channels))
 
     def mirrored(self, batch: Tensor) -> Tensor:
         """What the mirror images would give: `(B, C, H, W)` to the same."""
@@ -131,7 +185,7 @@ class Sheet:
         """The same without the scaling: `(H, W, C)` uint8."""
         return self._laid_out(lambda view: view.pixels(image))
 
-    fit = pixels  # as `arrays.Geometry` calls it
+    fit = pixels  # as `Geometry` calls it
 
     def read(self, file: str | Path | Stored) -> np.ndarray:
         """The same of a file. Raises InputError if it cannot be read."""
@@ -154,6 +208,10 @@ class Sheet:
             mirrored[place] = view.mirrored(batch[place])
         return mirrored
 
+    @property
+    def geometry(self) -> "Sheet":
+        return self
+
     def bare(self) -> "Sheet":
         return self
 
@@ -172,37 +230,6 @@ def together(seen: Iterable[Preprocess | Sheet]) -> tuple[Preprocess | Sheet, li
         return views[0], [0] * len(bare)
     sheet = Sheet(views)
     return sheet, [sheet.tops[views.index(each)] for each in bare]
-
-
-def fit(
-    image: Image.Image, resize: int, size: int, interpolation: str, squash: bool = False, exactly: bool = True
-) -> np.ndarray:
-    """`(size, size, C)` uint8: shorter side (with `squash` both) to `resize`, antialiased, then the centre, or all in a
-    black margin.
-
-    These are the pixels of PIL's resize, `exactly` or as `scaled` has them.
-    """
-    width, height = image.size
-    if squash:
-        width = height = resize
-    elif (
-        resize * resize * max(width, height) / min(width, height) > _HUGE
-    ):  # a long strip, of which the middle is wanted
-        reach = math.ceil(4 * min(width, height) * max(size / resize, 1))
-        left, top = max(width - reach, 0) // 2, max(height - reach, 0) // 2
-        image = image.crop((left, top, left + min(width, reach), top + min(height, reach)))
-        width, height = image.size
-    if min(width, height) != resize:
-        # torchvision truncates the longer side in the same way
-        width, height = (resize, resize * height // width) if width <= height else (resize * width // height, resize)
-    if image.size == (width, height):
-        pixels = np.asarray(image)
-    elif exactly or interpolation not in ("bilinear", "bicubic"):
-        pixels = np.asarray(image.resize((width, height), Image.Resampling[interpolation.upper()]))
-    else:
-        pixels = np.array(image)
-        pixels = scaled(pixels[:, :, None] if pixels.ndim == 2 else pixels, height, width, interpolation)
-    return centre(pixels[:, :, None] if pixels.ndim == 2 else pixels, size)
 
 
 def scaled(pixels: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:

@@ -1,6 +1,6 @@
 """Evaluation's preprocessing as arithmetic on tensors, for a graph that has to carry it.
 
-What `preprocess.fit` has PIL do stands here as a product with a matrix along each side of the image. The entries follow
+What `Geometry.fit` has PIL do stands here as a product with a matrix along each side of the image. The entries follow
 from the image's height and width, so that a graph traced once takes images of any size.
 """
 

@@ -1,7 +1,7 @@
 """A source's name to images, labels and class names, split into training and validation images.
 
-Named sets come through torchvision's own classes, which use the files already in place and fetch missing ones; a source
-may also be a folder of photos, tar shards (`shards`) or a data set of Hugging Face's (`hugging_face`).
+A source is a set by name (`named`), a folder of photos (`folders`), tar shards (`shards`) or a data set of Hugging
+Face's (`hugging_face`).
 """
 
 import functools
@@ -9,25 +9,21 @@ import hashlib
 import json
 import math
 import os
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
-from cnnzoo.data import hugging_face, shards
+from cnnzoo.data import folders, hugging_face, shards
 from cnnzoo.data.arrays import (
     IN_MEMORY,
     ArrayImages,
     File,
     FittedImages,
-    Geometry,
     Images,
     cache_folder,
     choose,
@@ -35,11 +31,11 @@ from cnnzoo.data.arrays import (
     stamp,
 )
 from cnnzoo.data.crops import Crops
-from cnnzoo.data.decoding import EXTENSIONS, as_image, opened
-from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, at_hand, photo_resize, photos
-from cnnzoo.data.pictures import files_in, is_hidden, refuse
-from cnnzoo.data.preprocess import Preprocess, Sheet, centre
-from cnnzoo.errors import InputError, counted, did_you_mean, faults, printable
+from cnnzoo.data.decoding import as_image, opened
+from cnnzoo.data.found import Found, Part, at_hand, photo_resize
+from cnnzoo.data.named import NAMED
+from cnnzoo.data.preprocess import Geometry, Preprocess, Sheet, centre
+from cnnzoo.errors import InputError, counted, did_you_mean, faults
 from cnnzoo.resampling import bootstrap
 
 LOOKED_AT = 50  # photos, for their size
@@ -104,8 +100,12 @@ def load(
 def folder_of(source: str) -> Path | None:
     """The folder of photos that a source is; None for named sets, shards and data sets of Hugging Face's."""
     folder = Path(source).expanduser()
-    is_other = source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards))
-    return folder if folder.is_dir() and not is_other else None
+    return folder if folder.is_dir() and not _is_of_a_kind(source) else None
+
+
+def _is_of_a_kind(source: str) -> bool:
+    """Whether a source is no folder of photos, by its name."""
+    return source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards))
 
 
 def check(config: DataConfig) -> None:
@@ -168,10 +168,9 @@ def _ready(
     _several(found.classes, config)
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
     to_train_on = replace(_training_geometry(preprocess, augment), exactly=exactly or augment.crop not in PARTS)
-    evaluation = _geometry(preprocess, preprocess.size)
     notes = [*found.notes, *_small(found.train, preprocess.size, config)]
     train, train_bad, train_notes = _read(found.train, decoded, config, to_train_on, "reading training images")
-    val, val_bad, val_notes = _read(found.val, decoded, config, evaluation, "reading validation images")
+    val, val_bad, val_notes = _read(found.val, decoded, config, preprocess.geometry, "reading validation images")
     notes = (*notes, *dict.fromkeys([*train_notes, *val_notes]))
     if bad := {**train_bad, **val_bad}:
         notes += (_tell_bad(bad, config),)
@@ -208,7 +207,7 @@ def held_out(
         found = _split(found, config)
     if crops > 1 and isinstance(preprocess, Sheet):
         raise InputError(f"a committee whose members see images in different sizes is judged on 1 crop, not on {crops}")
-    geometry = _as_judged(preprocess) if crops == 1 else Crops(preprocess, crops)
+    geometry = preprocess.geometry if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
     part, bad, notes = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
     notes += [_tell_bad(bad, config, "--bad-files")] if bad else []
@@ -245,8 +244,7 @@ def _named(found: Found, names: Collection[str], source: str) -> Found:
 
 def is_there(source: str) -> bool:
     """Whether a name stands for a source, and where it is a folder, for one that exists."""
-    elsewhere = source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards))
-    return elsewhere or Path(source).expanduser().is_dir()
+    return _is_of_a_kind(source) or Path(source).expanduser().is_dir()
 
 
 def has_held_out(config: DataConfig) -> bool:
@@ -290,7 +288,7 @@ def sample(
     else:
         names = set(names)
         allowed = np.flatnonzero([name in names for name in found.train.names])
-    geometry, pixels = _as_judged(preprocess), []
+    geometry, pixels = preprocess.geometry, []
     for place in np.sort(np.random.default_rng(seed).permutation(allowed)[:many]):
         image = found.train.images[place]
         with suppress(InputError):
@@ -303,8 +301,8 @@ def refuse_within(config: DataConfig, folder: Path) -> None:
     """Raise InputError where a folder to come would lie among a source's class folders, and be taken for one."""
     for source in filter(None, (config.source, config.val_source)):
         home = folder_of(source)
-        if home and any(folder.resolve().is_relative_to(part.resolve()) for part in parts(home).values()):
-            raise InputError(f"{folder} would lie among the photos of {source}; choose a folder elsewhere by --run")
+        if home and any(folder.resolve().is_relative_to(part.resolve()) for part in folders.parts(home).values()):
+            raise InputError(f"{folder} would lie among the photos of {source}; choose a run folder elsewhere")
 
 
 def _find(config: DataConfig) -> Found:
@@ -328,183 +326,11 @@ def _find_source(config: DataConfig) -> Found:
             return kind.find(config.source)
     if not folder.is_dir():
         if os.sep in config.source or folder.exists():
-            raise InputError(f"data.source: {no_folder(folder)}")
-        known = [*NAMED, *_folders_beside(folder)]
+            raise InputError(f"data.source: {folders.no_folder(folder)}")
+        known = [*NAMED, *folders.beside(folder)]
         hint = did_you_mean(config.source, known) or f"sets by name: {', '.join(NAMED)}"
         raise InputError(f"data.source {config.source!r} is neither a known set nor a folder; {hint}")
-    return _folder(folder)
-
-
-def no_folder(path: Path) -> str:
-    """What to say where a folder should be and is none."""
-    if path.exists():
-        return f"{path} is not a folder"
-    meant = did_you_mean(str(path), _folders_beside(path))
-    return f"there is no folder {path}{f'; {meant}' if meant else ''}"
-
-
-def _folders_beside(path: Path) -> list[str]:
-    return [str(entry) for entry in path.parent.glob("*") if entry.is_dir()]
-
-
-# ---- named sets
-
-
-def _digits(config: DataConfig) -> Found:
-    """1,797 digits of 8x8 from 43 people (UCI, Alpaydin and Kaynak 1998), which scikit-learn carries."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = (digits.images * (255 / 16)).round().astype(np.uint8)[:, :, :, None]
-    part = Part(pixels, digits.target.astype(np.int64), _numbered("digits", len(pixels)))
-    return Found(tuple(map(str, range(10))), part, None, 1, (0.3053,), (0.3760,))
-
-
-def _torchvision(kind: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[DataConfig], Found]:
-    def find(config: DataConfig) -> Found:
-        from torchvision import datasets
-
-        root = _root(config)
-        parts = []
-        for train in (True, False):
-            try:
-                data = getattr(datasets, kind)(root, train=train, download=True)
-            except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:  # what it says of damage
-                why = " ".join(str(error).split())
-                raise InputError(
-                    f"{config.source} is not complete under {root} and could not be fetched ({why}); "
-                    f"put torchvision's {kind} files there, or name their folder with data.root or $CNNZOO_DATA"
-                ) from None
-            pixels = np.asarray(data.data)
-            pixels = pixels[:, :, :, None] if pixels.ndim == 3 else pixels
-            name = f"{config.source}/{'train' if train else 'test'}"
-            parts.append(Part(pixels, np.asarray(data.targets, dtype=np.int64), _numbered(name, len(pixels))))
-        classes = tuple(str(name).split(" - ")[0] for name in data.classes)  # MNIST's are "0 - zero"
-        return Found(classes, parts[0], parts[1], len(mean), mean, std)
-
-    return find
-
-
-def _imagenet(config: DataConfig) -> Found:
-    """ILSVRC-2012 as folders train/ and val/ of 1,000 class folders each, which everyone has to fetch by themselves."""
-    folder = _root(config) / "imagenet"
-    if not (folder / "train").is_dir():
-        raise InputError(
-            f"imagenet is not at {folder}; put its train/ and val/ folders of class folders there, "
-            f"or name the folder that holds them by data.source"
-        )
-    return _folder(folder)
-
-
-def _root(config: DataConfig) -> Path:
-    return Path(config.root or os.environ.get("CNNZOO_DATA") or Path.home() / ".cache" / "cnnzoo" / "data")
-
-
-def _numbered(name: str, many: int) -> tuple[str, ...]:
-    return tuple(f"{name}/{i}" for i in range(many))
-
-
-NAMED: dict[str, Callable[[DataConfig], Found]] = {
-    "digits": _digits,
-    "mnist": _torchvision("MNIST", (0.1307,), (0.3081,)),
-    "fashion_mnist": _torchvision("FashionMNIST", (0.2860,), (0.3530,)),
-    "cifar10": _torchvision("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": _torchvision("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "imagenet": _imagenet,
-}
-
-
-# ---- folders
-
-
-def _folder(folder: Path) -> Found:
-    """A folder of class folders, or one with train/ and val/ of them."""
-    train, *beside = parts(folder).values()
-    classes, part, notes = _classes(train, folder)
-    if not beside:
-        return photos(classes, part, None, folder, notes)
-    held_out = beside[0]
-    val_classes, val_part, val_notes = _classes(held_out, folder)
-    val_part = val_part.among(val_classes, classes, f"{held_out} has classes that {train} lacks", _copying(folder))
-    return photos(classes, part, val_part, folder, notes + val_notes)
-
-
-def parts(folder: Path) -> dict[str, Path]:
-    """Where the class folders lie: in train/ and the held-out folders beside it, in that order, or in "" itself."""
-    inside = {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
-    train = next((inside[name] for name in TRAIN if name in inside), None)
-    if train is None or not any(entry.is_dir() for entry in train.iterdir()):  # then it is a class of that name
-        return {"": folder}
-    return {home.name: home for home in (train, *(inside[name] for name in HELD_OUT if name in inside))}
-
-
-def class_folders(folder: Path) -> list[Path]:
-    """The class folders in a part, in order. Raises InputError where there are none."""
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
-    if not classes:
-        loose = len(_loose(folder))
-        what = (
-            f"{counted(loose, 'image')}, but no sub-folder for each class" if loose else "no sub-folder for each class"
-        )
-        raise InputError(f"{folder} holds {what}; put each class's images into a folder of the class's name")
-    if {entry.name.casefold() for entry in classes} <= {*HELD_OUT, *TRAIN}:
-        names = " and ".join(entry.name for entry in classes)
-        raise InputError(f"{folder} holds {names}/ but no train/ with class folders in it")
-    twice = [name for name, many in Counter(map(class_name, classes)).items() if many > 1]
-    if twice:
-        raise InputError(
-            f"{folder} has two folders named {twice[0]}, spelt with different Unicode characters; merge them"
-        )
-    return classes
-
-
-def class_name(folder: Path) -> str:
-    """Of a class folder, the same wherever it was copied from: macOS writes an umlaut as two code points."""
-    return unicodedata.normalize("NFC", printable(folder.name))
-
-
-def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) -> tuple[list[Path], list[Path]]:
-    """The images of a class folder and its other files, each in order; what is hidden counts for nothing. `onerror` as
-    in `files_in`.
-    """
-    inside = sorted(map(Path, files_in(str(folder), onerror)))
-    images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
-    return images, sorted({*inside} - {*images})
-
-
-def _loose(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in EXTENSIONS]
-
-
-def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[str, ...]]:
-    """Class names in order, files with labels, and what was passed over; the folder may be a part of the `whole`."""
-    classes, loose = class_folders(folder), len(_loose(folder))
-    files, labels, strays, empty = [], [], 0, []
-    for label, class_folder in enumerate(classes):
-        images, others = class_files(class_folder, refuse)
-        strays += len(others)
-        if not images:
-            empty.append(class_folder)
-        files += images
-        labels += [label] * len(images)
-    if not files:
-        raise InputError(f"{folder} holds no images; known endings: {' '.join(sorted(EXTENSIONS))}")
-    if empty:
-        raise InputError(
-            f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}, "
-            f"or go on without {'it' if len(empty) == 1 else 'them'} in a copy: {_copying(whole)}"
-        )
-    why = "not an image by its name, or a broken link"
-    notes = (f"{counted(strays, 'file')} in {folder} passed over: {why}",) if strays else ()
-    if loose:
-        notes += (f"{counted(loose, 'file')} in {folder} passed over for lying outside the class folders",)
-    part = Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
-    return tuple(map(class_name, classes)), part, notes
-
-
-def _copying(folder: Path) -> str:
-    """The command that copies what is good in a folder."""
-    return f"cnnzoo check {quote(str(folder))} --fix GOOD"
+    return folders.find(folder)
 
 
 # ---- from what was found to what is trained on
@@ -576,24 +402,15 @@ def _usual_resize(found: Found, size: int) -> int:
     return photo_resize(size) if side is None else size
 
 
-def _geometry(preprocess: Preprocess, canvas: int) -> Geometry:
-    p = preprocess
-    return Geometry(p.channels, p.resize, canvas, p.interpolation, p.squash)
-
-
-def _as_judged(preprocess: Preprocess | Sheet) -> Geometry | Sheet:
-    """What a trained net sees of an image."""
-    return preprocess if isinstance(preprocess, Sheet) else _geometry(preprocess, preprocess.size)
-
-
 def _training_geometry(preprocess: Preprocess, augment: AugmentConfig) -> Geometry:
     """What is kept of a training image: all that random parts are cut from; else what evaluation sees."""
+    seen = preprocess.geometry
     if augment.crop == "resized":
-        return _geometry(preprocess, max(preprocess.resize, preprocess.size))
+        return replace(seen, size=max(seen.resize, seen.size))
     if augment.crop == "jittered":
         largest = math.ceil(augment.shorter_side[1])
-        return _geometry(replace(preprocess, resize=largest), largest)
-    return _geometry(preprocess, preprocess.size)
+        return replace(seen, resize=largest, size=largest)
+    return seen
 
 
 def _read(
@@ -639,11 +456,11 @@ def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:
     return np.stack(pixels)
 
 
-def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "--data.bad_files") -> str:
+def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files") -> str:
     files, them = counted(len(bad), "file"), "it" if len(bad) == 1 else "them"
     if config.bad_files == "error":
         folder = folder_of(config.source)
-        copied = f", or in a copy: {_copying(folder)}" if folder else ""
+        copied = f", or in a copy: {folders.copying(folder)}" if folder else ""
         without = f"go on without {them} by {option} skip{copied}"
         raise InputError(f"{files} cannot be read ({faults(bad)}); mend or remove {them}, or {without}")
     return f"{files} left out because {'it' if len(bad) == 1 else 'they'} cannot be read: {faults(bad)}"

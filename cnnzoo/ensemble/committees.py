@@ -9,7 +9,7 @@ boost  each run draws images the more often, the more often those before it were
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,13 +27,12 @@ from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
 from cnnzoo.resampling import Round, out_of_bag, samme
 from cnnzoo.run import begin, train
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train.validation import logits
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Committee:
+class RunCommittee:
     """Runs of one config, and the run that they are together."""
 
     kind: str  # bag, seeds, boost or snapshots
@@ -54,7 +53,7 @@ class Committee:
 
 def train_committee(
     config: Config | Mapping | str | Path | None, kind: str, many: int, *, resume: bool = False, **hooks
-) -> Committee:
+) -> RunCommittee:
     """Train a committee: its members in bag0, bag1 … (seed0 …, boost0 …) of the config's run folder, itself in
     committee there.
 
@@ -85,7 +84,7 @@ def train_committee(
     return _KINDS[kind](whole, many, resume, **hooks)
 
 
-def of_snapshots(run: Run, tell: Tell = lambda line: None) -> Committee:
+def of_snapshots(run: Run, tell: Tell = silent) -> RunCommittee:
     """The mean of the nets in which the cycles of a run's schedule ended, in committee of its folder: G. Huang et al.,
     "Snapshot Ensembles: Train 1, get M for free", ICLR 2017, arXiv 1704.00109, section 3.
     """
@@ -94,7 +93,7 @@ def of_snapshots(run: Run, tell: Tell = lambda line: None) -> Committee:
     return _together("snapshots", run.path, members, True, {"tell": tell})
 
 
-def _bag(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+def _bag(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     runs = [_member(whole, f"bag{i}", resume, hooks, data=replace(whole.data, bag=i)) for i in range(many)]
     judge = _Judge(whole)
     shares = np.stack([calibrate.softmax(judge.logits(run)) for run in runs])  # (M, N, K)
@@ -105,13 +104,13 @@ def _bag(whole: Config, many: int, resume: bool, **hooks) -> Committee:
     return _together("bag", whole.folder, runs, resume, hooks, notes=(note,))
 
 
-def _seeds(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+def _seeds(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     seeds = [whole.train.seed + number for number in range(many)]
     runs = [_member(whole, f"seed{s}", resume, hooks, train=replace(whole.train, seed=s)) for s in seeds]
     return _together("seeds", whole.folder, runs, resume, hooks)
 
 
-def _boost(whole: Config, many: int, resume: bool, **hooks) -> Committee:
+def _boost(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     judge = _Judge(whole)
     weights, data = np.full(len(judge.images), 1 / len(judge.images)), whole.data
     runs: list[Run] = []
@@ -144,7 +143,7 @@ _KINDS = {"bag": _bag, "seeds": _seeds, "boost": _boost}
 
 def _member(whole: Config, name: str, resume: bool, hooks: Mapping, **changes) -> Run:
     """A finished run in a folder of the whole's, of a config with some changes."""
-    hooks.get("tell", _silent)(f"{name}:")
+    hooks.get("tell", silent)(f"{name}:")
     own = replace(whole, run=str(whole.folder / name), **changes)
     return train(own, resume="auto" if resume else None, **hooks)
 
@@ -158,13 +157,13 @@ def _together(
     method: str = "mean",
     weights: Sequence[float] | None = None,
     notes: tuple[str, ...] = (),
-) -> Committee:
+) -> RunCommittee:
     """The runs and what they are together."""
     committee = Run(folder / "committee")
     if not (resume and _is_made(committee, runs)):
-        tell = hooks.get("tell", _silent)
+        tell = hooks.get("tell", silent)
         committee = combine(runs, method, run=committee.path, weights=weights, tell=tell)
-    return Committee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
+    return RunCommittee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
 
 
 def _check_size(committee: Run, kind: str, many: int) -> None:
@@ -172,7 +171,9 @@ def _check_size(committee: Run, kind: str, many: int) -> None:
     if not committee.is_finished:
         return
     made = len(read_card(committee.model_file)["members"])
-    if made > many or (made < many and kind != "boost"):  # boosting may have ended before
+    trained, weighted = (len([*committee.path.parent.glob(files)]) for files in ("boost*", "weights*.json"))
+    has_ended = kind == "boost" and trained > weighted  # with a member for whose mistakes none could be made
+    if made > many or (made < many and not has_ended):
         raise InputError(f"{committee.path} is a committee of {made}, not of {many}; remove it, and it is made anew")
 
 
@@ -183,10 +184,6 @@ def _is_made(committee: Run, runs: Sequence[Run]) -> bool:
     if read_card(committee.model_file).get("members") != [read_card(run.model_file) for run in runs]:
         raise InputError(f"{committee.path} is a committee of other members; remove it, and it is made anew")
     return True
-
-
-def _silent(line: str) -> None:
-    """Where nobody listens."""
 
 
 class _Judge:

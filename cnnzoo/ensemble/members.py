@@ -6,7 +6,7 @@ Where a run has predictions already, no image goes through its net.
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,8 +22,8 @@ from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.errors import InputError, counted
 from cnnzoo.evaluate import judge
+from cnnzoo.telling import Tell, silent
 
-Tell = Callable[[str], None]
 SHOWN = 10  # classes that a message names
 
 
@@ -89,7 +89,7 @@ def panel(
     *,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Panel:
     """What runs say of the images that they held out, or of those of a source that none was trained on.
 

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from torch import Tensor, nn
 
-from cnnzoo import calibrate, zoo
+from cnnzoo import calibrate, environment, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run, read_card, read_safetensors
@@ -24,14 +24,14 @@ from cnnzoo.ensemble import why
 from cnnzoo.ensemble.combine import METHODS
 from cnnzoo.ensemble.contest import Contest, contest
 from cnnzoo.ensemble.diversity import Diversity
-from cnnzoo.ensemble.members import Tell, panel
+from cnnzoo.ensemble.members import panel
 from cnnzoo.ensemble.soup import soup
 from cnnzoo.errors import InputError, counted
 from cnnzoo.evaluate import Evaluation, measure
 from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
 from cnnzoo.report import page
-from cnnzoo.train.distributed import Team
+from cnnzoo.telling import Tell, silent
 
 
 class Ensemble:
@@ -67,7 +67,7 @@ class Ensemble:
         weights: Sequence[float] | None = None,
         seed: int = 0,
         device: str = "auto",
-        tell: Tell = lambda line: None,
+        tell: Tell = silent,
     ):
         self._started, self.tell = time.perf_counter(), tell
         self.panel = panel(runs, data, root=root, device=device, tell=tell)
@@ -113,7 +113,7 @@ class Ensemble:
             made.save_model(state, card)  # the largest file first: where the disk is full, nothing is left behind
             made.write("config.yaml", _yaml(config))
             made.write("split.json", json.dumps({"train": self._learnt(), "val": list(self.panel.images)}))
-            made.write("environment.json", json.dumps(run_.environment(pick_device("cpu"), "fp32", Team()), indent=2))
+            made.write("environment.json", json.dumps(environment.describe(pick_device("cpu"), "fp32"), indent=2))
             made.save_predictions(self.combination.honest, self.panel.targets)
             made.write("committee.json", json.dumps(self.contest.to_dict(), indent=2))
             made.write_metrics([self._report()])
@@ -187,7 +187,7 @@ def combine(
     return Ensemble(runs, method, **options).save(run)
 
 
-def again(config: Config, tell: Tell = lambda line: None) -> Run:
+def again(config: Config, tell: Tell = silent) -> Run:
     """Make the committee, or the soup, anew that a config describes."""
     said = config.ensemble
     method, _, is_soup = said.method.partition("_")

@@ -7,7 +7,7 @@ fine-tuned from the same weights, and so lie in one basin of the loss.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
-from cnnzoo import assemble, registry, zoo
+from cnnzoo import assemble, environment, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run, read_card, read_safetensors
@@ -25,7 +25,7 @@ from cnnzoo.config import EnsembleConfig
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError, unknown
-from cnnzoo.train.distributed import Team
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train.validation import logits
 
 METHODS = ("greedy", "uniform")
@@ -39,7 +39,6 @@ ALIKE = {  # of the members' cards, in words
 }
 
 State = dict[str, Tensor]
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def soup(
     *,
     run: str | Path | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Run:
     """Average the weights of runs of one net into a run of their own.
 
@@ -234,7 +233,7 @@ class _Averager:
         config = replace(self.config, run=str(target.path), ensemble=members)
         target.write("config.yaml", config_.dump(config))
         target.write("split.json", json.dumps(self.data.split()))
-        target.write("environment.json", json.dumps(run_.environment(self.device, "fp32", Team()), indent=2))
+        target.write("environment.json", json.dumps(environment.describe(self.device, "fp32"), indent=2))
         target.write("soup.json", json.dumps(asdict(made), indent=2))
         loss = nn.functional.cross_entropy(outputs.double(), torch.from_numpy(self.data.val.labels)).item()
         target.write_metrics([{"epoch": 0, "val_loss": loss, "val_top1": made.top1, "seconds": seconds}])

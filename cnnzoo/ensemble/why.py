@@ -1,6 +1,6 @@
 """Why a committee of runs is better than its members, or is not: from run folders to `Diversity` and its pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,7 @@ from cnnzoo.ensemble.combine import Combination, combine
 from cnnzoo.ensemble.diversity import Diversity, study
 from cnnzoo.errors import InputError
 from cnnzoo.summary import summary
-
-Tell = Callable[[str], None]
+from cnnzoo.telling import Tell, silent
 
 
 def diversity(
@@ -30,7 +29,7 @@ def diversity(
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Diversity:
     """Compare the committee of some runs with its members.
 

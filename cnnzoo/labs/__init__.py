@@ -19,6 +19,7 @@ import torch
 from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.labs._lab import Seen
+from cnnzoo.telling import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def find(name: str) -> Lab:
     return Lab(name, module.CLAIM, module.SOURCE, module.run, module.draw)
 
 
-def run(name: str, *, seeds: int = 3, quick: bool = False, tell: Callable[[str], None] = lambda line: None) -> Outcome:
+def run(name: str, *, seeds: int = 3, quick: bool = False, tell: Tell = silent) -> Outcome:
     """Try out what a lab claims.
 
     Args:
@@ -101,7 +102,7 @@ def run(name: str, *, seeds: int = 3, quick: bool = False, tell: Callable[[str],
     return Outcome(lab, quick, seen, time.perf_counter() - began)
 
 
-def _seen(lab: Lab, seed: int, quick: bool, tell: Callable[[str], None]) -> Seen:
+def _seen(lab: Lab, seed: int, quick: bool, tell: Tell) -> Seen:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         seen = lab.run(seed, quick)

@@ -29,7 +29,7 @@ class Seat:
     outputs: tuple[int, ...]  # which of its outputs belongs to each of the committee's classes
 
 
-class Committee(nn.Module):
+class CommitteeNet(nn.Module):
     """Nets that see an image each in its own way, and a rule (see `_rules`) that makes one answer of theirs.
 
     An image holds the members' views below each other, each from the left edge on; a view of fewer channels lies in
@@ -52,7 +52,7 @@ class Committee(nn.Module):
         self._seats = nn.ModuleList(map(_Seated, seats))
         self.eval()
 
-    def train(self, mode: bool = True) -> "Committee":
+    def train(self, mode: bool = True) -> "CommitteeNet":
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Neighbours(nn.Module):
         return shares.clamp(min=self.SMALLEST).log()
 
 
-class Committee(nn.Module):
+class CommitteeHead(nn.Module):
     """Several heads that see the same vector, and a rule (see `_rules`) that makes one answer of theirs.
 
     Args:
@@ -77,7 +77,7 @@ class Committee(nn.Module):
         return self.rule(said.log_softmax(2))  # (M, B, K) to (B, K)
 
 
-KINDS = {"linear": nn.Linear, "mlp": MLP, "neighbours": Neighbours, "committee": Committee}
+KINDS = {"linear": nn.Linear, "mlp": MLP, "neighbours": Neighbours, "committee": CommitteeHead}
 
 
 def build(spec: Mapping, in_features: int) -> nn.Module:

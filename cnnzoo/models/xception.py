@@ -135,7 +135,6 @@ register(
     first_conv="conv1",
     claims=(
         Claim("parameters", "22,855,952"),
-        Claim("convolutional layers", "36"),
         Claim("top-1 accuracy, ILSVRC 2012 validation, one crop", "79.0 %"),
         Claim("top-5 accuracy, ILSVRC 2012 validation, one crop", "94.5 %"),
     ),

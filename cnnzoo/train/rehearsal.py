@@ -3,12 +3,13 @@
 import math
 import time
 
-from cnnzoo.config import ScheduleConfig
+from cnnzoo.config import DataConfig, ScheduleConfig
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import Feed, Trainer
 from cnnzoo.train.validation import logits
 
 STEPS = 4  # timed, after one that warms up
+NARROW = 0.15  # share of the time from which on what is no work of the net's is worth a word
 
 
 def seconds_an_epoch(trainer: Trainer, number: int) -> float:
@@ -36,6 +37,13 @@ def loader_rate(batches, seconds: float = 1.0) -> float:
         if time.perf_counter() - started > seconds:
             break
     return seen / (time.perf_counter() - started)
+
+
+def sooner(data: DataConfig) -> str:
+    """What to change where a net waits for its data."""
+    if data.cache == "none":
+        return "set data.cache auto, so that photos are decoded once"
+    return "more cores, a smaller data.size, fewer augmentations, or photos resized on disk before training would help"
 
 
 def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, steps: int = 80) -> float:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from cnnzoo import machine
 from cnnzoo.config import PhaseConfig
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.telling import Tell, silent
 from cnnzoo.train import phases as phases_
 from cnnzoo.train.distributed import Team, gathers_gradients
 from cnnzoo.train.ema import EMA, fitted_decay
@@ -144,7 +145,7 @@ class Trainer:
         save_minutes: float = 1.0,
         on_epoch: Callable[[EpochReport, bool], None] = lambda report, is_best: None,
         should_stop: Callable[[], bool] = lambda: False,
-        tell: Callable[[str], None] = lambda line: None,
+        tell: Tell = silent,
         show_progress: bool = True,
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer

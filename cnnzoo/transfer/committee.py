@@ -7,7 +7,6 @@ and votes count by how good a member is (see `resampling`).
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -18,9 +17,9 @@ from cnnzoo import calibrate, machine
 from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
 from cnnzoo.resampling import bootstrap, out_of_bag, samme
+from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.probe import Data, Kind, Probe, Score, fit_one, kinds, predict
 
-Tell = Callable[[str], None]
 WEAK = "centroid"  # boosted where nobody names a classifier: better ones are right on all training images at once
 
 
@@ -34,7 +33,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Committee:
+class ProbeCommittee:
     """Several classifiers of one kind, and what they reach together."""
 
     made_by: str  # bagging or boosting
@@ -59,7 +58,7 @@ class Committee:
 class Gathered(Probe):
     """A probe whose head is a committee; its first score is the committee's, the second that of one such classifier."""
 
-    committee: Committee
+    committee: ProbeCommittee
 
     def __str__(self) -> str:
         return f"{super().__str__()}\n{self.committee}"
@@ -80,7 +79,7 @@ def gather(
     bag: int | None = None,
     boost: int | None = None,
     seed: int = 0,
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Gathered:
     """In place of the one classifier that a probe has taken, a committee of many.
 
@@ -109,7 +108,7 @@ def gather(
     head = _weld(made, data)
     *alone, together = (float(_right(each, val_vectors, val_labels).mean()) for each in (*made.heads, head))
     members = tuple(map(Member, made.weights, made.errors, alone))
-    committee = Committee("bagging" if bag else "boosting", members, together, **made.facts)
+    committee = ProbeCommittee("bagging" if bag else "boosting", members, together, **made.facts)
     seconds = time.perf_counter() - started
     score = Score(f"{len(members)} x {name}", setting, None, together, seconds)
     return Gathered((score, *found.scores), head, committee)
@@ -123,7 +122,7 @@ class _Made:
     rule: dict  # by which they answer together, as `_rules.describe` describes it
     errors: list[float]
     temperature: float  # of their probabilities
-    facts: dict  # what else a Committee tells
+    facts: dict  # what else a ProbeCommittee tells
 
     @property
     def weights(self) -> list[float]:
@@ -184,7 +183,7 @@ def _right(head: nn.Module, vectors: np.ndarray, labels: np.ndarray) -> np.ndarr
 
 def _weld(made: _Made, data: Data) -> nn.Module:
     specs = [_heads.describe(head) for head in made.heads]
-    welded = _heads.Committee(data.vectors.shape[-1], data.classes, specs, made.rule, made.temperature)
+    welded = _heads.CommitteeHead(data.vectors.shape[-1], data.classes, specs, made.rule, made.temperature)
     for place, head in enumerate(made.heads):
         welded.heads[place] = head
     return welded.eval()

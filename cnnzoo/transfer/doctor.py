@@ -13,7 +13,7 @@ among them; of the labels as they are, 0.6 %.
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from cnnzoo import errors, machine, tables, zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.data import sources
-from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
+from cnnzoo.data import folders
+from cnnzoo.data.arrays import FileImages, cache_folder
 from cnnzoo.data.decoding import (
     ENDINGS,
     EXTENSIONS,
@@ -43,6 +43,7 @@ from cnnzoo.data.decoding import (
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer import twins
 from cnnzoo.transfer.features import Backbone
 
@@ -190,7 +191,7 @@ def check(
     pretrained: bool | str | Path | Run = True,
     near: float = NEAR,
     workers: int = 0,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = silent,
 ) -> Checkup:
     """Look at every file of a folder of class folders, perhaps in train/ and val/ (valid, validation, test).
 
@@ -241,7 +242,7 @@ def quick(folder: str | Path) -> tuple[Finding, ...]:
 def _existing(folder: str | Path) -> Path:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise InputError(sources.no_folder(folder))
+        raise InputError(folders.no_folder(folder))
     return folder
 
 
@@ -258,11 +259,11 @@ Tally = dict[tuple[str, str], int]  # photos of each class of each part, in orde
 def _photos(folder: Path) -> tuple[list[Photo], Tally]:
     """What will be learnt from, training photos first; and all classes, with 0 each."""
     photos, classes = [], {}
-    for part, home in sources.parts(folder).items():
-        for class_folder in sources.class_folders(home):
-            label = sources.class_name(class_folder)
+    for part, home in folders.parts(folder).items():
+        for class_folder in folders.class_folders(home):
+            label = folders.class_name(class_folder)
             classes[part, label] = 0
-            images, _ = sources.class_files(class_folder)
+            images, _ = folders.class_files(class_folder)
             photos += [Photo(file, _name(file, folder), part, label) for file in images]
     return photos, classes
 
@@ -274,7 +275,7 @@ def tally(photos: Sequence[Photo]) -> Tally:
 def _passed_over(folder: Path, photos: Sequence[Photo]) -> Iterator[Finding]:
     """Everything else in the folder, and folders that may not be looked into."""
     known, locked = {photo.name for photo in photos}, []
-    parts = set(sources.parts(folder)) - {""}  # the folders' own names
+    parts = set(folders.parts(folder)) - {""}  # the folders' own names
     for home, inside, files in os.walk(folder, onerror=locked.append):
         here = Path(home)
         passed = [name for name in inside if is_hidden(name) or (parts and here == folder and name not in parts)]
@@ -436,9 +437,8 @@ def _doubts(photos: Sequence[Photo], backbone: Backbone, workers: int) -> list[F
     classes, labels = np.unique([photo.label for photo in judged], return_inverse=True)
     if len(classes) < 2:
         return []
-    p = backbone.preprocess
-    geometry = Geometry(p.channels, p.resize, p.size, p.interpolation, p.squash)
-    vectors = backbone.extract(FileImages([photo.file for photo in judged], geometry, workers)).plain
+    images = FileImages([photo.file for photo in judged], backbone.preprocess.geometry, workers)
+    vectors = backbone.extract(images).plain
     meant, lead = _votes(vectors, labels)
     order = [place for place in np.argsort(-lead, kind="stable") if lead[place] >= SURE]
     return [

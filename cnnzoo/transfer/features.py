@@ -8,7 +8,7 @@ import functools
 import hashlib
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from cnnzoo.data.draws import Draws
 from cnnzoo.data.preprocess import Preprocess, centre, normalise
 from cnnzoo.errors import InputError
 from cnnzoo.inference import Features, optimize
+from cnnzoo.telling import Tell, silent
 
 BATCH = 32  # images to a forward pass
 BLOCK = 256  # images looked up, computed and written at a time
@@ -56,9 +57,7 @@ class Backbone:
         InputError: for a net without a head of its own that could be left out.
     """
 
-    def __init__(
-        self, net: nn.Module, preprocess: Preprocess, folder: Path, tell: Callable[[str], None] = lambda line: None
-    ):
+    def __init__(self, net: nn.Module, preprocess: Preprocess, folder: Path, tell: Tell = silent):
         if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
             raise InputError(f"{type(net).__name__} has no forward_features and forward_head, so it gives no features")
         self.preprocess, self.length = preprocess, net.num_features
@@ -148,7 +147,7 @@ class Store:
     What is damaged is thrown away. Where nothing can be written, vectors are merely not kept. Both are told.
     """
 
-    def __init__(self, file: Path, length: int, tell: Callable[[str], None]):
+    def __init__(self, file: Path, length: int, tell: Tell):
         self.file, self.length, self.tell = file, length, tell
         self.connection: sqlite3.Connection | None = None
         self.lock: FileLock | None = None

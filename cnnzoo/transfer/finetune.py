@@ -67,7 +67,7 @@ def recipe(
     if len(epochs) != len(EPOCHS[mode]):
         wanted = f"say {','.join(map(str, EPOCHS[mode]))}" if EPOCHS[mode] else "leave it out"
         phases = counted(len(EPOCHS[mode]), "phase")
-        raise InputError(f"mode {mode} has {phases}, but --epochs names {len(epochs)}; {wanted}")
+        raise InputError(f"mode {mode} has {phases}, but epochs names {len(epochs)}; {wanted}")
     stages = [stage.name for stage in entry.stages]
     rates = {stage: round(DECAY**distance, 6) for distance, stage in enumerate(reversed(stages), 1)}
     moving = {

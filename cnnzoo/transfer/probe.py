@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cnnzoo import machine
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
+from cnnzoo.telling import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def fit(
     learns: bool = False,
     folds: int = 5,
     seed: int = 0,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = silent,
 ) -> Probe:
     """Fit one kind of classifier, or with `auto` all of them, and take the best.
 

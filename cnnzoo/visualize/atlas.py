@@ -4,7 +4,6 @@ t-SNE (van der Maaten, Hinton: Visualizing Data using t-SNE, JMLR 9, 2008) keeps
 groups lie far apart on the map says nothing of how far apart they are.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from torch import nn
 from cnnzoo import figures, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
+from cnnzoo.telling import Tell, silent
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
 from cnnzoo.visualize.subject import Subject
-
-Tell = Callable[[str], None]
 
 COMPONENTS = 50  # principal ones, which are all that t-SNE looks at: noise goes, and time
 PERPLEXITY = 30.0  # how many neighbours count, about; less where there are few images
@@ -94,7 +92,7 @@ def map(
     seed: int = 0,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Map:
     """Lay a data set out in the plane by what a net sees in its images.
 

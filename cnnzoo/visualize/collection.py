@@ -1,6 +1,5 @@
 """The labelled images that a net is shown one by one: those of a data source, or those that a run was made with."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,11 @@ from cnnzoo.data.arrays import ArrayImages, Images, cache_folder, choose
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.sources import Dataset, Split
 from cnnzoo.errors import InputError
+from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize.hooks import untouched
 from cnnzoo.visualize.subject import Looked, Subject
 
-Tell = Callable[[str], None]
 UNKNOWN = -1  # the label of an image whose class is not known
 
 
@@ -72,7 +71,7 @@ class Collection:
 
 
 def opened(
-    subject: Subject, data: str | None = None, root: str | None = None, tell: Tell = lambda line: None
+    subject: Subject, data: str | None = None, root: str | None = None, tell: Tell = silent
 ) -> tuple[Collection, Collection | None]:
     """The images to look among, and others of the same classes to ask for, where the source holds them apart.
 
@@ -145,7 +144,7 @@ def of_pictures(looked: Looked, among: Collection) -> Collection:
     )
 
 
-def features(subject: Subject, *collections: Collection, tell: Tell = lambda line: None) -> list[np.ndarray]:
+def features(subject: Subject, *collections: Collection, tell: Tell = silent) -> list[np.ndarray]:
     """For each collection `(N, D)` float32, what the head sees of its images. They are kept in the cache of the first
     collection: each image goes through a net once in its life.
 

@@ -22,12 +22,11 @@ from tqdm import tqdm
 from cnnzoo import tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
+from cnnzoo.telling import Tell, silent
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
 from cnnzoo.visualize.hooks import untouched, watching
 from cnnzoo.visualize.subject import Subject
-
-Tell = Callable[[str], None]
 
 BATCH = 32
 DEALS = 500  # of the labels anew
@@ -109,7 +108,7 @@ def concepts(
     seed: int = 0,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Concepts:
     """Find the units of a layer that answer to a class, or to a property.
 

@@ -10,7 +10,7 @@ net that is a chain of layers this is the deconvnet itself. In others the signal
 that meet, and where one map is multiplied by another (a gate), that one counts as a fixed weight.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,12 @@ from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.errors import InputError, counted
+from cnnzoo.telling import Tell, silent
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import Layer, layer_of, untouched
 from cnnzoo.visualize.partway import breadth, chosen, maps_of, windows
 from cnnzoo.visualize.rules import RELU, TANH, Ruled
 from cnnzoo.visualize.subject import Subject
-
-Tell = Callable[[str], None]
 
 CHANNELS = 6  # that are shown where nobody names any
 BATCH = 32
@@ -103,7 +102,7 @@ def deconv(
     pretrained: bool | str | Path | Run = False,
     top: int = 9,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Deconvolved:
     """The images that excite channels of a layer most, and the activations carried back to their pixels.
 
@@ -188,7 +187,7 @@ class Strongest:
     places: np.ndarray  # (C, K, 2) int64, row and column in the map; 0, 0 past the flattening
 
 
-def strongest(net: nn.Module, layer: Layer, album: "Album", top: int, tell: Tell = lambda line: None) -> Strongest:
+def strongest(net: nn.Module, layer: Layer, album: "Album", top: int, tell: Tell = silent) -> Strongest:
     """Go through an album for the `top` images that excite each channel of a layer most, each at its strongest place.
 
     The net is as `untouched` has it. Raises InputError where no image can be read.
@@ -227,7 +226,7 @@ class Album:
         if not self.names:
             raise InputError("there is no image to look through; give some")
 
-    def read(self, numbers: Iterable[int], tell: Tell = lambda line: None) -> Iterator[tuple[list[int], np.ndarray]]:
+    def read(self, numbers: Iterable[int], tell: Tell = silent) -> Iterator[tuple[list[int], np.ndarray]]:
         """Their numbers and `(B, H, W, C)` uint8, batch by batch; those that cannot be read are left out and told.
 
         Raises InputError where none can be read.

@@ -5,7 +5,7 @@ and figure 4: two images are alike to the net where what its last hidden layer s
 distance, and then their pixels may be anything but close, as those of an elephant in another pose.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,12 @@ from cnnzoo.data.arrays import ArrayImages, Images
 from cnnzoo.data.preprocess import centre
 from cnnzoo.errors import InputError, counted
 from cnnzoo.inference import Features
+from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import UNKNOWN, Collection
 from cnnzoo.visualize.hooks import untouched
 from cnnzoo.visualize.subject import Subject
-
-Tell = Callable[[str], None]
 
 QUERIES = 100  # asked for where nobody says which
 DRAWN = 6  # queries on the page
@@ -114,7 +113,7 @@ def neighbours(
     many: int = 6,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = silent,
 ) -> Neighbours:
     """The images nearest to some, in what a net sees in them and in their pixels; exactly, not nearly.
 

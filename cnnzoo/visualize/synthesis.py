@@ -187,11 +187,7 @@ def _enough(subject: Subject, layer: Layer, whole: Tensor) -> tuple[int, int, in
 
 
 def _ascend(
-    subject: Subject,
-    goal: _Goal,
-    steps: int,
-    seed: int,
-    stepped: Callable[[], object],
+    subject: Subject, goal: _Goal, steps: int, seed: int, stepped: Callable[[], object]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pictures `(B, H, W, C)` uint8, their activations and those at first, both `(B,)`."""
 
@@ -346,12 +342,7 @@ def _norm(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _inverted(
-    subject: Subject,
-    layer: Layer,
-    batches: Sequence[Tensor],
-    steps: int,
-    seed: int,
-    stepped: Callable[[], object],
+    subject: Subject, layer: Layer, batches: Sequence[Tensor], steps: int, seed: int, stepped: Callable[[], object]
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `_descend` makes, of all images."""
     random = torch.Generator().manual_seed(seed)
@@ -361,12 +352,7 @@ def _inverted(
 
 
 def _descend(
-    subject: Subject,
-    layer: Layer,
-    x: Tensor,
-    steps: int,
-    random: torch.Generator,
-    stepped: Callable[[], object],
+    subject: Subject, layer: Layer, x: Tensor, steps: int, random: torch.Generator, stepped: Callable[[], object]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures `(B, H, W, C)` uint8 and the relative errors of their codes `(B,)`."""
 

@@ -101,7 +101,10 @@ class OutOfReach(InputError):
 
 
 def _out_of_reach(row: Weights, why: str) -> OutOfReach:
-    sought = " or ".join(map(str, _folders()))
+    chosen, *_ = folders = _folders()
+    sought = " or ".join(map(str, folders))
+    if len(folders) > 1 and not chosen.is_dir():
+        sought += f" (CNNZOO_WEIGHTS names {chosen}, and there is no such folder)"
     addresses = _addresses(row)
     if addresses:
         how = f"get {addresses[0][0]} elsewhere and put it into {hub_folder()} as {addresses[0][1]}"
@@ -295,21 +298,13 @@ def bundle(rows: Iterable[Weights], out: Path) -> list[Path]:
     rows = list(rows)
     files = [fetch(row) for row in rows]
     names = [row.file for row in rows]
-    part = atomic.beside(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tarfile.open(part, "w") as tar:
-            content = json.dumps(
-                {name: digest(file) for name, file in zip(names, files, strict=True)}, indent=2
-            ).encode()
-            about = tarfile.TarInfo(_LIST)
-            about.size = len(content)
-            tar.addfile(about, io.BytesIO(content))
-            for name, file in zip(names, files, strict=True):
-                tar.add(file.resolve(), name)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    content = json.dumps({name: digest(file) for name, file in zip(names, files, strict=True)}, indent=2).encode()
+    about = tarfile.TarInfo(_LIST)
+    about.size = len(content)
+    with atomic.replacing(out) as part, tarfile.open(part, "w") as tar:
+        tar.addfile(about, io.BytesIO(content))
+        for name, file in zip(names, files, strict=True):
+            tar.add(file.resolve(), name)
     return files
 
 
@@ -329,15 +324,11 @@ def unbundle(file: Path) -> list[Path]:
             while member := tar.next():
                 if not member.isfile() or member.name not in hashes or Path(member.name).name != member.name:
                     raise InputError(f"{file} holds {member.name}, which is not on its list")
-                part = atomic.beside(folder / member.name)
-                try:
+                with atomic.replacing(folder / member.name) as part:
                     with tar.extractfile(member) as content, open(part, "wb") as out:
                         shutil.copyfileobj(content, out, 1 << 22)
                     if digest(part) != hashes[member.name]:
                         raise InputError(f"{member.name} in {file} is damaged; make the bundle again")
-                    os.replace(part, folder / member.name)
-                finally:
-                    part.unlink(missing_ok=True)
                 placed.append(folder / member.name)
     except (tarfile.TarError, EOFError, json.JSONDecodeError):
         raise InputError(f"{file} is no bundle of weights, or cut short") from None

@@ -1,0 +1,116 @@
+"""Folders of photos: a folder for each class, perhaps in train/ and val/."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from shlex import quote
+
+import numpy as np
+
+from cnnzoo.data.decoding import EXTENSIONS
+from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, photos
+from cnnzoo.data.pictures import files_in, is_hidden, refuse
+from cnnzoo.errors import InputError, counted, did_you_mean, printable
+
+
+def find(folder: Path) -> Found:
+    """A folder of class folders, or one with train/ and val/ of them."""
+    train, *beside = parts(folder).values()
+    classes, part, notes = _classes(train, folder)
+    if not beside:
+        return photos(classes, part, None, folder, notes)
+    held_out = beside[0]
+    val_classes, val_part, val_notes = _classes(held_out, folder)
+    val_part = val_part.among(val_classes, classes, f"{held_out} has classes that {train} lacks", copying(folder))
+    return photos(classes, part, val_part, folder, notes + val_notes)
+
+
+def parts(folder: Path) -> dict[str, Path]:
+    """Where the class folders lie: in train/ and the held-out folders beside it, in that order, or in "" itself."""
+    inside = {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    train = next((inside[name] for name in TRAIN if name in inside), None)
+    if train is None or not any(entry.is_dir() for entry in train.iterdir()):  # then it is a class of that name
+        return {"": folder}
+    return {home.name: home for home in (train, *(inside[name] for name in HELD_OUT if name in inside))}
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The class folders in a part, in order. Raises InputError where there are none."""
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    if not classes:
+        loose = len(_loose(folder))
+        what = (
+            f"{counted(loose, 'image')}, but no sub-folder for each class" if loose else "no sub-folder for each class"
+        )
+        raise InputError(f"{folder} holds {what}; put each class's images into a folder of the class's name")
+    if {entry.name.casefold() for entry in classes} <= {*HELD_OUT, *TRAIN}:
+        names = " and ".join(entry.name for entry in classes)
+        raise InputError(f"{folder} holds {names}/ but no train/ with class folders in it")
+    twice = [name for name, many in Counter(map(class_name, classes)).items() if many > 1]
+    if twice:
+        raise InputError(
+            f"{folder} has two folders named {twice[0]}, spelt with different Unicode characters; merge them"
+        )
+    return classes
+
+
+def class_name(folder: Path) -> str:
+    """Of a class folder, the same wherever it was copied from: macOS writes an umlaut as two code points."""
+    return unicodedata.normalize("NFC", printable(folder.name))
+
+
+def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) -> tuple[list[Path], list[Path]]:
+    """The images of a class folder and its other files, each in order; what is hidden counts for nothing. `onerror` as
+    in `files_in`.
+    """
+    inside = sorted(map(Path, files_in(str(folder), onerror)))
+    images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
+    return images, sorted({*inside} - {*images})
+
+
+def _loose(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in EXTENSIONS]
+
+
+def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[str, ...]]:
+    """Class names in order, files with labels, and what was passed over; the folder may be a part of the `whole`."""
+    classes, loose = class_folders(folder), len(_loose(folder))
+    files, labels, strays, empty = [], [], 0, []
+    for label, class_folder in enumerate(classes):
+        images, others = class_files(class_folder, refuse)
+        strays += len(others)
+        if not images:
+            empty.append(class_folder)
+        files += images
+        labels += [label] * len(images)
+    if not files:
+        raise InputError(f"{folder} holds no images; known endings: {' '.join(sorted(EXTENSIONS))}")
+    if empty:
+        raise InputError(
+            f"there is no image in {', '.join(map(str, empty))}; fill or remove {'it' if len(empty) == 1 else 'them'}, "
+            f"or go on without {'it' if len(empty) == 1 else 'them'} in a copy: {copying(whole)}"
+        )
+    why = "not an image by its name, or a broken link"
+    notes = (f"{counted(strays, 'file')} in {folder} passed over: {why}",) if strays else ()
+    if loose:
+        notes += (f"{counted(loose, 'file')} in {folder} passed over for lying outside the class folders",)
+    part = Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
+    return tuple(map(class_name, classes)), part, notes
+
+
+def copying(folder: Path) -> str:
+    """The command that copies what is good in a folder."""
+    return f"cnnzoo check {quote(str(folder))} --fix GOOD"
+
+
+def no_folder(path: Path) -> str:
+    """What to say where a folder should be and is none."""
+    if path.exists():
+        return f"{path} is not a folder"
+    meant = did_you_mean(str(path), beside(path))
+    return f"there is no folder {path}{f'; {meant}' if meant else ''}"
+
+
+def beside(path: Path) -> list[str]:
+    return [str(entry) for entry in path.parent.glob("*") if entry.is_dir()]

@@ -1,0 +1,62 @@
+"""What a run ran on, as its environment.json says it."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cnnzoo import __version__
+
+
+def describe(device: torch.device, precision: str, processes: int = 1) -> dict:
+    """What a run ran on, and the command that started it."""
+    return {
+        "cnnzoo": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device} ({platform.processor() or platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "precision": precision,
+        "job": job(),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def resumed(before: dict, now: dict) -> dict:
+    """What a run runs on now, with how it was begun, and each time that it was resumed."""
+    keys = "command", "started"
+    again = {key: now[key] for key in keys}
+    return {**now, **{key: before.get(key) for key in keys}, "resumed": [*before.get("resumed", []), again]}
+
+
+def job() -> str | None:
+    """What torchrun calls what it was started for."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def _program() -> str:
+    """What was started, as it can be started again."""
+    name = Path(sys.argv[0]).name
+    return "cnnzoo" if name == "__main__.py" else name
+
+
+def _commit() -> str | None:
+    """Of the cnnzoo that runs, if it runs from a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
