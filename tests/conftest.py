@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import multiprocessing
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ ROOT = Path(__file__).parent.parent
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait for each other
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start
+
+# Processes that begin with everything imported, which is most of what a short one takes.
+PRELOADED = multiprocessing.get_context("forkserver")
+PRELOADED.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "cnnzoo.report"])
 
 
 @pytest.fixture(scope="session")
