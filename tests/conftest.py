@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,3 +59,24 @@ def command(tmp_path, monkeypatch, capsys):
         return Done(main(list(map(str, arguments))), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Start a command in a process of its own, which writes what it says into `out` and `err`."""
+
+    def start(*arguments: object, first: Callable | None = None):
+        process = PRELOADED.Process(target=_speak, args=(list(map(str, arguments)), tmp_path, first))
+        process.start()
+        return process
+
+    return start
+
+
+def _speak(arguments: list[str], folder: Path, first: Callable | None) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        with open(folder / name, "w") as file:
+            os.dup2(file.fileno(), number)
+    if first:
+        first()
+    sys.exit(main(arguments))

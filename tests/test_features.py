@@ -1,6 +1,5 @@
 """Frozen features are computed once in an image's life, and equal what the live net gives."""
 
-import multiprocessing
 import sqlite3
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import numpy as np
 import photos
 import pytest
 import torch
+from conftest import PRELOADED
 
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
@@ -182,9 +182,8 @@ def _extract_there(folder, cache, results):
 def test_two_processes_at_once_leave_one_whole_cache(net, tmp_path):
     folder = photos.folder(tmp_path / "photos")
     load(folder)
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    both = [context.Process(target=_extract_there, args=(folder, tmp_path / "cache", results)) for _ in range(2)]
+    results = PRELOADED.Queue()
+    both = [PRELOADED.Process(target=_extract_there, args=(folder, tmp_path / "cache", results)) for _ in range(2)]
     for process in both:
         process.start()
     computed = sorted(results.get(timeout=120) for _ in both)
