@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from torch import nn
-from zoo_cases import AUX, FAMILIES, SMALL, on_meta, takes
+from zoo_cases import AUX, FAMILIES, SMALL, on_meta, side_of, takes
 
 import cnnzoo
 from cnnzoo.config import LossConfig
@@ -25,7 +25,7 @@ def without_chance(name):
 
 
 def noise(net, number, side):
-    side = net.entry.input_size[1] if net.entry.input_size[1] <= 32 else max(net.entry.min_size, side)
+    side = side_of(net.entry, side)
     return torch.randn(number, net.entry.input_size[0], side, side, generator=torch.Generator().manual_seed(1))
 
 
