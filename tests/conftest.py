@@ -65,12 +65,17 @@ def command(tmp_path, monkeypatch, capsys):
 def elsewhere(tmp_path):
     """Start a command in a process of its own, which writes what it says into `out` and `err`."""
 
+    started = []
+
     def start(*arguments: object, first: Callable | None = None):
         process = PRELOADED.Process(target=_speak, args=(list(map(str, arguments)), tmp_path, first))
         process.start()
+        started.append(process)
         return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
 
 
 def _speak(arguments: list[str], folder: Path, first: Callable | None) -> None:

@@ -330,7 +330,7 @@ def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(tmp_path, elsew
     while not (out.exists() and "\nepoch" in out.read_text()) and process.is_alive():
         time.sleep(0.05)
     os.kill(process.pid, number)
-    process.join(60)
+    process.join(120)
     assert process.exitcode == code
     out, err = out.read_text(), err.read_text()
     assert f"cnnzoo train --resume '{folder}'" in out
@@ -456,7 +456,7 @@ def test_a_disk_that_fills_leaves_the_last_good_checkpoint(tmp_path, elsewhere):
     # Nothing larger than 100 kB can be written, as on a full disk.
     full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
     process = elsewhere("train", "--resume", run.path, first=full)
-    process.join(60)
+    process.join(120)
     assert process.exitcode == 2
     (line,) = (tmp_path / "err").read_text().splitlines()
     assert line.startswith("cnnzoo: error: ")
