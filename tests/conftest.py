@@ -1,6 +1,9 @@
 """What several tests share."""
 
+import multiprocessing
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,10 @@ ROOT = Path(__file__).parent.parent
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait for each other
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start
+
+# Processes that begin with everything imported, which is most of what a short one takes.
+PRELOADED = multiprocessing.get_context("forkserver")
+PRELOADED.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "cnnzoo.report"])
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +59,29 @@ def command(tmp_path, monkeypatch, capsys):
         return Done(main(list(map(str, arguments))), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Start a command in a process of its own, which writes what it says into `out` and `err`."""
+
+    started = []
+
+    def start(*arguments: object, first: Callable | None = None):
+        process = PRELOADED.Process(target=_speak, args=(list(map(str, arguments)), tmp_path, first))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def _speak(arguments: list[str], folder: Path, first: Callable | None) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        with open(folder / name, "w") as file:
+            os.dup2(file.fileno(), number)
+    if first:
+        first()
+    sys.exit(main(arguments))

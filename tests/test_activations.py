@@ -5,7 +5,7 @@ import photos
 import pytest
 import torch
 from torch import nn
-from zoo_cases import FAMILIES
+from zoo_cases import FAMILIES, side_of
 
 import cnnzoo
 from cnnzoo.errors import InputError
@@ -107,8 +107,7 @@ def test_a_layer_without_maps_is_refused():
 def test_every_net_shows_its_filters_and_its_maps(name):
     torch.manual_seed(0)
     net = cnnzoo.create(name)
-    side = max(net.entry.min_size, 40 if net.entry.input_size[1] > 40 else net.entry.input_size[1])
-    result = activations(net, PICTURES[:2], size=side)
+    result = activations(net, PICTURES[:2], size=side_of(net.entry, 40))
     assert list(result.maps) == [stage.name for stage in net.entry.stages]
     for stage in net.entry.stages:
         maps = result.maps[stage.name]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from scipy.special import roots_legendre
 from torch import nn
-from zoo_cases import FAMILIES
+from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
@@ -57,15 +57,6 @@ def ask(method, net, images, **options):
 
 
 # ---- on every family of nets
-
-
-def small(name):
-    """A net with few classes, and an image as small as its layers allow."""
-    entry = cnnzoo.info(name)
-    channels, side, _ = entry.input_size
-    side = side if side <= 32 else max(entry.min_size, 48)
-    torch.manual_seed(0)
-    return cnnzoo.create(name, num_classes=5), torch.rand(1, channels, side, side) * 4 - 2
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import time
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import photos
 import pytest
 import torch
+from conftest import PRELOADED
 from PIL import Image
 
 from cnnzoo import benchmark, config
@@ -75,9 +77,8 @@ def test_every_benchmark_says_what_it_measures():
 def test_peers_have_our_values(name):
     net, peer, library = peers.pair(name, CPU, **({"aux_logits": False} if name == "googlenet" else {}))
     assert library == ("timm" if name == "xception" else "torchvision")
-    size = peers.size_of(name)
     with torch.inference_mode():
-        images = torch.randn(1, 3, size, size)
+        images = torch.randn(1, 3, 96, 96)
         torch.testing.assert_close(net.eval()(images), peer.eval()(images), rtol=1e-4, atol=1e-5)
 
 
@@ -110,7 +111,8 @@ def test_a_side_may_have_a_process_of_its_own():
         side()  # the contest has ended it
 
 
-def test_what_goes_wrong_in_the_other_process_is_told():
+def test_what_goes_wrong_in_the_other_process_is_told(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: PRELOADED)  # spares an import of torch
     with pytest.raises(RuntimeError, match=r"^TypeError: math.sqrt\(\) takes exactly one argument"):
         Apart(partial, math.sqrt, 1, 2)()
 

@@ -154,7 +154,7 @@ def few(tmp_path_factory):
 def test_units_of_every_family_are_judged_by_default(name, few):
     torch.manual_seed(0)
     net = cnnzoo.create(name).eval()
-    side = max(net.entry.min_size, min(net.entry.input_size[1], 64))
+    side = zoo_cases.side_of(net.entry, 64)
     net.preprocessing = replace(cnnzoo.preprocessing(net), size=side, resize=side)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     found = visualize.concepts(net, str(few))

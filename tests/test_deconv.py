@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional
-from zoo_cases import FAMILIES
+from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
@@ -118,11 +118,7 @@ def test_a_net_that_rectifies_by_functions_gets_the_same_rule(chain, x):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_one_which_is_no_gradient_and_tells_channels_apart(name):
-    entry = cnnzoo.info(name)
-    channels, side, _ = entry.input_size
-    side = side if side <= 32 else max(entry.min_size, 48)
-    torch.manual_seed(0)
-    net, x = cnnzoo.create(name, num_classes=5), torch.rand(1, channels, side, side) * 4 - 2
+    net, x = small(name)
     with untouched(net) as net:
         layer = layer_of(net, None, x)
         maps = maps_of(net, layer, x)

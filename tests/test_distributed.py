@@ -1,7 +1,6 @@
 """Several processes that train one net together, as torchrun starts them: here by gloo, on the CPU."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -9,18 +8,24 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import PRELOADED
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import cnnzoo
 from cnnzoo import assemble, registry
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_torch
+from cnnzoo.cli import main
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.train.distributed import Team
 
@@ -40,22 +45,56 @@ SHORT = {
 }
 
 
-def command(processes: int, folder: Path, restarts: int = 0, **changes) -> list[str]:
-    launch = [*TORCHRUN, str(processes), "--max-restarts", str(restarts), "--"]
-    return [*launch, str(SCRIPT), *keys(folder, **changes)]
-
-
 def keys(folder: Path, **changes) -> list[str]:
     return [f"--run={folder}", *(f"--{key}={value}" for key, value in (SHORT | changes).items())]
 
 
-def environment(**more) -> dict:
-    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+@dataclass(frozen=True)
+class Said:
+    """What the processes of a team said, and whether all of them came to their end."""
+
+    succeeded: bool
+    stdout: str
+    stderr: str
 
 
-def train(processes: int, folder: Path, **changes) -> subprocess.CompletedProcess:
-    line = command(processes, folder, **changes)
-    return subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
+def member(arguments: list[str]) -> None:
+    """What each process of a team does."""
+    torch.set_num_threads(1)
+    sys.exit(main(["train", *arguments]))
+
+
+@pytest.fixture
+def team(tmp_path, monkeypatch):
+    """Train by so many processes, which torchrun's own agent starts here and now."""
+
+    def train(processes: int, *arguments: str) -> Said:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or it warns
+        logs = tmp_path / "logs"
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            start_method=PRELOADED.get_start_method(),
+            logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
+        )
+        handlers = {number: signal.getsignal(number) for number in signal.Signals if number not in (9, 19)}
+        try:
+            elastic_launch(config, member)(list(arguments))
+            succeeded = True
+        except ChildFailedError:
+            succeeded = False
+        finally:
+            for number, handler in handlers.items():
+                if signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
+        said = ("".join(file.read_text() for file in sorted(logs.rglob(name))) for name in ("stdout.log", "stderr.log"))
+        return Said(succeeded, *said)
+
+    return train
 
 
 def alone(folder: Path, resume: str | None = None, **changes) -> None:
@@ -64,8 +103,10 @@ def alone(folder: Path, resume: str | None = None, **changes) -> None:
 
 
 @contextmanager
-def started(line: list[str]):
-    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def torchrun(processes: int, restarts: int, *arguments: str):
+    line = [*TORCHRUN, str(processes), "--max-restarts", str(restarts), "--", str(SCRIPT), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         try:
             yield process
@@ -84,16 +125,13 @@ def apart(one: Path, other: Path) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-THIRDS = {"train.batch_size": 66}
-
-
-def test_three_processes_end_in_the_weights_of_one_and_count_every_image_once(tmp_path):
-    # 359 held-out digits in three unequal parts
-    alone(tmp_path / "alone", **THIRDS)
-    team = train(3, tmp_path / "run", **THIRDS)
-    assert team.returncode == 0, team.stderr
+def test_three_processes_end_in_the_weights_of_one_and_count_every_image_once(tmp_path, team):
+    thirds = {"train.batch_size": 66}  # and 359 held-out digits in three unequal parts
+    alone(tmp_path / "alone", **thirds)
+    said = team(3, *keys(tmp_path / "run", **thirds))
+    assert said.succeeded, said.stderr
     assert apart(tmp_path / "alone", tmp_path / "run") < 1e-5
-    assert team.stdout.count("epoch 1/2") == 1  # one speaks for all
+    assert said.stdout.count("epoch 1/2") == 1  # one speaks for all
     with np.load(tmp_path / "run" / "predictions.npz") as arrays:  # by one process, from the weights that were kept
         right = arrays["logits"].argmax(1) == arrays["targets"]
     assert len(right) == 359
@@ -111,7 +149,7 @@ def wait_for(holds, process: subprocess.Popen, seconds: float = 120) -> None:
 def test_a_killed_worker_is_replaced_and_a_stopped_team_goes_on_as_one_process_with_nothing_lost(tmp_path):
     folder, changes = tmp_path / "run", {"train.epochs": 10}
     alone(tmp_path / "whole", **changes)
-    with started(command(2, folder, restarts=1, **changes)) as team:
+    with torchrun(2, 1, *keys(folder, **changes)) as team:
         wait_for(lambda: len(metrics(folder)) >= 1, team)
         workers = subprocess.run(["pgrep", "-P", str(team.pid)], capture_output=True, text=True).stdout.split()
         os.kill(int(workers[-1]), signal.SIGKILL)
@@ -137,15 +175,13 @@ def one_of_two(rank: int, port: int, arguments: list[str], stop_after: int, resu
 
 def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_statistics(tmp_path):
     """Each process gathers statistics of its own share, of which a saved state has the mean."""
-    processes = multiprocessing.get_context("forkserver")  # which imports all there is once
-    processes.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "cnnzoo.report", __name__])
 
     def team(folder: Path, stop_after: int, resume: str | None = None) -> None:
         arguments = keys(folder, **{"model.name": "resnet20", "data.size": 8, "augment.cutmix": 0})
         with socket.create_server(("localhost", 0)) as found:
             port = found.getsockname()[1]
         both = [
-            processes.Process(target=one_of_two, args=(rank, port, arguments, stop_after, resume)) for rank in (0, 1)
+            PRELOADED.Process(target=one_of_two, args=(rank, port, arguments, stop_after, resume)) for rank in (0, 1)
         ]
         for process in both:
             process.start()
@@ -165,19 +201,18 @@ def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_stat
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def test_a_team_cross_validates(tmp_path):
-    line = [*command(2, tmp_path / "run", **{"train.epochs": 1}), "--folds=2"]
-    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 folds: top-1") == 1
+def test_a_team_cross_validates(tmp_path, team):
+    said = team(2, *keys(tmp_path / "run", **{"train.epochs": 1}), "--folds=2")
+    assert said.succeeded, said.stderr
+    assert said.stdout.count("2 folds: top-1") == 1
 
 
-def test_what_a_team_cannot_do_is_said_in_a_line_by_the_first_alone(tmp_path):
-    done = train(2, tmp_path / "run", **{"train.batch_size": 63})
-    assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if line.startswith("cnnzoo: error:")]
-    assert len(said) == 1
-    assert "train.batch_size is 63, which 2 processes cannot share evenly" in said[0]
+def test_what_a_team_cannot_do_is_said_in_a_line_by_the_first_alone(tmp_path, team):
+    said = team(2, *keys(tmp_path / "run", **{"train.batch_size": 63}))
+    assert not said.succeeded
+    (line,) = said.stderr.splitlines()
+    assert line.startswith("cnnzoo: error:")
+    assert "train.batch_size is 63, which 2 processes cannot share evenly" in line
     assert not (tmp_path / "run").exists()
 
 

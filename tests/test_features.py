@@ -1,15 +1,15 @@
 """Frozen features are computed once in an image's life, and equal what the live net gives."""
 
-import multiprocessing
+import os
+import resource
 import sqlite3
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import photos
 import pytest
 import torch
+from conftest import PRELOADED
 
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
@@ -143,34 +143,25 @@ def test_a_cache_that_cannot_be_written_is_told_and_nothing_else_changes(net, tm
     assert "cannot be kept" in told[0]
 
 
-FULL = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as on a full disk, nothing larger can be written
-sys.path.insert(0, sys.argv[3])
-import photos, torch, cnnzoo
-from test_features import load, extract
-from dataclasses import replace
-from pathlib import Path
-torch.manual_seed(0)
-net, told = cnnzoo.create("resnet20").eval(), []
-data = load(sys.argv[1])
-found = extract(net, data, Path(sys.argv[2]), tell=told.append)
-print(*data.notes, *told, sep="\\n")
-print(found.computed, float(found.vectors.sum()))
-"""
+def _extract_on_a_full_disk(folder, cache, decoded, results):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # nothing larger can be written
+    os.environ["CNNZOO_CACHE"] = str(decoded)
+    torch.manual_seed(0)
+    told, data = [], load(folder)
+    found = extract(cnnzoo.create("resnet20").eval(), data, cache, tell=told.append)
+    results.put(([*data.notes, *told], found.computed, float(found.vectors.sum())))
 
 
-def test_a_disk_that_fills_costs_only_the_cache(net, tmp_path, monkeypatch):
-    folder = photos.folder(tmp_path / "photos", each=40)
-    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "decoded"))
-    line = [sys.executable, "-c", FULL, str(folder), str(tmp_path / "cache"), str(photos.Path(__file__).parent)]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    *told, last = done.stdout.splitlines()
+def test_a_disk_that_fills_costs_only_the_cache(net, tmp_path):
+    folder, results = photos.folder(tmp_path / "photos", each=40), PRELOADED.Queue()
+    arguments = (folder, tmp_path / "cache", tmp_path / "decoded", results)
+    PRELOADED.Process(target=_extract_on_a_full_disk, args=arguments).start()
+    told, computed, total = results.get(timeout=120)
     assert any("decoded photos cannot be kept (File too large" in line for line in told)
     assert any("features cannot be kept" in line for line in told)
     whole = extract(net, load(folder), tmp_path / "other")
-    assert last.split()[0] == str(whole.computed) == "96"
-    assert float(last.split()[1]) == pytest.approx(float(whole.vectors.sum()), rel=1e-5)
+    assert computed == whole.computed == 96
+    assert total == pytest.approx(float(whole.vectors.sum()), rel=1e-5)
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -182,9 +173,8 @@ def _extract_there(folder, cache, results):
 def test_two_processes_at_once_leave_one_whole_cache(net, tmp_path):
     folder = photos.folder(tmp_path / "photos")
     load(folder)
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    both = [context.Process(target=_extract_there, args=(folder, tmp_path / "cache", results)) for _ in range(2)]
+    results = PRELOADED.Queue()
+    both = [PRELOADED.Process(target=_extract_there, args=(folder, tmp_path / "cache", results)) for _ in range(2)]
     for process in both:
         process.start()
     computed = sorted(results.get(timeout=120) for _ in both)

@@ -3,8 +3,7 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -154,16 +153,15 @@ def test_stopped_anywhere_it_resumes_to_the_same_weights(whole, tune, tmp_path, 
     assert equal(dict(cnnzoo.load(whole).state_dict()), dict(cnnzoo.load(resumed).state_dict()))
 
 
-def test_killed_by_force_it_resumes_to_the_same_weights(whole, pictures, weights, tmp_path):
+def test_killed_by_force_it_resumes_to_the_same_weights(whole, pictures, weights, tmp_path, elsewhere):
     """SIGKILL in the second phase, with a save after every step."""
     keys = [*SMALL, "--train.checkpoint_minutes=0"]
-    options = ["--model", "resnet20", "--pretrained", str(weights), "--epochs", "1,2", "--batch-size", "12", *keys]
-    line = [sys.executable, "-m", "cnnzoo", "finetune", str(pictures), *options, "--run", str(tmp_path / "killed")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
-        for told in process.stdout:
-            if told.startswith("epoch 2"):
-                break
-        process.kill()
+    options = ["--model", "resnet20", "--pretrained", weights, "--epochs", "1,2", "--batch-size", 12, *keys]
+    process = elsewhere("finetune", pictures, *options, "--run", tmp_path / "killed")
+    while not ((tmp_path / "out").exists() and "\nepoch 2" in (tmp_path / "out").read_text()) and process.is_alive():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
     assert equal(state(whole), state(cnnzoo.train(resume=tmp_path / "killed")))
 
 

@@ -46,15 +46,22 @@ def timm_vgg():
     return timm.create_model("vgg11_bn")
 
 
-def test_timms_vgg_loads(timm_vgg, tmp_path):
-    ours = cnnzoo.create("vgg11_bn", saved(timm_vgg, tmp_path / "vgg.pth"))
-    assert same_outputs(ours, timm_vgg, 224)
+@pytest.fixture(scope="module")
+def ours(timm_vgg, tmp_path_factory):
+    """On timm's weights, read from a file."""
+    file = saved(timm_vgg, tmp_path_factory.mktemp("saved") / "vgg.pth")
+    net = cnnzoo.create("vgg11_bn", file)
+    file.unlink()
+    return net
+
+
+def test_timms_vgg_loads(timm_vgg, ours):
+    assert same_outputs(ours, timm_vgg, 224)  # whose maps are as many as the matrix has places
     assert set(ours.load_report.reshaped) == {"classifier.0.weight", "classifier.3.weight"}
     assert ("head.fc.bias", "classifier.6.bias") in ours.load_report.renamed
 
 
-def test_ours_goes_back_to_timm(timm_vgg, tmp_path):
-    ours = cnnzoo.create("vgg11_bn", saved(timm_vgg, tmp_path / "vgg.pth"))
+def test_ours_goes_back_to_timm(timm_vgg, ours):
     back = to_timm_vgg(ours.state_dict())
     assert list(back) == list(timm_vgg.state_dict())
     assert all(torch.equal(back[name], tensor) for name, tensor in timm_vgg.state_dict().items())

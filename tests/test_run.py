@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import functools
 import html
 import json
 import os
@@ -326,11 +327,18 @@ def stopped(folder, after: int, **sections) -> Run:
     return Run(folder)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    """What a run comes to that nothing interrupts."""
+    return cnnzoo.train(short(tmp_path_factory.mktemp("runs") / "whole", **BY_CHANCE))
+
+
+BY_CHANCE = {"augment": {"rotation": 10, "shift": 0.1, "cutout": 4}, "model": {"name": "lenet5", "drop_rate": 0.3}}
+
+
 @pytest.mark.parametrize("after", [3, 11, 14])
-def test_a_stopped_run_resumes_to_the_weights_it_would_have_had(tmp_path, after):
-    augment = {"augment": {"rotation": 10, "shift": 0.1, "cutout": 4}, "model": {"name": "lenet5", "drop_rate": 0.3}}
-    whole = cnnzoo.train(short(tmp_path / "whole", **augment))
-    run = stopped(tmp_path / "parts", after, **augment)
+def test_a_stopped_run_resumes_to_the_weights_it_would_have_had(tmp_path, after, whole):
+    run = stopped(tmp_path / "parts", after, **BY_CHANCE)
     cnnzoo.train(resume=run.path)
     assert equal(weights(whole.path), weights(run.path))
     assert [{**line, **UNTIMED} for line in whole.metrics] == [{**line, **UNTIMED} for line in run.metrics]
@@ -353,39 +361,28 @@ def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(tmp_path, number, code):
-    folder = tmp_path / "my run"
-    line = [
-        sys.executable,
-        "-m",
-        "cnnzoo",
-        "train",
-        "--run",
-        str(folder),
-        "--train.epochs",
-        "500",
-        "--train.batch_size",
-        "32",
-    ]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for text in process.stdout:
-        if text.startswith("epoch"):
-            break
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code
+def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(tmp_path, elsewhere, number, code):
+    folder, out, err = tmp_path / "my run", tmp_path / "out", tmp_path / "err"
+    process = elsewhere("train", "--run", folder, "--train.epochs", 500, "--train.batch_size", 32)
+    while not (out.exists() and "\nepoch" in out.read_text()) and process.is_alive():
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    process.join(120)
+    assert process.exitcode == code
+    out, err = out.read_text(), err.read_text()
     assert f"cnnzoo train --resume '{folder}'" in out
     assert "go on with" not in out
     assert "Traceback" not in err
     assert Run(folder).load_state()[1] is None
 
 
-def test_two_worker_counts_give_the_same_weights(data_root, tmp_path):
-    results = []
+def test_two_worker_counts_give_the_same_weights(tmp_path):
+    source, results = photos.folder(tmp_path / "photos", each=24), []
     for workers in (1, 4):
-        data = {"source": str(data_root / "hymenoptera"), "size": 32, "cache": "none", "workers": workers}
+        data = {"source": str(source), "size": 32, "cache": "none", "workers": workers}
+        augment = {"flip": True, "crop": "resized"}
         run = cnnzoo.train(
-            short(tmp_path / str(workers), model={"name": "resnet20"}, data=data, train={"epochs": 1, "batch_size": 64})
+            short(tmp_path / str(workers), data=data, augment=augment, train={"epochs": 2, "batch_size": 8})
         )
         results.append(weights(run.path))
     assert equal(*results)
@@ -398,13 +395,19 @@ def test_resume_auto_starts_or_goes_on(tmp_path):
     assert equal(before, weights(tmp_path / "r"))
 
 
+@pytest.fixture(scope="module", params=["training", "probe"])
+def ended(request, tmp_path_factory) -> dict:
+    """The config of a run that has come to its end."""
+    learns = {"train": {"epochs": 1}} if request.param == "training" else {"train": {"epochs": 0}}
+    head = {"name": "lenet5", "head": "own" if request.param == "training" else "probe"}
+    config = short(tmp_path_factory.mktemp("runs") / "r", **learns, model=head)
+    cnnzoo.train(config)
+    return config
+
+
 @pytest.mark.parametrize("how", ["folder", "auto", "command"])
-@pytest.mark.parametrize("kind", ["training", "probe"])
-def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(tmp_path, command, how, kind):
-    learns = {"train": {"epochs": 1}} if kind == "training" else {"train": {"epochs": 0}}
-    head = {"name": "lenet5", "head": "own" if kind == "training" else "probe"}
-    whole = short(tmp_path / "r", **learns, model=head)
-    run = cnnzoo.train(whole)
+def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(ended, command, how):
+    run = Run(ended["run"])
     before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in run.path.iterdir()}
     told = []
     if how == "command":
@@ -413,14 +416,14 @@ def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(tmp_path, com
         told = done.stdout.splitlines()
     else:
         again = cnnzoo.train(
-            *([whole] if how == "auto" else []), resume="auto" if how == "auto" else run, tell=told.append
+            *([ended] if how == "auto" else []), resume="auto" if how == "auto" else run, tell=told.append
         )
         assert again.path == run.path
     assert told[0] == f"{run.path} is finished, and stays as it is"
     assert [line.partition(":")[0] for line in told[1:]] == ["go on with"] * (how == "command")
     assert before == {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in run.path.iterdir()}
     with pytest.raises(InputError, match="was begun with another config"):
-        cnnzoo.train({**whole, "optim": {"lr": 0.2}}, resume="auto")
+        cnnzoo.train({**ended, "optim": {"lr": 0.2}}, resume="auto")
 
 
 def test_what_is_there_already_says_how_to_go_on_where_that_is_possible(tmp_path, finished):
@@ -461,9 +464,8 @@ def test_resuming_with_another_config_names_the_difference(tmp_path):
         cnnzoo.train(short(run.path, optim={"lr": 0.2}), resume=run.path)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
-    whole = cnnzoo.train(short(tmp_path / "whole"))
-    run = stopped(tmp_path / "r", 13)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, whole):
+    run = stopped(tmp_path / "r", 13, **BY_CHANCE)
     run.save_state(run.load_state()[0])  # two generations
     content = run.state_file.read_bytes()
     run.state_file.write_bytes(content[: len(content) // 2])
@@ -485,26 +487,22 @@ def test_a_flipped_bit_is_noticed(tmp_path):
         run.load_state()
 
 
-def test_a_disk_that_fills_leaves_the_last_good_checkpoint(tmp_path):
+def test_a_disk_that_fills_leaves_the_last_good_checkpoint(tmp_path, elsewhere):
     run = stopped(tmp_path / "r", 3)
     good = run.state_file.read_bytes()
     # Nothing larger than 100 kB can be written, as on a full disk.
-    limited = subprocess.run(
-        [sys.executable, "-m", "cnnzoo", "train", "--resume", str(run.path)],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )
-    assert limited.returncode == 2
-    assert limited.stderr.startswith("cnnzoo: error: ")
-    assert len(limited.stderr.splitlines()) == 1
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    process = elsewhere("train", "--resume", run.path, first=full)
+    process.join(120)
+    assert process.exitcode == 2
+    (line,) = (tmp_path / "err").read_text().splitlines()
+    assert line.startswith("cnnzoo: error: ")
     assert run.state_file.read_bytes() == good
     assert not [file for file in run.path.iterdir() if file.name.endswith(".part")]
     cnnzoo.train(resume=run.path)
 
 
-def test_a_run_outlives_a_disk_that_is_full_for_a_while(tmp_path):
-    whole = cnnzoo.train(short(tmp_path / "whole"))
+def test_a_run_outlives_a_disk_that_is_full_for_a_while(tmp_path, whole):
     told, limits = [], resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def tell(line: str) -> None:
@@ -514,7 +512,7 @@ def test_a_run_outlives_a_disk_that_is_full_for_a_while(tmp_path):
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        run = cnnzoo.train(short(tmp_path / "r"), tell=tell)
+        run = cnnzoo.train(short(tmp_path / "r", **BY_CHANCE), tell=tell)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [line for line in told if "cannot be written" in line] == [

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from zoo_cases import FAMILIES
+from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
@@ -30,21 +30,17 @@ def net():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_pictures_made_for_it(name):
-    entry = cnnzoo.info(name)
-    channels, side, _ = entry.input_size
-    size = None if side <= 32 else max(entry.min_size, 48)
-    torch.manual_seed(0)
-    net = cnnzoo.create(name, num_classes=5)
+    net, x = small(name)
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     first, last = (layer_of(net, which)[0] for which in (net.entry.stages[0].name, None))
-    options = {"size": size, "steps": 1}
+    options = {"size": x.shape[2], "steps": 1}
     made = [visualize.maximise(net, layer, [0, 1], **options) for layer in dict.fromkeys((first, last))]
     made.append(visualize.maximise(net, classes=[3], **options))
     pictures = [picture for one in made for picture in one.pixels]
     assert np.isfinite(np.concatenate([one.activations for one in made])).all()
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)  # each layer, channel, class
     assert all(picture.std() > 0 for picture in pictures)
-    pixels = np.random.default_rng(0).integers(0, 256, (side, side, channels), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (*x.shape[2:], net.in_chans), dtype=np.uint8)
     kept = visualize.invert(net, [pixels], [last], **options)
     assert np.isfinite(kept.code_errors).all()
     assert kept.made.std() > 0

@@ -32,6 +32,20 @@ def takes(name, argument):
     return argument in inspect.signature(cnnzoo.info(name).build).parameters
 
 
+def side_of(entry, least):
+    """The side of an image that a net takes quickly: its own, or the least that is given and that its layers allow."""
+    own = entry.input_size[1]
+    return own if own <= 32 else max(entry.min_size, least)
+
+
+def small(name):
+    """A net with few classes, and a small image."""
+    torch.manual_seed(0)
+    net = cnnzoo.create(name, num_classes=5)
+    side = side_of(net.entry, 48)
+    return net, torch.rand(1, net.in_chans, side, side) * 4 - 2
+
+
 def on_meta(name, **options):
     """A net without values, in eval mode."""
     with torch.device("meta"):
