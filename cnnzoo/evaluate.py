@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import calibrate, tables, zoo
+from cnnzoo import bars, calibrate, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
@@ -375,7 +374,7 @@ def judge(
 
     fast = fast_form(net, preprocess, len(part.images), precision, beside, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
-    outputs, targets = logits(judged, tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None))
+    outputs, targets = logits(judged, bars.show(batches, desc="evaluating", unit="batch"))
     temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0
     outputs = outputs.numpy()
     for place, said in fitted.items():

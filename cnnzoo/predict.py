@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import tables, zoo
+from cnnzoo import bars, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
@@ -178,7 +177,7 @@ def _stream(
     device = next(net.parameters()).device
     if any(module.training for module in net.modules()):
         net = copy.deepcopy(net).eval()  # others may be training the net, or predicting with it in another thread
-    bar = tqdm(total=len(pictures), desc="predicting", unit="image", leave=False, disable=None)
+    bar = bars.show(total=len(pictures), desc="predicting", unit="image")
     try:
         fast = fast_form(
             net, preprocess, len(pictures), precision, lambda: _spread(pictures, preprocess, batch_size), tell=tell

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from cnnzoo import atomic, quantize
+from cnnzoo import atomic, bars, quantize
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.device import computes_in_bf16, pick_precision
 
@@ -146,7 +145,7 @@ class Bench:
         sides = {"": ours, **peers}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         try:
-            for turn in tqdm(range(self.warm_ups + self.rounds), desc=f"{self.name} {what}", leave=False, disable=None):
+            for turn in bars.show(range(self.warm_ups + self.rounds), desc=f"{self.name} {what}"):
                 for name, side in sides.items():
                     took = self.seconds(side)
                     if turn >= self.warm_ups:

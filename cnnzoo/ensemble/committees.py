@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from cnnzoo import assemble, atomic, calibrate, registry, zoo
+from cnnzoo import assemble, atomic, bars, calibrate, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import AugmentConfig, Config
@@ -202,5 +201,5 @@ class _Judge:
         """`(N, K)` float32, at the run's temperature."""
         net, p = zoo.load(run).to(self.device), self.preprocess
         batches = EvalBatches(self.images.images, self.images.labels, 256, p.mean, p.std, self.device)
-        bar = tqdm(batches, desc=f"judging {run.path.name}", leave=False, disable=None)
+        bar = bars.show(batches, desc=f"judging {run.path.name}")
         return (logits(net, bar)[0] / net.temperature).numpy()

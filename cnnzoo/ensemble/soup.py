@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from tqdm import tqdm
 
-from cnnzoo import assemble, registry, zoo
+from cnnzoo import assemble, bars, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run, read_card, read_safetensors
@@ -187,7 +186,7 @@ class _Averager:
         if len(taken) > 1 and self.statistics_differ:
             self._update_statistics()
         batches = assemble.val_batches(self.data, self.device, 256)
-        outputs, _ = logits(self.net, tqdm(batches, desc=f"judging {len(taken)}", leave=False, disable=None))
+        outputs, _ = logits(self.net, bars.show(batches, desc=f"judging {len(taken)}"))
         return {name: tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}, outputs
 
     def _mean(self, name: str, taken: Sequence[int]) -> Tensor:
@@ -200,7 +199,7 @@ class _Averager:
         train = self.config.train
         batch = min(train.batch_size, len(self.data.train))
         batches = assemble.train_batches(self.config, self.data, self.device, batch, self.net.num_classes)
-        bar = tqdm(batches.epoch(0), total=len(batches), desc="statistics", leave=False, disable=None)
+        bar = bars.show(batches.epoch(0), total=len(batches), desc="statistics")
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(train.seed)  # of dropout
             update_bn(bar, self.net)

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import errors, machine, tables, zoo
+from cnnzoo import bars, errors, machine, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import FileImages, Geometry, cache_folder
@@ -331,7 +330,7 @@ def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> l
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(workers or min(os.cpu_count() or 1, THREADS)) as pool,
-        tqdm(total=len(photos), desc="looking at photos", unit="image", leave=False, disable=None) as bar,
+        bars.show(total=len(photos), desc="looking at photos", unit="image") as bar,
     ):
         warnings.simplefilter("ignore")  # PIL's, of odd metadata
         for start in range(0, len(photos), BLOCK):

@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from tqdm import tqdm
 
-from cnnzoo import tables
+from cnnzoo import bars, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.visualize import cams, drawing, gradients
@@ -284,7 +283,7 @@ def compare(
         trial = partial(deletion_insertion, net, looked.x[0], int(target))
         chance = trial(np.random.default_rng(0).random(looked.x.shape[2:]))
         maps, curves = [], []
-        for method in tqdm(methods, "comparing", unit="method", leave=False, disable=None):
+        for method in bars.show(methods, "comparing", unit="method"):
             maps.append(maps_of(net, looked.x, target, method, layer)[0].cpu().numpy())
             curves.append(trial(maps[-1]))
     probability = probabilities(subject.net, logits)[0, target].item()
@@ -340,7 +339,7 @@ def _attribution(
 ) -> Attribution:
     looked, parts = subject.look(images, size), []
     choose = partial(subject.class_index, class_)
-    bar = tqdm(total=len(looked), desc=METHODS[method].title, unit="image", leave=False, disable=None)
+    bar = bars.show(total=len(looked), desc=METHODS[method].title, unit="image")
     with untouched(subject.net) as net, bar:
         layer = cams.map_layer(net, looked.x, layer) if METHODS[method].family == "gradcam" else ""
         for x in looked.x.split(AT_ONCE):

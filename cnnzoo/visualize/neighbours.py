@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import tables
+from cnnzoo import bars, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.arrays import ArrayImages, Images
 from cnnzoo.data.preprocess import centre
@@ -207,7 +206,7 @@ def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def pixel_squares(a: Images, b: Images) -> np.ndarray:
     """`squares` of the pixels, between 0 and 1, of two collections of any size, with a progress bar."""
     found = np.empty((len(a), len(b)))
-    for down in tqdm(_blocks(len(b)), desc="pixels", unit="block", leave=False, disable=None):
+    for down in bars.show(_blocks(len(b)), desc="pixels", unit="block"):
         theirs = b.take(down).reshape(len(down), -1)
         for across in _blocks(len(a)):
             found[np.ix_(across, down)] = squares(a.take(across).reshape(len(across), -1), theirs)

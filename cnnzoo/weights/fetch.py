@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 import filelock
 import torch
-from tqdm import tqdm
 
-from cnnzoo import atomic
+from cnnzoo import atomic, bars
 from cnnzoo.errors import InputError
 from cnnzoo.weights.table import Weights, rows
 
@@ -171,9 +170,7 @@ def _stream(url: str, part: Path) -> str:
             _check_status(url, answer)
             have = have if answer.status_code == 206 else 0
             total = have + int(answer.headers.get("Content-Length", 0))
-            bar = tqdm(
-                total=total or None, initial=have, desc=part.stem, unit="B", unit_scale=True, leave=False, disable=None
-            )
+            bar = bars.show(total=total or None, initial=have, desc=part.stem, unit="B", unit_scale=True)
             with bar, open(part, "ab" if have else "wb") as file:
                 for block in answer.iter_content(BLOCK):
                     file.write(block)
