@@ -119,7 +119,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 preprocess=zoo.trained_preprocessing(entry.name, config.model.pretrained),
                 decoded=Path(scratch),
             )
-            tell = print if self.verbose else lambda line: None
+            tell = print if self.verbose else _silent
             run = train(config, data=data, with_report=self.run is not None, tell=tell)
             self._take(run)
         self.run_ = run if self.run else None
@@ -131,7 +131,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         the photos. Raises InputError that names the files that cannot be read.
         """
         check_is_fitted(self)
-        found = predict(self.net_, list(_images(X)), device=self.device)
+        found = predict(self.net_, list(_images(X)), device=self.device, tell=_silent)
         _refuse({file: error for file, error in zip(found.files, found.errors, strict=True) if error})
         return found.probabilities
 
@@ -192,6 +192,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 run.model_file.write_bytes(state["net_"])
                 state = {**state, "net_": zoo.load(run.model_file)}
         super().__setstate__(state)
+
+
+def _silent(line: str) -> None:
+    """An estimator says nothing, as scikit-learn's do."""
 
 
 def _images(X: Any) -> np.ndarray | list:

@@ -205,7 +205,7 @@ def evaluate(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Evaluation:
     """A run, a net, or a name of the registry with `pretrained` weights, on images it was not trained on.
 
@@ -242,7 +242,7 @@ def compare_runs(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Comparison:
     """Whether one net is better than another or just luckier, on images that neither was trained on.
 
@@ -322,7 +322,7 @@ def judge(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Judged:
     """What `evaluate` measures, of the same arguments; it raises the same errors.
 

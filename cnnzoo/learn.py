@@ -46,7 +46,7 @@ def probe(
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Run:
     """Fit shallow classifiers on a frozen net's features, and weld the best one onto the net.
 
@@ -96,7 +96,7 @@ def finetune(
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
@@ -247,7 +247,7 @@ def pick(
     *,
     budget: float | str | None = 600,
     seed: int = 0,
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Ranking:
     """Probe several backbones through the feature cache and rank them.
 

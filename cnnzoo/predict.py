@@ -93,7 +93,7 @@ def predict(
     mirror: bool = False,
     precision: str = "auto",
     device: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Predictions:
     """Class probabilities for photos.
 

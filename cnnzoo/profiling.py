@@ -51,7 +51,7 @@ def profile(
     steps: int = 8,
     out: str | Path | None = None,
     data: Dataset | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = print,
 ) -> Profile:
     """Run some steps of a config's trainer, of its last phase, and tell where their time goes.
 

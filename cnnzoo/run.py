@@ -42,7 +42,7 @@ def train(
     resume: str | Path | Run | None = None,
     data: Dataset | None = None,
     with_report: bool = True,
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Train a net and leave a run folder.

@@ -118,7 +118,7 @@ def transfer(bench: Bench, size: Size = Size(batch=64), name: str = "resnet50") 
             def side() -> None:
                 _forget(folder)
                 shutil.rmtree(run, ignore_errors=True)
-                method(folder, name, str(weights), run=run, overrides=keys, **more)
+                method(folder, name, str(weights), run=run, overrides=keys, tell=lambda line: None, **more)
 
             return side
 

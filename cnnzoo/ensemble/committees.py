@@ -84,7 +84,7 @@ def train_committee(
     return _KINDS[kind](whole, many, resume, **hooks)
 
 
-def of_snapshots(run: Run, tell: Tell = lambda line: None) -> Committee:
+def of_snapshots(run: Run, tell: Tell = print) -> Committee:
     """The mean of the nets in which the cycles of a run's schedule ended, in committee of its folder: G. Huang et al.,
     "Snapshot Ensembles: Train 1, get M for free", ICLR 2017, arXiv 1704.00109, section 3.
     """
@@ -143,7 +143,7 @@ _KINDS = {"bag": _bag, "seeds": _seeds, "boost": _boost}
 
 def _member(whole: Config, name: str, resume: bool, hooks: Mapping, **changes) -> Run:
     """A finished run in a folder of the whole's, of a config with some changes."""
-    hooks.get("tell", _silent)(f"{name}:")
+    hooks.get("tell", print)(f"{name}:")
     own = replace(whole, run=str(whole.folder / name), **changes)
     return train(own, resume="auto" if resume else None, **hooks)
 
@@ -161,7 +161,7 @@ def _together(
     """The runs and what they are together."""
     committee = Run(folder / "committee")
     if not (resume and _is_made(committee, runs)):
-        tell = hooks.get("tell", _silent)
+        tell = hooks.get("tell", print)
         committee = combine(runs, method, run=committee.path, weights=weights, tell=tell)
     return Committee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
 
@@ -182,10 +182,6 @@ def _is_made(committee: Run, runs: Sequence[Run]) -> bool:
     if read_card(committee.model_file).get("members") != [read_card(run.model_file) for run in runs]:
         raise InputError(f"{committee.path} is a committee of other members; remove it, and it is made anew")
     return True
-
-
-def _silent(line: str) -> None:
-    """Where nobody listens."""
 
 
 class _Judge:

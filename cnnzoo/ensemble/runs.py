@@ -67,7 +67,7 @@ class Ensemble:
         weights: Sequence[float] | None = None,
         seed: int = 0,
         device: str = "auto",
-        tell: Tell = lambda line: None,
+        tell: Tell = print,
     ):
         self._started, self.tell = time.perf_counter(), tell
         self.panel = panel(runs, data, root=root, device=device, tell=tell)

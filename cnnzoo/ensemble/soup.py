@@ -77,7 +77,7 @@ def soup(
     *,
     run: str | Path | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Run:
     """Average the weights of runs of one net into a run of their own.
 

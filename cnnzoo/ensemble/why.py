@@ -30,7 +30,7 @@ def diversity(
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Diversity:
     """Compare the committee of some runs with its members.
 

@@ -81,7 +81,7 @@ def find(name: str) -> Lab:
     return Lab(name, module.CLAIM, module.SOURCE, module.run, module.draw)
 
 
-def run(name: str, *, seeds: int = 3, quick: bool = False, tell: Callable[[str], None] = lambda line: None) -> Outcome:
+def run(name: str, *, seeds: int = 3, quick: bool = False, tell: Callable[[str], None] = print) -> Outcome:
     """Try out what a lab claims.
 
     Args:

@@ -189,7 +189,7 @@ def check(
     pretrained: bool | str | Path | Run = True,
     near: float = NEAR,
     workers: int = 0,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = print,
 ) -> Checkup:
     """Look at every file of a folder of class folders, perhaps in train/ and val/ (valid, validation, test).
 

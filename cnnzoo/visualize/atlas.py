@@ -94,7 +94,7 @@ def map(
     seed: int = 0,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Map:
     """Lay a data set out in the plane by what a net sees in its images.
 

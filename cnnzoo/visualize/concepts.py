@@ -108,7 +108,7 @@ def concepts(
     seed: int = 0,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Concepts:
     """Find the units of a layer that answer to a class, or to a property.
 

@@ -103,7 +103,7 @@ def deconv(
     pretrained: bool | str | Path | Run = False,
     top: int = 9,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Deconvolved:
     """The images that excite channels of a layer most, and the activations carried back to their pixels.
 

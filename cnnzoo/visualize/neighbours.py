@@ -113,7 +113,7 @@ def neighbours(
     many: int = 6,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    tell: Tell = print,
 ) -> Neighbours:
     """The images nearest to some, in what a net sees in them and in their pixels; exactly, not nearly.
 
