@@ -4,6 +4,7 @@ import filecmp
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,19 @@ from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form
+from cnnzoo.shown import Shown, Table
 from cnnzoo.train.validation import logits
 
 Tell = Callable[[str], None]
 
 FEW_CLASSES = 12  # up to which a confusion matrix can be read
+SHOWN = 20  # images of those judged, where a person looks at them
 BAD_FILES = ("error", "skip")
 CHANCE = 0.05  # of a difference this large between equals, from which on it passes for chance
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """Figures over N images of K classes."""
 
     classes: tuple[str, ...]
@@ -53,26 +56,21 @@ class Evaluation:
         """Of five classes or fewer every image's is among the five."""
         return len(self.classes) > 5
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         low, high = self.interval
         top5 = f"top-5 {self.top5:.2%}   " if self.top5_tells else ""
-        lines = [
+        title = (
             f"top-1 {self.top1:.2%} (95% interval {low:.1%} to {high:.1%})   {top5}"
-            f"loss {self.loss:.4f}   {counted(self.count, 'image')}",
-            self._calibration(),
-        ]
+            f"loss {self.loss:.4f}   {counted(self.count, 'image')}"
+        )
         few = len(self.classes) <= FEW_CLASSES
         named = [_shortened(name, 10) for name in self.classes] if few else []
-        widths = [max(len(name), len(str(self.confusion.max()))) for name in named]
-        width = max(len("class"), *map(len, self.classes))
-        heads = "".join(f"  {name:>{wide}}" for name, wide in zip(named, widths, strict=True))
-        lines.append(f"{'class':<{width}}  images  precision  recall{'   taken for' if few else ''}{heads}")
-        for row in zip(self.classes, self.confusion, self.precision, self.recall, strict=True):
-            counts = "".join(f"  {count:>{wide}}" for count, wide in zip(row[1], widths, strict=False))
-            gap = " " * len("   taken for") if few else ""
-            precision, recall = map(percent, row[2:])
-            lines.append(f"{row[0]:<{width}}  {row[1].sum():>6}  {precision:>9}  {recall:>6}{gap}{counts}")
-        return "\n".join(lines)
+        rows = []
+        for name, counts, *shares in zip(self.classes, self.confusion, self.precision, self.recall, strict=True):
+            taken_for = ["", *map(str, counts)] if few else []
+            rows.append((name, f"{counts.sum()}", *map(percent, shares), *taken_for))
+        heads = ("class", "images", "precision", "recall", *(["taken for", *named] if few else []))
+        return Table(heads, rows, title=title, notes=(self._calibration(),))
 
     def _calibration(self) -> str:
         before = f"calibration error {self.calibration_error:.2%}"
@@ -148,7 +146,7 @@ def measure(
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Two nets, judged on the same N images."""
 
     names: tuple[str, str]
@@ -279,7 +277,7 @@ def compare_runs(
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judged(Shown):
     """What a net says of N images."""
 
     outputs: np.ndarray  # (N, K)
@@ -298,6 +296,13 @@ class Judged:
         for place, (name, truth, answer) in enumerate(zip(self.images, self.targets, answers, strict=True)):
             sure, said = round(float(probabilities[place, answer]), 6), (self.classes[truth], self.classes[answer])
             yield dict(zip(ANSWERS, (printable(name), *said, sure, bool(truth == answer)), strict=True))
+
+    def _table(self) -> Table:
+        some = islice(self.rows(), SHOWN)
+        rows = [[f"{cell:.1%}" if type(cell) is float else str(cell) for cell in row.values()] for row in some]
+        left = len(self.images) - len(rows)
+        more = [f"… and {counted(left, 'image')} more, which .rows() gives"] if left else []
+        return Table([*ANSWERS], rows, [*ANSWERS], notes=more)
 
     def to_csv(self) -> str:
         """A line for each image: file, truth, answer, probability, right."""

@@ -20,6 +20,7 @@ from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, did_you_mean
 from cnnzoo.run import begin, train
+from cnnzoo.shown import Shown, Table
 from cnnzoo.train import rehearsal
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer import probe as probes
@@ -219,23 +220,19 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ranking(Shown):
     """Backbones, the most accurate first, and why others are missing."""
 
     candidates: tuple[Candidate, ...]
     missing: dict[str, str]
 
-    def __str__(self) -> str:
-        names = [f"{c.model} {c.tag}" for c in self.candidates]
-        width = max(map(len, names))
-        lines = [f"{'net':<{width}}  cross-validated  validation  images/s      MB  seconds"]
-        for name, c in zip(names, self.candidates, strict=True):
+    def _table(self) -> Table:
+        rows = []
+        for c in self.candidates:
             cv = "-" if c.cv_top1 is None else f"{c.cv_top1:.2%}"
-            lines.append(
-                f"{name:<{width}}  {cv:>15}  {c.val_top1:>10.2%}  {c.images_per_second:>8,.0f}  "
-                f"{c.megabytes:>6.1f}  {c.seconds:>7.1f}"
-            )
-        return "\n".join(lines)
+            cost = (f"{c.images_per_second:,.0f}", f"{c.megabytes:.1f}", f"{c.seconds:.1f}")
+            rows.append((f"{c.model} {c.tag}", cv, f"{c.val_top1:.2%}", *cost))
+        return Table(("net", "cross-validated", "validation", "images/s", "MB", "seconds"), rows)
 
     def to_dict(self) -> dict:
         return {"candidates": [asdict(candidate) for candidate in self.candidates], "missing": self.missing}

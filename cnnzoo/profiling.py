@@ -11,6 +11,7 @@ from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
+from cnnzoo.shown import Shown
 from cnnzoo.train import anatomy
 from cnnzoo.train.anatomy import Anatomy, Operator
 
@@ -18,7 +19,7 @@ SHOWN = 10  # operators
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Shown):
     """What was found, and in which folder the trace lies."""
 
     about: str

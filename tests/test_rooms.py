@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "bars"}
+EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "bars", "shown"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
@@ -15,13 +15,14 @@ MAY_IMPORT = {
     "quiet": set(),
     "atomic": set(),
     "bars": set(),
+    "shown": {"figures"},
     "registry": set(),
     "config": set(),
     "models": {"registry"},
     "weights": {"registry", "models"},
     "data": {"config", "resampling"},
     "train": {"config"},
-    "checkpoint": set(),
+    "checkpoint": {"figures"},
     "calibrate": set(),
     "resampling": set(),
     "tables": set(),

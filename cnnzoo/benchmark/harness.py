@@ -21,12 +21,13 @@ from torch import Tensor
 from cnnzoo import atomic, bars, quantize
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.device import computes_in_bf16, pick_precision
+from cnnzoo.shown import Shown
 
 Side = Callable[[], object]  # does the same amount of work each time it is called
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Shown):
     """Ours beside one peer."""
 
     benchmark: str  # its name in the suite
@@ -52,7 +53,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(Shown):
     """What the benchmarks gave, and where."""
 
     machine: Mapping[str, object]

@@ -26,13 +26,14 @@ from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
 from cnnzoo.resampling import Round, out_of_bag, samme
 from cnnzoo.run import begin, train
+from cnnzoo.shown import Shown
 from cnnzoo.train.validation import logits
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Committee:
+class Committee(Shown):
     """Runs of one config, and the run that they are together."""
 
     kind: str  # bag, seeds, boost or snapshots

@@ -14,6 +14,7 @@ from cnnzoo import bars, calibrate
 from cnnzoo.ensemble import odds
 from cnnzoo.ensemble.combine import accuracy
 from cnnzoo.ensemble.members import Panel
+from cnnzoo.shown import Shown
 
 EVERY = 10  # members up to which all sub-committees are judged, which then are 1,023
 
@@ -66,7 +67,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Diversity:
+class Diversity(Shown):
     """M members and their committee on N images. `str()` is a set of tables."""
 
     names: tuple[str, ...]  # (M,) of the members

@@ -24,6 +24,7 @@ from cnnzoo.config import EnsembleConfig
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError, unknown
+from cnnzoo.shown import Shown, Table
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.validation import logits
 
@@ -52,7 +53,7 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
-class Soup:
+class Soup(Shown):
     """What was averaged, and what came of it."""
 
     method: str
@@ -60,15 +61,15 @@ class Soup:
     top1: float  # on the validation images
     statistics: bool  # whether BatchNorm's were computed anew
 
-    def __str__(self) -> str:
-        width = max(len(each.run) for each in self.ingredients)
-        lines = [f"{'member':<{width}}  validation  halfway to the best  in the soup"]
+    def _table(self) -> Table:
+        rows = []
         for each in self.ingredients:
             halfway = "-" if each.barrier is None else f"{-each.barrier:+.2%}"
-            lines.append(f"{each.run:<{width}}  {each.top1:>10.2%}  {halfway:>19}  {'yes' if each.taken else 'no':>11}")
+            rows.append((each.run, f"{each.top1:.2%}", halfway, "yes" if each.taken else "no"))
         many = sum(each.taken for each in self.ingredients)
         again = "; BatchNorm's statistics were computed anew" if self.statistics else ""
-        return "\n".join([*lines, f"{self.method} soup of {many}: validation {self.top1:.2%}{again}"])
+        made = f"{self.method} soup of {many}: validation {self.top1:.2%}{again}"
+        return Table(("member", "validation", "halfway to the best", "in the soup"), rows, notes=(made,))
 
 
 def soup(

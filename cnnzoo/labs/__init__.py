@@ -19,6 +19,7 @@ import torch
 from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.labs._lab import Seen
+from cnnzoo.shown import Drawn, Table
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Lab:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Drawn):
     """What became of a lab's claim. `str()` tells it."""
 
     lab: Lab
@@ -49,6 +50,11 @@ class Outcome:
     def __str__(self) -> str:
         held, many = sum(seen.held for seen in self.seen), len(self.seen)
         return f"the claim {'held' if self.held else 'did not hold'}: {held} of {many} seeds, {self.seconds:.0f} s"
+
+    def _table(self) -> Table:
+        rows = [(str(seed), "held" if seen.held else "did not hold", seen.told) for seed, seen in enumerate(self.seen)]
+        about = (f"{self.lab.claim} ({self.lab.source})", str(self))
+        return Table(("seed", "", "seen"), rows, ("", "seen"), title=self.lab.name, notes=about)
 
     def to_dict(self) -> dict:
         runs = [{"seed": seed, "held": seen.held, **seen.figures} for seed, seen in enumerate(self.seen)]

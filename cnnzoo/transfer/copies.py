@@ -11,11 +11,12 @@ from typing import Any
 from cnnzoo import atomic, bars, tables
 from cnnzoo.data.decoding import ENDINGS, opened
 from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.shown import Shown
 from cnnzoo.transfer.doctor import KINDS, MANIFEST, Checkup, Finding, Photo, of_classes, tally
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Shown):
     """What became of a folder's copy."""
 
     folder: Path

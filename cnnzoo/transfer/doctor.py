@@ -42,6 +42,7 @@ from cnnzoo.data.decoding import (
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.shown import Shown
 from cnnzoo.transfer import twins
 from cnnzoo.transfer.features import Backbone
 
@@ -109,7 +110,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Shown):
     """Something that a person should know of a file or class."""
 
     kind: str  # a key of KINDS
@@ -130,7 +131,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Checkup:
+class Checkup(Shown):
     """What was found in a folder, the gravest first. `str()` is a summary with the first files of each kind."""
 
     folder: Path
