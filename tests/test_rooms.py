@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "bars", "shown"}
+EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "bars", "shown", "lazy"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "atomic": set(),
     "bars": set(),
     "shown": {"figures"},
+    "lazy": set(),
     "registry": set(),
     "config": set(),
     "models": {"registry"},
