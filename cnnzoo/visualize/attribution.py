@@ -17,8 +17,9 @@ from torch.nn.functional import interpolate
 from cnnzoo import bars, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, unknown
+from cnnzoo.shown import Table
 from cnnzoo.visualize import cams, drawing, gradients
-from cnnzoo.visualize.faithfulness import Curves, deletion_insertion
+from cnnzoo.visualize.faithfulness import Curves, Maps, deletion_insertion
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import several, untouched
 from cnnzoo.visualize.subject import Subject, probabilities
@@ -140,10 +141,11 @@ class Comparison(drawing.Result):
 
     def table(self) -> str:
         """The same for a person: a faithful map has a low figure for deletion and a high one for insertion."""
-        rows = self.rows()
-        width = max(len(row["method"]) for row in rows)
-        lines = [f"{row['method']:<{width}}  {row['deletion']:>8.3f}  {row['insertion']:>9.3f}" for row in rows]
-        return "\n".join([f"{'':<{width}}  deletion  insertion", *lines])
+        return str(self._table())
+
+    def _table(self) -> Table:
+        figures = [(row["method"], f"{row['deletion']:.3f}", f"{row['insertion']:.3f}") for row in self.rows()]
+        return Table(("", "deletion", "insertion"), figures)
 
     def to_dict(self) -> dict:
         asked = {"net": self.net, "image": self.name, "layer": self.layer, "class": self.class_}
@@ -320,6 +322,16 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
         layer = cams.map_layer(net, x)
         maps = torch.cat([maps_of(net, *part, "gradcam", layer) for part in parts]).cpu().numpy()
     return np.stack([drawing.heat(*pair) for pair in zip(pixels, maps, strict=True)]), layer
+
+
+def by_name(method: str, net: nn.Module, x: Tensor) -> Maps:
+    """A method for images like `x`; the layer of one that asks for it is chosen as `gradcam` chooses it.
+
+    Raises InputError for a name that is not known, and for a net without maps where they are needed.
+    """
+    _check(method)
+    layer = cams.map_layer(net, x) if METHODS[method].family == "gradcam" else ""
+    return partial(maps_of, method=method, layer=layer)
 
 
 def maps_of(net: nn.Module, x: Tensor, target: Tensor, method: str, layer: str = "") -> Tensor:
