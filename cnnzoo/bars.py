@@ -13,6 +13,9 @@ def show(
 
     Arguments are tqdm's, but for `hidden`: it is to show nowhere at all.
     """
-    in_kernel = type(sys.stderr).__module__.startswith("ipykernel.")  # no terminal, but a person looks on
-    disable = hidden or (False if in_kernel else None)  # None: unless it is a terminal
+    disable = hidden or None  # None: unless stderr is a terminal
+    if type(sys.stdout).__module__.startswith("ipykernel."):  # no terminal, but a person looks on
+        # A notebook marks what comes by stderr as if something was wrong, and keeps every stroke.
+        options |= {"file": sys.stdout, "mininterval": 0.5}
+        disable = hidden
     return tqdm(work, desc, total, leave=False, disable=disable, **options)

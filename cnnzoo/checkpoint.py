@@ -84,7 +84,8 @@ class Run(Drawn):
     _png = property(Drawn._draw)  # anew, since a run goes on
 
     def _table(self) -> Table:
-        return Table(("run", "", ""), [(str(self.path), self._standing(), self._next())], ("run", ""))
+        heads = ("run", "reached", "next")
+        return Table(heads, [(str(self.path), self._standing(), self._next())], heads)
 
     @classmethod
     def new(cls, path: "str | Path | Run") -> "Run":

@@ -13,6 +13,7 @@ import re
 import shutil
 import tarfile
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -41,8 +42,9 @@ def find(row: Weights) -> Path | None:
             if (folder / name).is_file():
                 return folder / name
     if row.hub:
-        import huggingface_hub
-
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # in a notebook without ipywidgets
+            import huggingface_hub
         path = huggingface_hub.try_to_load_from_cache(row.hub, HUB_FILE)
         if isinstance(path, str):
             return Path(path)
