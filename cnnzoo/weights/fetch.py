@@ -44,8 +44,8 @@ def find(row: Weights) -> Path | None:
     if row.hub:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "IProgress not found")  # in a notebook without ipywidgets
-            import huggingface_hub
-        path = huggingface_hub.try_to_load_from_cache(row.hub, HUB_FILE)
+            from huggingface_hub import try_to_load_from_cache
+        path = try_to_load_from_cache(row.hub, HUB_FILE)
         if isinstance(path, str):
             return Path(path)
     return None
