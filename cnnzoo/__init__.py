@@ -1,67 +1,62 @@
 """Convolutional networks: every net of the story, one trainer, one command line.
 
-The public names are imported when first used, so that `import cnnzoo` itself costs next to nothing.
+nets        create, load, list_models, info, summary, compare, preprocessing, list_weights
+your own    register, unregister, Net, Stage
+training    train, cross_validate, profile, report; Config, Run; InputError, Interrupted
+photos      check, pick, probe, finetune; CNNClassifier
+using       predict, evaluate, judge, compare_runs, export, optimize
+committees  combine, Ensemble, train_committee, soup, diversity, vote_odds
+rooms       visualize (looking inside a net), labs (what lectures claim, put to the test)
+
+Each is imported when it is first used, so that `import cnnzoo` itself costs next to nothing.
 """
 
-import importlib
-import sys
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+from cnnzoo import lazy
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "cnnzoo.zoo": ("create", "list_models", "load", "preprocessing", "register", "unregister"),
-    "cnnzoo.models._base": ("Net",),
-    "cnnzoo.registry": ("Stage",),
-    "cnnzoo.claims": ("info",),
-    "cnnzoo.data.given": ("register_data",),
-    "cnnzoo.weights.table": ("list_weights",),
-    "cnnzoo.summary": ("summary",),
-    "cnnzoo.compare": ("compare",),
-    "cnnzoo.run": ("train",),
-    "cnnzoo.folds": ("cross_validate",),
-    "cnnzoo.profiling": ("profile",),
-    "cnnzoo.learn": ("finetune", "pick", "probe"),
-    "cnnzoo.transfer.doctor": ("check",),
-    "cnnzoo.ensemble.committees": ("train_committee",),
-    "cnnzoo.ensemble.soup": ("soup",),
-    "cnnzoo.estimator": ("CNNClassifier",),
-    "cnnzoo.inference": ("optimize",),
-    "cnnzoo.predict": ("predict",),
-    "cnnzoo.evaluate": ("compare_runs", "evaluate", "judge"),
-    "cnnzoo.ensemble.odds": ("vote_odds",),
-    "cnnzoo.ensemble.runs": ("Ensemble", "combine"),
-    "cnnzoo.ensemble.why": ("diversity",),
-    "cnnzoo.export": ("export",),
-    "cnnzoo.checkpoint": ("Run",),
-    "cnnzoo.config": ("Config",),
-    "cnnzoo.errors": ("InputError", "Interrupted"),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ("visualize",)  # whose functions are used as cnnzoo.visualize.gradcam
+if TYPE_CHECKING:  # what is public, see `lazy`
+    from cnnzoo import labs as labs
+    from cnnzoo import visualize as visualize
+    from cnnzoo.checkpoint import Run as Run
+    from cnnzoo.claims import info as info
+    from cnnzoo.compare import compare as compare
+    from cnnzoo.config import Config as Config
+    from cnnzoo.data.given import register_data as register_data
+    from cnnzoo.ensemble.committees import train_committee as train_committee
+    from cnnzoo.ensemble.odds import vote_odds as vote_odds
+    from cnnzoo.ensemble.runs import Ensemble as Ensemble
+    from cnnzoo.ensemble.runs import combine as combine
+    from cnnzoo.ensemble.runs import report as report
+    from cnnzoo.ensemble.soup import soup as soup
+    from cnnzoo.ensemble.why import diversity as diversity
+    from cnnzoo.errors import InputError as InputError
+    from cnnzoo.errors import Interrupted as Interrupted
+    from cnnzoo.estimator import CNNClassifier as CNNClassifier
+    from cnnzoo.evaluate import compare_runs as compare_runs
+    from cnnzoo.evaluate import evaluate as evaluate
+    from cnnzoo.evaluate import judge as judge
+    from cnnzoo.export import export as export
+    from cnnzoo.folds import cross_validate as cross_validate
+    from cnnzoo.inference import optimize as optimize
+    from cnnzoo.learn import finetune as finetune
+    from cnnzoo.learn import pick as pick
+    from cnnzoo.learn import probe as probe
+    from cnnzoo.models._base import Net as Net
+    from cnnzoo.predict import predict as predict
+    from cnnzoo.profiling import profile as profile
+    from cnnzoo.registry import Stage as Stage
+    from cnnzoo.run import train as train
+    from cnnzoo.summary import summary as summary
+    from cnnzoo.transfer.doctor import check as check
+    from cnnzoo.weights.table import list_weights as list_weights
+    from cnnzoo.zoo import create as create
+    from cnnzoo.zoo import list_models as list_models
+    from cnnzoo.zoo import load as load
+    from cnnzoo.zoo import preprocessing as preprocessing
+    from cnnzoo.zoo import register as register
+    from cnnzoo.zoo import unregister as unregister
 
-
-class _Package(ModuleType):
-    """`cnnzoo.train` and its like are functions.
-
-    The rooms of the same names are reached by `from cnnzoo.train import ...`.
-    """
-
-    def __getattr__(self, name: str):
-        if name in _ROOMS:
-            return importlib.import_module(f"cnnzoo.{name}")
-        if name not in _HOME:
-            from cnnzoo.errors import no_attribute
-
-            raise no_attribute("cnnzoo", name, (*_HOME, *_ROOMS))
-        return getattr(importlib.import_module(_HOME[name]), name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):  # what importing the room would do
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*self.__dict__, *_HOME, *_ROOMS})
-
-
-sys.modules[__name__].__class__ = _Package
+lazy.attach(__name__)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import registry, zoo
+from cnnzoo import bars, registry, zoo
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
@@ -360,7 +359,7 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     asked, classifier = config.probe, config.probe.classifier
     if asked.boost and classifier == "auto":
         classifier = committee.WEAK
-    with tqdm(desc="classifiers", leave=False, disable=None) as bar:
+    with bars.show(desc="classifiers") as bar:
         steps = {"seed": config.train.seed, "tell": lambda name: bar.update() or bar.set_postfix_str(name)}
         learns = bool(config.train.epochs or config.train.phases)
         found = probe.fit(*images, classifier=classifier, learns=learns, folds=asked.folds, **steps)

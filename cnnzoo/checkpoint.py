@@ -39,15 +39,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from cnnzoo import atomic
+from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, did_you_mean
+from cnnzoo.shown import Drawn, Table
 from cnnzoo.telling import Tell
 
 LOCK = ".lock"  # within a run folder while a process trains in it
 PLANS = {"config.yaml", "split.json", "environment.json"}  # all that a run has before it has learnt anything
 
 
-class Run:
+class Run(Drawn):
     """A run folder, and a path wherever one is taken. Opening one neither makes nor changes anything."""
 
     def __init__(self, path: "str | Path | Run"):
@@ -56,8 +57,37 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.path)
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+    def __str__(self) -> str:
+        said = [f"Run({str(self.path)!r})", self._standing()]
+        return f"{': '.join(filter(None, said))}; {self._next()}"
+
+    def _standing(self) -> str:
+        """Which net reached what, as far as the folder tells."""
+        with suppress(InputError, OSError):
+            net, metrics = read_card(self.model_file)["name"], self.metrics
+            best, last = max(metrics, key=lambda report: report["val_top1"]), metrics[-1]["epoch"]
+            when = f" in epoch {best['epoch']} of {last}" if last else ""
+            return f"{net}, best validation top-1 {best['val_top1']:.2%}{when}"
+        return ""
+
+    def _next(self) -> str:
+        if self.is_finished:
+            return "go on with cnnzoo.predict(run, photos), cnnzoo.evaluate(run)"
+        there = self.config_file.exists()
+        return f"go on with cnnzoo.train(resume={str(self.path)!r})" if there else "there is no run yet"
+
+    def figure(self):
+        """Losses and accuracy, epoch by epoch: a matplotlib Figure. Raises InputError where there was no epoch."""
+        metrics = self.metrics
+        if not metrics or not metrics[-1]["epoch"]:
+            raise InputError(f"{self.path} has no epochs to draw")
+        return figures.curves(metrics)
+
+    _png = property(Drawn._draw)  # anew, since a run goes on
+
+    def _table(self) -> Table:
+        heads = ("run", "reached", "next")
+        return Table(heads, [(str(self.path), self._standing(), self._next())], heads)
 
     @classmethod
     def new(cls, path: "str | Path | Run") -> "Run":
@@ -250,7 +280,7 @@ class Writer:
     def keep_model(self, weights: Mapping[str, Tensor], card: dict, snapshot: Run | None = None) -> None:
         """Weights that may have changed by the time there is room for them: the run's, or those of a snapshot."""
         own = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-        self._write(f"model {snapshot}", partial((snapshot or self.run).save_model, own, card))
+        self._write(f"model {snapshot and snapshot.path}", partial((snapshot or self.run).save_model, own, card))
 
     def write_metrics(self, history: Iterable[dict]) -> None:
         self._write("metrics", partial(self.run.write_metrics, list(history)))

@@ -9,6 +9,7 @@ from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import counted
 from cnnzoo.registry import Claim, Entry
+from cnnzoo.shown import Shown
 from cnnzoo.summary import summary
 from cnnzoo.weights.table import Weights, list_weights
 
@@ -26,7 +27,7 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class Page(Entry):
+class Page(Shown, Entry):
     """An entry that prints as a page, the paper's figures beside ours."""
 
     def __str__(self) -> str:

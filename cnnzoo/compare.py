@@ -13,6 +13,7 @@ from pathlib import Path
 from cnnzoo import figures, zoo
 from cnnzoo.claims import JUDGED_ON, best
 from cnnzoo.errors import InputError
+from cnnzoo.shown import Drawn, Table
 from cnnzoo.summary import summary
 from cnnzoo.weights.table import Weights
 
@@ -33,27 +34,24 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Drawn):
     """Points, the most accurate first for each kind of images. `str()` is a table."""
 
     points: tuple[Point, ...]
     without: tuple[str, ...]  # nets that were asked for, and have no weights of known accuracy
 
-    def __str__(self) -> str:
-        table = [[field.name for field in fields(Point)]]
+    def _table(self) -> Table:
+        rows = []
         for p in self.points:
             top5 = "" if p.top5 is None else f"{p.top5:.2f}"
             counts = (f"{p.macs:,}", f"{p.params:,}")
-            table.append([p.model, p.tag, f"{p.top1:.2f}", top5, str(p.size), *counts, str(p.year), p.judged_on])
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        is_text = [field.type is str for field in fields(Point)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if text else cell.rjust(width)
-                for cell, width, text in zip(cells, widths, is_text, strict=True)
-            ).rstrip()
-            for cells in table
-        )
+            rows.append((p.model, p.tag, f"{p.top1:.2f}", top5, str(p.size), *counts, str(p.year), p.judged_on))
+        words = [field.name for field in fields(Point) if field.type is str]
+        return Table([field.name for field in fields(Point)], rows, words)
+
+    def figure(self):
+        """Accuracy against multiply-adds, a panel for each kind of images: a matplotlib Figure."""
+        return draw(self)
 
     def to_csv(self) -> str:
         text = io.StringIO()

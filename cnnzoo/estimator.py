@@ -132,7 +132,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         the photos. Raises InputError that names the files that cannot be read.
         """
         check_is_fitted(self)
-        found = predict(self.net_, list(_images(X)), device=self.device)
+        found = predict(self.net_, list(_images(X)), device=self.device, tell=silent)
         _refuse({file: error for file, error in zip(found.files, found.errors, strict=True) if error})
         return found.probabilities
 

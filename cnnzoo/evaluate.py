@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import numpy as np
 import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import calibrate, tables, zoo
+from cnnzoo import bars, calibrate, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
@@ -25,16 +25,18 @@ from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form
-from cnnzoo.telling import Tell, silent
+from cnnzoo.shown import Shown, Table
+from cnnzoo.telling import Tell
 from cnnzoo.train.validation import logits
 
 FEW_CLASSES = 12  # up to which a confusion matrix can be read
+SHOWN = 20  # images of those judged, where a person looks at them
 BAD_FILES = ("error", "skip")
 CHANCE = 0.05  # of a difference this large between equals, from which on it passes for chance
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """Figures over N images of K classes."""
 
     classes: tuple[str, ...]
@@ -55,26 +57,21 @@ class Evaluation:
         """Of five classes or fewer every image's is among the five."""
         return len(self.classes) > 5
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         low, high = self.interval
         top5 = f"top-5 {self.top5:.2%}   " if self.top5_tells else ""
-        lines = [
+        title = (
             f"top-1 {self.top1:.2%} (95% interval {low:.1%} to {high:.1%})   {top5}"
-            f"loss {self.loss:.4f}   {counted(self.count, 'image')}",
-            self._calibration(),
-        ]
+            f"loss {self.loss:.4f}   {counted(self.count, 'image')}"
+        )
         few = len(self.classes) <= FEW_CLASSES
         named = [_shortened(name, 10) for name in self.classes] if few else []
-        widths = [max(len(name), len(str(self.confusion.max()))) for name in named]
-        width = max(len("class"), *map(len, self.classes))
-        heads = "".join(f"  {name:>{wide}}" for name, wide in zip(named, widths, strict=True))
-        lines.append(f"{'class':<{width}}  images  precision  recall{'   taken for' if few else ''}{heads}")
-        for row in zip(self.classes, self.confusion, self.precision, self.recall, strict=True):
-            counts = "".join(f"  {count:>{wide}}" for count, wide in zip(row[1], widths, strict=False))
-            gap = " " * len("   taken for") if few else ""
-            precision, recall = map(percent, row[2:])
-            lines.append(f"{row[0]:<{width}}  {row[1].sum():>6}  {precision:>9}  {recall:>6}{gap}{counts}")
-        return "\n".join(lines)
+        rows = []
+        for name, counts, *shares in zip(self.classes, self.confusion, self.precision, self.recall, strict=True):
+            taken_for = ["", *map(str, counts)] if few else []
+            rows.append((name, f"{counts.sum()}", *map(percent, shares), *taken_for))
+        heads = ("class", "images", "precision", "recall", *(["taken for", *named] if few else []))
+        return Table(heads, rows, title=title, notes=(self._calibration(),))
 
     def _calibration(self) -> str:
         before = f"calibration error {self.calibration_error:.2%}"
@@ -150,7 +147,7 @@ def measure(
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Two nets, judged on the same N images."""
 
     names: tuple[str, str]
@@ -196,11 +193,25 @@ class Comparison:
         }
 
 
-def evaluate(run_or_model: nn.Module | Run | str | Path, data: str | Path | None = None, **options: Any) -> Evaluation:
+def evaluate(
+    run_or_model: nn.Module | Run | str | Path,
+    data: str | Path | None = None,
+    *,
+    pretrained: bool | str | Path | Run = False,
+    root: str | None = None,
+    crops: int = 1,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    device: str = "auto",
+    bad_files: str | None = None,
+    tell: Tell = print,
+) -> Evaluation:
     """How good a run, a net, or a name of the registry with `pretrained` weights is on images it was not trained on.
 
-    Arguments, `options` among them, and errors are those of `cnnzoo.judge`, which gives the answers, image by image.
+    Arguments and errors are those of `cnnzoo.judge`, which gives the answers, image by image.
     """
+    options = {"pretrained": pretrained, "root": root, "crops": crops, "batch_size": batch_size, "tell": tell}
+    options |= {"precision": precision, "device": device, "bad_files": bad_files}
     return judge(run_or_model, data, **options).measure()
 
 
@@ -212,7 +223,7 @@ def compare_runs(
 ) -> Comparison:
     """Whether one net is better than another or just luckier, on images that neither was trained on.
 
-    Arguments as those of `cnnzoo.judge`; `pretrained` goes for both where they are names of nets.
+    Arguments and `options` are as those of `cnnzoo.judge`; `pretrained` goes for both where they are names of nets.
 
     Raises InputError as it does, and where the two are judged on different images, or know different classes.
     """
@@ -243,7 +254,7 @@ def compare_runs(
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judged(Shown):
     """What a net says of N images."""
 
     outputs: np.ndarray  # (N, K)
@@ -262,6 +273,13 @@ class Judged:
         for place, (name, truth, answer) in enumerate(zip(self.images, self.targets, answers, strict=True)):
             sure, said = round(float(probabilities[place, answer]), 6), (self.classes[truth], self.classes[answer])
             yield dict(zip(ANSWERS, (printable(name), *said, sure, bool(truth == answer)), strict=True))
+
+    def _table(self) -> Table:
+        some = islice(self.rows(), SHOWN)
+        rows = [[f"{cell:.1%}" if type(cell) is float else str(cell) for cell in row.values()] for row in some]
+        left = len(self.images) - len(rows)
+        more = [f"… and {counted(left, 'image')} more, which .rows() gives"] if left else []
+        return Table([*ANSWERS], rows, [*ANSWERS], notes=more)
 
     def to_csv(self) -> str:
         """A line for each image: file, truth, answer, probability, right."""
@@ -286,7 +304,7 @@ def judge(
     precision: str = "fp32",
     device: str = "auto",
     bad_files: str | None = None,
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Judged:
     """What a run, a net, or a name of the registry says of images that it was not trained on, one by one.
 
@@ -343,8 +361,7 @@ def judge(
     others = partial(_to_calibrate_on, chosen, preprocess, is_own, called)
     fast = fast_form(net.to(where), preprocess, len(part.images), precision, others, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
-    bar = tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None)
-    outputs, targets = (each.numpy() for each in logits(judged, bar))
+    outputs, targets = (each.numpy() for each in logits(judged, bars.show(batches, desc="evaluating", unit="batch")))
     for place, said in fitted.items():
         outputs[place] = said
     temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0

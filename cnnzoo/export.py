@@ -18,6 +18,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.quiet import quiet
+from cnnzoo.shown import Shown
 
 BATCHES = (1, 2, 7)  # at which a graph is checked; a batch baked in at export is wrong at two of them
 TOLERANCE = 1e-4  # of the largest logit, or of 1 where that is less, to which graph and net must agree
@@ -27,7 +28,7 @@ ONE_FILE = 2**31  # bytes, the most that a protobuf, and so an ONNX file, can ho
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Shown):
     """What was written, and how well it agrees with the net."""
 
     file: Path

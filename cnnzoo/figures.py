@@ -1,8 +1,8 @@
-"""Figures of matplotlib into files. A leaf."""
+"""Figures of matplotlib, and how they become files. A leaf."""
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +40,26 @@ def width(line: str, size: float) -> float:
 
     with _any_letters():
         return text_to_path.get_text_width_height_descent(printable(line), FontProperties(size=size), False)[0] / 72
+
+
+def curves(metrics: Sequence[dict]):
+    """What a run's epochs reached, lines of metrics.jsonl, as a matplotlib Figure."""
+    from matplotlib.figure import Figure
+
+    epochs = [report["epoch"] for report in metrics]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    marker = "o" if len(epochs) < 3 else None  # a line needs two points
+    left.plot(epochs, [report["train_loss"] for report in metrics], label="training", marker=marker)
+    left.plot(epochs, [report["val_loss"] for report in metrics], label="validation", marker=marker)
+    left.set(xlabel="epoch", ylabel="loss", yscale="log" if min(r["val_loss"] for r in metrics) > 0 else "linear")
+    left.legend()
+    right.plot(epochs, [100 * report["val_top1"] for report in metrics], marker=marker, color="tab:green")
+    right.set(xlabel="epoch", ylabel="validation top-1, %")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
 
 
 def save(figure, out: str | Path) -> None:

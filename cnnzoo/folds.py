@@ -11,10 +11,11 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config
 from cnnzoo.errors import InputError
 from cnnzoo.run import train
+from cnnzoo.shown import Shown
 
 
 @dataclass(frozen=True)
-class Folds:
+class Folds(Shown):
     """Runs that were each judged on another part of the images."""
 
     runs: tuple[Run, ...]

@@ -20,6 +20,7 @@ from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, did_you_mean
 from cnnzoo.run import begin, train
+from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import rehearsal
 from cnnzoo.transfer import finetune as recipes
@@ -45,7 +46,7 @@ def probe(
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Run:
     """Fit shallow classifiers on a frozen net's features, and weld the best one onto the net.
 
@@ -95,7 +96,7 @@ def finetune(
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Sequence[str] = (),
-    tell: Tell = silent,
+    tell: Tell = print,
     should_stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
@@ -218,23 +219,19 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ranking(Shown):
     """Backbones, the most accurate first, and why others are missing."""
 
     candidates: tuple[Candidate, ...]
     missing: dict[str, str]
 
-    def __str__(self) -> str:
-        names = [f"{c.model} {c.tag}" for c in self.candidates]
-        width = max(map(len, names))
-        lines = [f"{'net':<{width}}  cross-validated  validation  images/s      MB  seconds"]
-        for name, c in zip(names, self.candidates, strict=True):
+    def _table(self) -> Table:
+        rows = []
+        for c in self.candidates:
             cv = "-" if c.cv_top1 is None else f"{c.cv_top1:.2%}"
-            lines.append(
-                f"{name:<{width}}  {cv:>15}  {c.val_top1:>10.2%}  {c.images_per_second:>8,.0f}  "
-                f"{c.megabytes:>6.1f}  {c.seconds:>7.1f}"
-            )
-        return "\n".join(lines)
+            cost = (f"{c.images_per_second:,.0f}", f"{c.megabytes:.1f}", f"{c.seconds:.1f}")
+            rows.append((f"{c.model} {c.tag}", cv, f"{c.val_top1:.2%}", *cost))
+        return Table(("net", "cross-validated", "validation", "images/s", "MB", "seconds"), rows)
 
     def to_dict(self) -> dict:
         return {"candidates": [asdict(candidate) for candidate in self.candidates], "missing": self.missing}
@@ -246,7 +243,7 @@ def pick(
     *,
     budget: float | str | None = 600,
     seed: int = 0,
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Ranking:
     """Probe several backbones through the feature cache and rank them.
 

@@ -1,7 +1,7 @@
 """From images to class names: a bad file keeps its row and says why."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -10,21 +10,41 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import tables, zoo
+from cnnzoo import bars, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, counted
 from cnnzoo.fast import MANY, Sample, fast_form
+from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
+
+SHOWN = 20  # images, where a person looks at what was said of many
+TOP = 5  # most likely classes that are told
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """A row for each image, in the order asked for."""
+class Prediction(Shown):
+    """What is said of one image."""
+
+    file: str
+    top: tuple[tuple[str, float], ...]  # classes and probabilities, most likely first; none with an error
+    abstain: bool  # no class is likely enough, or there is an error
+    error: str  # what is wrong with the image, "" where nothing is
+
+    def __str__(self) -> str:
+        return f"{self.file}  {_said(self.top[:TOP], self.abstain, self.error)}"
+
+
+def _said(best: Sequence[tuple[str, float]], abstain: bool, error: str) -> str:
+    return error or f"{'unsure: ' if abstain else ''}{'  '.join(f'{name} {p:.1%}' for name, p in best)}"
+
+
+@dataclass(frozen=True)
+class Predictions(Shown):
+    """A row for each image, in the order asked for: `p[0]`, `p[:10]`, `for row in p`."""
 
     files: tuple[str, ...]
     probabilities: np.ndarray  # (N, K) float32; rows of images that could not be read are NaN
@@ -36,8 +56,34 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __getitem__(self, place: int | slice) -> "Prediction | Predictions":
+        if isinstance(place, slice):
+            files, probabilities, errors = (each[place] for each in (self.files, self.probabilities, self.errors))
+            return Predictions(files, probabilities, errors, self.classes, self.upscaled[place], self.min_confidence)
+        place = range(len(self))[place]  # a negative one is counted from the end; raises IndexError
+        one = self[place : place + 1]
+        return Prediction(one.files[0], tuple(one.top(len(self.classes))[0]), bool(one.abstain[0]), one.errors[0])
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[place] for place in range(len(self)))
+
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+    def __repr__(self) -> str:
+        return "\n".join([*self[:SHOWN].lines(), *self._more()])
+
+    def _more(self) -> list[str]:
+        left = len(self) - SHOWN
+        return [f"… and {counted(left, 'image')} more, which print() shows"] if left > 0 else []
+
+    def _table(self) -> Table:
+        heads = ["file", *(f"top {number}" for number in range(1, min(TOP, len(self.classes)) + 1)), ""]
+        rows = []
+        for row in self[:SHOWN]:
+            said = [f"{name} {p:.1%}" for name, p in row.top[:TOP]] or [""] * (len(heads) - 2)
+            rows.append([row.file, *said, row.error or "unsure" * row.abstain])
+        return Table(heads, rows, heads, notes=self._more())
 
     @property
     def abstain(self) -> np.ndarray:
@@ -54,23 +100,19 @@ class Predictions:
         rows = zip(order, self.probabilities, self.errors, strict=True)
         return [[] if error else [(self.classes[k], float(p[k])) for k in best] for best, p, error in rows]
 
-    def lines(self, many: int = 5) -> list[str]:
+    def lines(self, many: int = TOP) -> list[str]:
         """For each image a line for a person: the file, and its most likely classes or what is wrong with it."""
         width = max(map(len, self.files), default=0)
         told = zip(self.files, self.top(many), self.abstain, self.errors, strict=True)
-        return [
-            f"{file:<{width}}  {'unsure: ' if abstain and not error else ''}"
-            f"{error or '  '.join(f'{name} {p:.1%}' for name, p in best)}"
-            for file, best, abstain, error in told
-        ]
+        return [f"{file:<{width}}  {_said(best, abstain, error)}" for file, best, abstain, error in told]
 
-    def columns(self, many: int = 5) -> dict[str, type]:
+    def columns(self, many: int = TOP) -> dict[str, type]:
         """What a table of the `many` most likely classes consists of: file, top1 …, prob1 …, abstain, error."""
         numbers = range(1, min(many, len(self.classes)) + 1)
         names, probabilities = ({f"{what}{n}": kind for n in numbers} for what, kind in (("top", str), ("prob", float)))
         return {"file": str, **names, **probabilities, "abstain": bool, "error": str}
 
-    def rows(self, many: int = 5) -> Iterator[dict[str, Any]]:
+    def rows(self, many: int = TOP) -> Iterator[dict[str, Any]]:
         """For each image the values of `columns`, by their names; None where there is nothing to say."""
         names = self.columns(many)
         told = zip(self.files, self.top(many), self.abstain.tolist(), self.errors, strict=True)
@@ -78,7 +120,7 @@ class Predictions:
             said = [*(name for name, _ in best), *(round(p, 6) for _, p in best)] or [None] * (len(names) - 3)
             yield dict(zip(names, [file, *said, abstain, error or None], strict=True))
 
-    def to_csv(self, many: int = 5) -> str:
+    def to_csv(self, many: int = TOP) -> str:
         """A table of `columns`."""
         return tables.to_csv(self.rows(many), self.columns(many))
 
@@ -93,7 +135,7 @@ def predict(
     mirror: bool = False,
     precision: str = "auto",
     device: str | None = None,
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Predictions:
     """Class probabilities for photos.
 
@@ -177,7 +219,7 @@ def _stream(
     device = next(net.parameters()).device
     if any(module.training for module in net.modules()):
         net = copy.deepcopy(net).eval()  # others may be training the net, or predicting with it in another thread
-    bar = tqdm(total=len(pictures), desc="predicting", unit="image", leave=False, disable=None)
+    bar = bars.show(total=len(pictures), desc="predicting", unit="image")
     try:
         fast = fast_form(
             net, preprocess, len(pictures), precision, lambda: _spread(pictures, preprocess, batch_size), tell=tell
@@ -207,7 +249,7 @@ def _spread(pictures: Pictures, preprocess: Preprocess | Sheet, batch_size: int)
     return np.stack(pixels) if pixels else np.empty(0), "of the images given"
 
 
-def write(path: str | Path, parts: Iterator[Predictions], many: int = 5) -> None:
+def write(path: str | Path, parts: Iterator[Predictions], many: int = TOP) -> None:
     """Put what `stream` yields into a table of the `many` most likely classes, see `tables.write`, as it comes."""
     first = next(parts)
     tables.write(path, (row for part in chain([first], parts) for row in part.rows(many)), first.columns(many))

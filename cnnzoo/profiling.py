@@ -11,7 +11,8 @@ from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
-from cnnzoo.telling import Tell, silent
+from cnnzoo.shown import Shown
+from cnnzoo.telling import Tell
 from cnnzoo.train import anatomy
 from cnnzoo.train.anatomy import Anatomy, Operator
 from cnnzoo.train.rehearsal import NARROW, sooner
@@ -20,7 +21,7 @@ SHOWN = 10  # operators
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Shown):
     """What was found, and in which folder the trace lies."""
 
     about: str
@@ -53,7 +54,7 @@ def profile(
     steps: int = 8,
     out: str | Path | None = None,
     data: Dataset | None = None,
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Profile:
     """Run some steps of a config's trainer, of its last phase, and tell where their time goes.
 

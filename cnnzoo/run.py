@@ -33,7 +33,7 @@ def train(
     resume: str | Path | Run | None = None,
     data: Dataset | None = None,
     with_report: bool = True,
-    tell: Tell = silent,
+    tell: Tell = print,
     should_stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Train a net and leave a run folder.

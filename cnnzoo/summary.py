@@ -4,7 +4,6 @@ on the meta device.
 
 import copy
 import csv
-import html
 import io
 import math
 import os
@@ -20,6 +19,7 @@ from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.receptive_field import Field, Watch, tensors
+from cnnzoo.shown import Shown, Table
 
 _TEXTS = ("layer", "kind", "output")
 COLUMNS = (*_TEXTS, "params", "macs", "activations", "bytes", "receptive_field", "stride")
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Shown):
     """Rows in the order in which the layers run. `str()` is a table, and a notebook shows one."""
 
     name: str
@@ -86,19 +86,6 @@ class Summary:
     def title(self) -> str:
         return f"{self.name}, input {self._size(self.input_size)}"
 
-    def __str__(self) -> str:
-        table = self._table()
-        widths = [max(len(cells[i]) for cells in table) for i in range(len(COLUMNS))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column in _TEXTS else cell.rjust(width)
-                for column, cell, width in zip(COLUMNS, cells, widths, strict=True)
-            ).rstrip()
-            for cells in table
-        ]
-        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
-        return "\n".join([self.title, lines[0], rule, *lines[1:-1], rule, lines[-1], *map(_told, self.notes)])
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data: name, input size, the rows and their total as dictionaries, notes."""
         rows, total = [asdict(row) for row in self.rows], asdict(self.total)
@@ -114,31 +101,14 @@ class Summary:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        head, *rows = self._table()
-        rule = ["---" if column in _TEXTS else "---:" for column in COLUMNS]
-        lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
-        return "\n".join([*lines, *(f"\n{_told(note)}" for note in self.notes)])
+        return self._table().to_markdown()
 
     def _repr_markdown_(self) -> str:
         return f"**{self.title}**\n\n{self.to_markdown()}"
 
-    def _repr_html_(self) -> str:
-        sides = ["left" if column in _TEXTS else "right" for column in COLUMNS]
-
-        def line(tag: str, cells: list[str]) -> str:
-            columns = zip(sides, cells, strict=True)
-            return "".join(f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>' for side, cell in columns)
-
-        head, *rows = self._table()
-        body = "\n".join(f"<tr>{line('td', cells)}</tr>" for cells in rows[:-1])
-        notes = "".join(f"\n<p>{html.escape(_told(note))}</p>" for note in self.notes)
-        return (
-            f"<table>\n<caption>{html.escape(self.title)}</caption>\n<thead><tr>{line('th', head)}</tr></thead>\n"
-            f"<tbody>\n{body}\n</tbody>\n<tfoot><tr>{line('th', rows[-1])}</tr></tfoot>\n</table>{notes}"
-        )
-
-    def _table(self) -> list[list[str]]:
-        return [list(COLUMNS), *(self._cells(row, "{:,}") for row in (*self.rows, self.total))]
+    def _table(self) -> Table:
+        *rows, total = (self._cells(row, "{:,}") for row in (*self.rows, self.total))
+        return Table(COLUMNS, rows, _TEXTS, total, self.title, [f"Note: {note}." for note in self.notes])
 
     def _cells(self, row: Row, number: str) -> list[str]:
         counts = [number.format(count) for count in (row.params, row.macs, row.activations, row.bytes)]
@@ -148,10 +118,6 @@ class Summary:
 
     def _size(self, shape: tuple[int, ...]) -> str:
         return "x".join(map(str, (*shape[1:], shape[0]) if self.channels_last else shape))
-
-
-def _told(note: str) -> str:
-    return f"Note: {note}."
 
 
 # After another layer they change no number.

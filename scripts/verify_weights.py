@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 import cnnzoo
+from cnnzoo import bars
 
 # file: the net, what it is judged on, top-1 and top-5 in percent as the README has them
 ASKED = {
@@ -30,7 +30,7 @@ def on_samples(name: str, file: Path, folder: Path) -> tuple[float, float]:
     net, paths, hits = cnnzoo.create(name, file).eval(), sorted(folder.glob("*.jpg")), []
     preprocess = cnnzoo.preprocessing(net)
     with torch.inference_mode():
-        for start in tqdm(range(0, len(paths), 50), leave=False, disable=None):
+        for start in bars.show(range(0, len(paths), 50)):
             chosen = paths[start : start + 50]
             best = net(torch.stack([preprocess(path) for path in chosen])).topk(5).indices
             hits.append(best == torch.tensor([int(path.name[:3]) for path in chosen])[:, None])

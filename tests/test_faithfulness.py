@@ -117,6 +117,20 @@ def test_maps_of_what_a_net_has_learned_go_with_its_weights(data_root):
     assert (told["guided"] > told["gradient"]).all()  # it rather shows the image
 
 
+def test_a_method_may_be_named(data_root):
+    net, x, truth = samples(data_root, every=125)
+    net.train()
+    with untouched(net) as still:
+        given = sanity(still, x, truth, partial(maps_of, method="gradcam", layer="stage3"))
+        pointed = pointing(still, x, truth, gradients.gradient, trials=4)
+    np.testing.assert_array_equal(sanity(net, x, truth, "gradcam").correlation, given.correlation)
+    assert pointing(net, x, truth, "gradient", trials=4) == pointed
+    assert net.training
+    for judge in (sanity, partial(pointing, trials=1)):
+        with pytest.raises(InputError, match="unknown method 'gradcan'; did you mean gradcam"):
+            judge(net, x, truth, "gradcan")
+
+
 @pytest.fixture
 def random_net():
     """A net, images for it, and its answers."""

@@ -16,6 +16,7 @@ import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError
+from cnnzoo.report import insight
 from cnnzoo.run import write_report
 from cnnzoo.visualize.neighbours import alike
 
@@ -223,7 +224,7 @@ def test_features_that_are_not_kept_are_the_same(run, tmp_path):
 
 
 def test_a_report_says_where_there_are_too_many_images_to_look_through(run, monkeypatch):
-    monkeypatch.setattr("cnnzoo.report.insight.LOOKED_THROUGH", 100)
+    monkeypatch.setattr(insight, "LOOKED_THROUGH", 100)
     told = f"The nearest training images are not shown: {len(run.split['train']):,} are too many to look through."
     assert told in write_report(run).read_text()
 

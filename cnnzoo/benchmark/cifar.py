@@ -17,10 +17,9 @@ from statistics import mean, stdev
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from cnnzoo import bars, zoo
 from cnnzoo import config as config_
-from cnnzoo import zoo
 from cnnzoo.benchmark.harness import Bench, Row, data_root
 from cnnzoo.benchmark.training import trainer_of
 from cnnzoo.config import Config
@@ -135,7 +134,7 @@ def _ours(bench: Bench, config: Config, data: Dataset, trials: int) -> list[list
         return reports
 
     trial(0, replace(config, train=replace(config.train, epochs=1)))
-    return [trial(seed, config) for seed in tqdm(range(trials), config.model.name, leave=False, disable=None)]
+    return [trial(seed, config) for seed in bars.show(range(trials), config.model.name)]
 
 
 # ---- airbench's
@@ -176,4 +175,4 @@ def _trials(lines: Iterator[str], many: int) -> list[Trial]:
     """From its table: a training ends with `|  |  eval  |  train_acc  |  val_acc  |  tta_val_acc  |  seconds  |`."""
     cells = ([cell.strip() for cell in line.split("|")] for line in lines)
     ends = (Trial(float(row[-3]), float(row[-2])) for row in cells if "eval" in row)
-    return [*tqdm(islice(ends, many), "airbench94", many, leave=False, disable=None)]
+    return [*bars.show(islice(ends, many), "airbench94", many)]

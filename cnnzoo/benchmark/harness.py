@@ -17,17 +17,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from cnnzoo import atomic, quantize
+from cnnzoo import atomic, bars, quantize
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.device import computes_in_bf16, pick_precision
+from cnnzoo.shown import Shown
 
 Side = Callable[[], object]  # does the same amount of work each time it is called
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Shown):
     """Ours beside one peer."""
 
     benchmark: str  # its name in the suite
@@ -53,7 +53,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(Shown):
     """What the benchmarks gave, and where."""
 
     machine: Mapping[str, object]
@@ -146,7 +146,7 @@ class Bench:
         sides = {"": ours, **peers}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         try:
-            for turn in tqdm(range(self.warm_ups + self.rounds), desc=f"{self.name} {what}", leave=False, disable=None):
+            for turn in bars.show(range(self.warm_ups + self.rounds), desc=f"{self.name} {what}"):
                 for name, side in sides.items():
                     took = self.seconds(side)
                     if turn >= self.warm_ups:

@@ -18,9 +18,8 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from cnnzoo import learn
+from cnnzoo import bars, learn
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row, cached_in, data_root
 from cnnzoo.benchmark.training import as_in_fit, plain_steps, train, trainer_of
@@ -119,7 +118,7 @@ def transfer(bench: Bench, size: Size = Size(batch=64), name: str = "resnet50") 
             def side() -> None:
                 _forget(folder)
                 shutil.rmtree(run, ignore_errors=True)
-                method(folder, name, str(weights), run=run, overrides=keys, **more)
+                method(folder, name, str(weights), run=run, overrides=keys, tell=lambda line: None, **more)
 
             return side
 
@@ -246,4 +245,4 @@ def make_photos(folder: Path, real: Sequence[Path], numbers: range) -> None:
         part.save(folder / str(number % CLASSES) / f"{number}.jpg", quality=92)
 
     with ThreadPoolExecutor() as pool:
-        list(tqdm(pool.map(make, numbers), "photos", len(numbers), leave=False, disable=None))
+        list(bars.show(pool.map(make, numbers), "photos", len(numbers)))

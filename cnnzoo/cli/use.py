@@ -126,11 +126,6 @@ def report(run: str) -> None:
     Args:
         run: the run folder.
     """
-    from cnnzoo import run as run_
+    import cnnzoo
 
-    opened = run_.Run.open(run)
-    if opened.committee:
-        from cnnzoo.ensemble.runs import write_report
-    else:
-        from cnnzoo.run import write_report
-    print(write_report(opened))
+    print(cnnzoo.report(run))

@@ -25,19 +25,7 @@ def weights_list(pattern: str = "*", *, json: bool = False) -> None:
         )
         print(dumps([{key: getattr(row, key) for key in keys} | {"here": bool(fetch.find(row))} for row in rows]))
         return
-    cells = [("net", "tag", "top-1", "top-5", "at", "MiB", "licence", "", "")]
-    for row in rows:
-        figures = (f"{figure:.2f}" if figure else "-" for figure in (row.top1, row.top5))
-        mib = f"{row.mib:.1f}" if row.mib else "-"
-        here = fetch.find(row) and "here"
-        cells.append((row.model, row.tag, *figures, str(row.size), mib, row.licence, here, row.note))
-    widths = [max(len(line[i] or "") for line in cells) for i in range(len(cells[0]))]
-    for line in cells:
-        told = (
-            c.rjust(w) if i in (2, 3, 4, 5) else (c or "").ljust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        )
-        print("  ".join(told).rstrip())
+    print(rows)
 
 
 def weights_fetch(names: list[str]) -> None:
@@ -115,7 +103,7 @@ def _weights_like(patterns: Sequence[str]) -> list:
     from cnnzoo import zoo
     from cnnzoo.weights import table
 
-    found = []
+    found = table.Rows()
     for pattern in patterns:
         rows = table.list_weights(pattern)
         if not rows:

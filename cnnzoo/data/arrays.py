@@ -16,9 +16,8 @@ from typing import Protocol
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
-from cnnzoo import atomic
+from cnnzoo import atomic, bars
 from cnnzoo.data.decoding import Stored, Unreached, read
 from cnnzoo.data.parts import Parts
 from cnnzoo.data.preprocess import Geometry
@@ -264,7 +263,7 @@ def _read_once(
     attempt(lambda: part.parent.mkdir(parents=True, exist_ok=True))
     out = attempt(lambda: open(part, "wb"))  # noqa: SIM115 (closed below, whatever happens)
     try:
-        with tqdm(total=len(files), desc=what, unit="image", leave=False, disable=None) as bar:
+        with bars.show(total=len(files), desc=what, unit="image") as bar:
             for place, pixels in enumerate(_read_all(files, geometry, workers)):
                 bar.update()
                 if isinstance(pixels, InputError):

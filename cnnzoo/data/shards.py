@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from cnnzoo import atomic
+from cnnzoo import atomic, bars
 from cnnzoo.data.arrays import cache_folder, stamp
 from cnnzoo.data.decoding import EXTENSIONS, Stored
 from cnnzoo.data.found import Found, Part, photos
@@ -127,7 +126,7 @@ def _index(files: Sequence[Path]) -> tuple[list[_Sample], int]:
             columns = [c.tolist() if c.dtype.kind == "i" else map(bytes.decode, c.tolist()) for c in columns]
             return list(map(_Sample, *columns)), int(arrays["bare"])
     samples, bare = [], 0
-    for shard, file in enumerate(tqdm(files, desc="reading shards", unit="shard", leave=False, disable=None)):
+    for shard, file in enumerate(bars.show(files, desc="reading shards", unit="shard")):
         for sample in _samples(shard, file):
             if sample is None:
                 bare += 1

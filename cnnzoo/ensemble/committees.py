@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from cnnzoo import assemble, atomic, calibrate, registry, zoo
+from cnnzoo import assemble, atomic, bars, calibrate, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import AugmentConfig, Config
@@ -27,12 +26,13 @@ from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
 from cnnzoo.resampling import Round, out_of_bag, samme
 from cnnzoo.run import begin, train
-from cnnzoo.telling import Tell, silent
+from cnnzoo.shown import Shown
+from cnnzoo.telling import Tell
 from cnnzoo.train.validation import logits
 
 
 @dataclass(frozen=True)
-class RunCommittee:
+class RunCommittee(Shown):
     """Runs of one config, and the run that they are together."""
 
     kind: str  # bag, seeds, boost or snapshots
@@ -84,7 +84,7 @@ def train_committee(
     return _KINDS[kind](whole, many, resume, **hooks)
 
 
-def of_snapshots(run: Run, tell: Tell = silent) -> RunCommittee:
+def of_snapshots(run: Run, tell: Tell = print) -> RunCommittee:
     """The mean of the nets in which the cycles of a run's schedule ended, in committee of its folder: G. Huang et al.,
     "Snapshot Ensembles: Train 1, get M for free", ICLR 2017, arXiv 1704.00109, section 3.
     """
@@ -143,7 +143,7 @@ _KINDS = {"bag": _bag, "seeds": _seeds, "boost": _boost}
 
 def _member(whole: Config, name: str, resume: bool, hooks: Mapping, **changes) -> Run:
     """A finished run in a folder of the whole's, of a config with some changes."""
-    hooks.get("tell", silent)(f"{name}:")
+    hooks.get("tell", print)(f"{name}:")
     own = replace(whole, run=str(whole.folder / name), **changes)
     return train(own, resume="auto" if resume else None, **hooks)
 
@@ -161,7 +161,7 @@ def _together(
     """The runs and what they are together."""
     committee = Run(folder / "committee")
     if not (resume and _is_made(committee, runs)):
-        tell = hooks.get("tell", silent)
+        tell = hooks.get("tell", print)
         committee = combine(runs, method, run=committee.path, weights=weights, tell=tell)
     return RunCommittee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
 
@@ -199,5 +199,5 @@ class _Judge:
         """`(N, K)` float32, at the run's temperature."""
         net, p = zoo.load(run).to(self.device), self.preprocess
         batches = EvalBatches(self.images.images, self.images.labels, 256, p.mean, p.std, self.device)
-        bar = tqdm(batches, desc=f"judging {run.path.name}", leave=False, disable=None)
+        bar = bars.show(batches, desc=f"judging {run.path.name}")
         return (logits(net, bar)[0] / net.temperature).numpy()

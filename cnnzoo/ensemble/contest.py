@@ -9,12 +9,13 @@ from cnnzoo.calibrate import wilson_interval
 from cnnzoo.ensemble.combine import METHODS, Combination, combine, log_loss
 from cnnzoo.ensemble.members import Panel
 from cnnzoo.errors import InputError, counted
+from cnnzoo.shown import Shown, Table
 
 COLUMNS = ("name", "kind", "top1", "cross_top1", "low", "high", "loss")
 
 
 @dataclass(frozen=True)
-class Contest:
+class Contest(Shown):
     """What members reach alone, and together by each method. `str()` is a table."""
 
     panel: Panel
@@ -58,18 +59,16 @@ class Contest:
         told = [f"{one.method}: {note}" for one in self.combinations for note in one.notes]
         return self.panel.notes + told + [f"{method} is missing: {why}" for method, why in self.missing.items()]
 
-    def __str__(self) -> str:
-        width = max(len(row["name"]) for row in self.rows)
-        lines = [f"{'':<{width}}    top-1  cross-fitted  95% interval    log-loss"]
+    def _table(self) -> Table:
+        rows = []
         for row in self.rows:
             crossed = "" if row["cross_top1"] is None else f"{row['cross_top1']:.2%}"
             interval = f"{row['low']:.1%} to {row['high']:.1%}"
-            lines.append(
-                f"{row['name']:<{width}}  {row['top1']:>7.2%}  {crossed:>12}  {interval:<14}  {row['loss']:>8.4f}"
-            )
+            rows.append((row["name"], f"{row['top1']:.2%}", crossed, interval, f"{row['loss']:.4f}"))
         unseen = "" if self.panel.notes else ", none of which a member was trained on"
-        lines.append(f"{counted(len(self.panel.targets), 'image')}{unseen}")
-        return "\n".join([*lines, *self.notes])
+        judged = f"{counted(len(self.panel.targets), 'image')}{unseen}"
+        heads = ("", "top-1", "cross-fitted", "95% interval", "log-loss")
+        return Table(heads, rows, ("", "95% interval"), notes=(judged, *self.notes))
 
     def to_dict(self) -> dict:
         return {

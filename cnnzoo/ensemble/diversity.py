@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
-from tqdm import tqdm
 
-from cnnzoo import calibrate
+from cnnzoo import bars, calibrate
 from cnnzoo.ensemble import odds
 from cnnzoo.ensemble.combine import accuracy
 from cnnzoo.ensemble.members import Panel
+from cnnzoo.shown import Shown
 
 EVERY = 10  # members up to which all sub-committees are judged, which then are 1,023
 
@@ -67,7 +67,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Diversity:
+class Diversity(Shown):
     """M members and their committee on N images. `str()` is a set of tables."""
 
     names: tuple[str, ...]  # (M,) of the members
@@ -210,7 +210,7 @@ def subcommittees(probabilities: np.ndarray, targets: np.ndarray, costs: Sequenc
         sums, total = _grown(probabilities, targets), many
     found = [
         Subcommittee(members, int(sum(costs[member] for member in members)), accuracy(said, targets))
-        for members, said in tqdm(sums, desc="sub-committees", total=total, leave=False, disable=None)
+        for members, said in bars.show(sums, desc="sub-committees", total=total)
     ]
     return tuple(sorted(found, key=lambda one: (one.cost, -one.top1, one.members)))
 

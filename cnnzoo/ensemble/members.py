@@ -193,7 +193,7 @@ def _said(run: Run, data: str | None, key: str | None, root: str | None, device:
         classes, logits, targets, images = read_arrays(file, "classes", "logits", "targets", "images")
         return _Predictions(tuple(classes.tolist()), logits, targets, tuple(images.tolist()))
     tell(f"{run.path} has no predictions {f'of {data} ' if data else ''}yet, so they are made")
-    judged = judge(run.path, data, root=root, device=device)
+    judged = judge(run.path, data, root=root, device=device, tell=lambda line: None)
     made = _Predictions(judged.classes, judged.outputs, judged.targets, judged.images)
     with suppress(OSError):  # a folder that may only be read: they are made again next time
         atomic.write(file, _packed(made))

@@ -20,13 +20,14 @@ from scipy.stats import binom
 
 from cnnzoo import figures
 from cnnzoo.errors import InputError
+from cnnzoo.shown import Drawn, Table
 
 MOST = 10_000  # members
 TOLD = 1e-10  # a less probable outcome is not worth a line
 
 
 @dataclass(frozen=True)
-class Odds:
+class Odds(Drawn):
     """How often how many of n independent members are right. `str()` is a table."""
 
     accuracies: tuple[float, ...]  # (n,) of the members
@@ -55,17 +56,20 @@ class Odds:
             right += rng.binomial(many, p, votes)
         return float(np.mean((np.sign(2 * right - self.size) + 1) / 2))
 
-    def __str__(self) -> str:
-        lines = [self.title, "right   probability"]
+    def _table(self) -> Table:
         told = [right for right in range(self.size, (self.size - 1) // 2, -1) if self.chances[right] >= TOLD]
+        rows = []
         for right in told:
             tie = "a tie: half of it counts" if 2 * right == self.size else ""
-            how = "; ".join(filter(None, (self._how(right), tie)))
-            lines.append(f"{right:>5}   {self.chances[right]:<14.10g}  {how}".rstrip())
+            rows.append((f"{right}", f"{self.chances[right]:.10g}", "; ".join(filter(None, (self._how(right), tie)))))
         if hidden := self.size // 2 + 1 - len(told):
-            lines.append(f"        {hidden} more below {TOLD:g}")
-        lines.append(f"{'sum':>5}   {self.accuracy:<14.10g}  the committee is right")
-        return "\n".join(lines)
+            rows.append(("", f"{hidden} more below {TOLD:g}", ""))
+        rows.append(("sum", f"{self.accuracy:.10g}", "the committee is right"))
+        return Table(heads := ("right", "probability", ""), rows, heads[1:], title=self.title)
+
+    def figure(self):
+        """The committee's accuracy over its size, a curve for each accuracy of the members: a matplotlib Figure."""
+        return draw(self)
 
     @property
     def title(self) -> str:

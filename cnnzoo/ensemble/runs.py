@@ -31,10 +31,11 @@ from cnnzoo.evaluate import Evaluation, measure
 from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
 from cnnzoo.report import page
+from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
 
 
-class Ensemble:
+class Ensemble(Shown):
     """Several runs that answer as one net.
 
     Args:
@@ -67,7 +68,7 @@ class Ensemble:
         weights: Sequence[float] | None = None,
         seed: int = 0,
         device: str = "auto",
-        tell: Tell = silent,
+        tell: Tell = print,
     ):
         self._started, self.tell = time.perf_counter(), tell
         self.panel = panel(runs, data, root=root, device=device, tell=tell)
@@ -77,8 +78,8 @@ class Ensemble:
         self._config = EnsembleConfig(list(self.panel.names), self.combination.method, data, given, seed)
         self._root = root
 
-    def __str__(self) -> str:
-        return str(self.contest)
+    def _table(self) -> Table:
+        return self.contest._table()
 
     def predict(self, images: Any, **options: Any) -> Predictions:
         """Class probabilities for photos: `cnnzoo.predict` with the committee's net."""
@@ -195,6 +196,16 @@ def again(config: Config, tell: Tell = silent) -> Run:
         return soup(said.members, method, run=config.run, tell=tell)
     options = {"data": said.data, "root": config.data.root, "weights": said.weights, "seed": said.seed}
     return combine(said.members, said.method, run=config.run, tell=tell, **options)
+
+
+def report(run: str | Path | Run) -> Path:
+    """Write a run's or a committee's report.html anew: curves, confusion matrix, classes, most confident mistakes.
+
+    Returns the file. Raises InputError where there is no run, or where its data no longer holds the images that it was
+    judged on.
+    """
+    opened = Run.open(run)
+    return write_report(opened) if opened.committee else run_.write_report(opened)
 
 
 def write_report(run: Run) -> Path:

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from tqdm import tqdm
 
-from cnnzoo import assemble, environment, registry, zoo
+from cnnzoo import assemble, bars, environment, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run, read_card, read_safetensors
@@ -25,7 +24,8 @@ from cnnzoo.config import EnsembleConfig
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError, unknown
-from cnnzoo.telling import Tell, silent
+from cnnzoo.shown import Shown, Table
+from cnnzoo.telling import Tell
 from cnnzoo.train.validation import logits
 
 METHODS = ("greedy", "uniform")
@@ -52,7 +52,7 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
-class Soup:
+class Soup(Shown):
     """What was averaged, and what came of it."""
 
     method: str
@@ -60,15 +60,15 @@ class Soup:
     top1: float  # on the validation images
     statistics: bool  # whether BatchNorm's were computed anew
 
-    def __str__(self) -> str:
-        width = max(len(each.run) for each in self.ingredients)
-        lines = [f"{'member':<{width}}  validation  halfway to the best  in the soup"]
+    def _table(self) -> Table:
+        rows = []
         for each in self.ingredients:
             halfway = "-" if each.barrier is None else f"{-each.barrier:+.2%}"
-            lines.append(f"{each.run:<{width}}  {each.top1:>10.2%}  {halfway:>19}  {'yes' if each.taken else 'no':>11}")
+            rows.append((each.run, f"{each.top1:.2%}", halfway, "yes" if each.taken else "no"))
         many = sum(each.taken for each in self.ingredients)
         again = "; BatchNorm's statistics were computed anew" if self.statistics else ""
-        return "\n".join([*lines, f"{self.method} soup of {many}: validation {self.top1:.2%}{again}"])
+        made = f"{self.method} soup of {many}: validation {self.top1:.2%}{again}"
+        return Table(("member", "validation", "halfway to the best", "in the soup"), rows, notes=(made,))
 
 
 def soup(
@@ -77,7 +77,7 @@ def soup(
     *,
     run: str | Path | None = None,
     device: str = "auto",
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Run:
     """Average the weights of runs of one net into a run of their own.
 
@@ -186,7 +186,7 @@ class _Averager:
         if len(taken) > 1 and self.statistics_differ:
             self._update_statistics()
         batches = assemble.val_batches(self.data, self.device, 256)
-        outputs, _ = logits(self.net, tqdm(batches, desc=f"judging {len(taken)}", leave=False, disable=None))
+        outputs, _ = logits(self.net, bars.show(batches, desc=f"judging {len(taken)}"))
         return {name: tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}, outputs
 
     def _mean(self, name: str, taken: Sequence[int]) -> Tensor:
@@ -199,7 +199,7 @@ class _Averager:
         train = self.config.train
         batch = min(train.batch_size, len(self.data.train))
         batches = assemble.train_batches(self.config, self.data, self.device, batch, self.net.num_classes)
-        bar = tqdm(batches.epoch(0), total=len(batches), desc="statistics", leave=False, disable=None)
+        bar = bars.show(batches.epoch(0), total=len(batches), desc="statistics")
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(train.seed)  # of dropout
             update_bn(bar, self.net)

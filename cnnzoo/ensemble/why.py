@@ -16,7 +16,7 @@ from cnnzoo.ensemble.combine import Combination, combine
 from cnnzoo.ensemble.diversity import Diversity, study
 from cnnzoo.errors import InputError
 from cnnzoo.summary import summary
-from cnnzoo.telling import Tell, silent
+from cnnzoo.telling import Tell
 
 
 def diversity(
@@ -29,7 +29,7 @@ def diversity(
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Diversity:
     """Compare the committee of some runs with its members.
 

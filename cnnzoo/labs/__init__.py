@@ -19,7 +19,8 @@ import torch
 from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.labs._lab import Seen
-from cnnzoo.telling import Tell, silent
+from cnnzoo.shown import Drawn, Table
+from cnnzoo.telling import Tell
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Lab:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Drawn):
     """What became of a lab's claim. `str()` tells it."""
 
     lab: Lab
@@ -50,6 +51,11 @@ class Outcome:
     def __str__(self) -> str:
         held, many = sum(seen.held for seen in self.seen), len(self.seen)
         return f"the claim {'held' if self.held else 'did not hold'}: {held} of {many} seeds, {self.seconds:.0f} s"
+
+    def _table(self) -> Table:
+        rows = [(str(seed), "held" if seen.held else "did not hold", seen.told) for seed, seen in enumerate(self.seen)]
+        about = (f"{self.lab.claim} ({self.lab.source})", str(self))
+        return Table(("seed", "", "seen"), rows, ("", "seen"), title=self.lab.name, notes=about)
 
     def to_dict(self) -> dict:
         runs = [{"seed": seed, "held": seen.held, **seen.figures} for seed, seen in enumerate(self.seen)]
@@ -82,7 +88,7 @@ def find(name: str) -> Lab:
     return Lab(name, module.CLAIM, module.SOURCE, module.run, module.draw)
 
 
-def run(name: str, *, seeds: int = 3, quick: bool = False, tell: Tell = silent) -> Outcome:
+def run(name: str, *, seeds: int = 3, quick: bool = False, tell: Tell = print) -> Outcome:
     """Try out what a lab claims.
 
     Args:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import cnnzoo
+from cnnzoo import bars
 from cnnzoo.labs._lab import Seen, held_out, sheet, show, trained
 
 CLAIM = (
@@ -99,7 +99,7 @@ def run(seed: int, quick: bool) -> Seen:
     from sklearn.datasets import load_sample_image
 
     photo = Image.fromarray(load_sample_image("china.jpg")).crop((0, 0, 427, 427)).resize((SIDE, SIDE))
-    changes = tqdm([*CHANGES.items()][: 2 if quick else None], "augmentation", leave=False, disable=None)
+    changes = bars.show([*CHANGES.items()][: 2 if quick else None], "augmentation")
     pictures = {name: shown(photo, change, seed) for name, change in changes}
     forms = {name: len(np.unique(images.round(4), axis=0)) for name, images in pictures.items()}
     top1 = {}

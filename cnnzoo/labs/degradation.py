@@ -8,8 +8,8 @@ the training loss, for this is no matter of overfitting.
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
+from cnnzoo import bars
 from cnnzoo.labs._lab import Seen, sheet, trained
 
 CLAIM = "Of plain nets the one of 56 layers has a higher training loss than that of 20; residual nets close that gap."
@@ -21,7 +21,7 @@ DEPTHS = (20, 56)
 
 def run(seed: int, quick: bool) -> Seen:
     losses = {}
-    for net in tqdm([f"{kind}{depth}" for kind in KINDS for depth in DEPTHS], "degradation", leave=False, disable=None):
+    for net in bars.show([f"{kind}{depth}" for kind in KINDS for depth in DEPTHS], "degradation"):
         with trained(config(net, seed, quick)) as done:
             losses[net] = [epoch["train_loss"] for epoch in done.metrics]
     gap = {kind: losses[f"{kind}56"][-1] - losses[f"{kind}20"][-1] for kind in KINDS}

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 import cnnzoo
+from cnnzoo import bars
 from cnnzoo.labs._lab import Seen, digits, sheet, show, trained
 
 CLAIM = (
@@ -60,7 +60,7 @@ def run(seed: int, quick: bool) -> Seen:
     order = np.random.default_rng(seed).permutation(SIDE * SIDE)
     shuffled = images.reshape(len(images), -1)[:, order].reshape(images.shape)
     weights, top1 = {}, {}
-    for name, pixels in zip(ORDERS, tqdm((images, shuffled), "mlp-vs-cnn", leave=False, disable=None), strict=True):
+    for name, pixels in zip(ORDERS, bars.show((images, shuffled), "mlp-vs-cnn"), strict=True):
         with TemporaryDirectory(prefix="cnnzoo-lab-") as folder:
             write(pixels, labels, Path(folder))
             for net, model in NETS.items():

@@ -135,24 +135,7 @@ def _origin(run: Run) -> list[tuple[str, str]]:
         return [("Members and committee", _committee(run.committee))]
     if run.soup:
         return [("Members and soup", _soup(run.soup))]
-    return [("Curves", _picture(_curves(run.metrics)))] if run.metrics[-1]["epoch"] else []
-
-
-def _curves(metrics: list[dict]) -> Figure:
-    epochs = [report["epoch"] for report in metrics]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    marker = "o" if len(epochs) < 3 else None  # a line needs two points
-    left.plot(epochs, [report["train_loss"] for report in metrics], label="training", marker=marker)
-    left.plot(epochs, [report["val_loss"] for report in metrics], label="validation", marker=marker)
-    left.set(xlabel="epoch", ylabel="loss", yscale="log" if min(r["val_loss"] for r in metrics) > 0 else "linear")
-    left.legend()
-    right.plot(epochs, [100 * report["val_top1"] for report in metrics], marker=marker, color="tab:green")
-    right.set(xlabel="epoch", ylabel="validation top-1, %")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
+    return [("Curves", _picture(run.figure()))] if run.metrics[-1]["epoch"] else []
 
 
 def _confusion(result: Evaluation) -> Figure:

@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from cnnzoo import machine
+from cnnzoo import bars, machine
 from cnnzoo.config import PhaseConfig
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.telling import Tell, silent
@@ -272,8 +271,8 @@ class Trainer:
         seconds, started = progress.seconds, time.perf_counter()
         saved = shown = time.monotonic()
         title = f"epoch {progress.epoch + 1}/{self.epochs}"
-        hide = None if self.show_progress and self.team.is_first else True  # None: unless it is a terminal
-        with tqdm(total=steps, initial=progress.step, desc=title, leave=False, disable=hide) as bar:
+        hidden = not (self.show_progress and self.team.is_first)
+        with bars.show(total=steps, initial=progress.step, desc=title, hidden=hidden) as bar:
             for images, targets in self._timed(feed.batches.epoch(progress.epoch, progress.step)):
                 unread.append((self.step(images, targets), self.rate))
                 progress.step += 1

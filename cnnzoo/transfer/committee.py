@@ -17,6 +17,7 @@ from cnnzoo import calibrate, machine
 from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
 from cnnzoo.resampling import bootstrap, out_of_bag, samme
+from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.probe import Data, Kind, Probe, Score, fit_one, kinds, predict
 
@@ -33,7 +34,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class ProbeCommittee:
+class ProbeCommittee(Shown):
     """Several classifiers of one kind, and what they reach together."""
 
     made_by: str  # bagging or boosting

@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from cnnzoo import atomic, tables
+from cnnzoo import atomic, bars, tables
 from cnnzoo.data.decoding import ENDINGS, opened
 from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.shown import Shown
 from cnnzoo.transfer.doctor import KINDS, MANIFEST, Checkup, Finding, Photo, of_classes, tally
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Shown):
     """What became of a folder's copy."""
 
     folder: Path
@@ -58,7 +57,7 @@ def fix(checkup: Checkup, dest: str | Path) -> Fixed:
     rows += [_manifest_row(Finding("wrong ending", old), new) for old, new in names.items() if old != new]
     try:
         with _appearing(dest) as part:
-            for photo in tqdm(kept, desc="copying", unit="image", leave=False, disable=None):
+            for photo in bars.show(kept, desc="copying", unit="image"):
                 copy = part / names[photo.name]
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(photo.file, copy)

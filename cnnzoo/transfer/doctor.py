@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import errors, machine, tables, zoo
+from cnnzoo import bars, errors, machine, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import folders
 from cnnzoo.data.arrays import FileImages, cache_folder
@@ -43,7 +42,8 @@ from cnnzoo.data.decoding import (
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
-from cnnzoo.telling import Tell, silent
+from cnnzoo.shown import Shown
+from cnnzoo.telling import Tell
 from cnnzoo.transfer import twins
 from cnnzoo.transfer.features import Backbone
 
@@ -111,7 +111,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Shown):
     """Something that a person should know of a file or class."""
 
     kind: str  # a key of KINDS
@@ -132,7 +132,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Checkup:
+class Checkup(Shown):
     """What was found in a folder, the gravest first. `str()` is a summary with the first files of each kind."""
 
     folder: Path
@@ -191,7 +191,7 @@ def check(
     pretrained: bool | str | Path | Run = True,
     near: float = NEAR,
     workers: int = 0,
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Checkup:
     """Look at every file of a folder of class folders, perhaps in train/ and val/ (valid, validation, test).
 
@@ -332,7 +332,7 @@ def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> l
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(workers or min(os.cpu_count() or 1, THREADS)) as pool,
-        tqdm(total=len(photos), desc="looking at photos", unit="image", leave=False, disable=None) as bar,
+        bars.show(total=len(photos), desc="looking at photos", unit="image") as bar,
     ):
         warnings.simplefilter("ignore")  # PIL's, of odd metadata
         for start in range(0, len(photos), BLOCK):

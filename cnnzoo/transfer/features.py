@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from cnnzoo import bars
 from cnnzoo.data.arrays import Images
 from cnnzoo.data.augment import Augment, Windows
 from cnnzoo.data.draws import Draws
@@ -85,7 +85,7 @@ class Backbone:
         with (
             Store(self.file, self.length, self.tell) as store,
             ThreadPoolExecutor() as pool,
-            tqdm(total=count * views, desc=what, unit="image", leave=False, disable=None) as bar,
+            bars.show(total=count * views, desc=what, unit="image") as bar,
         ):
             for start in range(0, count, BLOCK):
                 places = np.arange(start, min(start + BLOCK, count))

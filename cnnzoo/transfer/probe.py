@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cnnzoo import machine
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
+from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
 
 
@@ -39,20 +40,19 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Shown):
     """The scores, and the best classifier as a head."""
 
     scores: tuple[Score, ...]  # the chosen one's first, the others by accuracy
     head: nn.Module  # (B, D) float32 -> logits (B, K)
 
-    def __str__(self) -> str:
-        width = max(len("classifier"), *(len(s.classifier) for s in self.scores))
-        lines = [f"{'classifier':<{width}}  {'setting':<14}  cross-validated  validation  seconds"]
+    def _table(self) -> Table:
+        rows = []
         for s in self.scores:
             cv = "-" if s.cv_top1 is None else f"{s.cv_top1:.2%}"
-            row = f"{s.classifier:<{width}}  {s.setting:<14}  {cv:>15}  {s.val_top1:>10.2%}  {s.seconds:>7.1f}"
-            lines.append(row)
-        return "\n".join([*lines, *self._why()])
+            rows.append((s.classifier, s.setting, cv, f"{s.val_top1:.2%}", f"{s.seconds:.1f}"))
+        heads = ("classifier", "setting", "cross-validated", "validation", "seconds")
+        return Table(heads, rows, heads[:2], notes=self._why())
 
     def _why(self) -> list[str]:
         """Why the first is taken, where others were tried."""

@@ -13,7 +13,8 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+
+from cnnzoo import bars
 
 SIDE = 32  # pixels of a thumbnail
 BLOCK = 256  # photos compared with the others at a time
@@ -68,7 +69,7 @@ def alike(thumbnails: np.ndarray, repeated: Repeated, near: float) -> Repeated:
     blocks = [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
     coarse = np.concatenate([np.empty((0, 450), np.float32), *(_coarse(thumbnails[block]) for block in blocks)])
     found = dict(repeated)
-    for start in tqdm(range(0, len(places), BLOCK), desc="comparing photos", leave=False, disable=None):
+    for start in bars.show(range(0, len(places), BLOCK), desc="comparing photos"):
         stop = min(start + BLOCK, len(places))
         scores = coarse[start:stop] @ coarse[:stop].T
         for row in range(stop - start):

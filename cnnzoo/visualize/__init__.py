@@ -1,46 +1,37 @@
 """Looking inside a net: what its layers have learned, and what an answer rests on.
 
 Each way to look is a function, imported when first used. It gives a frozen result with the arrays, `.figure()` and
-`.save(file)`.
+`.save(file)`, which a notebook draws.
 """
 
-import importlib
-import sys
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from cnnzoo.errors import no_attribute
+from cnnzoo import lazy
 
-_HOMES = {
-    "cnnzoo.visualize.hooks": ("layer_of", "stages_of", "untouched", "watching"),
-    "cnnzoo.visualize.subject": ("Subject",),
-    "cnnzoo.visualize.filters": ("filters",),
-    "cnnzoo.visualize.attribution": ("saliency", "guided", "gradcam", "occlusion", "compare"),
-    "cnnzoo.visualize.faithfulness": ("deletion_insertion", "pointing", "sanity"),
-    "cnnzoo.visualize.activations": ("activations", "sparsity", "walk"),
-    "cnnzoo.visualize.deconv": ("deconv",),
-    "cnnzoo.visualize.synthesis": ("invert", "maximise"),
-    "cnnzoo.visualize.neighbours": ("neighbours",),
-    "cnnzoo.visualize.atlas": ("map",),
-    "cnnzoo.visualize.concepts": ("concepts",),
-    "cnnzoo.visualize.tcav": ("tcav",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+if TYPE_CHECKING:  # what is public, see `lazy`
+    from cnnzoo.visualize.activations import activations as activations
+    from cnnzoo.visualize.activations import sparsity as sparsity
+    from cnnzoo.visualize.activations import walk as walk
+    from cnnzoo.visualize.atlas import map as map
+    from cnnzoo.visualize.attribution import compare as compare
+    from cnnzoo.visualize.attribution import gradcam as gradcam
+    from cnnzoo.visualize.attribution import guided as guided
+    from cnnzoo.visualize.attribution import occlusion as occlusion
+    from cnnzoo.visualize.attribution import saliency as saliency
+    from cnnzoo.visualize.concepts import concepts as concepts
+    from cnnzoo.visualize.deconv import deconv as deconv
+    from cnnzoo.visualize.faithfulness import deletion_insertion as deletion_insertion
+    from cnnzoo.visualize.faithfulness import pointing as pointing
+    from cnnzoo.visualize.faithfulness import sanity as sanity
+    from cnnzoo.visualize.filters import filters as filters
+    from cnnzoo.visualize.hooks import layer_of as layer_of
+    from cnnzoo.visualize.hooks import stages_of as stages_of
+    from cnnzoo.visualize.hooks import untouched as untouched
+    from cnnzoo.visualize.hooks import watching as watching
+    from cnnzoo.visualize.neighbours import neighbours as neighbours
+    from cnnzoo.visualize.subject import Subject as Subject
+    from cnnzoo.visualize.synthesis import invert as invert
+    from cnnzoo.visualize.synthesis import maximise as maximise
+    from cnnzoo.visualize.tcav import tcav as tcav
 
-
-class _Room(ModuleType):
-    """`visualize.filters` and its like are functions, also after the modules of the same names have been imported."""
-
-    def __getattr__(self, name: str):
-        if name not in _HOME:
-            raise no_attribute("cnnzoo.visualize", name, _HOME)
-        return getattr(importlib.import_module(_HOME[name]), name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):  # what importing the module would do
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*self.__dict__, *_HOME})
-
-
-sys.modules[__name__].__class__ = _Room
+lazy.attach(__name__)

@@ -14,7 +14,7 @@ from torch import nn
 from cnnzoo import figures, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
-from cnnzoo.telling import Tell, silent
+from cnnzoo.telling import Tell
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
 from cnnzoo.visualize.subject import Subject
@@ -92,7 +92,7 @@ def map(
     seed: int = 0,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Map:
     """Lay a data set out in the plane by what a net sees in its images.
 

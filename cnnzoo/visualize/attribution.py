@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from tqdm import tqdm
 
-from cnnzoo import tables
+from cnnzoo import bars, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, unknown
+from cnnzoo.shown import Table
 from cnnzoo.visualize import cams, drawing, gradients
-from cnnzoo.visualize.faithfulness import Curves, deletion_insertion
+from cnnzoo.visualize.faithfulness import Curves, Maps, deletion_insertion
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import several, untouched
 from cnnzoo.visualize.subject import Subject, probabilities
@@ -141,10 +141,11 @@ class Comparison(drawing.Result):
 
     def table(self) -> str:
         """The same for a person: a faithful map has a low figure for deletion and a high one for insertion."""
-        rows = self.rows()
-        width = max(len(row["method"]) for row in rows)
-        lines = [f"{row['method']:<{width}}  {row['deletion']:>8.3f}  {row['insertion']:>9.3f}" for row in rows]
-        return "\n".join([f"{'':<{width}}  deletion  insertion", *lines])
+        return str(self._table())
+
+    def _table(self) -> Table:
+        figures = [(row["method"], f"{row['deletion']:.3f}", f"{row['insertion']:.3f}") for row in self.rows()]
+        return Table(("", "deletion", "insertion"), figures)
 
     def to_dict(self) -> dict:
         asked = {"net": self.net, "image": self.name, "layer": self.layer, "class": self.class_}
@@ -284,7 +285,7 @@ def compare(
         trial = partial(deletion_insertion, net, looked.x[0], int(target))
         chance = trial(np.random.default_rng(0).random(looked.x.shape[2:]))
         maps, curves = [], []
-        for method in tqdm(methods, "comparing", unit="method", leave=False, disable=None):
+        for method in bars.show(methods, "comparing", unit="method"):
             maps.append(maps_of(net, looked.x, target, method, layer)[0].cpu().numpy())
             curves.append(trial(maps[-1]))
     probability = probabilities(subject.net, logits)[0, target].item()
@@ -323,6 +324,16 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
     return np.stack([drawing.heat(*pair) for pair in zip(pixels, maps, strict=True)]), layer
 
 
+def by_name(method: str, net: nn.Module, x: Tensor) -> Maps:
+    """A method for images like `x`; the layer of one that asks for it is chosen as `gradcam` chooses it.
+
+    Raises InputError for a name that is not known, and for a net without maps where they are needed.
+    """
+    _check(method)
+    layer = cams.map_layer(net, x) if METHODS[method].family == "gradcam" else ""
+    return partial(maps_of, method=method, layer=layer)
+
+
 def maps_of(net: nn.Module, x: Tensor, target: Tensor, method: str, layer: str = "") -> Tensor:
     """Maps `(B, H, W)` float32 of images `(B, C, H, W)` for classes `(B,)` int64, by one of `METHODS`; those that
     `gradcam` offers need the name of a layer. The net is as `untouched` has it.
@@ -340,7 +351,7 @@ def _attribution(
 ) -> Attribution:
     looked, parts = subject.look(images, size), []
     choose = partial(subject.class_index, class_)
-    bar = tqdm(total=len(looked), desc=METHODS[method].title, unit="image", leave=False, disable=None)
+    bar = bars.show(total=len(looked), desc=METHODS[method].title, unit="image")
     with untouched(subject.net) as net, bar:
         layer = cams.map_layer(net, looked.x, layer) if METHODS[method].family == "gradcam" else ""
         for x in looked.x.split(AT_ONCE):

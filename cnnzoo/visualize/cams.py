@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from tqdm import tqdm
 
+from cnnzoo import bars
 from cnnzoo.errors import InputError
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import is_wide, last_with_maps, watching
@@ -93,7 +93,7 @@ def _scored(net: nn.Module, image: Tensor, target: Tensor, maps: Tensor) -> Tens
     if not uneven.any():
         return torch.zeros_like(maps[0])
     maps, masks = maps[uneven], ((maps - low) / (high - low))[uneven]
-    parts = tqdm(masks.split(AT_ONCE), "maps one by one", unit="batch", leave=False, disable=None)
+    parts = bars.show(masks.split(AT_ONCE), "maps one by one", unit="batch")
     logits = [net(image * interpolate(some[:, None], image.shape[-2:], mode="bilinear"))[:, target] for some in parts]
     return (torch.cat(logits).softmax(0)[:, None, None] * maps).sum(0).relu()
 

@@ -17,12 +17,11 @@ import torch
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import tables
+from cnnzoo import bars, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
-from cnnzoo.telling import Tell, silent
+from cnnzoo.telling import Tell
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
 from cnnzoo.visualize.hooks import untouched, watching
@@ -108,7 +107,7 @@ def concepts(
     seed: int = 0,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Concepts:
     """Find the units of a layer that answer to a class, or to a property.
 
@@ -170,7 +169,7 @@ def _outputs(subject: Subject, layer: str, shown: Collection, keep: Callable[[np
     """
     kept = []
     with untouched(subject.net) as net, torch.no_grad(), watching(net, layer) as outputs:
-        for start in tqdm(range(0, len(shown), BATCH), desc=f"layer {layer}", unit="batch", leave=False, disable=None):
+        for start in bars.show(range(0, len(shown), BATCH), desc=f"layer {layer}", unit="batch"):
             pixels = shown.images.take(np.arange(start, min(start + BATCH, len(shown))))
             net(subject.normalised(pixels))
             kept.append(keep(outputs[layer].cpu().numpy()))

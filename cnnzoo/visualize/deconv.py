@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
+from cnnzoo import bars
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
@@ -102,7 +102,7 @@ def deconv(
     pretrained: bool | str | Path | Run = False,
     top: int = 9,
     device: str = "auto",
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Deconvolved:
     """The images that excite channels of a layer most, and the activations carried back to their pixels.
 
@@ -131,7 +131,7 @@ def deconv(
         if channels is None:
             channels = found.activations[:, 0].argsort()[::-1][:CHANNELS].copy()
         pixels, shown, is_chain = [], [], True
-        for channel in tqdm(channels, desc="carrying back", unit="channel", leave=False, disable=None):
+        for channel in bars.show(channels, desc="carrying back", unit="channel"):
             pixels.append(album.take(found.images[channel]))
             x = subject.normalised(pixels[-1])
             places = torch.from_numpy(found.places[channel])
@@ -193,7 +193,7 @@ def strongest(net: nn.Module, layer: Layer, album: "Album", top: int, tell: Tell
     The net is as `untouched` has it. Raises InputError where no image can be read.
     """
     kept: list[Tensor] = []  # activations, images and places, each (k, C)
-    bar = tqdm(total=len(album.names), desc="looking through", unit="image", leave=False, disable=None)
+    bar = bars.show(total=len(album.names), desc="looking through", unit="image")
     with bar, torch.no_grad():
         for numbers, pixels in album.read(range(len(album.names)), tell):
             maps = maps_of(net, layer, album.subject.normalised(pixels))

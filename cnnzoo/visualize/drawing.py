@@ -1,7 +1,6 @@
 """The only place where this room draws: arrays into grids, maps over images, pages of both."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cnnzoo import figures
 from cnnzoo.errors import counted
+from cnnzoo.shown import Drawn
 
 LETTERS = 11  # pixels that a label is high
 MARGIN = 0.1  # inches between the titles of two pictures beside each other
@@ -17,12 +17,8 @@ STRENGTH = 0.5  # of a map over an image
 DRAWN = 24  # images on a page, at most
 
 
-class Result(ABC):
+class Result(Drawn):
     """What every function of this room gives. `str` of it is one line: what was drawn, of which layer and class."""
-
-    @abstractmethod
-    def figure(self):
-        """A matplotlib Figure."""
 
     def save(self, file: str | Path) -> None:
         """Draw it into a file, whole or not at all. Raises InputError for an ending that is no picture's."""

@@ -16,7 +16,9 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from cnnzoo.errors import InputError
+from cnnzoo.shown import Shown
 from cnnzoo.visualize.gradients import AT_ONCE
+from cnnzoo.visualize.hooks import untouched
 from cnnzoo.visualize.subject import probabilities
 
 BLUR = 20  # the standard deviation of what is blurred is so small a part of the image's side
@@ -25,7 +27,7 @@ Maps = Callable[[nn.Module, Tensor, Tensor], Tensor]  # net, images (B, C, H, W)
 
 
 @dataclass(frozen=True)
-class Curves:
+class Curves(Shown):
     """The probability of a class while an image goes and comes, pixel by pixel."""
 
     deletion: np.ndarray  # (steps + 1,): from the whole image to none of it
@@ -40,6 +42,9 @@ class Curves:
     def inserted(self) -> float:
         """The area under the other: the higher, the sooner it comes with them."""
         return _area(self.insertion)
+
+    def __str__(self) -> str:
+        return f"deletion {self.deleted:.3f}, insertion {self.inserted:.3f}"
 
 
 def _area(curve: np.ndarray) -> float:
@@ -70,7 +75,7 @@ def deletion_insertion(net: nn.Module, x: Tensor, target: int, ranks: np.ndarray
 
 
 @dataclass(frozen=True)
-class Sanity:
+class Sanity(Shown):
     """How like the net's maps are to those of the same net with ever more of its weights drawn anew."""
 
     layers: tuple[str, ...]  # in the order in which they are drawn anew, from the head down
@@ -82,27 +87,34 @@ class Sanity:
         return "\n".join(f"{name:<{width}}  {mean:+.2f}" for name, mean in means)
 
 
-def sanity(net: nn.Module, x: Tensor, target: Tensor, maps: Maps, seed: int = 0) -> Sanity:
+def sanity(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, seed: int = 0) -> Sanity:
     """Whether maps depend on what the net has learned: rank correlation with those of the net whose weights are
     randomised from the top, a stage at a time (Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity Checks for
     Saliency Maps, 2018, arXiv 1810.03292, section 3). A method whose maps stay alike shows the image, not the net.
 
     Args:
-        net: a net of the registry, as `untouched` has it.
-        x: images `(B, C, H, W)`.
+        net: a net of the registry, which stays as it is.
+        x: images `(B, C, H, W)`, as the net takes them.
         target: classes `(B,)` int64.
-        maps: the method.
+        maps: the method, by its name, as gradient or gradcam (see `visualize.compare`), or any other as a function.
         seed: of the random weights.
     """
-    original = maps(net, x, target).flatten(1).cpu().numpy()
-    copy, entry = deepcopy(net), net.entry
-    parts = {"head": (entry.head,)} | {stage.name: stage.modules for stage in reversed(entry.stages)}
-    rows = []
-    for place, paths in enumerate(parts.values(), start=1):
-        _draw_anew(copy, paths, seed + place)
-        changed = maps(copy, x, target).flatten(1).cpu().numpy()
-        rows.append([_correlation(*pair) for pair in zip(original, changed, strict=True)])
+    with untouched(net) as net:
+        maps, rows = _method(maps, net, x), []
+        original = maps(net, x, target).flatten(1).cpu().numpy()
+        copy, entry = deepcopy(net), net.entry
+        parts = {"head": (entry.head,)} | {stage.name: stage.modules for stage in reversed(entry.stages)}
+        for place, paths in enumerate(parts.values(), start=1):
+            _draw_anew(copy, paths, seed + place)
+            changed = maps(copy, x, target).flatten(1).cpu().numpy()
+            rows.append([_correlation(*pair) for pair in zip(original, changed, strict=True)])
     return Sanity(tuple(parts), np.array(rows))
+
+
+def _method(maps: str | Maps, net: nn.Module, x: Tensor) -> Maps:
+    from cnnzoo.visualize.attribution import by_name  # here, since it imports this module
+
+    return by_name(maps, net, x) if isinstance(maps, str) else maps
 
 
 def _draw_anew(net: nn.Module, paths: Sequence[str], seed: int) -> None:
@@ -121,7 +133,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Pointing:
+class Pointing(Shown):
     """In how many trials a class's map points at the half of an image that shows the class."""
 
     hits: int  # more of the map lies there than on the other half
@@ -136,30 +148,32 @@ class Pointing:
         return f"{self.hits} of {self.trials} maps fall on the right half ({self.share:.1%}), {self.peaks} peak there"
 
 
-def pointing(net: nn.Module, x: Tensor, target: Tensor, maps: Maps, trials: int, seed: int = 0) -> Pointing:
+def pointing(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, trials: int, seed: int = 0) -> Pointing:
     """Put two images of different classes side by side, ask for either one's class, and see on which half its map falls
     (the pointing game of Zhang, Lin, Brandt, Shen, Sclaroff: Top-down Neural Attention by Excitation Backprop, 2016,
     arXiv 1608.00507, with a half for the object's box). What a map holds against the class does not count.
 
     Args:
-        net: a net that takes images twice as wide, as `untouched` has it.
+        net: a net that takes images twice as wide; it stays as it is.
         x: images `(B, C, H, W)` to draw pairs of, such as the net classifies rightly when alone.
         target: their classes `(B,)` int64, of which there are at least two.
-        maps: the method.
+        maps: the method, as `sanity` takes it.
         trials: how many pairs, each asked for one class.
         seed: of the draws.
     """
     if len(target.unique()) < 2:
         raise InputError("pointing needs images of at least two classes")
     rng, hits, peaks = np.random.default_rng(seed), 0, 0
-    for _ in range(trials):
-        here, there = _pair(rng, target.tolist())
-        on_right = bool(rng.integers(2))
-        both = torch.cat([x[there], x[here]] if on_right else [x[here], x[there]], dim=2)
-        halves = maps(net, both[None], target[here : here + 1])[0].relu().tensor_split(2, dim=1)
-        own, other = halves[::-1] if on_right else halves
-        hits += bool(own.sum() > other.sum())
-        peaks += bool(own.max() > other.max())
+    with untouched(net) as net:
+        maps = _method(maps, net, x)
+        for _ in range(trials):
+            here, there = _pair(rng, target.tolist())
+            on_right = bool(rng.integers(2))
+            both = torch.cat([x[there], x[here]] if on_right else [x[here], x[there]], dim=2)
+            halves = maps(net, both[None], target[here : here + 1])[0].relu().tensor_split(2, dim=1)
+            own, other = halves[::-1] if on_right else halves
+            hits += bool(own.sum() > other.sum())
+            peaks += bool(own.max() > other.max())
     return Pointing(hits, peaks, trials)
 
 

@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from cnnzoo import tables
+from cnnzoo import bars, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.arrays import ArrayImages, Images
 from cnnzoo.data.preprocess import centre
 from cnnzoo.errors import InputError, counted
 from cnnzoo.inference import Features
-from cnnzoo.telling import Tell, silent
+from cnnzoo.telling import Tell
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import UNKNOWN, Collection
@@ -113,7 +112,7 @@ def neighbours(
     many: int = 6,
     root: str | None = None,
     device: str = "auto",
-    tell: Tell = silent,
+    tell: Tell = print,
 ) -> Neighbours:
     """The images nearest to some, in what a net sees in them and in their pixels; exactly, not nearly.
 
@@ -206,7 +205,7 @@ def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def pixel_squares(a: Images, b: Images) -> np.ndarray:
     """`squares` of the pixels, between 0 and 1, of two collections of any size, with a progress bar."""
     found = np.empty((len(a), len(b)))
-    for down in tqdm(_blocks(len(b)), desc="pixels", unit="block", leave=False, disable=None):
+    for down in bars.show(_blocks(len(b)), desc="pixels", unit="block"):
         theirs = b.take(down).reshape(len(down), -1)
         for across in _blocks(len(a)):
             found[np.ix_(across, down)] = squares(a.take(across).reshape(len(across), -1), theirs)

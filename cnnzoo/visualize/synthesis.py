@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
+from cnnzoo import bars
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.errors import InputError, counted
@@ -114,7 +114,7 @@ def maximise(
         else:
             goals = _for_channels(subject, size, layer, channels, unit)
         goals = [part for goal in goals for part in goal.in_parts()]
-        with tqdm(total=steps * len(goals), desc="maximising", unit="step", leave=False, disable=None) as bar:
+        with bars.show(total=steps * len(goals), desc="maximising", unit="step") as bar:
             made = [_ascend(subject, goal, steps, seed, bar.update) for goal in goals]
     pixels, activations, at_first = zip(*made, strict=True)
     return Maximised(
@@ -326,7 +326,7 @@ def invert(
         ends = [layer_of(net, name, looked.x) for name in several(layers or stages_of(net) or None)]
         batches = looked.x.split(AT_ONCE)
         total = steps * len(ends) * len(batches)
-        with tqdm(total=total, desc="inverting", unit="step", leave=False, disable=None) as bar:
+        with bars.show(total=total, desc="inverting", unit="step") as bar:
             parts = [_inverted(subject, end, batches, steps, seed, bar.update) for end in ends]
     made, code_errors = (np.stack(each) for each in zip(*parts, strict=True))
     off = (made.astype(np.float32) - looked.pixels) / 255

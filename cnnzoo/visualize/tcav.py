@@ -21,9 +21,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from cnnzoo import figures, tables
+from cnnzoo import bars, figures, tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, is_hidden
 from cnnzoo.errors import InputError
@@ -222,7 +221,7 @@ def _log_odds(logits: Tensor, number: int) -> Tensor:
 
 
 def _parts(pictures: Tensor, layer: str) -> Iterable[Tensor]:
-    return tqdm(pictures.split(BATCH), desc=f"layer {layer}", unit="batch", leave=False, disable=None)
+    return bars.show(pictures.split(BATCH), desc=f"layer {layer}", unit="batch")
 
 
 def _classifier() -> LogisticRegression:

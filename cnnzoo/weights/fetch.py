@@ -13,15 +13,15 @@ import re
 import shutil
 import tarfile
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import filelock
 import torch
-from tqdm import tqdm
 
-from cnnzoo import atomic
+from cnnzoo import atomic, bars
 from cnnzoo.errors import InputError
 from cnnzoo.weights.table import Weights, rows
 
@@ -42,9 +42,10 @@ def find(row: Weights) -> Path | None:
             if (folder / name).is_file():
                 return folder / name
     if row.hub:
-        import huggingface_hub
-
-        path = huggingface_hub.try_to_load_from_cache(row.hub, HUB_FILE)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # in a notebook without ipywidgets
+            from huggingface_hub import try_to_load_from_cache
+        path = try_to_load_from_cache(row.hub, HUB_FILE)
         if isinstance(path, str):
             return Path(path)
     return None
@@ -174,9 +175,7 @@ def _stream(url: str, part: Path) -> str:
             _check_status(url, answer)
             have = have if answer.status_code == 206 else 0
             total = have + int(answer.headers.get("Content-Length", 0))
-            bar = tqdm(
-                total=total or None, initial=have, desc=part.stem, unit="B", unit_scale=True, leave=False, disable=None
-            )
+            bar = bars.show(total=total or None, initial=have, desc=part.stem, unit="B", unit_scale=True)
             with bar, open(part, "ab" if have else "wb") as file:
                 for block in answer.iter_content(BLOCK):
                     file.write(block)

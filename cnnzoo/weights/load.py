@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cnnzoo.errors import InputError
 from cnnzoo.registry import Entry
+from cnnzoo.shown import Shown
 from cnnzoo.weights.layouts import RULES
 
 # What training scripts put a state dict into: averaged weights before plain ones, since they are the better.
@@ -18,7 +19,7 @@ _HEADS = ("fc", "linear", "classifier", "head", "last_linear", "head.fc", "class
 
 
 @dataclass(frozen=True)
-class LoadReport:
+class LoadReport(Shown):
     """What became of a file's tensors, by the net's own names."""
 
     loaded: tuple[str, ...]  # as they were, but perhaps for a name

@@ -14,12 +14,13 @@ from importlib.resources import files
 import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import registry
 from cnnzoo.errors import InputError
+from cnnzoo.shown import Shown, Table
 
 HERE = files("cnnzoo.weights")
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(Shown):
     """One file of trained weights."""
 
     model: str  # the architecture's name in the registry
@@ -40,10 +41,31 @@ class Weights:
     bgr: bool = False  # the net was trained on images whose first channel is blue
     lacks: str = ""  # the module whose tensors in the file are no numbers
 
+    def __str__(self) -> str:
+        figures = [f"top-1 {self.top1:.2f} at {self.size}"] if self.top1 else []
+        size = [f"{self.mib:.1f} MiB"] if self.mib else []
+        return f"{self.model}.{self.tag}: {', '.join([*figures, *size, self.licence, *filter(None, [self.note])])}"
+
     @property
     def free(self) -> bool:
         """Not for non-commercial use only."""
         return "-nc" not in self.licence
+
+
+class Rows(Shown, list):
+    """A list of Weights, of which a person sees a table: accuracy in percent, and whether the file is here."""
+
+    def _table(self) -> Table:
+        from cnnzoo.weights import fetch  # here, since it looks rows up
+
+        lines = []
+        for row in self:
+            figures = (f"{figure:.2f}" if figure else "-" for figure in (row.top1, row.top5))
+            mib = f"{row.mib:.1f}" if row.mib else "-"
+            here = "here" if fetch.find(row) else ""
+            lines.append((row.model, row.tag, *figures, str(row.size), mib, row.licence, here, row.note))
+        heads = ("net", "tag", "top-1", "top-5", "at", "MiB", "licence", "", "note")
+        return Table(heads, lines, ("net", "tag", "licence", "", "note"))
 
 
 def rows(model: str) -> tuple[Weights, ...]:
@@ -95,7 +117,9 @@ def refuse_excluded(row: Weights) -> None:
 def list_weights(pattern: str = "*") -> list[Weights]:
     """The rows of every net that matches the wildcard pattern, or NAME.TAG of two patterns, as "resnet50.a1*"."""
     name, dot, tag = pattern.partition(".")
-    return [row for model in registry.names(name) for row in rows(model) if not dot or fnmatch.fnmatch(row.tag, tag)]
+    return Rows(
+        row for model in registry.names(name) for row in rows(model) if not dot or fnmatch.fnmatch(row.tag, tag)
+    )
 
 
 @cache

@@ -1,0 +1,114 @@
+"""What a person sees of a result: `repr` is what `str` says, and a notebook shows tables and pictures. A leaf."""
+
+import base64
+import html
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from cnnzoo import figures
+
+MOST = 200  # lines of a repr, and rows of a table in a notebook
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts under heads. `str()` is a table for a terminal."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: Sequence[str] | None = None  # heads of columns that begin at the left; None: the first one's
+    total: Sequence[str] | None = None  # a last row that stands apart
+    title: str = ""
+    notes: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        lines = [self.heads, *self.rows, *([self.total] if self.total else [])]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        sides = ["<" if is_word else ">" for is_word in self._are_words()]
+        columns = [*zip(sides, widths, strict=True)]
+        told = ["  ".join(f"{c:{side}{wide}}" for c, (side, wide) in zip(line, columns, strict=True)) for line in lines]
+        head, *body = map(str.rstrip, told)
+        if self.total:
+            rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+            body = [rule, *body[:-1], rule, body[-1]]
+        return "\n".join([*filter(None, [self.title]), head, *body, *self.notes])
+
+    def to_markdown(self) -> str:
+        rule = ["---" if is_word else "---:" for is_word in self._are_words()]
+        lines = [f"| {' | '.join(cells)} |" for cells in (self.heads, rule, *self.rows, *filter(None, [self.total]))]
+        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)])
+
+    def to_html(self) -> str:
+        sides = ["left" if is_word else "right" for is_word in self._are_words()]
+
+        def line(cells: Sequence[str], tag: str = "td") -> str:
+            marked = zip(sides, map(html.escape, cells), strict=True)
+            columns = (f'<{tag} style="text-align: {side}">{cell}</{tag}>' for side, cell in marked)
+            return f"<tr>{''.join(columns)}</tr>"
+
+        body = "\n".join(map(line, self.rows[:MOST]))
+        more = [f"… and {len(self.rows) - MOST:,} rows more"] if len(self.rows) > MOST else []
+        caption = f"<caption>{html.escape(self.title)}</caption>\n" if self.title else ""
+        foot = f"\n<tfoot>{line(self.total, 'th')}</tfoot>" if self.total else ""
+        notes = "".join(f"\n<p>{html.escape(note)}</p>" for note in (*more, *self.notes))
+        head = f"<thead>{line(self.heads, 'th')}</thead>"
+        return f"<table>\n{caption}{head}\n<tbody>\n{body}\n</tbody>{foot}\n</table>{notes}"
+
+    def _are_words(self) -> list[bool]:
+        words = self.heads[:1] if self.words is None else self.words
+        return [head in words for head in self.heads]
+
+
+class Shown:
+    """A result whose `repr` is what `str` says, short where that is long; a notebook shows its `_table`, if it has one.
+
+    A class has `__str__`, or `_table`, or both where the lines are to say it otherwise.
+    """
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        cls.__repr__ = cls.__repr__  # a dataclass writes over the one that it inherits, but not over its own
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def __repr__(self) -> str:
+        lines = str(self).splitlines()
+        more = [f"… and {len(lines) - MOST:,} lines more, which print() shows"] if len(lines) > MOST else []
+        return "\n".join(lines[:MOST] + more)
+
+    def _table(self) -> Table | None:
+        """None: a notebook shows the lines."""
+
+    def _repr_html_(self) -> str | None:
+        table = self._table()
+        return table and table.to_html()
+
+
+class Drawn(Shown, ABC):
+    """A result with a picture, which a notebook draws when it shows it, below the table if there is one."""
+
+    @abstractmethod
+    def figure(self):
+        """A matplotlib Figure."""
+
+    @cached_property
+    def _png(self) -> bytes | None:
+        return self._draw()
+
+    def _draw(self) -> bytes | None:
+        """None where it cannot be drawn: `figure` tells why, and what is shown goes without."""
+        try:
+            return figures.png(self.figure())
+        except Exception:
+            return None
+
+    def _repr_png_(self) -> bytes | None:
+        return self._png
+
+    def _repr_html_(self) -> str | None:
+        table, png = super()._repr_html_(), self._png
+        image = png and f'\n<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        return table and f"{table}{image or ''}"
