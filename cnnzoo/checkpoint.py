@@ -40,7 +40,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from cnnzoo import atomic
-from cnnzoo.errors import InputError, did_you_mean
+from cnnzoo.errors import InputError, did_you_mean, expect
 
 LOCK = ".lock"  # within a run folder while a process trains in it
 
@@ -49,6 +49,7 @@ class Run:
     """A run folder, and a path wherever one is taken. Opening one neither makes nor changes anything."""
 
     def __init__(self, path: "str | Path | Run"):
+        expect(path, (str, os.PathLike), "a run is named by its folder")
         self.path = Path(path)
 
     def __fspath__(self) -> str:
@@ -65,12 +66,12 @@ class Run:
         """
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another by --run")
+            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another by run=…")
         if run.path.exists() and any(entry.name != LOCK for entry in run.path.iterdir()):
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
             way = f"go on with it by cnnzoo train --resume {quote(str(run.path))}, or " if goes_on else ""
-            raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by --run")
+            raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by run=…")
         return run
 
     @classmethod
@@ -151,11 +152,11 @@ class Run:
             lock.acquire()
         except Timeout:
             raise InputError(
-                f"another process is training in {self.path}; wait for it, or choose a folder by --run"
+                f"another process is training in {self.path}; wait for it, or choose a folder by run=…"
             ) from None
         except OSError as error:
             why = error.strerror or error
-            raise InputError(f"{self.path} cannot be written ({why}); choose another folder by --run") from None
+            raise InputError(f"{self.path} cannot be written ({why}); choose another folder by run=…") from None
         try:
             yield
         finally:

@@ -260,7 +260,7 @@ def compare_runs(
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
         raise InputError(
             f"{names[0]} is judged on {sizes[0]} images and {names[1]} on {sizes[1]}, of which {shared:,} are the "
-            f"same, and only on the same ones do they compare; name some that neither was trained on by --data"
+            f"same, and only on the same ones do they compare; name some that neither was trained on by data=…"
         )
     if strangers := sorted(set(judged[0].classes) ^ set(judged[1].classes)):
         raise InputError(
@@ -335,7 +335,7 @@ def judge(
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
     if data is None and own is None:
-        raise InputError("which images? name a data set or a folder by --data")
+        raise InputError("which images? name a data set or a folder by data=…")
     is_own = own is not None and (data is None or _same(data, own.val_source or own.source))
     chosen = own if is_own else DataConfig(source=data)
     if root is not None:
@@ -344,7 +344,7 @@ def judge(
         chosen = replace(chosen, bad_files=bad_files)
     called, preprocess = zoo.called(run_or_model), zoo.preprocessing(net)
     if is_own and not sources.is_there(chosen.source):
-        raise InputError(f"{chosen.source}, on which {called} was trained, is not here; name images by --data")
+        raise InputError(f"{chosen.source}, on which {called} was trained, is not here; name images by data=…")
     # Those that it held out, though others have come since, which would be split anew.
     names = net.run.split["val"] if is_own else None
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
