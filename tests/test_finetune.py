@@ -282,15 +282,15 @@ def test_one_number_is_the_epochs_of_one_phase(tune):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"epochs": 3}, "mode staged has 2 phases, but --epochs names 1; say 2,4"),
-        ({"mode": "probe", "epochs": 3}, "mode probe has 0 phases, but --epochs names 1; leave it out"),
-        ({"epochs": (1, 1), "budget": 60}, "--epochs and --budget both say how long it takes; give one of them"),
-        ({"budget": "5 parsecs"}, "--budget is 5 parsecs, but must be a duration such as 90s, 10m or 2h"),
-        ({"budget": -5}, "--budget is -5, but must be a duration"),
-        ({"budget": 0}, "--budget is 0, but must be a duration"),
+        ({"epochs": 3}, "mode staged has 2 phases, but epochs names 1; say 2,4"),
+        ({"mode": "probe", "epochs": 3}, "mode probe has 0 phases, but epochs names 1; leave it out"),
+        ({"epochs": (1, 1), "budget": 60}, "epochs and budget both say how long it takes; give one of them"),
+        ({"budget": "5 parsecs"}, "budget is 5 parsecs, but must be a duration such as 90s, 10m or 2h"),
+        ({"budget": -5}, "budget is -5, but must be a duration"),
+        ({"budget": 0}, "budget is 0, but must be a duration"),
         ({"lr": 0}, "optim.lr is 0.0, but must be above 0"),
-        ({"lr": "find", "epochs": (0, 0)}, "--lr find looks for the rate of epochs, but --epochs leaves none"),
-        ({"lr": "find", "mode": "head", "epochs": 0}, "--lr find looks for the rate of epochs"),
+        ({"lr": "find", "epochs": (0, 0)}, "lr='find' looks for the rate of epochs, but epochs leaves none"),
+        ({"lr": "find", "mode": "head", "epochs": 0}, "lr='find' looks for the rate of epochs"),
         ({"overrides": ("--probe.classifier=knn",)}, "probe.classifier knn makes a head that learns no further"),
         ({"overrides": ("--probe.bag=3",)}, "make a head that learns no further"),
     ],
@@ -324,7 +324,7 @@ def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
         ([*known, "--mode", "stage"], "unknown mode 'stage'; did you mean staged?"),
         ([*known, "--epochs", "3"], "mode staged has 2 phases"),
         ([*known, "--epochs", "a few"], "--epochs is a few"),
-        ([*known, "--budget", "soon"], "--budget is soon, but must be a duration such as 90s, 10m or 2h"),
+        ([*known, "--budget", "soon"], "budget is soon, but must be a duration such as 90s, 10m or 2h"),
         ([*known, "--lr", "high"], "--lr is high, but must be a number or find"),
         ([*known, "--balance", "all"], "train.balance is all, but must be none or loss or sampler"),
         ([*known, "--lr", "-1"], "optim.lr is -1"),
@@ -358,7 +358,7 @@ def test_pick_ranks_what_is_here_and_names_the_rest(pictures, monkeypatch, tmp_p
     ("options", "words"),
     [
         ({"models": "squeezenet1_1.caffe"}, "there are no weights 'squeezenet1_1.caffe'; did you mean squeezenet1_1."),
-        ({"seed": -1}, "seed is -1, but must be at least 0"),
+        ({"seed": -1}, "seed is -1, but must be a whole number of at least 0"),
     ],
 )
 def test_what_pick_cannot_take_is_told_before_any_work(pictures, options, words):

@@ -67,7 +67,7 @@ def recipe(
     if len(epochs) != len(EPOCHS[mode]):
         wanted = f"say {','.join(map(str, EPOCHS[mode]))}" if EPOCHS[mode] else "leave it out"
         phases = counted(len(EPOCHS[mode]), "phase")
-        raise InputError(f"mode {mode} has {phases}, but --epochs names {len(epochs)}; {wanted}")
+        raise InputError(f"mode {mode} has {phases}, but epochs names {len(epochs)}; {wanted}")
     stages = [stage.name for stage in entry.stages]
     rates = {stage: round(DECAY**distance, 6) for distance, stage in enumerate(reversed(stages), 1)}
     moving = {
@@ -81,7 +81,7 @@ def recipe(
     seen = views if views is not None else 1 if mode == "probe" else "auto"
     return {
         "run": run or f"runs/{model}_{short_name(source)}_{mode}",
-        "model": {"name": model, "pretrained": pretrained, "head": "probe", "args": aux},
+        "model": {"name": model, "pretrained": getattr(pretrained, "tag", pretrained), "head": "probe", "args": aux},
         "data": {"source": source},
         "augment": {"flip": augments or seen != 1, "crop": "resized" if augments or seen != 1 else None}
         | {"scale": [0.5, 1.0], "mixup": 0.05 if augments else 0.0},
