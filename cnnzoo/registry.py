@@ -3,9 +3,9 @@
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from cnnzoo.errors import InputError, near, unknown
+from cnnzoo.errors import InputError, expect, near, unknown
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,12 @@ def register(name: str, **facts) -> Callable[[Callable], Callable]:
 
     A subclass of `Net`, or a partial of one, need not repeat its head, auxiliary heads and least size.
 
-    Raises InputError if the name is taken, naming both modules.
+    Raises InputError for a fact that no entry has, and if the name is taken, naming both modules.
     """
+    known = [field.name for field in fields(Entry) if field.name not in ("name", "build")]
+    for fact in facts:
+        if fact not in known:
+            raise unknown("fact", fact, known)
 
     def decorator(builder: Callable) -> Callable:
         if name in _entries:
@@ -92,6 +96,7 @@ def unregister(name: str) -> None:
 
 def lookup(name: str) -> Entry:
     """The entry called `name`. Raises InputError that offers the near names."""
+    expect(name, str, "a net is named by a text such as resnet18")
     if name not in _entries:
         plain, _, tag = name.partition(".")
         if plain in _entries:
@@ -105,9 +110,15 @@ def lookup(name: str) -> Entry:
     return _entries[name]
 
 
-def names(pattern: str = "*") -> list[str]:
-    """Known names that match the wildcard pattern, in natural order: vgg11 before vgg16, resnet20 before resnet110."""
-    return sorted(fnmatch.filter(_entries, pattern), key=_natural)
+def names(pattern: str | Iterable[str] = "*") -> list[str]:
+    """Known names that match the wildcard pattern, or one of several, in natural order: vgg11 before vgg16, resnet20
+    before resnet110.
+    """
+    expect(pattern, Iterable, "a pattern is a text such as resnet*, or several")
+    patterns = [pattern] if isinstance(pattern, str) else [*pattern]
+    for each in patterns:
+        expect(each, str, "a pattern is a text such as resnet*")
+    return sorted({name for each in patterns for name in fnmatch.filter(_entries, each)}, key=_natural)
 
 
 def home(builder: Callable) -> str:
