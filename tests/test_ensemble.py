@@ -500,7 +500,7 @@ def test_a_finished_committee_says_so_and_is_not_made_again(committee, capsys):
 
 def test_runs_that_held_out_other_images_are_refused(runs, source, tmp_path):
     other = train(tmp_path / "other", source, "lenet5", 3, 32, split_seed=1)
-    why = r"was judged on 18 images and .* on 18, of which \d+ are the same, .*split_seed.*--data"
+    why = r"was judged on 18 images and .* on 18, of which \d+ are the same, .*split_seed.*data=…"
     with pytest.raises(InputError, match=why):
         cnnzoo.combine([runs[0], other], run=tmp_path / "run")
     others = photos.folder(tmp_path / "fresh", each=4)

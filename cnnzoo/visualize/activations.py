@@ -14,7 +14,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.hooks import several, stages_of, untouched, watching
+from cnnzoo.visualize.hooks import layer_of, several, stages_of, untouched, watching
 from cnnzoo.visualize.partway import as_maps
 from cnnzoo.visualize.subject import Looked, Subject, probabilities
 
@@ -92,7 +92,7 @@ def activations(
 
 def _look(subject: Subject, looked: Looked, layers: str | Sequence[str] | None) -> tuple[Activations, Tensor]:
     """The maps, and the logits `(B, K)` beside them."""
-    layers = several(layers) if layers is not None else stages_of(subject.net)
+    layers = [layer_of(subject.net, layer).name for layer in several(layers or stages_of(subject.net))]
     if not layers:
         raise InputError(f"{subject.name} has no stages; name layers of it")
     logits, parts = [], []
