@@ -67,7 +67,7 @@ class Activations(drawing.Result):
 def activations(
     model_or_run: nn.Module | Run | str | Path,
     pictures: str | Path | Sequence,
-    layers: str | Sequence[str] | None = None,
+    layers: str | nn.Module | Sequence[str | nn.Module] | None = None,
     *,
     pretrained: bool | str | Path | Run = False,
     size: int | None = None,
@@ -78,7 +78,7 @@ def activations(
     Args:
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
         pictures: files, folders, PIL images or uint8 arrays; see `Subject.look`.
-        layers: one or several, by stages or modules' paths; None is every stage.
+        layers: one or several, by stages, modules of the net or their paths; None is every stage.
         pretrained: weights for a net's name.
         size: the height and width that pictures are brought to; None is the net's own.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
