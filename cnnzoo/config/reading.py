@@ -160,7 +160,8 @@ def _build(parse: Callable[[Parser], Namespace]) -> Config:
             if key not in ("config", "run") and not (absent or isinstance(value, Namespace)):
                 raise InputError(no_section(key, "null" if value is None else value))
         for key, value in parsed.items():
-            if "." in key and value is None and "null" not in (wanted := reader.wanted(key)):
+            may_be_null = key in ("config", "run") or key.startswith("ensemble")
+            if value is None and not may_be_null and "null" not in (wanted := reader.wanted(key)):
                 raise InputError(f"{key} is null, but must be {wanted}; leave it out for its default")
         values = reader.instantiate(parsed)
     except InputError:
