@@ -40,7 +40,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from cnnzoo import atomic, figures
-from cnnzoo.errors import InputError, did_you_mean
+from cnnzoo.errors import InputError, did_you_mean, expect
 from cnnzoo.shown import Drawn, Table
 from cnnzoo.telling import Tell
 
@@ -52,6 +52,7 @@ class Run(Drawn):
     """A run folder, and a path wherever one is taken. Opening one neither makes nor changes anything."""
 
     def __init__(self, path: "str | Path | Run"):
+        expect(path, (str, os.PathLike), "a run is named by its folder")
         self.path = Path(path)
 
     def __fspath__(self) -> str:
@@ -98,13 +99,13 @@ class Run(Drawn):
         """
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another")
+            raise InputError(f"{run.path} is a file, so no run folder can be made there; choose another by run=…")
         there = {entry.name for entry in run.path.iterdir()} - {LOCK} if run.path.exists() else set()
         if there and not {"split.json"} <= there <= PLANS:
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
             way = f"go on with it by cnnzoo train --resume {quote(str(run.path))}, or " if goes_on else ""
-            raise InputError(f"{run.path} exists already{stands}; {way}choose another run folder")
+            raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by run=…")
         return run
 
     @classmethod
@@ -184,11 +185,11 @@ class Run(Drawn):
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            message = f"another process is training in {self.path}; wait for it, or choose another run folder"
+            message = f"another process is training in {self.path}; wait for it, or choose another folder by run=…"
             raise InputError(message) from None
         except OSError as error:
             why = error.strerror or error
-            raise InputError(f"{self.path} cannot be written ({why}); choose another run folder") from None
+            raise InputError(f"{self.path} cannot be written ({why}); choose another folder by run=…") from None
         try:
             yield
         finally:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import counted
@@ -61,9 +63,9 @@ class Page(Shown, Entry):
         yield from (f"  note: {note}" for note in self.notes)
 
 
-def info(name: str | Path | Run) -> Page:
+def info(name: nn.Module | str | Path | Run) -> Page:
     """What is known of an architecture: paper, year, parameters, multiply-adds, stages, differences from the paper;
-    `str()` is a page. `name` is a net's, or a run, its folder or model.safetensors, for the run's net.
+    `str()` is a page. `name` is a net's, or a net, or a run, its folder or model.safetensors, for the run's net.
 
     Raises InputError for an unknown name, offering the near ones.
     """

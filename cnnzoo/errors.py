@@ -3,13 +3,15 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 
 
 class InputError(ValueError):
     """The user's input is wrong, and the message says what, where and what to do.
 
-    The command line prints it in one line.
+    The command line prints it in one line. Options are spelt as in Python, `run=…` or `mode='head'`, which it
+    turns into --run and --mode head.
     """
 
 
@@ -75,13 +77,31 @@ def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError
     return AttributeError(text, name=name, obj=None)  # without the module, of which Python would make guesses too
 
 
-def unknown(kind: str, word: str, known: Iterable[str]) -> InputError:
-    """An error for a name nobody knows, offering the near ones, or all when they are few."""
+def unknown(kind: str, word: object, known: Iterable[str]) -> InputError:
+    """An error for a name nobody knows, or what is no name, offering the near ones, or all when they are few."""
     known = list(known)
-    if meant := did_you_mean(word, known):
+    if meant := did_you_mean(str(word), known):
         hint = meant
     elif len(known) <= 12:
         hint = f"known: {', '.join(known)}"
     else:
         hint = f"there are {len(known)}, none like it"
-    return InputError(f"unknown {kind} {word!r}; {hint}")
+    return InputError(f"unknown {kind} {shown(word)}; {hint}")
+
+
+def shown(value: object) -> str:
+    """A value as messages quote it: what is long, such as a net, by its kind alone."""
+    text = repr(value)
+    return text if len(text) <= 80 and "\n" not in text else f"an object of class {type(value).__name__}"
+
+
+def expect(value: object, kinds: type | tuple[type, ...], wanted: str) -> None:
+    """Raises InputError that says what is wanted, where a value is of none of the kinds."""
+    if not isinstance(value, kinds):
+        raise InputError(f"{wanted}, not {shown(value)}")
+
+
+def at_least(key: str, value: object, least: int = 1) -> None:
+    """Raises InputError where an option is no whole number, or below the least."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise InputError(f"{key} is {shown(value)}, but must be a whole number of at least {least}")

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from cnnzoo import config as config_
 from cnnzoo import learn, registry, zoo
 from cnnzoo.checkpoint import Run, read_card
-from cnnzoo.config import Config
+from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.errors import InputError, counted, faults
 from cnnzoo.predict import predict
@@ -56,7 +56,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         random_state: of everything random; with a whole number two fits are the same.
         run: the folder in which a fit leaves its run, which must not exist; None keeps nothing but the net.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
-        overrides: further keys of the config, as ("--data.size=320",).
+        overrides: further keys of the config, as {"data.size": 320} or "--data.size 320".
         verbose: whether to print what `cnnzoo probe` and `cnnzoo finetune` print.
 
     Attributes:
@@ -82,7 +82,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = 0,
         run: str | Path | Run | None = None,
         device: str = "auto",
-        overrides: Sequence[str] = (),
+        overrides: Overrides = (),
         verbose: bool = False,
     ):
         self.model = model

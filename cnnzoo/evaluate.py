@@ -234,7 +234,7 @@ def compare_runs(
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
         raise InputError(
             f"{names[0]} is judged on {sizes[0]} images and {names[1]} on {sizes[1]}, of which {shared:,} are the "
-            f"same, and only on the same ones do they compare; name some that neither was trained on by --data"
+            f"same, and only on the same ones do they compare; name some that neither was trained on by data=…"
         )
     if strangers := sorted(set(judged[0].classes) ^ set(judged[1].classes)):
         raise InputError(
@@ -371,11 +371,11 @@ def judge(
 def _chosen(own: DataConfig | None, data: str | Path | None, called: str) -> tuple[DataConfig, bool]:
     """The data to judge on, and whether a net that was trained on its `own` held that out."""
     if data is None and own is None:
-        raise InputError("which images? name a data set or a folder by --data")
+        raise InputError("which images? name a data set or a folder by data=…")
     if own is None or not (data is None or _same(data, own.val_source or own.source)):
         return DataConfig(source=data), False
     if not sources.is_there(own.source):
-        raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by --data")
+        raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
     return own, True
 
 

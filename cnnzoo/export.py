@@ -5,6 +5,7 @@ It is checked against the net before it is written.
 
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from cnnzoo import atomic, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess_graph import graph_of
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, expect, unknown
 from cnnzoo.quiet import quiet
 from cnnzoo.shown import Shown
 
@@ -83,6 +84,7 @@ def export(
     """
     if format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
+    expect(out, (str, os.PathLike), "out is the file to write")
     out = Path(out).expanduser()
     if out.is_dir():
         raise InputError(f"{out} is a folder; name the file to write")
@@ -208,7 +210,7 @@ def _to_onnx(graph: _Logits, card: dict) -> bytes:
     import onnx
 
     if sum(tensor.nbytes for tensor in graph.state_dict().values()) > ONE_FILE:
-        raise InputError("its weights are over 2 GB, more than an ONNX file can hold; export it by --format torch")
+        raise InputError("its weights are over 2 GB, more than an ONNX file can hold; export it by format='torch'")
     for name, module in list(graph.named_modules()):
         if isinstance(module, nn.LocalResponseNorm):
             graph.set_submodule(name, _LRN(module))

@@ -9,7 +9,7 @@ import numpy as np
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config
-from cnnzoo.errors import InputError
+from cnnzoo.errors import at_least
 from cnnzoo.run import train
 from cnnzoo.shown import Shown
 
@@ -44,8 +44,7 @@ def cross_validate(config: Config | Mapping | str | Path | None, folds: int, *, 
         resume: keep folds that are finished, and go on with the one that is not.
         hooks: `train`'s data, with_report, tell and should_stop.
     """
-    if folds < 2:
-        raise InputError(f"folds is {folds}, but must be at least 2")
+    at_least("folds", folds, 2)
     whole = config_.read(config)
     runs, top1 = [], []
     for fold in range(folds):

@@ -12,7 +12,7 @@ from torch.fx.experimental.optimization import fuse
 
 from cnnzoo import quantize
 from cnnzoo.device import BF16_GAIN, pick_precision
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, expect, unknown
 from cnnzoo.quiet import quiet
 
 FEW = 100  # images that the net as it is gets through before its fast form would be ready
@@ -144,6 +144,7 @@ def optimize(
         InputError: for an unknown precision; for int8 without calibration, without the onnx library, on another device
             than a CPU, or where it deviates by more than 0.3 of the outputs' standard deviation.
     """
+    expect(model, nn.Module, "a net is wanted, such as cnnzoo.load gives of a run")
     if precision not in ("auto", *TOLERANCE):
         raise unknown("precision", precision, ("auto", *TOLERANCE))
     if (precision == "int8") != (calibration is not None):

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -14,11 +15,11 @@ from torch import nn
 from cnnzoo import assemble, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
-from cnnzoo.config import AugmentConfig, Config, DataConfig
+from cnnzoo.config import AugmentConfig, Config, DataConfig, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError, did_you_mean
+from cnnzoo.errors import InputError, at_least, did_you_mean, expect
 from cnnzoo.run import begin, train
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
@@ -45,7 +46,7 @@ def probe(
     boost: int | None = None,
     seed: int = 0,
     run: str | Path | Run | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     tell: Tell = print,
 ) -> Run:
     """Fit shallow classifiers on a frozen net's features, and weld the best one onto the net.
@@ -61,7 +62,7 @@ def probe(
         boost: so many of a weak classifier, each made for the mistakes of those before it, become one head by SAMME.
         seed: of the folds, the views and the bootstrap samples.
         run: the run folder; None makes runs/<model>_<folder>_probe, with bag or boost _probe_bag or _probe_boost.
-        overrides: further keys of the config, as ("--data.val_fraction=0.3",).
+        overrides: further keys of the config, as {"data.val_fraction": 0.3} or "--data.val_fraction 0.3".
         tell: is given each line meant for a person.
 
     Returns:
@@ -95,7 +96,7 @@ def finetune(
     views: int | None = None,
     seed: int = 0,
     run: str | Path | Run | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     tell: Tell = print,
     should_stop: Callable[[], bool] | None = None,
 ) -> Run:
@@ -116,7 +117,7 @@ def finetune(
             None takes one in mode probe, else three where there are at most 5,000 images.
         seed: of everything random.
         run: the run folder; None makes runs/<model>_<folder>_<mode>.
-        overrides: further keys of the config, as ("--augment.mixup=0",).
+        overrides: further keys of the config, as {"augment.mixup": 0} or "--augment.mixup 0".
         tell: is given each line meant for a person.
         should_stop: as for `train`.
 
@@ -138,13 +139,13 @@ def finetune(
     ) -> Config:
         where = (folder, model or default_model(), pretrained)
         recipe = recipes.recipe(*where, mode=mode, epochs=epochs, lr=lr, run=run, **options)
-        return config_.read(recipe, [*more, *([overrides] if isinstance(overrides, str) else overrides)])
+        return config_.read(config_.read(recipe, more), overrides)
 
     rate = None if isinstance(lr, str) else lr
     chosen = config(mode, epochs, rate, run)
     run = begin(chosen)  # complains now rather than after the measurements
     if lr == "find" and mode != "probe" and not any(chosen.phase_lengths):
-        raise InputError("lr find looks for the rate of epochs, but epochs leaves none")
+        raise InputError("lr='find' looks for the rate of epochs, but epochs leaves none")
     if lr == "find" and mode != "probe":
         rate = rehearsal.find_rate(_rehearse(chosen, tell))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
@@ -164,7 +165,7 @@ def _seconds(budget: float | str | None) -> float | None:
     if isinstance(budget, str):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
         seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if not 0 < seconds < math.inf:
+    if not isinstance(seconds, Real) or not 0 < seconds < math.inf:
         raise InputError(f"budget is {budget}, but must be a duration such as 90s, 10m or 2h")
     return seconds
 
@@ -258,8 +259,8 @@ def pick(
     Raises:
         InputError: for a name that is not known, and where no net's weights can be had.
     """
-    if seed < 0:
-        raise InputError(f"seed is {seed}, but must be at least 0")
+    expect(folder, (str, os.PathLike), "a folder or a data set's name is wanted")
+    at_least("seed", seed, 0)
     started, limit = time.perf_counter(), _seconds(budget)
     found: list[Candidate] = []
     missing: dict[str, str] = {}

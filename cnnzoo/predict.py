@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, at_least, counted, shown
 from cnnzoo.fast import MANY, Sample, fast_form
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
@@ -94,8 +95,7 @@ class Predictions(Shown):
         """For each image its most likely classes with their probabilities, most likely first; empty where there is an
         error. Raises InputError for fewer than one.
         """
-        if many < 1:
-            raise InputError(f"top is {many}, but must be at least 1")
+        at_least("top", many)
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :many]
         rows = zip(order, self.probabilities, self.errors, strict=True)
         return [[] if error else [(self.classes[k], float(p[k])) for k in best] for best, p, error in rows]
@@ -189,10 +189,10 @@ def stream(
     tell: Tell = silent,
 ) -> Iterator[Predictions]:
     """`predict` for any number of images: batch by batch, and what is yielded is all that takes memory."""
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, but must be at least 1")
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"min_confidence is {min_confidence:g}, but must be between 0 and 1")
+    if batch_size is not None:
+        at_least("batch_size", batch_size)
+    if not isinstance(min_confidence, Real) or not 0 <= min_confidence <= 1:
+        raise InputError(f"min_confidence is {shown(min_confidence)}, but must be between 0 and 1")
     pictures = images if isinstance(images, Pictures) else Pictures(images)
     net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.open_net(model_or_run, pretrained)[0]
     preprocess = zoo.preprocessing(net)

@@ -3,9 +3,9 @@
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from cnnzoo.errors import InputError, near, unknown
+from cnnzoo.errors import InputError, expect, near, unknown
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,12 @@ def register(name: str, **facts) -> Callable[[Callable], Callable]:
     A subclass of `Net`, or a partial of one, need not repeat its head, auxiliary heads and least size.
 
     The same definition made anew, as by a cell of a notebook that is run twice, takes the place of the one before.
-    Raises InputError if another has the name, naming both modules.
+    Raises InputError for a fact that no entry has, and if another has the name, naming both modules.
     """
+    known = [field.name for field in fields(Entry) if field.name not in ("name", "build")]
+    for fact in facts:
+        if fact not in known:
+            raise unknown("fact", fact, known)
 
     def decorator(builder: Callable) -> Callable:
         if name in _entries and not _is_anew(_entries[name].build, builder):
@@ -93,6 +97,7 @@ def unregister(name: str) -> None:
 
 def lookup(name: str) -> Entry:
     """The entry called `name`. Raises InputError that offers the near names."""
+    expect(name, str, "a net is named by a text such as resnet18")
     if name not in _entries:
         plain, _, tag = name.partition(".")
         if plain in _entries:
@@ -106,9 +111,15 @@ def lookup(name: str) -> Entry:
     return _entries[name]
 
 
-def names(pattern: str = "*") -> list[str]:
-    """Known names that match the wildcard pattern, in natural order: vgg11 before vgg16, resnet20 before resnet110."""
-    return sorted(fnmatch.filter(_entries, pattern), key=_natural)
+def names(pattern: str | Iterable[str] = "*") -> list[str]:
+    """Known names that match the wildcard pattern, or one of several, in natural order: vgg11 before vgg16, resnet20
+    before resnet110.
+    """
+    expect(pattern, Iterable, "a pattern is a text such as resnet*, or several")
+    patterns = [pattern] if isinstance(pattern, str) else [*pattern]
+    for each in patterns:
+        expect(each, str, "a pattern is a text such as resnet*")
+    return sorted({name for each in patterns for name in fnmatch.filter(_entries, each)}, key=_natural)
 
 
 def home(builder: Callable) -> str:

@@ -293,7 +293,7 @@ def _open(
     if given is not None and (changed := _differences(given, own)):
         raise InputError(
             f"{run.path} was begun with another config: {changed}; resume it as it was, or start a new run "
-            f"by --run, from these weights with --model.pretrained {shlex.quote(str(run.path))}"
+            f"by run=…, from these weights with model.pretrained {shlex.quote(str(run.path))}"
         )
     if run.is_finished:
         return run, given or own, None

@@ -7,7 +7,9 @@ import csv
 import io
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +126,18 @@ class Summary(Shown):
 _IDLE = ("Dropout", "DropPath", "Identity", "NoHead", "GlobalPool", "Flatten")
 
 
-def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, int, int] | None = None) -> Summary:
+def summary(
+    model_or_name: nn.Module | Run | str | Path, input_size: int | tuple[int, int, int] | None = None
+) -> Summary:
     """The layer table of a net, of a name in the registry or of a run's net, for one image of `input_size` (C, H, W),
     as in eval mode.
 
-    None is that of the net's own preprocessing, which without weights is the registry's. The net itself is left alone.
-    A module that is made of others has a row where it has parameters or multiply-adds of its own, after theirs.
+    None is that of the net's own preprocessing, which without weights is the registry's; a number is the side of a
+    square. The net itself is left alone. A module that is made of others has a row where it has parameters or
+    multiply-adds of its own, after theirs.
 
-    Raises InputError for an unknown name, and for a net that is not of the registry without an `input_size`.
+    Raises InputError for an unknown name, for a size that is none, and for a net that is not of the registry without an
+    `input_size`.
     """
     if isinstance(model_or_name, nn.Module):
         net = model_or_name
@@ -146,6 +152,11 @@ def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, 
             raise InputError("say for which input_size (C, H, W)")
         height, width, channels = zoo.preprocessing(net).shape
         input_size = (channels, height, width)
+    if isinstance(input_size, Integral):
+        input_size = (getattr(net, "in_chans", 3), input_size, input_size)
+    if not (isinstance(input_size, Sequence) and len(input_size) == 3 and all(map(_is_length, input_size))):
+        raise InputError(f"input_size is {input_size!r}, but must be three whole numbers (C, H, W), or one: the side")
+    input_size = tuple(input_size)
     net = copy.deepcopy(net).to("meta").eval()
     image = torch.empty(1, *input_size, device="meta")
     watch, counter = Watch(image), FlopCounterMode(display=False)
@@ -185,6 +196,10 @@ def summary(model_or_name: nn.Module | Run | str | Path, input_size: tuple[int, 
         net(image)
     name, notes = (entry.name, entry.notes) if entry else (type(net).__name__, ())
     return Summary(name, tuple(input_size), tuple(rows), notes)
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, Integral) and value > 0
 
 
 def _row(layer: str, module: nn.Module, output: tuple[int, ...], params: int, macs: int, field: Field) -> Row:

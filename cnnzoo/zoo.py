@@ -4,10 +4,10 @@ import copy
 import inspect
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
 from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
-from cnnzoo.errors import InputError, counted, did_you_mean, unknown
+from cnnzoo.errors import InputError, at_least, counted, did_you_mean, expect, shown, unknown
 from cnnzoo.models import _heads, _rules
 from cnnzoo.models._base import FeatureMaps
 from cnnzoo.models._committee import CommitteeNet, Seat
@@ -31,7 +31,7 @@ from cnnzoo.weights.load import load_into, sizes, to_our_names, unwrap
 
 def create(
     name: str,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: bool | str | Path | Run | table.Weights = False,
     *,
     num_classes: int | None = None,
     in_chans: int | None = None,
@@ -44,8 +44,8 @@ def create(
 
     Args:
         name: see `list_models`.
-        pretrained: False; True (the most accurate row of the weights table); a row's tag; a .pth, .pt or .safetensors
-            file; a run folder.
+        pretrained: False; True (the most accurate row of the weights table); a row, or its tag; a .pth, .pt or
+            .safetensors file; a run folder.
         num_classes: None is the weights' own, or without weights the net's (1,000, or 10); 0 takes the head off.
         in_chans: channels of an image; None likewise.
         drop_rate: dropout probability; None is the net's own.
@@ -97,9 +97,7 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
             if key not in known:
                 raise unknown(f"argument of {entry.name}", key, (*known, *_OWN))
     for key, least in (("num_classes", 0), ("in_chans", 1)):
-        value = options.get(key, 1)
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise InputError(f"{key} is {value!r}, but must be a whole number of at least {least}")
+        at_least(key, options.get(key, 1), least)
     for key in ("drop_rate", "drop_path_rate"):
         value = options.get(key, 0)
         if not isinstance(value, Real) or not 0 <= value < 1:
@@ -115,12 +113,25 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
                 setattr(net, key, options.get(key, known[key].default if key in known else fact))
         _mind_layout(net, (net.in_chans, *entry.input_size[1:]))
     net.entry, net.arch = entry, {key: value for key, value in options.items() if key not in _OF_ANY_NET}
+    if not net.arch:
+        _check_names(net)
     if headless:
         _behead(net)
     if head:
         with torch.device("meta"):
             net.set_submodule(entry.head, _heads.build(head, net.num_features))
     return net
+
+
+def _check_names(net: nn.Module) -> None:
+    """Raises InputError where a net is registered with a submodule that it has not."""
+    entry, paths = net.entry, dict(net.named_modules())
+    named = [("first_conv", entry.first_conv), ("head", entry.head)]
+    named += [(stage.name, module) for stage in entry.stages for module in stage.modules]
+    for fact, path in named:
+        if path and path not in paths:
+            hint = did_you_mean(path, paths) or f"it has {', '.join(name for name, _ in net.named_children())}"
+            raise InputError(f"{entry.name} is registered with {fact} {path!r}, which it has not; {hint}")
 
 
 def _behead(net: nn.Module) -> None:
@@ -207,8 +218,20 @@ def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.
     return net
 
 
-def _find(entry: Entry, pretrained: bool | str | Path | Run) -> _Source:
-    named = None if pretrained is True else os.fspath(pretrained)
+def _named(pretrained: bool | str | Path | Run | table.Weights, entry: Entry) -> str | None:
+    """The tag, file or folder that is meant; None for the best known weights."""
+    if pretrained is True:
+        return None
+    if isinstance(pretrained, table.Weights) and pretrained.model == entry.name:
+        return pretrained.tag
+    if isinstance(pretrained, str | os.PathLike):
+        return os.fspath(pretrained)
+    wrong = f"weights of {pretrained.model}" if isinstance(pretrained, table.Weights) else shown(pretrained)
+    raise InputError(f"pretrained is {wrong}, but must be True, or a tag, a file or a run folder for {entry.name}")
+
+
+def _find(entry: Entry, pretrained: bool | str | Path | Run | table.Weights) -> _Source:
+    named = _named(pretrained, entry)
     path = named and Path(named).expanduser()
     if path and path.is_dir():
         path = _model_file(path)
@@ -249,9 +272,10 @@ def fetching(name: str, pretrained: bool | str | Path | Run) -> Callable[[], obj
     """What fetches weights that are not here yet, and raises InputError where they cannot be had; None where none are
     missing.
     """
-    if not pretrained or (pretrained is not True and Path(pretrained).expanduser().exists()):
+    named = _named(pretrained, registry.lookup(name)) if pretrained else None
+    if not pretrained or (named and Path(named).expanduser().exists()):
         return None
-    row = table.row(registry.lookup(name).name, None if pretrained is True else os.fspath(pretrained))
+    row = table.row(name, named)
     return None if fetch.find(row) else partial(fetch.fetch, row)
 
 
@@ -264,7 +288,7 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     Raises InputError where there is no such folder or file, where the run has not finished an epoch, or where the file
     does not say which net it is.
     """
-    path = Path(run_or_file).expanduser()
+    path = Path(_spelt(run_or_file)).expanduser()
     if path.is_dir():
         path = _model_file(path)
     if not path.exists():
@@ -323,9 +347,18 @@ def _committee(card: dict, state: dict[str, Tensor], where: str) -> CommitteeNet
     return net
 
 
+def _spelt(run_or_model: str | Path | Run) -> str:
+    """Raises InputError for what is no text or path."""
+    expect(run_or_model, (str, os.PathLike), "a net's name, a run folder or its file is wanted")
+    return os.fspath(run_or_model)
+
+
 def find_run(run_or_model: str | Path | Run) -> Path | None:
-    """Where the run folder or file is that is meant; None for a net's name, and for what is nowhere."""
-    path = Path(run_or_model).expanduser()
+    """Where the run folder or file is that is meant; None for a net's name, and for what is nowhere.
+
+    Raises InputError for what is no text or path.
+    """
+    path = Path(_spelt(run_or_model)).expanduser()
     is_name = os.fspath(run_or_model) in list_models() and not Run(path).config_file.exists()
     return path if path.exists() and not is_name else None
 
@@ -333,7 +366,7 @@ def find_run(run_or_model: str | Path | Run) -> Path | None:
 def called(model_or_run: nn.Module | str | Path | Run) -> str:
     """What messages and tables call it."""
     if not isinstance(model_or_run, nn.Module):
-        return os.fspath(model_or_run)
+        return _spelt(model_or_run)
     entry = getattr(model_or_run, "entry", None)
     return entry.name if entry else type(model_or_run).__name__
 
@@ -363,11 +396,11 @@ def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
         none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
         raise InputError(f"unknown run folder or model {name!r}; {meant or none}")
     if not pretrained:
-        raise InputError(f"{name} without trained weights knows nothing; name some by --pretrained")
+        raise InputError(f"{name} without trained weights knows nothing; name some by pretrained=…")
     net = create(name, pretrained).eval()
     aux = tuple(f"{head.partition('.')[0]}." for head in net.entry.aux)  # which only training asks
     if anew := ", ".join(name for name in net.load_report.initialised if not name.startswith(aux)):
-        file = "the best known file" if pretrained is True else os.fspath(pretrained)
+        file = _named(pretrained, net.entry) or "the best known file"
         raise InputError(f"{file} lacks a part of {name}: without {anew} it knows nothing")
     return net
 
@@ -435,12 +468,18 @@ def preprocessing(model_or_name: nn.Module | str | Path | Run) -> Preprocess | S
     return Preprocess(size, photo_resize(size), IMAGENET_MEAN, IMAGENET_STD).with_channels(channels)
 
 
-def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names that match the wildcard pattern, in natural order; with `pretrained` those that weights exist for."""
+def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
+    """Names that match the wildcard pattern, or one of several, in natural order; with `pretrained` those that weights
+    exist for.
+    """
     return [name for name in registry.names(pattern) if not pretrained or table.rows(name)]
 
 
-def info(name: str | Path | Run) -> Entry:
-    """The entry of a net's name, or of a run's net. Raises InputError for an unknown name, offering the near ones."""
+def info(name: nn.Module | str | Path | Run) -> Entry:
+    """The entry of a net's name, of a run's net or of a net. Raises InputError for an unknown name, offering the near
+    ones.
+    """
+    if isinstance(name, nn.Module) and hasattr(name, "entry"):
+        return name.entry
     path = find_run(name)
     return load(path).entry if path else registry.lookup(os.fspath(name))

@@ -500,13 +500,13 @@ def test_a_finished_committee_says_so_and_is_not_made_again(committee, capsys):
         assert main(["train", *map(str, words)]) == 0
         assert capsys.readouterr().out.startswith(f"{committee.path} is finished, and stays as it is\n")
     assert main(["train", "--config", str(committee.config_file)]) == 2
-    assert capsys.readouterr().err.endswith("exists already and is finished; choose another run folder\n")
+    assert capsys.readouterr().err.endswith("exists already and is finished; choose another folder by --run\n")
     assert before == {file.name: file.read_bytes() for file in committee.path.iterdir()}
 
 
 def test_runs_that_held_out_other_images_are_refused(runs, source, tmp_path):
     other = train(tmp_path / "other", source, "lenet5", 3, 32, split_seed=1)
-    why = r"was judged on 18 images and .* on 18, of which \d+ are the same, .*split_seed.*--data"
+    why = r"was judged on 18 images and .* on 18, of which \d+ are the same, .*split_seed.*data=…"
     with pytest.raises(InputError, match=why):
         cnnzoo.combine([runs[0], other], run=tmp_path / "run")
     others = photos.folder(tmp_path / "fresh", each=4)

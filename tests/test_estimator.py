@@ -116,7 +116,7 @@ def test_the_run_stays_where_it_was_asked_for(digits, tmp_path):
     np.testing.assert_array_equal(
         cnnzoo.predict(tmp_path / "run", X[60:90]).probabilities, estimator.predict_proba(X[60:90])
     )
-    with pytest.raises(InputError, match=r"exists already and is finished; choose another run folder$"):
+    with pytest.raises(InputError, match=r"exists already and is finished; choose another folder by run=…$"):
         estimator.fit(X[:60], y[:60])
 
 

@@ -222,7 +222,7 @@ def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(sourc
     assert cnnzoo.evaluate(run, tell=told.append).count == 17
     assert told == [f"1 of the 18 images that were held out are no longer in {folder}"]
     moved = folder.rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=rf"{folder}, on which .*run was trained, is not here; name images by --data"):
+    with pytest.raises(InputError, match=rf"{folder}, on which .*run was trained, is not here; name images by data=…"):
         cnnzoo.evaluate(run)
     told.clear()
     assert cnnzoo.evaluate(run, moved, tell=told.append).count == 37

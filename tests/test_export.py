@@ -321,7 +321,7 @@ def test_what_cannot_be_exported_is_told(tmp_path):
 
 def test_weights_too_large_for_one_onnx_file_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("cnnzoo.export"), "ONE_FILE", 1000)
-    with pytest.raises(InputError, match="more than an ONNX file can hold; export it by --format torch"):
+    with pytest.raises(InputError, match="more than an ONNX file can hold; export it by format='torch'"):
         cnnzoo.export(net_of("lenet5", 32, 32), tmp_path / "net.onnx")
 
 

@@ -287,8 +287,8 @@ def test_one_number_is_the_epochs_of_one_phase(tune):
         ({"budget": -5}, "budget is -5, but must be a duration"),
         ({"budget": 0}, "budget is 0, but must be a duration"),
         ({"lr": 0}, "optim.lr is 0.0, but must be above 0"),
-        ({"lr": "find", "epochs": (0, 0)}, "lr find looks for the rate of epochs, but epochs leaves none"),
-        ({"lr": "find", "mode": "head", "epochs": 0}, "lr find looks for the rate of epochs"),
+        ({"lr": "find", "epochs": (0, 0)}, "lr='find' looks for the rate of epochs, but epochs leaves none"),
+        ({"lr": "find", "mode": "head", "epochs": 0}, "lr='find' looks for the rate of epochs"),
         ({"overrides": ("--probe.classifier=knn",)}, "probe.classifier knn makes a head that learns no further"),
         ({"overrides": ("--probe.bag=3",)}, "make a head that learns no further"),
     ],
@@ -356,7 +356,7 @@ def test_pick_ranks_what_is_here_and_names_the_rest(pictures, monkeypatch, tmp_p
     ("options", "words"),
     [
         ({"models": "squeezenet1_1.caffe"}, "there are no weights 'squeezenet1_1.caffe'; did you mean squeezenet1_1."),
-        ({"seed": -1}, "seed is -1, but must be at least 0"),
+        ({"seed": -1}, "seed is -1, but must be a whole number of at least 0"),
     ],
 )
 def test_what_pick_cannot_take_is_told_before_any_work(pictures, options, words):

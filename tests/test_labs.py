@@ -112,7 +112,7 @@ def test_a_claim_that_does_not_hold_is_told_by_words_and_exit_code(capsys, tmp_p
     ("arguments", "words"),
     [
         (["kirsh"], ["unknown lab 'kirsh'", "kirsch"]),
-        (["shift", "--seeds", "0"], ["seeds is 0, but must be at least 1"]),
+        (["shift", "--seeds", "0"], ["seeds is 0, but must be a whole number of at least 1"]),
         (["shift", "--out", "taken"], ["taken is a file"]),
     ],
 )

@@ -161,7 +161,7 @@ def test_an_empty_folder_is_told(net, tmp_path):
 
 
 def test_a_net_that_is_no_run_needs_data(net):
-    with pytest.raises(InputError, match="resnet20 is no run that has its own; name a folder or a set by --data"):
+    with pytest.raises(InputError, match="resnet20 is no run that has its own; name a folder or a set by data=…"):
         visualize.neighbours(net)
 
 

@@ -430,7 +430,7 @@ def test_what_is_there_already_says_how_to_go_on_where_that_is_possible(tmp_path
     run = stopped(tmp_path / "r", 3)
     with pytest.raises(InputError, match=rf"exists already; go on with it by cnnzoo train --resume {run.path}, or"):
         cnnzoo.probe("digits", "lenet5", finished, run=run)
-    with pytest.raises(InputError, match=r"exists already and is finished; choose another run folder$"):
+    with pytest.raises(InputError, match=r"exists already and is finished; choose another folder by run=…$"):
         cnnzoo.train(short(finished.path))
 
 
@@ -451,7 +451,7 @@ def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, command, finished)
         done = command(*words, "--run", folder)
         assert done.returncode == 2
         assert "would lie among the photos of" in done.stderr
-        assert "choose a run folder elsewhere" in done.stderr
+        assert "choose a folder elsewhere by --run" in done.stderr
     for home in (source, tmp_path / "whole" / "val"):
         assert sorted(entry.name for entry in home.iterdir()) == sorted(photos.KINDS)
     command("probe", tmp_path / "whole", *lenet, "--run", tmp_path / "whole" / "runs" / "x")  # beside train/ and val/
@@ -683,7 +683,7 @@ def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path, comma
     (tmp_path / "file").write_text("")
     done = command("train", "--run", tmp_path / "file" / "r")
     assert done.returncode == 2
-    told = f"{tmp_path}/file/r cannot be written (Not a directory); choose another run folder"
+    told = f"{tmp_path}/file/r cannot be written (Not a directory); choose another folder by --run"
     assert done.stderr == f"cnnzoo: error: {told}\n"
 
 

@@ -204,7 +204,7 @@ def test_colours_vary_along_axes_at_right_angles():
         ({"classes": ["redd"]}, r"unknown class 'redd'; did you mean red\?"),
         ({"classes": [3]}, "class 3 is out of range"),
         ({"classes": [0], "unit": True}, "classes are excited at the net's answer"),
-        ({"steps": 0}, "steps is 0, but must be at least 1"),
+        ({"steps": 0}, "steps is 0, but must be a whole number of at least 1"),
         ({"size": 0}, "the size is 0, but resnet20 needs images of at least"),
     ],
     ids=str,

@@ -27,6 +27,7 @@ from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
+from cnnzoo.telling import silent
 from cnnzoo.train.anatomy import Stepper
 
 CLASSES = 10
@@ -118,7 +119,7 @@ def transfer(bench: Bench, size: Size = Size(batch=64), name: str = "resnet50") 
             def side() -> None:
                 _forget(folder)
                 shutil.rmtree(run, ignore_errors=True)
-                method(folder, name, str(weights), run=run, overrides=keys, tell=lambda line: None, **more)
+                method(folder, name, str(weights), run=run, overrides=keys, tell=silent, **more)
 
             return side
 

@@ -8,6 +8,7 @@ saving.
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -93,4 +94,11 @@ def _run(command: str, *given: str) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
-    return " ".join(str(error).split())
+    told = " ".join(str(error).split())
+    return re.sub(r"\b(\w+)=(?:…|'(\w+)'(?!\)))", _as_option, told)
+
+
+def _as_option(match: re.Match) -> str:
+    """What messages spell as in Python, as the command line has it."""
+    value = f" {match[2]}" if match[2] else ""
+    return f"--{match[1].replace('_', '-')}{value}"

@@ -1,7 +1,7 @@
 """What a run is made of, read from YAML and overridden from the command line."""
 
 from cnnzoo.config.parser import Parser
-from cnnzoo.config.reading import dump, parser, read
+from cnnzoo.config.reading import Overrides, dump, parser, read
 from cnnzoo.config.sections import (
     AugmentConfig,
     Config,
@@ -25,6 +25,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
+    "Overrides",
     "Parser",
     "PhaseConfig",
     "ProbeConfig",

@@ -69,7 +69,7 @@ class Parser(ArgumentParser):
             key, problem = match[1], match[2]
             value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", problem)
             if value:
-                wanted = self._wanted(key, problem)
+                wanted = self.wanted(key, problem)
                 meant = did_you_mean(value[1], wanted.split(" or "))
                 return f"{key} is {value[1]}, but must be {wanted}{f'; {meant}' if meant else ''}"
             return " ".join(problem.split())
@@ -91,7 +91,7 @@ class Parser(ArgumentParser):
         known = [f"{what} is named by --{key}" for key, what in uses.items() if key in keys]
         return "; ".join([f"unexpected word {word!r}", *known])
 
-    def _wanted(self, key: str, problem: str) -> str:
+    def wanted(self, key: str, problem: str = "") -> str:
         """The type of a key in words."""
         action = next((action for action in self._actions if f"--{key}" in action.option_strings), None)
         kind = str(getattr(action, "_typehint", None) or re.search(r"Expected an? (.*?)\. Got", problem)[1])

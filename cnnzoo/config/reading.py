@@ -1,16 +1,21 @@
 """A config from a file, from the command line and as text."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import NoneType
 
 import yaml
 from jsonargparse import Namespace
 
 from cnnzoo.config.parser import MAIN, Parser, no_section
 from cnnzoo.config.sections import Config, plain
-from cnnzoo.errors import InputError, did_you_mean
+from cnnzoo.errors import InputError, did_you_mean, expect, shown
 
 
 def dump(config: Config) -> str:
@@ -27,14 +32,18 @@ def parser() -> Parser:
     return parser
 
 
-def read(source: Config | str | Path | Mapping | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config in a YAML file or a mapping like it (None: the defaults; a config: itself), overridden by
-    `--optim.lr=1e-3` and such; `model` and `data` may be a name alone.
+Overrides = Mapping | str | Sequence[str]  # {"optim.lr": 1e-3}, "--optim.lr 1e-3" or ["--optim.lr", "1e-3"]
+
+
+def read(source: Config | str | Path | Mapping | None = None, overrides: Overrides = ()) -> Config:
+    """The config in a YAML file or a mapping like it (None: the defaults; a config: itself), overridden by another
+    mapping, whose keys may be dotted, or by words as on a command line; `model` and `data` may be a name alone.
 
     Raises InputError for an unknown key, naming the nearest known one, and for a value of the wrong type or out of
     range.
     """
-    overrides = _spelt_out([overrides] if isinstance(overrides, str) else overrides)
+    expect(source, (Config, Mapping, str, os.PathLike, NoneType), "a config is a mapping of sections, or a YAML file")
+    overrides = _spelt_out(_words(overrides or ()))
     if source is None:
         return _build(lambda reader: reader.parse_args(overrides))
     if isinstance(source, Config):
@@ -54,6 +63,34 @@ def read(source: Config | str | Path | Mapping | None = None, overrides: Sequenc
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
     return _build(lambda reader: reader.parse_args(["--config", text, *overrides])) if overrides else config
+
+
+def _words(overrides: Overrides) -> list[str]:
+    """Overrides as a command line has them. Raises InputError that shows the right form."""
+    if isinstance(overrides, Mapping):
+        leaves = _leaves(overrides)
+        return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in leaves]
+    wrong = f'overrides are {{"data.size": 128}}, "--data.size 128" or ["--data.size=128"], not {shown(overrides)}'
+    try:
+        words = shlex.split(overrides) if isinstance(overrides, str) else [*map(str, overrides)]
+    except (TypeError, ValueError):  # no words, or a quote that does not end
+        raise InputError(wrong) from None
+    waiting = iter(words)
+    for word in waiting:
+        if not re.match(r"--[\w.]+\+?(=|$)", word):
+            raise InputError(wrong)
+        if "=" not in word:
+            next(waiting, None)  # its value
+    return words
+
+
+def _leaves(values: Mapping, section: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted keys and their values, of a mapping whose sections may be mappings too."""
+    for key, value in plain(values).items():
+        if isinstance(value, Mapping) and not section and "." not in str(key):
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield f"{section}{key}", value
 
 
 def _with_sections(text: str) -> str:
@@ -122,6 +159,10 @@ def _build(parse: Callable[[Parser], Namespace]) -> Config:
             absent = value is None and key == "ensemble"
             if key not in ("config", "run") and not (absent or isinstance(value, Namespace)):
                 raise InputError(no_section(key, "null" if value is None else value))
+        for key, value in parsed.items():
+            may_be_null = key in ("config", "run") or key.startswith("ensemble")
+            if value is None and not may_be_null and "null" not in (wanted := reader.wanted(key)):
+                raise InputError(f"{key} is null, but must be {wanted}; leave it out for its default")
         values = reader.instantiate(parsed)
     except InputError:
         raise

@@ -7,12 +7,12 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, expect
 
 
 def _check(holds: bool, key: str, value: object, want: str) -> None:
@@ -111,7 +111,9 @@ class DataConfig(_Section, name="data"):
     def __post_init__(self):
         for key in ("source", "val_source", "root"):  # given in Python, they may be a Path
             object.__setattr__(self, key, plain(getattr(self, key)))
-        self._check("val_fraction", 0 < self.val_fraction < 1, "between 0 and 1")
+        _check(self.source, "data.source", repr(self.source), "a name or a folder")
+        wanted = "above 0 and below 1, for some images are held out; val_source names others"
+        self._check("val_fraction", 0 < self.val_fraction < 1, wanted)
         self._check("folds", self.folds is None or self.folds >= 2, "null or at least 2")
         self._check("fold", 0 <= self.fold < (self.folds or 1), "at least 0 and below data.folds")
         self._check("bag", self.bag is None or self.bag >= 0, "null or at least 0")
@@ -444,7 +446,7 @@ class TrainConfig(_Section, name="train"):
 
     def __post_init__(self):
         self._check("epochs", self.epochs >= 0, "at least 0")
-        self._check("seed", self.seed >= 0, "at least 0")
+        self._check("seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")
         self._check("batch_size", self.batch_size >= 1, "at least 1")
         self._check("accumulate", 1 <= self.accumulate <= self.batch_size, "between 1 and train.batch_size")
         self._check("phases", self.phases is None or self.phases, "null or a list of at least one phase")
@@ -495,6 +497,10 @@ class Config:
     ensemble: EnsembleConfig | None = None
 
     def __post_init__(self):
+        for each in fields(self):
+            if isinstance(kind := each.default_factory, type):
+                section = getattr(self, each.name)
+                expect(section, kind, f"{each.name} is a section, cnnzoo.config.{kind.__name__}(…)")
         idle = self.train.epochs == 0 and self.train.phases is None
         _check(not idle or self.model.head == "probe", "train.epochs", 0, "at least 1 unless model.head is probe")
         if self.train.cache_features is True and self.model.head == "own":
@@ -542,7 +548,7 @@ class Config:
 
 def short_name(source: str | Path) -> str:
     """What a source is called within the name of a run folder."""
-    last = os.path.basename(os.path.abspath(source))  # also of "." and ".."
+    last = os.path.basename(os.path.abspath(str(source)))  # also of "." and ".."
     return re.sub(r"[^\w.-]+", "_", last)  # a pattern of shards has braces
 
 
@@ -552,4 +558,8 @@ def plain(value: object) -> object:
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, os.PathLike):  # a Path, a Run
         return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays, and torch's
+        return value.tolist()
+    if type(value).__name__ == "device":  # torch's
+        return str(value)
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from cnnzoo.data import jpeg
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, shown
 
 # Of what PIL says a file is, the usual one first.
 ENDINGS = {
@@ -242,10 +243,15 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: int) -> Image.Image:
+def as_image(image: Image.Image | str | Path | bytes | IO | np.ndarray | Tensor, channels: int) -> Image.Image:
     """Anything that is a picture as a PIL image of so many channels."""
     if isinstance(image, str | Path):
-        return decode(image, channels)
+        try:
+            return decode(image, channels)
+        except BadImage as error:
+            raise InputError(f"{image}: {error}") from None
+    if isinstance(image, bytes) or hasattr(image, "read"):
+        return decode_content(image if isinstance(image, bytes) else image.read(), channels)
     opened_elsewhere = isinstance(image, Image.Image)
     if isinstance(image, Tensor | np.ndarray) and (str(image.dtype)[-5:] != "uint8" or image.ndim not in (2, 3)):
         kind, shape = ("tensor", "(C, H, W)") if isinstance(image, Tensor) else ("array", "(H, W, C)")
@@ -261,7 +267,7 @@ def as_image(image: Image.Image | str | Path | np.ndarray | Tensor, channels: in
             )
         image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     if not isinstance(image, Image.Image) or 0 in image.size:
-        raise InputError(f"not a picture: {image!r}; give a path, a file's content, a PIL image or a uint8 array")
+        raise InputError(f"not a picture: {shown(image)}; give a path, a file's content, a PIL image or a uint8 array")
     try:
         return _to_mode(upright(image) if opened_elsewhere else image, "L" if channels == 1 else "RGB")
     except OSError as error:  # of an image opened elsewhere, whose pixels are only read now

@@ -104,7 +104,9 @@ class Preprocess:
         return min(self.size, self.resize)
 
     def __call__(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> Tensor:
-        """A PIL image, a file, or a uint8 array (H, W), (H, W, C) or tensor (C, H, W), to `(C, size, size)` float32."""
+        """A PIL image, a file or its content, or a uint8 array (H, W), (H, W, C) or tensor (C, H, W), to
+        `(C, size, size)` float32.
+        """
         return normalise(torch.tensor(self.pixels(image))[None], self.mean, self.std)[0]
 
     def pixels(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> np.ndarray:

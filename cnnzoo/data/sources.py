@@ -210,7 +210,7 @@ def held_out(
     geometry = preprocess.geometry if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
     part, bad, notes = _read(found.val or found.train, cache_folder(found.home), config, geometry, "reading images")
-    notes += [_tell_bad(bad, config, "--bad-files")] if bad else []
+    notes += [_tell_bad(bad, config, "bad_files='skip'")] if bad else []
     return part, found.classes, (*found.notes, *notes)
 
 
@@ -302,7 +302,7 @@ def refuse_within(config: DataConfig, folder: Path) -> None:
     for source in filter(None, (config.source, config.val_source)):
         home = folder_of(source)
         if home and any(folder.resolve().is_relative_to(part.resolve()) for part in folders.parts(home).values()):
-            raise InputError(f"{folder} would lie among the photos of {source}; choose a run folder elsewhere")
+            raise InputError(f"{folder} would lie among the photos of {source}; choose a folder elsewhere by run=…")
 
 
 def _find(config: DataConfig) -> Found:
@@ -456,11 +456,11 @@ def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:
     return np.stack(pixels)
 
 
-def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files") -> str:
+def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files skip") -> str:
     files, them = counted(len(bad), "file"), "it" if len(bad) == 1 else "them"
     if config.bad_files == "error":
         folder = folder_of(config.source)
         copied = f", or in a copy: {folders.copying(folder)}" if folder else ""
-        without = f"go on without {them} by {option} skip{copied}"
+        without = f"go on without {them} by {option}{copied}"
         raise InputError(f"{files} cannot be read ({faults(bad)}); mend or remove {them}, or {without}")
     return f"{files} left out because {'it' if len(bad) == 1 else 'they'} cannot be read: {faults(bad)}"

@@ -131,7 +131,7 @@ def _boost(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
         atomic.write(file, json.dumps(each).encode())
         data = replace(data, weights=str(file))
     if len(runs) < 2:
-        raise InputError(f"{ended[0]}, so there is no committee; train a smaller net, or less, or take --bag")
+        raise InputError(f"{ended[0]}, so there is no committee; train a smaller net, or less, or take bag=…")
     votes = np.array([done.alpha for done in rounds])
     errors = ", ".join(f"{done.error:.1%}" for done in rounds)
     notes = (*ended, f"weighted errors on the training images: {errors}")

@@ -3,6 +3,7 @@
 Where a run has predictions already, no image goes through its net.
 """
 
+import glob
 import hashlib
 import io
 import os
@@ -20,7 +21,7 @@ from cnnzoo import atomic, config
 from cnnzoo.checkpoint import LOCK, Run, read_arrays, read_card
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, expect
 from cnnzoo.evaluate import judge
 from cnnzoo.telling import Tell, silent
 
@@ -84,7 +85,7 @@ class Panel:
 
 
 def panel(
-    runs: Sequence[str | Path | Run],
+    runs: str | Sequence[str | Path | Run],
     data: str | None = None,
     *,
     root: str | None = None,
@@ -97,7 +98,8 @@ def panel(
     the images that it held out are its best epoch and its temperature.
 
     Args:
-        runs: two or more run folders, committees among them if need be. Their classes are matched by name.
+        runs: two or more run folders, or patterns such as runs/lenet5_*; committees among them if need be. Their
+            classes are matched by name.
         data: a source's name or a folder; None takes the validation images, which must be the same for all.
         root: where named sets lie, if elsewhere than the runs say.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …, for predictions that must be made.
@@ -107,7 +109,9 @@ def panel(
         InputError: for fewer than two runs, for one that is named twice or still in training, and where runs were
             judged on different images or know different classes.
     """
-    opened = [Run.open(Path(run).expanduser()) for run in runs]
+    expect(runs, (str, os.PathLike, Iterable), "two or more run folders are wanted")
+    named = [runs] if isinstance(runs, str | os.PathLike) else runs
+    opened = [Run.open(folder) for run in named for folder in _expanded(run)]
     _check(opened)
     key = sources.fingerprint(DataConfig(source=data, root=root)) if data else None
     said = [_said(run, data, key, root, device, tell) for run in opened]
@@ -146,6 +150,12 @@ class _Predictions:
         return _Predictions(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
 
 
+def _expanded(run: str | Path | Run) -> list[str]:
+    """The folders that a pattern matches, as in a shell; else the one that is named, from a leading ~ on in full."""
+    name = os.path.expanduser(Run(run))
+    return [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
+
+
 def _check(runs: Sequence[Run]) -> None:
     """Raises InputError unless these are runs that a committee can be made of."""
     if len(runs) < 2:
@@ -153,7 +163,7 @@ def _check(runs: Sequence[Run]) -> None:
     seen: dict[str, Run] = {}
     for run in runs:
         if first := seen.get(os.path.realpath(run.path)):
-            raise InputError(f"{first.path} is named twice ({run.path}); weights say what counts more, by --weights")
+            raise InputError(f"{first.path} is named twice ({run.path}); weights=… says what counts more")
         seen[os.path.realpath(run.path)] = run
         if _is_training(run):
             raise InputError(f"{run.path} is still in training; wait until it has finished")
@@ -193,7 +203,7 @@ def _said(run: Run, data: str | None, key: str | None, root: str | None, device:
         classes, logits, targets, images = read_arrays(file, "classes", "logits", "targets", "images")
         return _Predictions(tuple(classes.tolist()), logits, targets, tuple(images.tolist()))
     tell(f"{run.path} has no predictions {f'of {data} ' if data else ''}yet, so they are made")
-    judged = judge(run.path, data, root=root, device=device, tell=lambda line: None)
+    judged = judge(run.path, data, root=root, device=device, tell=silent)
     made = _Predictions(judged.classes, judged.outputs, judged.targets, judged.images)
     with suppress(OSError):  # a folder that may only be read: they are made again next time
         atomic.write(file, _packed(made))
@@ -220,7 +230,7 @@ def _compare(first: Run, of_first: _Predictions, second: Run, of_second: _Predic
         raise InputError(
             f"{first.path} was judged on {many[0]} images and {second.path} on {many[1]}, of which {shared:,} are the "
             f"same, and what one held out the other has learnt; train them on one split (data.val_fraction, "
-            f"data.split_seed), or name images that none was trained on by --data"
+            f"data.split_seed), or name images that none was trained on by data=…"
         )
 
 

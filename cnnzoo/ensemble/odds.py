@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import binom
 
 from cnnzoo import figures
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, shown
 from cnnzoo.shown import Drawn, Table
 
 MOST = 10_000  # members
@@ -109,12 +109,14 @@ def vote_odds(p: float | Sequence[float] = 0.7, n: int | None = None, *, out: st
         InputError: where a probability is outside 0 to 1, for a size outside 1 to 10,000 or other than that of `p`, and
             for a kind of picture nobody knows.
     """
+    try:
+        accuracies = (float(p),) if np.ndim(p) == 0 else tuple(map(float, p))
+    except (TypeError, ValueError):
+        raise InputError(f"p is {shown(p)}, but must be a probability, or one for each member") from None
     if np.ndim(p) == 0:
-        accuracies = (float(p),) * _size(3 if n is None else n)
-    else:
-        accuracies = tuple(map(float, p))
-        if n not in (None, _size(len(accuracies))):
-            raise InputError(f"p holds {len(accuracies)} probabilities, but n is {n}; leave n out, or give one p")
+        accuracies *= _size(3 if n is None else n)
+    elif n not in (None, _size(len(accuracies))):
+        raise InputError(f"p holds {len(accuracies)} probabilities, but n is {n}; leave n out, or give one p")
     if strangers := [f"{p:g}" for p in accuracies if not 0 <= p <= 1]:
         raise InputError(f"p is {strangers[0]}, but a probability lies between 0 and 1")
     if out is not None:

@@ -39,7 +39,8 @@ class Ensemble(Shown):
     """Several runs that answer as one net.
 
     Args:
-        runs: two or more run folders; classes are matched by name, and nets may differ in all else.
+        runs: two or more run folders, or patterns such as runs/lenet5_*; classes are matched by name, and nets may
+            differ in all else.
         method: vote, plurality, mean, logits, geometric, rank, weighted, greedy, stacking; or all, which takes the best
             of them (see `Contest.best`).
         data: a source's name or a folder that none was trained on, to fit on and judge by; None takes the validation

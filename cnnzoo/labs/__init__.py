@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from cnnzoo import atomic, figures
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import at_least, unknown
 from cnnzoo.labs._lab import Seen
 from cnnzoo.shown import Drawn, Table
 from cnnzoo.telling import Tell
@@ -101,8 +101,7 @@ def run(name: str, *, seeds: int = 3, quick: bool = False, tell: Tell = print) -
         InputError: for a name that nobody knows, and for less than one seed.
     """
     lab = find(name)
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}, but must be at least 1")
+    at_least("seeds", seeds)
     began = time.perf_counter()
     seen = tuple(_seen(lab, seed, quick, tell) for seed in range(seeds))
     return Outcome(lab, quick, seen, time.perf_counter() - began)

@@ -8,7 +8,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, fx, nn
 
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, at_least, shown, unknown
 from cnnzoo.registry import Stage
 
 
@@ -16,8 +16,12 @@ from cnnzoo.registry import Stage
 def checked(x: Tensor, name: str, in_chans: int, min_size: int, image_size: int | None) -> Tensor:
     """Return `x` if the net can take it.
 
-    Raises InputError for images with another number of channels, too small, or not `image_size` x `image_size`.
+    Raises InputError for what is no images as `cnnzoo.preprocessing` gives them, for another number of channels, and
+    for images that are too small, or not `image_size` x `image_size`.
     """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        given = x.dtype if isinstance(x, Tensor) else shown(x)
+        raise InputError(f"{name} takes float32 (B, {in_chans}, H, W), as cnnzoo.preprocessing gives it, not {given}")
     if x.ndim != 4 or x.shape[1] != in_chans:
         raise InputError(f"{name} takes images (B, {in_chans}, H, W), not {tuple(x.shape)}")
     height, width = x.shape[-2:]
@@ -25,7 +29,7 @@ def checked(x: Tensor, name: str, in_chans: int, min_size: int, image_size: int 
         raise InputError(f"{name} needs images of at least {min_size}x{min_size}, not {height}x{width}")
     if image_size and not height == width == image_size:
         raise InputError(
-            f"this {name} takes images of {image_size}x{image_size}, not {height}x{width}; build it with image_size=…"
+            f"this {name} takes images of {image_size}x{image_size}, not {height}x{width}; build it with that size"
         )
     return x
 
@@ -108,8 +112,7 @@ class Net(nn.Module):
 
         Raises InputError for numbers and poolings that cannot be.
         """
-        if not isinstance(num_classes, Integral) or num_classes < 0:
-            raise InputError(f"num_classes is {num_classes!r}, but must be a whole number of at least 0")
+        at_least("num_classes", num_classes, 0)
         if global_pool is not None:
             pools = [module for module in self.modules() if isinstance(module, GlobalPool)]
             if not pools:

@@ -379,7 +379,7 @@ class Trainer:
         before = -(-many // self.accumulate)
         what = f"out of memory with {before} images at once"
         if self.team.size > 1:  # the others are waiting for gradients by now
-            raise InputError(f"{what}; set train.accumulate {2 * self.accumulate} and go on by --resume auto")
+            raise InputError(f"{what}; set train.accumulate {2 * self.accumulate} and go on by resume='auto'")
         if before == 1:
             raise InputError(f"{what}; take a smaller net, or smaller images by data.size")
         machine.give_back(self.device)

@@ -81,7 +81,7 @@ def recipe(
     seen = views if views is not None else 1 if mode == "probe" else "auto"
     return {
         "run": run or f"runs/{model}_{short_name(source)}_{mode}",
-        "model": {"name": model, "pretrained": pretrained, "head": "probe", "args": aux},
+        "model": {"name": model, "pretrained": getattr(pretrained, "tag", pretrained), "head": "probe", "args": aux},
         "data": {"source": source},
         "augment": {"flip": augments or seen != 1, "crop": "resized" if augments or seen != 1 else None}
         | {"scale": [0.5, 1.0], "mixup": 0.05 if augments else 0.0},

@@ -14,7 +14,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.hooks import several, stages_of, untouched, watching
+from cnnzoo.visualize.hooks import layer_of, several, stages_of, untouched, watching
 from cnnzoo.visualize.partway import as_maps
 from cnnzoo.visualize.subject import Looked, Subject, probabilities
 
@@ -67,7 +67,7 @@ class Activations(drawing.Result):
 def activations(
     model_or_run: nn.Module | Run | str | Path,
     pictures: str | Path | Sequence,
-    layers: str | Sequence[str] | None = None,
+    layers: str | nn.Module | Sequence[str | nn.Module] | None = None,
     *,
     pretrained: bool | str | Path | Run = False,
     size: int | None = None,
@@ -78,7 +78,7 @@ def activations(
     Args:
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
         pictures: files, folders, PIL images or uint8 arrays; see `Subject.look`.
-        layers: one or several, by stages or modules' paths; None is every stage.
+        layers: one or several, by stages, modules of the net or their paths; None is every stage.
         pretrained: weights for a net's name.
         size: the height and width that pictures are brought to; None is the net's own.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
@@ -92,7 +92,7 @@ def activations(
 
 def _look(subject: Subject, looked: Looked, layers: str | Sequence[str] | None) -> tuple[Activations, Tensor]:
     """The maps, and the logits `(B, K)` beside them."""
-    layers = several(layers) if layers is not None else stages_of(subject.net)
+    layers = [layer_of(subject.net, layer).name for layer in several(layers or stages_of(subject.net))]
     if not layers:
         raise InputError(f"{subject.name} has no stages; name layers of it")
     logits, parts = [], []

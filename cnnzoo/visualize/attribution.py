@@ -218,7 +218,7 @@ def gradcam(
     images: str | Path | Sequence,
     *,
     method: str = "gradcam",
-    layer: str | None = None,
+    layer: str | nn.Module | None = None,
     class_: str | int | None = None,
     pretrained: bool | str | Path | Run = False,
     size: int | None = None,
@@ -228,7 +228,7 @@ def gradcam(
 
     Args:
         method: gradcam, gradcam++, hirescam, layercam or scorecam, see `cams`.
-        layer: a stage's name or a module's path; None is the last stage whose maps have more than one place.
+        layer: a stage's name, or a module or its path; None is the last stage whose maps have more than one place.
 
     Raises:
         InputError: as that does, and for a layer that is not there or has no maps.

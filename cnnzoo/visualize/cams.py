@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from cnnzoo import bars
 from cnnzoo.errors import InputError
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.hooks import is_wide, last_with_maps, watching
+from cnnzoo.visualize.hooks import is_wide, last_with_maps, layer_of, watching
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def map_layer(net: nn.Module, x: Tensor, name: str | None = None) -> str:
         if layer := last_with_maps(net, x):
             return layer
         raise InputError(f"no stage of this net has maps (H, W) of images of {size}; saliency works on any net")
+    name = layer_of(net, name).name
     with watching(net, name) as seen, torch.no_grad():
         net(x[:1])
     shape = tuple(seen[name].shape[1:])

@@ -99,7 +99,7 @@ def _of_run(subject: Subject, root: str | None) -> tuple[tuple[Collection, Colle
     run = getattr(subject.net, "run", None)
     if run is None:
         raise InputError(
-            f"among which images? {subject.name} is no run that has its own; name a folder or a set by --data"
+            f"among which images? {subject.name} is no run that has its own; name a folder or a set by data=…"
         )
     own = config.read(run.config_file).data
     loaded = _loaded(subject, replace(own, bag=None, weights=None, root=root or own.root))  # each image once

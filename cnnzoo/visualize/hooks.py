@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, near, shown, unknown
 
 T = TypeVar("T")
 
@@ -36,7 +36,9 @@ def untouched(net: nn.Module) -> Iterator[nn.Module]:
         made |= {id(buffer): _in_float32(buffer).clone() for buffer in net.buffers()}
         plain = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
         made |= {id(tensor): _in_float32(tensor) for tensor in plain}  # part of a graph, deepcopy would refuse them
-        yield deepcopy(net, made).eval()
+        twin = deepcopy(net, made).eval()
+        twin.twin_of = {id(module): path for path, module in net.named_modules()}  # which a user may name a layer by
+        yield twin
 
 
 def _in_float32(tensor: Tensor) -> Tensor:
@@ -93,12 +95,13 @@ def single_tensor(output: object, layer: str) -> Tensor:
 
 def several(given: T | Iterable[T]) -> list[T]:
     """What was given as one or as several."""
-    return [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    return [given] if isinstance(given, str | nn.Module) or not isinstance(given, Iterable) else list(given)
 
 
-def layer_of(net: nn.Module, name: str | None = None, x: Tensor | None = None) -> Layer:
-    """A layer's name and module, by a stage's name (whose last module it is), "head", "first_conv" or a module's dotted
-    path; None is the last stage that gives maps of more than one place, or the last of all where none does.
+def layer_of(net: nn.Module, name: str | nn.Module | None = None, x: Tensor | None = None) -> Layer:
+    """A layer's name and module, by a stage's name (whose last module it is), "head", "first_conv", a module's dotted
+    path or the module itself; None is the last stage that gives maps of more than one place, or the last of all where
+    none does.
 
     Which stage that is depends on the images: 7x7 maps of 224x224 pixels have a single place in 32x32. Given `x`
     `(B, C, H, W)`, its first image is tried; without it, the size that the net was registered with counts.
@@ -110,12 +113,16 @@ def layer_of(net: nn.Module, name: str | None = None, x: Tensor | None = None) -
     ends = _ends(net)
     if name is None:
         name = last_with_maps(net, x) or _last(net)
-    if name in ends:
-        return Layer(name, net.get_submodule(ends[name]))
     paths = dict(net.named_modules())
-    if not name or name not in paths:
-        raise unknown("layer", name, [*ends, *filter(None, paths)])
-    return Layer(name, paths[name])
+    if isinstance(name, nn.Module):
+        own = {id(module): path for path, module in paths.items()}
+        name = {**own, **getattr(net, "twin_of", {})}.get(id(name), name)
+    known = [*ends, *filter(None, paths)]
+    if name not in known:
+        if ends and not near(str(name), known):
+            raise InputError(f"unknown layer {shown(name)}; known: {', '.join(ends)}, and every module's path")
+        raise unknown("layer", name, known)
+    return Layer(name, net.get_submodule(ends.get(name, name)))
 
 
 def last_with_maps(net: nn.Module, x: Tensor | None = None) -> str | None:
@@ -138,7 +145,7 @@ def is_wide(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and math.prod(shape[1:]) > 1
 
 
-def paths_of(net: nn.Module, name: str) -> list[str]:
+def paths_of(net: nn.Module, name: str | nn.Module) -> list[str]:
     """The dotted paths of the modules that a layer's name stands for: those of a whole stage, in order, or just one.
 
     Raises InputError as `layer_of` does.
@@ -146,7 +153,7 @@ def paths_of(net: nn.Module, name: str) -> list[str]:
     for stage in _stages(net):
         if stage.name == name:
             return list(stage.modules)
-    layer_of(net, name)
+    name = layer_of(net, name).name
     return [_ends(net).get(name, name)]
 
 

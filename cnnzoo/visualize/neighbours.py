@@ -15,6 +15,7 @@ from torch import nn
 
 from cnnzoo import bars, tables
 from cnnzoo.checkpoint import Run
+from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages, Images
 from cnnzoo.data.preprocess import centre
 from cnnzoo.errors import InputError, counted
@@ -135,6 +136,8 @@ def neighbours(
     """
     if many < 1:
         raise InputError(f"{many} neighbours are asked for, but there must be at least 1")
+    if isinstance(images, str) and images in sources.NAMED and not Path(images).exists():
+        raise InputError(f"images are {images}, but a data set is what to look among: data={images!r}")
     subject = Subject.open(model_or_run, pretrained, device)
     among, held_out = collection.opened(subject, data, root, tell)
     if images is None:

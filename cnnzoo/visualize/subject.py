@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, expect, unknown
 from cnnzoo.inference import Optimized
 from cnnzoo.visualize.hooks import layer_of, untouched
 
@@ -121,6 +122,7 @@ class Subject:
         """
         if size is None:
             return self.preprocess
+        expect(size, Integral, "size is a whole number, the side of a square")
         least = getattr(self.net, "min_size", 1)
         if size < least:
             raise InputError(f"the size is {size}, but {self.name} needs images of at least {least}x{least}")
@@ -145,6 +147,7 @@ class Subject:
 
         Raises InputError for one that the net does not know, with the near names.
         """
+        expect(which, (str, Integral), "a class is named or numbered, one for all images")
         if which in self.classes:
             return self.classes.index(which)
         try:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from cnnzoo import bars
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess import Preprocess, Sheet
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import Layer, layer_of, several, stages_of, untouched
 from cnnzoo.visualize.partway import breadth, chosen, field, maps_of, output_of
@@ -102,8 +102,8 @@ def maximise(
     Raises:
         InputError: for a layer, channel, class or size that cannot be.
     """
-    if steps < 1:
-        raise InputError(f"steps is {steps}, but must be at least 1")
+    at_least("steps", steps)
+    at_least("seed", seed, 0)
     if classes is not None and (layer is not None or channels is not None or unit):
         raise InputError("classes are excited at the net's answer, so they go without layer, channels and unit")
     subject = Subject.open(model_or_run, pretrained, device)
@@ -317,8 +317,8 @@ def invert(
         InputError: for a layer that is not there or says nothing of an image (zeros only), and for an image that
             cannot be read.
     """
-    if steps < 1:
-        raise InputError(f"steps is {steps}, but must be at least 1")
+    at_least("steps", steps)
+    at_least("seed", seed, 0)
     subject = Subject.open(model_or_run, pretrained, device)
     looked = subject.look(images, size)
     with untouched(subject.net) as net:

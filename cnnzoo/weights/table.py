@@ -13,7 +13,7 @@ from importlib.resources import files
 
 import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import registry
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, expect
 from cnnzoo.shown import Shown, Table
 
 HERE = files("cnnzoo.weights")
@@ -116,6 +116,7 @@ def refuse_excluded(row: Weights) -> None:
 
 def list_weights(pattern: str = "*") -> list[Weights]:
     """The rows of every net that matches the wildcard pattern, or NAME.TAG of two patterns, as "resnet50.a1*"."""
+    expect(pattern, str, "a pattern is a text such as resnet50.a1*")
     name, dot, tag = pattern.partition(".")
     return Rows(
         row for model in registry.names(name) for row in rows(model) if not dot or fnmatch.fnmatch(row.tag, tag)
