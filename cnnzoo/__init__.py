@@ -1,7 +1,7 @@
 """Convolutional networks: every net of the story, one trainer, one command line.
 
 nets        create, load, list_models, info, summary, compare, preprocessing, list_weights
-your own    register, unregister, Net, Stage
+your own    register, unregister, Net, Stage; register_data
 training    train, cross_validate, profile, report; Config, Run; InputError, Interrupted
 photos      check, pick, probe, finetune; CNNClassifier
 using       predict, evaluate, judge, compare_runs, export, optimize

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 import cnnzoo
-from cnnzoo.telling import silent
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def photo(seed: int, side: int) -> Tensor:
 def trained(config: dict) -> Iterator[cnnzoo.Run]:
     """The run that `cnnzoo.train` makes of a config, in a folder that is gone afterwards."""
     with TemporaryDirectory(prefix="cnnzoo-lab-") as folder:
-        yield cnnzoo.train({**config, "run": f"{folder}/run"}, with_report=False, tell=silent)
+        yield cnnzoo.train({**config, "run": f"{folder}/run"}, with_report=False, tell=lambda line: None)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
