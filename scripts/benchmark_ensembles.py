@@ -32,6 +32,7 @@ from torchvision import datasets
 
 import cnnzoo
 from cnnzoo.benchmark.harness import cached_in, data_root
+from cnnzoo.telling import silent
 
 DATA = data_root()
 SEEDS = range(int(os.environ.get("BENCH_SEEDS", "3")))
@@ -70,6 +71,7 @@ def lenets(kind: str, mean: float, std: float, folder: Path) -> Iterator[dict[st
                     "train": {"epochs": EPOCHS, "batch_size": 64, "seed": 100 * seed + member},
                 },
                 with_report=False,
+                tell=silent,
             )
             for member in range(1, 6)
         }
@@ -92,6 +94,7 @@ def probes(folder: Path) -> Iterator[dict[str, cnnzoo.Run]]:
                 seed=seed,
                 overrides=(f"--data.split_seed={seed}",),
                 run=f"{folder}/{seed}/{net}_{classifier}",
+                tell=silent,
             )
             for net, weights in NETS.items()
             for classifier in ("logistic", "knn", "mlp")
@@ -104,8 +107,8 @@ Figures = dict[str, tuple[float, float]]  # by member or method: per cent right,
 
 
 def judge(runs: dict[str, cnnzoo.Run], test: Path) -> Figures:
-    ensemble, members = cnnzoo.Ensemble(list(runs.values()), "all"), list(runs)
-    own, new = ensemble.panel, cnnzoo.Ensemble(list(runs.values()), data=str(test)).panel
+    ensemble, members = cnnzoo.Ensemble(list(runs.values()), "all", tell=silent), list(runs)
+    own, new = ensemble.panel, cnnzoo.Ensemble(list(runs.values()), data=str(test), tell=silent).panel
     chosen, best = int(own.top1.argmax()), int(new.top1.argmax())
     figures = {name: (own.top1[place], new.top1[place]) for place, name in enumerate(members)}
     figures["the member that is best on validation"] = figures[members[chosen]]

@@ -38,6 +38,7 @@ import cnnzoo
 from cnnzoo import learn
 from cnnzoo.benchmark.harness import cached_in, data_root
 from cnnzoo.benchmark.peers import transforms
+from cnnzoo.telling import silent
 
 DATA = data_root()
 NETS = {"squeezenet1_1": "caffe_in1k", "googlenet_2014": "bvlc_in1k"}
@@ -138,6 +139,7 @@ def probe() -> list[dict]:
                             seed=seed,
                             overrides=overrides,
                             run=f"{folder}/{classifier}{seed}",
+                            tell=silent,
                         )
                         into.append(100 * run.metrics[0]["val_top1"])
                     split = split_of(run, cnnzoo.load(run).classes)
@@ -205,6 +207,7 @@ def finetune() -> list[dict]:
                         seed=seed,
                         overrides=overrides,
                         run=f"{folder}/run",
+                        tell=silent,
                     )
                     ours = [100 * report["val_top1"] for report in run.metrics]
                     classes = cnnzoo.load(run).classes
@@ -256,6 +259,7 @@ def frozen(rounds: int = 3) -> list[dict]:
                     *(DATA / "hymenoptera", name, weights or str(file)),
                     classifier="logistic",
                     run=folder / f"run{turn}",
+                    tell=silent,
                 )
                 ours.append(time.perf_counter() - started)
                 split = split_of(run, ("ants", "bees"))
