@@ -17,7 +17,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError, at_least, counted, shown
+from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.fast import MANY, Sample, fast_form
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
@@ -192,7 +192,7 @@ def stream(
     if batch_size is not None:
         at_least("batch_size", batch_size)
     if not isinstance(min_confidence, Real) or not 0 <= min_confidence <= 1:
-        raise InputError(f"min_confidence is {shown(min_confidence)}, but must be between 0 and 1")
+        raise InputError(f"min_confidence is {min_confidence}, but must be between 0 and 1")
     pictures = images if isinstance(images, Pictures) else Pictures(images)
     net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.open_net(model_or_run, pretrained)[0]
     preprocess = zoo.preprocessing(net)

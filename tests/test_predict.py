@@ -377,7 +377,7 @@ def test_an_array_that_is_no_picture_is_named(net, pixels, words):
         (["photos", "--out", "photos"], "photos must end in one of"),
         (["photos/*.jpg"], "photos/*.jpg matches no file"),
         (["empty"], "empty holds no images; known endings: .avif .bmp"),
-        (["photos", "--min-confidence", "60"], "min_confidence is 60, but must be between 0 and 1"),
+        (["photos", "--min-confidence", "60"], "min_confidence is 60.0, but must be between 0 and 1"),
         (["photos", "--batch-size", "0"], "batch_size is 0"),
         (["photos/nope.png", "--out", "out.csv"], "no image could be read (photos/nope.png: there is no such file)"),
     ],

@@ -79,6 +79,10 @@ def gpu(monkeypatch) -> Iterator[ToTheProcessor]:
     monkeypatch.setattr(courier.Courier, "send", send)
     monkeypatch.setattr(Tensor, "backward", lambda loss: None)
     with FakeTensorMode(allow_non_fake_inputs=True), ToTheProcessor() as watch:
+        try:
+            torch.empty(1).to("cuda", non_blocking=True)
+        except RuntimeError:  # of torch 2.6
+            pytest.skip("this torch has fake values on a GPU only where there is a driver")
         yield watch
 
 
