@@ -86,10 +86,10 @@ def unknown(kind: str, word: object, known: Iterable[str]) -> InputError:
         hint = f"known: {', '.join(known)}"
     else:
         hint = f"there are {len(known)}, none like it"
-    return InputError(f"unknown {kind} {shown(word)}; {hint}")
+    return InputError(f"unknown {kind} {quoted(word)}; {hint}")
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """A value as messages quote it: what is long, such as a net, by its kind alone."""
     text = repr(value)
     return text if len(text) <= 80 and "\n" not in text else f"an object of class {type(value).__name__}"
@@ -98,10 +98,10 @@ def shown(value: object) -> str:
 def expect(value: object, kinds: type | tuple[type, ...], wanted: str) -> None:
     """Raises InputError that says what is wanted, where a value is of none of the kinds."""
     if not isinstance(value, kinds):
-        raise InputError(f"{wanted}, not {shown(value)}")
+        raise InputError(f"{wanted}, not {quoted(value)}")
 
 
 def at_least(key: str, value: object, least: int = 1) -> None:
     """Raises InputError where an option is no whole number, or below the least."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise InputError(f"{key} is {shown(value)}, but must be a whole number of at least {least}")
+        raise InputError(f"{key} is {quoted(value)}, but must be a whole number of at least {least}")

@@ -20,7 +20,7 @@ from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
 from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
-from cnnzoo.errors import InputError, at_least, counted, did_you_mean, expect, shown, unknown
+from cnnzoo.errors import InputError, at_least, counted, did_you_mean, expect, quoted, unknown
 from cnnzoo.models import _heads, _rules
 from cnnzoo.models._base import FeatureMaps
 from cnnzoo.models._committee import CommitteeNet, Seat
@@ -226,7 +226,7 @@ def _named(pretrained: bool | str | Path | Run | table.Weights, entry: Entry) ->
         return pretrained.tag
     if isinstance(pretrained, str | os.PathLike):
         return os.fspath(pretrained)
-    wrong = f"weights of {pretrained.model}" if isinstance(pretrained, table.Weights) else shown(pretrained)
+    wrong = f"weights of {pretrained.model}" if isinstance(pretrained, table.Weights) else quoted(pretrained)
     raise InputError(f"pretrained is {wrong}, but must be True, or a tag, a file or a run folder for {entry.name}")
 
 

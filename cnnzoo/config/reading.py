@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 
 from cnnzoo.config.parser import MAIN, Parser, no_section
 from cnnzoo.config.sections import Config, plain
-from cnnzoo.errors import InputError, did_you_mean, expect, shown
+from cnnzoo.errors import InputError, did_you_mean, expect, quoted
 
 
 def dump(config: Config) -> str:
@@ -70,7 +70,7 @@ def _words(overrides: Overrides) -> list[str]:
     if isinstance(overrides, Mapping):
         leaves = _leaves(overrides)
         return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in leaves]
-    wrong = f'overrides are {{"data.size": 128}}, "--data.size 128" or ["--data.size=128"], not {shown(overrides)}'
+    wrong = f'overrides are {{"data.size": 128}}, "--data.size 128" or ["--data.size=128"], not {quoted(overrides)}'
     try:
         words = shlex.split(overrides) if isinstance(overrides, str) else [*map(str, overrides)]
     except (TypeError, ValueError):  # no words, or a quote that does not end

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnzoo.data import jpeg
-from cnnzoo.errors import InputError, shown
+from cnnzoo.errors import InputError, quoted
 
 # Of what PIL says a file is, the usual one first.
 ENDINGS = {
@@ -267,7 +267,7 @@ def as_image(image: Image.Image | str | Path | bytes | IO | np.ndarray | Tensor,
             )
         image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     if not isinstance(image, Image.Image) or 0 in image.size:
-        raise InputError(f"not a picture: {shown(image)}; give a path, a file's content, a PIL image or a uint8 array")
+        raise InputError(f"not a picture: {quoted(image)}; give a path, a file's content, a PIL image or a uint8 array")
     try:
         return _to_mode(upright(image) if opened_elsewhere else image, "L" if channels == 1 else "RGB")
     except OSError as error:  # of an image opened elsewhere, whose pixels are only read now

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import binom
 
 from cnnzoo import figures
-from cnnzoo.errors import InputError, shown
+from cnnzoo.errors import InputError, quoted
 from cnnzoo.shown import Drawn, Table
 
 MOST = 10_000  # members
@@ -112,7 +112,7 @@ def vote_odds(p: float | Sequence[float] = 0.7, n: int | None = None, *, out: st
     try:
         accuracies = (float(p),) if np.ndim(p) == 0 else tuple(map(float, p))
     except (TypeError, ValueError):
-        raise InputError(f"p is {shown(p)}, but must be a probability, or one for each member") from None
+        raise InputError(f"p is {quoted(p)}, but must be a probability, or one for each member") from None
     if np.ndim(p) == 0:
         accuracies *= _size(3 if n is None else n)
     elif n not in (None, _size(len(accuracies))):

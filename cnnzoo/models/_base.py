@@ -8,7 +8,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, fx, nn
 
-from cnnzoo.errors import InputError, at_least, shown, unknown
+from cnnzoo.errors import InputError, at_least, quoted, unknown
 from cnnzoo.registry import Stage
 
 
@@ -20,7 +20,7 @@ def checked(x: Tensor, name: str, in_chans: int, min_size: int, image_size: int 
     for images that are too small, or not `image_size` x `image_size`.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        given = x.dtype if isinstance(x, Tensor) else shown(x)
+        given = x.dtype if isinstance(x, Tensor) else quoted(x)
         raise InputError(f"{name} takes float32 (B, {in_chans}, H, W), as cnnzoo.preprocessing gives it, not {given}")
     if x.ndim != 4 or x.shape[1] != in_chans:
         raise InputError(f"{name} takes images (B, {in_chans}, H, W), not {tuple(x.shape)}")

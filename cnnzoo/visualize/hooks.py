@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError, near, shown, unknown
+from cnnzoo.errors import InputError, near, quoted, unknown
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ def layer_of(net: nn.Module, name: str | nn.Module | None = None, x: Tensor | No
     known = [*ends, *filter(None, paths)]
     if name not in known:
         if ends and not near(str(name), known):
-            raise InputError(f"unknown layer {shown(name)}; known: {', '.join(ends)}, and every module's path")
+            raise InputError(f"unknown layer {quoted(name)}; known: {', '.join(ends)}, and every module's path")
         raise unknown("layer", name, known)
     return Layer(name, net.get_submodule(ends.get(name, name)))
 
