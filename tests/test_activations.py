@@ -27,7 +27,7 @@ def net():
 def test_the_maps_are_those_of_the_stages(net):
     result = activations(net, PICTURES)
     maps = cnnzoo.create("resnet20", features_only=True).eval()
-    maps.net.load_state_dict(net.state_dict())
+    maps.load_state_dict({name: net.state_dict()[name] for name in maps.state_dict()})
     x = torch.stack([cnnzoo.preprocessing(net)(picture) for picture in PICTURES])
     with torch.no_grad():
         expected = dict(zip(maps.names, maps(x), strict=True))
