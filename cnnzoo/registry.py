@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cnnzoo.errors import InputError, near, unknown
 
@@ -73,8 +73,12 @@ def register(name: str, **facts) -> Callable[[Callable], Callable]:
     A subclass of `Net`, or a partial of one, need not repeat its head, auxiliary heads and least size.
 
     The same definition made anew, as by a cell of a notebook that is run twice, takes the place of the one before.
-    Raises InputError if another has the name, naming both modules.
+    Raises InputError for an unknown fact, and if another has the name, naming both modules.
     """
+    known = [field.name for field in fields(Entry)[2:]]  # beside name and builder
+    for fact in facts:
+        if fact not in known:
+            raise unknown(f"fact of {name}", fact, known)
 
     def decorator(builder: Callable) -> Callable:
         if name in _entries and not _is_anew(_entries[name].build, builder):
