@@ -235,6 +235,17 @@ def test_maps_of_a_net_without_stages_are_those_of_its_last_convolution():
         assert list(cnnzoo.visualize.activations(name, [np.zeros((8, 8), np.uint8)]).maps) == ["c2"]
 
 
+def test_pictures_for_a_net_of_other_channels_are_refused_in_words_that_are_true():
+    net = cnnzoo.create("resnet20", in_chans=5)
+    with pytest.raises(cnnzoo.InputError, match="images of 5 channels are wanted, but a picture has 3, or 1 if grey"):
+        cnnzoo.preprocessing(net)(np.zeros((40, 40, 5), np.uint8))
+
+
+def test_a_committee_of_nets_asks_for_run_folders():
+    with pytest.raises(cnnzoo.InputError, match="is made of run folders, not of a Plain; give them"):
+        cnnzoo.Ensemble([Plain(), Plain()])
+
+
 # --- feature maps
 
 

@@ -107,6 +107,9 @@ def panel(
         InputError: for fewer than two runs, for one that is named twice or still in training, and where runs were
             judged on different images or know different classes.
     """
+    for run in runs:
+        if not isinstance(run, str | os.PathLike):
+            raise InputError(f"a committee is made of run folders, not of a {type(run).__name__}; give them instead")
     opened = [Run.open(Path(run).expanduser()) for run in runs]
     _check(opened)
     key = sources.fingerprint(DataConfig(source=data, root=root)) if data else None
