@@ -95,7 +95,7 @@ def test_a_layer_without_maps_is_refused():
     net.preprocessing, net.num_classes = type(cnnzoo.preprocessing("resnet20"))(4, 4, (0.0,) * 3, (1.0,) * 3), 2
     with pytest.raises(InputError, match=r"layer 0 gives \(1, 3, 16\), which are no maps"):
         activations(net, PICTURES[:1], ["0"])
-    with pytest.raises(InputError, match="Sequential has no stages; name layers of it"):
+    with pytest.raises(InputError, match="neither stages nor a convolution; name a layer of it"):
         activations(net, PICTURES[:1])
     with pytest.raises(InputError, match="Sequential has no stages to walk through"):
         walk(net, PICTURES[0])

@@ -95,3 +95,11 @@ def test_other_tools_take_a_net_that_gives_maps():
     net, x = cnnzoo.create("resnet20", features_only=True).eval(), torch.randn(1, 3, 32, 32)
     for form in (fx.symbolic_trace(net), torch.compile(net, backend="eager", fullgraph=True)):
         assert all(torch.equal(*pair) for pair in zip(form(x), net(x), strict=True))
+
+
+def test_a_net_that_gives_maps_has_a_fast_form():
+    net, x = cnnzoo.create("resnet20", features_only=True).eval(), torch.randn(4, 3, 32, 32)
+    for given, expected in zip(cnnzoo.optimize(net)(x), net(x), strict=True):
+        torch.testing.assert_close(given, expected, atol=1e-3, rtol=1e-3)
+    with pytest.raises(cnnzoo.InputError, match="gives several answers to an image, and int8 is for one"):
+        cnnzoo.optimize(net, "int8", calibration=x)
