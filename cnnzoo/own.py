@@ -31,7 +31,7 @@ def look_over(net: nn.Module, entry: Entry, has_options: bool) -> Entry:
     except Exception:  # of any kind: the net is a stranger
         return entry
     if classes not in (None, net.num_classes):
-        raise InputError(f"{entry.name} should answer with {net.num_classes} classes, but does with {classes}")
+        raise InputError(f"{entry.name} answers with {classes} classes, but its num_classes is {net.num_classes}")
     stages = tuple(replace(stage, shape=shapes.get(stage.name, stage.shape)) for stage in entry.stages)
     for stage, told in zip(stages, entry.stages, strict=True):
         if stage.shape != tuple(told.shape) and not has_options:

@@ -116,7 +116,7 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     else:
         net = entry.build(**options)
         known = inspect.signature(entry.build).parameters
-        for key, fact in _fixed(entry).items():
+        for key, fact in (("num_classes", entry.num_classes), ("in_chans", entry.input_size[0])):
             if not hasattr(net, key):
                 setattr(net, key, options.get(key, known[key].default if key in known else fact))
         entry = look_over(net, entry, bool(arch))
@@ -129,26 +129,32 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
 
 
 def _fixed(entry: Entry) -> dict[str, int]:
-    """What an entry says of what most builders can be asked for."""
-    return {"num_classes": entry.num_classes, "in_chans": entry.input_size[0]}
+    """The classes and channels that an entry states, of those that its builder cannot be told."""
+    facts = {"num_classes": entry.num_classes, "in_chans": entry.input_size[0]}
+    return {key: fact for key, fact in facts.items() if not _takes(entry, key)}
+
+
+def _takes(entry: Entry, option: str) -> bool:
+    known = inspect.signature(entry.build).parameters
+    return option in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+
+
+def only_channels(entry: Entry) -> int | None:
+    """How many channels images must have; None where the builder can be told."""
+    return _fixed(entry).get("in_chans")
 
 
 def _taken(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
     """The options, once the builder is known to take them; without classes and channels that it need not be told."""
-    known, taken = inspect.signature(entry.build).parameters, {}
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    fixed = _fixed(entry)
     for key, value in options.items():
-        if takes_all or key in known:
-            taken[key] = value
-        elif key not in (fixed := _fixed(entry)):
-            raise unknown(f"argument of {entry.name}", key, (*known, *_OWN))
-        elif value != fixed[key]:
-            fact = {"num_classes": "num_classes", "in_chans": "input_size"}[key]
-            raise InputError(
-                f"{entry.name} cannot have {key} {value}: its builder has no argument {key}, and its {fact} "
-                f"says {fixed[key]}"
-            )
-    return taken
+        if key in fixed and value != fixed[key]:
+            says = {"num_classes": "num_classes", "in_chans": "input_size"}[key]
+            why = f"its builder has no argument {key}, and its {says} says {fixed[key]}"
+            raise InputError(f"{entry.name} cannot have {key} {value}: {why}")
+        if key not in fixed and not _takes(entry, key):
+            raise unknown(f"argument of {entry.name}", key, (*inspect.signature(entry.build).parameters, *_OWN))
+    return {key: value for key, value in options.items() if key not in fixed}
 
 
 def _behead(net: nn.Module) -> None:

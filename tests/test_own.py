@@ -165,7 +165,7 @@ def test_a_wrong_fact_is_told_when_the_net_is_built(facts, complaint):
 def test_a_wrong_number_of_classes_is_told():
     with (
         registered(lambda: Plain(7)) as name,
-        pytest.raises(cnnzoo.InputError, match="guest should answer with 10 classes, but does with 7"),
+        pytest.raises(cnnzoo.InputError, match="guest answers with 7 classes, but its num_classes is 10"),
     ):
         cnnzoo.create(name)
 
@@ -196,6 +196,15 @@ def test_a_builder_need_not_take_classes_and_channels(builder, tmp_path):
         )
         net = cnnzoo.load(run)
     assert (net.num_classes, net.in_chans) == (10, 1)
+
+
+def test_images_are_brought_to_the_only_channels_that_a_net_takes(tmp_path):
+    with registered(lambda num_classes=10: Plain(num_classes, 3), input_size=(3, 8, 8)) as name:
+        run = cnnzoo.train(
+            {"model": name, "data": "digits", "run": tmp_path / "run", "train": BRIEF}, with_report=False
+        )
+        net = cnnzoo.load(run)
+    assert (net.in_chans, net.preprocessing.channels) == (3, 3)
 
 
 @pytest.mark.parametrize(
