@@ -2,6 +2,7 @@
 
 import copy
 import math
+import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
@@ -334,18 +335,19 @@ class _Coarse(fx.Tracer):
 def _cut(net: nn.Module, ends: Sequence[str]) -> tuple[nn.Module, fx.Graph]:
     """A module, and what of its forward pass leads to the outputs of the submodules `ends`."""
     modes = {module: module.training for module in net.modules()}
-    state = torch.get_rng_state()
-    try:
-        # A hook on the net itself would be passed by.
-        graphs = [] if net._forward_pre_hooks else [_traced(net.train(mode), ends) for mode in (True, False)]
-    except Exception:  # of any kind: a user's net may do what torch.fx does not know
-        graphs = []
+    with torch.random.fork_rng(devices=[]):
+        dice = _dice()
+        try:
+            # A hook on the net itself would be passed by.
+            graphs = [] if net._forward_pre_hooks else [_traced(net.train(mode), ends) for mode in (True, False)]
+        except Exception:  # of any kind: a user's net may do what torch.fx does not know
+            graphs = []
+        drawn = _dice() != dice
     for module, mode in modes.items():
         module.training = mode
     # What the mode decides, or a draw, would be decided for ever.
-    if len({graph.python_code("self").src for graph in graphs}) == 1 and torch.equal(state, torch.get_rng_state()):
+    if len({graph.python_code("self").src for graph in graphs}) == 1 and not drawn:
         return net, graphs[0]
-    torch.set_rng_state(state)
     whole = nn.Module()
     whole.net = _Watched(net, ends)
     graph = fx.Graph()
@@ -353,15 +355,26 @@ def _cut(net: nn.Module, ends: Sequence[str]) -> tuple[nn.Module, fx.Graph]:
     return whole, graph
 
 
+def _dice() -> tuple:
+    return torch.get_rng_state().numpy().tobytes(), random.getstate()
+
+
 def _traced(net: nn.Module, ends: Sequence[str]) -> fx.Graph:
     graph = _Coarse(ends).trace(net)
     outputs = {node.target: node for node in graph.nodes if node.op == "call_module"}
-    end = next(iter(reversed(graph.nodes)))
-    end.args = ([outputs[end] for end in ends],)
+    chosen = [outputs[end] for end in ends]
+    next(iter(reversed(graph.nodes))).args = (chosen,)
+    past = True  # the last of them
     for node in reversed(graph.nodes):
-        if not node.users and node.op not in ("placeholder", "output"):
+        past = past and node not in chosen
+        if not node.users and node.op not in ("placeholder", "output") and (past or not _works_in_place(node)):
             graph.erase_node(node)
     return graph
+
+
+def _works_in_place(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    return node.op != "call_module" and (name.endswith("_") or bool(node.kwargs.get("inplace")))
 
 
 class _Watched(nn.Module):
@@ -378,8 +391,13 @@ class _Watched(nn.Module):
             return lambda module, args, output: maps.__setitem__(end, output) if get_ident() == mine else None
 
         handles = [self.net.get_submodule(end).register_forward_hook(keep(end)) for end in self.ends]
+        features = getattr(self.net, "forward_features", None)
+        if features is None or self.net._forward_pre_hooks:
+            features = self.net  # which may have but a forward, or a hook that changes the images
+        elif isinstance(self.net, Net):
+            x = self.net.check_images(x)
         try:
-            self.net(x)
+            features(x)
         finally:
             for handle in handles:
                 handle.remove()
