@@ -50,7 +50,8 @@ def make_weights_ready(config: Config) -> None:
 def load_data(config: Config, entry: registry.Entry, split: Mapping[str, Sequence[str]] | None = None) -> Dataset:
     """The images of a config, as its net wants them; `split` as in `sources.load`."""
     trained = zoo.trained_preprocessing(entry.name, config.model.pretrained)
-    size, channels, has_features = entry.input_size[1], config.model.in_chans, config.model.head == "probe"
+    size, has_features = entry.input_size[1], config.model.head == "probe"
+    channels = config.model.in_chans or zoo.only_channels(entry)
     return sources.load(config.data, config.augment, size, channels, trained, has_features, split)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +21,9 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 TF32 = 5e-3  # in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
 
 
+Run = Callable[[Tensor], list[Tensor]]  # images to one answer or several, all float32
+
+
 class Features(nn.Module):
     """A net without its head: images `(B, C, H, W)` to the vectors `(B, num_features)` that the head sees."""
 
@@ -33,7 +36,8 @@ class Features(nn.Module):
 
 
 class Optimized(nn.Module):
-    """A net in eval mode that answers faster: `(B, C, H, W)` float32 in, `(B, K)` float32 out, no gradients.
+    """A net in eval mode that answers faster: `(B, C, H, W)` float32 in, `(B, K)` float32 out, no gradients; a list of
+    float32 maps where the net gives one, as with `features_only`.
 
     On a CPU onnxruntime does the work in fp32 and int8, which fuses layers and lays weights out for the processor;
     elsewhere a copy does whose weights are converted once, BatchNorm folded into convolutions, channels-last. In bf16
@@ -48,7 +52,8 @@ class Optimized(nn.Module):
         self.net = net.eval()
         self.precision, self.compiled = precision, compiled
         self.agreement: float | None = None  # in int8: share of the calibration images that get the plain net's class
-        self._by_size: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
+        self._by_size: dict[tuple[int, ...], Run] = {}
+        self._gives_several = False
         for name in ("preprocessing", "classes", "num_classes", "temperature", "entry"):
             if hasattr(net, name):
                 setattr(self, name, getattr(net, name))
@@ -57,17 +62,20 @@ class Optimized(nn.Module):
         return super().train(False)
 
     @torch.inference_mode()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         size = tuple(x.shape[1:])
         if size not in self._by_size:
             # On a CPU a few images tell which form is fastest; on a GPU they tell how fast kernels are launched.
             self._by_size[size] = self._chosen(x[:4] if x.device.type == "cpu" else x)
-        return self._by_size[size](x)
+        answers = self._by_size[size](x)
+        return answers if self._gives_several else answers[0]
 
-    def _plain(self, x: Tensor) -> Tensor:
-        return self.net(x.contiguous(memory_format=torch.channels_last)).float()
+    def _plain(self, x: Tensor) -> list[Tensor]:
+        answers = self.net(x.contiguous(memory_format=torch.channels_last))
+        self._gives_several = not isinstance(answers, Tensor)
+        return _floats(answers)
 
-    def _chosen(self, images: Tensor) -> Callable[[Tensor], Tensor]:
+    def _chosen(self, images: Tensor) -> Run:
         """The fastest of the functions for images of this size that agree with the plain net, or that itself."""
         if self.precision == "int8":
             calibrated = " or ".join(_times(size) for size in self._by_size)
@@ -75,18 +83,21 @@ class Optimized(nn.Module):
         wanted = self._plain(images)
         trials = [(images, wanted)]
         if images.device.type == "cpu":  # where a graph may have taken the number of images for fixed
-            trials += [(part[:1] if len(part) > 1 else torch.cat([part, part]) for part in (images, wanted))]
+            few = images[:1] if len(images) > 1 else torch.cat([images, images])
+            trials.append((few, self._plain(few)))
         in_tf32 = self.precision == "fp32" and images.device.type == "cuda"
-        allowed = (TF32 if in_tf32 else TOLERANCE[self.precision]) * max(wanted.abs().max().item(), 1.0)
+        share = TF32 if in_tf32 else TOLERANCE[self.precision]
+        allowed = [share * max(answer.abs().max().item(), 1.0) for answer in wanted]
         agreeing = {self._plain: 1.0}
         for run, gain in self._forms(images).items():
             with contextlib.suppress(Exception):  # what does not compile, has no kernel in 16 bits, or fails in a graph
-                errors = [(run(few) - answers).abs().max().item() for few, answers in trials]
-                if all(error <= allowed for error in errors):  # which is not so of what is no number
+                pairs = [zip(run(few), answers, allowed, strict=True) for few, answers in trials]
+                # Which is not so of what is no number.
+                if all((given - answer).abs().max().item() <= most for trial in pairs for given, answer, most in trial):
                     agreeing[run] = gain
         return min(agreeing, key=lambda run: agreeing[run] * _seconds(run, images))
 
-    def _forms(self, images: Tensor) -> dict[Callable[[Tensor], Tensor], float]:
+    def _forms(self, images: Tensor) -> dict[Run, float]:
         """The functions to choose from, and how many times as fast as the others each must be."""
         kind = images.device.type
         if kind == "cpu":
@@ -101,11 +112,13 @@ class Optimized(nn.Module):
     @torch.inference_mode()
     def calibrate(self, images: Tensor, batch_size: int = 16) -> None:
         """Make the int8 form for images of this size, and tell how far it agrees with the plain net."""
+        if len(self._plain(images[:1])) > 1:
+            raise InputError("this net gives several answers to an image, and int8 is for one; take precision fp32")
         graph = _exported(self.net, images[:1])
         if graph is None:
             raise InputError("this net cannot be exported to ONNX, which int8 needs; take precision fp32")
         run = _session(quantize.quantized(graph, images))
-        wanted, given = (torch.cat([f(part) for part in images.split(batch_size)]) for f in (self._plain, run))
+        wanted, given = (torch.cat([f(part)[0] for part in images.split(batch_size)]) for f in (self._plain, run))
         self.agreement = (wanted.argmax(1) == given.argmax(1)).double().mean().item()
         error = ((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-12)).item()
         if not error <= TOLERANCE["int8"]:
@@ -136,7 +149,7 @@ def optimize(
             thousands of images.
 
     Returns:
-        A module for the same images and the same `(B, K)` float32 outputs, without gradients, with the net's
+        A module for the same images and the same float32 outputs, without gradients, with the net's
         `preprocessing`, `classes` and `num_classes`; in int8 with `agreement`, the share of the calibration images for
         which it names the plain net's class, and for images of their size alone.
 
@@ -167,11 +180,15 @@ def optimize(
     return fast
 
 
-def _converted(net: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
+def _floats(answers: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [answer.float() for answer in ([answers] if isinstance(answers, Tensor) else answers)]
+
+
+def _converted(net: nn.Module, precision: str) -> Run:
     """A copy with its weights in this precision, once and for all."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     fast = folded(net).to(dtype=dtype, memory_format=torch.channels_last)
-    return lambda x: fast(x.to(dtype=dtype, memory_format=torch.channels_last)).float()
+    return lambda x: _floats(fast(x.to(dtype=dtype, memory_format=torch.channels_last)))
 
 
 def folded(net: nn.Module) -> nn.Module:
@@ -189,11 +206,11 @@ class Replayed:
     a few images are computed sooner than their kernels are launched one by one. What cannot be recorded is run.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], most: int = 32):
+    def __init__(self, run: Run, most: int = 32):
         self.run, self.most = run, most
-        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> list[Tensor]:
         if len(x) > self.most:
             return self.run(x)
         with torch.cuda.device(x.device):
@@ -203,12 +220,12 @@ class Replayed:
                 except RuntimeError:
                     self.most = 0
                     return self.run(x)
-            graph, given, answer = self.graphs[x.shape]
+            graph, given, answers = self.graphs[x.shape]
             given.copy_(x)
             graph.replay()
-            return answer.clone()
+            return [answer.clone() for answer in answers]
 
-    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]:
         given, graph, aside = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -216,8 +233,8 @@ class Replayed:
                 self.run(given)
         torch.cuda.current_stream().wait_stream(aside)
         with torch.cuda.graph(graph):
-            answer = self.run(given)
-        return graph, given, answer
+            answers = self.run(given)
+        return graph, given, answers
 
 
 def _exported(net: nn.Module, images: Tensor) -> bytes | None:
@@ -233,7 +250,7 @@ def _exported(net: nn.Module, images: Tensor) -> bytes | None:
     return file.getvalue()
 
 
-def _session(graph: bytes) -> Callable[[Tensor], Tensor]:
+def _session(graph: bytes) -> Run:
     """An ONNX graph as a function, in onnxruntime."""
     import onnxruntime
 
@@ -242,15 +259,15 @@ def _session(graph: bytes) -> Callable[[Tensor], Tensor]:
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or it takes the decoders' cores
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"images": x.contiguous().numpy()})[0])
+    return lambda x: [*map(torch.from_numpy, session.run(None, {"images": x.contiguous().numpy()}))]
 
 
-def _seconds(run: Callable[[Tensor], Tensor], images: Tensor) -> float:
+def _seconds(run: Run, images: Tensor) -> float:
     """Of the better of two runs."""
     times = []
     for _ in range(2):
         started = time.perf_counter()
-        run(images).cpu()
+        run(images)[-1].cpu()
         times.append(time.perf_counter() - started)
     return min(times)
 

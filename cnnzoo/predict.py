@@ -214,11 +214,11 @@ def _stream(
     precision: str,
     tell: Tell,
 ) -> Iterator[Predictions]:
-    classes = zoo.output_names(net)
     temperature = getattr(net, "temperature", 1.0)
     device = next(net.parameters()).device
     if any(module.training for module in net.modules()):
         net = copy.deepcopy(net).eval()  # others may be training the net, or predicting with it in another thread
+    classes = _classes(net, preprocess, device)
     bar = bars.show(total=len(pictures), desc="predicting", unit="image")
     try:
         fast = fast_form(
@@ -240,6 +240,17 @@ def _stream(
             bar.update(len(batch))
     finally:
         bar.close()
+
+
+def _classes(net: nn.Module, preprocess: Preprocess | Sheet, device: torch.device) -> tuple[str, ...]:
+    """What the outputs are called; those of a net from elsewhere are counted from an answer."""
+    if hasattr(net, "num_classes"):
+        return zoo.output_names(net)
+    height, width, channels = preprocess.shape
+    with torch.inference_mode():
+        count = net(torch.zeros(1, channels, height, width, device=device)).shape[1]
+    names = tuple(getattr(net, "classes", ()))
+    return names if len(names) == count else tuple(map(str, range(count)))
 
 
 def _spread(pictures: Pictures, preprocess: Preprocess | Sheet, batch_size: int) -> Sample:

@@ -73,12 +73,12 @@ def register(name: str, **facts) -> Callable[[Callable], Callable]:
     A subclass of `Net`, or a partial of one, need not repeat its head, auxiliary heads and least size.
 
     The same definition made anew, as by a cell of a notebook that is run twice, takes the place of the one before.
-    Raises InputError for a fact that no entry has, and if another has the name, naming both modules.
+    Raises InputError for an unknown fact, and if another has the name, naming both modules.
     """
-    known = [field.name for field in fields(Entry) if field.name not in ("name", "build")]
+    known = [field.name for field in fields(Entry)[2:]]  # beside name and builder
     for fact in facts:
         if fact not in known:
-            raise unknown("fact", fact, known)
+            raise unknown(f"fact of {name}", fact, known)
 
     def decorator(builder: Callable) -> Callable:
         if name in _entries and not _is_anew(_entries[name].build, builder):

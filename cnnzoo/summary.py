@@ -183,7 +183,7 @@ def summary(
             take()
             flops = running.pop()
             output = next(tensors([outputs]), None)
-            if output is not None and (own or flops or not any(module.children())):
+            if output is not None and output.ndim and (own or flops or not any(module.children())):
                 params = sum(p.numel() for p in own)
                 rows.append(_row(layer, module, tuple(output.shape[1:]), params, flops // 2, watch.field(output)))
 

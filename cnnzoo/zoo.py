@@ -24,9 +24,12 @@ from cnnzoo.errors import InputError, at_least, counted, did_you_mean, expect, q
 from cnnzoo.models import _heads, _rules
 from cnnzoo.models._base import FeatureMaps
 from cnnzoo.models._committee import CommitteeNet, Seat
+from cnnzoo.own import look_over
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import fetch, table
 from cnnzoo.weights.load import load_into, sizes, to_our_names, unwrap
+
+_OURS = {name: registry.lookup(name) for name in registry.names()}  # of whose layers `init_layer` sets every value
 
 
 def create(
@@ -72,8 +75,10 @@ def create(
     if features_only:
         if isinstance(out_indices, int):
             raise InputError(f"out_indices is {out_indices}, but must be a sequence such as ({out_indices},)")
-        maps = FeatureMaps(net, entry.stages, out_indices)
+        maps = FeatureMaps(net, net.entry.stages, out_indices)
         maps.preprocessing = preprocessing(net)
+        if hasattr(net, "load_report"):
+            maps.load_report = net.load_report
         return maps
     if out_indices is not None:
         raise InputError("out_indices goes with features_only=True")
@@ -85,17 +90,13 @@ _OWN = ("pretrained", "features_only", "out_indices")  # what create takes by it
 
 
 def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
-    """The net, its parameters still on the meta device where it can be so built.
+    """The net; one of ours still on the meta device, without values, since trained weights would make drawing them a
+    waste of time. What a user's constructor makes may lie in values, and is left to it.
 
     Beside the builder's own options, `head` describes one that takes the place of the net's own, see models._heads.
     """
     options = dict(options)
     head = options.pop("head", None)
-    known = inspect.signature(entry.build).parameters
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
-        for key in options:
-            if key not in known:
-                raise unknown(f"argument of {entry.name}", key, (*known, *_OWN))
     for key, least in (("num_classes", 0), ("in_chans", 1)):
         at_least(key, options.get(key, 1), least)
     for key in ("drop_rate", "drop_path_rate"):
@@ -104,34 +105,54 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
             raise InputError(f"{key} is {value!r}, but must be a number of at least 0 and below 1")
     headless = options.get("num_classes") == 0
     if headless:
-        options = {key: value for key, value in options.items() if key != "num_classes"}
-    net = _on_meta(entry, options)
-    if not hasattr(net, "init_layer"):  # a user's net, which initialises itself
+        del options["num_classes"]
+    options = _taken(entry, options)
+    arch = {key: value for key, value in options.items() if key not in _OF_ANY_NET}
+    if _OURS.get(entry.name) is entry:
+        with torch.device("meta"):
+            net = entry.build(**options)
+    else:
         net = entry.build(**options)
+        known = inspect.signature(entry.build).parameters
         for key, fact in (("num_classes", entry.num_classes), ("in_chans", entry.input_size[0])):
             if not hasattr(net, key):
                 setattr(net, key, options.get(key, known[key].default if key in known else fact))
-        _mind_layout(net, (net.in_chans, *entry.input_size[1:]))
-    net.entry, net.arch = entry, {key: value for key, value in options.items() if key not in _OF_ANY_NET}
-    if not net.arch:
-        _check_names(net)
+        entry = look_over(net, entry, bool(arch))
+    net.entry, net.arch = entry, arch
     if headless:
         _behead(net)
     if head:
-        with torch.device("meta"):
-            net.set_submodule(entry.head, _heads.build(head, net.num_features))
+        net.set_submodule(entry.head, _heads.build(head, net.num_features))
     return net
 
 
-def _check_names(net: nn.Module) -> None:
-    """Raises InputError where a net is registered with a submodule that it has not."""
-    entry, paths = net.entry, dict(net.named_modules())
-    named = [("first_conv", entry.first_conv), ("head", entry.head)]
-    named += [(stage.name, module) for stage in entry.stages for module in stage.modules]
-    for fact, path in named:
-        if path and path not in paths:
-            hint = did_you_mean(path, paths) or f"it has {', '.join(name for name, _ in net.named_children())}"
-            raise InputError(f"{entry.name} is registered with {fact} {path!r}, which it has not; {hint}")
+def _fixed(entry: Entry) -> dict[str, int]:
+    """The classes and channels that an entry states, of those that its builder cannot be told."""
+    facts = {"num_classes": entry.num_classes, "in_chans": entry.input_size[0]}
+    return {key: fact for key, fact in facts.items() if not _takes(entry, key)}
+
+
+def _takes(entry: Entry, option: str) -> bool:
+    known = inspect.signature(entry.build).parameters
+    return option in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+
+
+def only_channels(entry: Entry) -> int | None:
+    """How many channels images must have; None where the builder can be told."""
+    return _fixed(entry).get("in_chans")
+
+
+def _taken(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, once the builder is known to take them; without classes and channels that it need not be told."""
+    fixed = _fixed(entry)
+    for key, value in options.items():
+        if key in fixed and value != fixed[key]:
+            says = {"num_classes": "num_classes", "in_chans": "input_size"}[key]
+            why = f"its builder has no argument {key}, and its {says} says {fixed[key]}"
+            raise InputError(f"{entry.name} cannot have {key} {value}: {why}")
+        if key not in fixed and not _takes(entry, key):
+            raise unknown(f"argument of {entry.name}", key, (*inspect.signature(entry.build).parameters, *_OWN))
+    return {key: value for key, value in options.items() if key not in fixed}
 
 
 def _behead(net: nn.Module) -> None:
@@ -144,36 +165,8 @@ def _behead(net: nn.Module) -> None:
         raise InputError(f"{net.entry.name} is registered without its head, so that cannot be taken off; name it there")
 
 
-def _mind_layout(net: nn.Module, shape: tuple[int, int, int]) -> None:
-    """A net with `x.view(len(x), -1)` in it cannot take images that lie channels-last in memory, as they do here: it is
-    marked, and shown every batch channels first.
-    """
-    images = torch.zeros(2, *shape).to(memory_format=torch.channels_last)
-    try:
-        with torch.no_grad():
-            copy.deepcopy(net).eval()(images)
-    except Exception as error:  # of any kind: a net takes other images than its entry says
-        net.channels_first = "view size is not compatible" in str(error)
-        if net.channels_first:
-            net.register_forward_pre_hook(_channels_first)
-
-
-def _channels_first(net: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    # A copy, since images of one channel count as laid out both ways, and a convolution would answer in the wrong one.
-    return tuple(images.clone(memory_format=torch.contiguous_format) for images in given)
-
-
-def _on_meta(entry: Entry, options: dict[str, Any]) -> nn.Module | None:
-    """The net without values, which cost time that trained weights would make waste; None where that cannot be."""
-    try:
-        with torch.device("meta"):
-            return entry.build(**options)
-    except Exception:  # of any kind: its constructor looks at values, or it fails with them too
-        return None
-
-
 def _materialise(net: nn.Module) -> None:
-    """Give a first value to whatever no file gave one, on the default device."""
+    """Give a first value to whatever of a net of ours no file gave one, on the default device."""
     device = torch.empty(0).device  # which torch.get_default_device does not tell within a `with` before torch 2.7
     if device.type == "meta":
         return
@@ -195,10 +188,13 @@ class _Source:
 
 
 def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.Module:
-    """The net with a file's values; classes and channels are the file's where `options` do not say."""
+    """The net with a file's values; classes, channels and further arguments are the file's where `options` do not
+    say.
+    """
     if source.card.get("name", entry.name) != entry.name:
         raise InputError(f"{source.name} holds weights of {source.card['name']}, not of {entry.name}")
     content = unwrap(source.read(), source.name)
+    options = {**source.card.get("args", {}), **options}
     head = source.card.get("head")
     if head and options.get("num_classes", head["num_classes"]) == head["num_classes"]:
         options = {**options, "num_classes": head["num_classes"], "head": head}

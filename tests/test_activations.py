@@ -27,7 +27,7 @@ def net():
 def test_the_maps_are_those_of_the_stages(net):
     result = activations(net, PICTURES)
     maps = cnnzoo.create("resnet20", features_only=True).eval()
-    maps.net.load_state_dict(net.state_dict())
+    maps.load_state_dict({name: net.state_dict()[name] for name in maps.state_dict()})
     x = torch.stack([cnnzoo.preprocessing(net)(picture) for picture in PICTURES])
     with torch.no_grad():
         expected = dict(zip(maps.names, maps(x), strict=True))
@@ -95,7 +95,7 @@ def test_a_layer_without_maps_is_refused():
     net.preprocessing, net.num_classes = type(cnnzoo.preprocessing("resnet20"))(4, 4, (0.0,) * 3, (1.0,) * 3), 2
     with pytest.raises(InputError, match=r"layer 0 gives \(1, 3, 16\), which are no maps"):
         activations(net, PICTURES[:1], ["0"])
-    with pytest.raises(InputError, match="Sequential has no stages; name layers of it"):
+    with pytest.raises(InputError, match="neither stages nor a convolution; name a layer of it"):
         activations(net, PICTURES[:1])
     with pytest.raises(InputError, match="Sequential has no stages to walk through"):
         walk(net, PICTURES[0])

@@ -15,6 +15,7 @@ import torchvision
 from safetensors.torch import save_file
 
 import cnnzoo
+from cnnzoo.checkpoint import Run
 from cnnzoo.weights import published, table
 
 # Published by torchvision: top-1 and top-5 accuracy in percent, resize before the crop of 224.
@@ -292,6 +293,14 @@ def test_file_that_would_run_code_is_refused_and_does_not(tmp_path, save):
     with pytest.raises(cnnzoo.InputError, match=r"bomb\.pth would run code when loaded \(posix\.mkdir\)"):
         cnnzoo.create("resnet20", tmp_path / "bomb.pth")
     assert not (tmp_path / "code_ran").exists()
+
+
+def test_a_runs_own_arguments_come_with_its_weights(tmp_path):
+    net = cnnzoo.create("lenet5")
+    Run(tmp_path).save_model(net.state_dict(), {"name": "lenet5", "args": {"global_pool": "max"}})
+    file = Run(tmp_path).model_file
+    assert cnnzoo.create("lenet5", file).avgpool.kind == "max"
+    assert cnnzoo.create("lenet5", file, global_pool="avg").avgpool.kind == "avg"
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -244,7 +244,11 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def as_image(image: Image.Image | str | Path | bytes | IO | np.ndarray | Tensor, channels: int) -> Image.Image:
-    """Anything that is a picture as a PIL image of so many channels."""
+    """Anything that is a picture as a PIL image of so many channels, 1 or 3. Raises InputError for what is none."""
+    if channels not in (1, 3):
+        raise InputError(
+            f"images of {channels} channels are wanted, but a picture has 3, or 1 if grey; give the net tensors instead"
+        )
     if isinstance(image, str | Path):
         try:
             return decode(image, channels)

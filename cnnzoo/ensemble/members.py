@@ -110,7 +110,9 @@ def panel(
             judged on different images or know different classes.
     """
     expect(runs, (str, os.PathLike, Iterable), "two or more run folders are wanted")
-    named = [runs] if isinstance(runs, str | os.PathLike) else runs
+    named = [runs] if isinstance(runs, str | os.PathLike) else [*runs]
+    for run in named:
+        expect(run, (str, os.PathLike), "a committee is made of run folders")
     opened = [Run.open(folder) for run in named for folder in _expanded(run)]
     _check(opened)
     key = sources.fingerprint(DataConfig(source=data, root=root)) if data else None

@@ -74,6 +74,22 @@ class Join(nn.Module):
         return f"{self.drop_path_rate:.3f}"
 
 
+class DrawColumn(nn.Module):
+    """For a batch in training, half the time one of -1 (the deepest column), -2, …, otherwise 0, as in eval mode; drawn
+    on the device of the images `x`, so that none waits.
+    """
+
+    def __init__(self, columns: int):
+        super().__init__()
+        self.columns = columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return torch.zeros((), dtype=torch.int64, device=x.device)
+        column = torch.randint(-self.columns, 0, (), device=x.device)
+        return column * torch.randint(2, (), device=x.device)
+
+
 class FractalBlock(nn.Module):
     """`columns` columns, of which number c has 2^c units and then pools (Figure 1). Columns that come to the end of a
     unit at the same step are joined, and go on from there.
@@ -122,8 +138,7 @@ class FractalNet(Net):
     ):
         super().__init__()
         self.in_chans = in_chans
-        self.columns = columns
-        self.drop_path_rate = drop_path_rate
+        self.draw_column = DrawColumn(columns) if drop_path_rate else None
         channels = in_chans
         for number, width in enumerate(WIDTHS):
             rate = drop_rate * number / (len(WIDTHS) - 1)
@@ -135,7 +150,7 @@ class FractalNet(Net):
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        column = self.draw_column(x.device) if self.training and self.drop_path_rate else None
+        column = self.draw_column(x) if self.draw_column else None
         x = self.block1(x, column)  # (B, 64, 16, 16)
         x = self.block2(x, column)  # (B, 128, 8, 8)
         x = self.block3(x, column)  # (B, 256, 4, 4)
@@ -151,11 +166,6 @@ class FractalNet(Net):
         for block in (self.block1, self.block2, self.block3, self.block4, self.block5):
             x = block.columns[number](x)
         return self.forward_head(x)
-
-    def draw_column(self, device: torch.device) -> Tensor:
-        """Half the time one of -1 (the deepest column), -2, …, otherwise 0; drawn on the device, so that none waits."""
-        column = torch.randint(-self.columns, 0, (), device=device)
-        return column * torch.randint(2, (), device=device)
 
     def init_layer(self, name: str, module: nn.Module) -> None:
         """Glorot and Bengio (2010)."""

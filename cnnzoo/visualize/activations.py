@@ -78,7 +78,8 @@ def activations(
     Args:
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
         pictures: files, folders, PIL images or uint8 arrays; see `Subject.look`.
-        layers: one or several, by stages, modules of the net or their paths; None is every stage.
+        layers: one or several, by stages, modules of the net or their paths; None is every stage, or the last
+            convolution of a net without stages.
         pretrained: weights for a net's name.
         size: the height and width that pictures are brought to; None is the net's own.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
@@ -92,9 +93,9 @@ def activations(
 
 def _look(subject: Subject, looked: Looked, layers: str | Sequence[str] | None) -> tuple[Activations, Tensor]:
     """The maps, and the logits `(B, K)` beside them."""
-    layers = [layer_of(subject.net, layer).name for layer in several(layers or stages_of(subject.net))]
-    if not layers:
-        raise InputError(f"{subject.name} has no stages; name layers of it")
+    layers = [
+        layer_of(subject.net, layer).name for layer in several(layers or stages_of(subject.net) or subject.layer())
+    ]
     logits, parts = [], []
     with untouched(subject.net) as net, watching(net, layers) as seen, torch.no_grad():
         for x in looked.x.split(AT_ONCE):

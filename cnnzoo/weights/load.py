@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from cnnzoo.errors import InputError
 from cnnzoo.registry import Entry
@@ -108,7 +109,8 @@ def load_into(
     bgr: bool = False,
     lacks: str = "",
 ) -> LoadReport:
-    """Put a file's tensors, as `to_our_names` gives them, into a net, without copying those that fit.
+    """Put a file's tensors, as `to_our_names` gives them, into a net, without copying those that fit, unless the net
+    has parameters in several places.
 
     The head and auxiliary heads may be missing or of other classes, the first convolution of other channels; all else
     must match. With `bgr` the file's first convolution wants blue first; of the module that it `lacks` nothing is
@@ -116,6 +118,8 @@ def load_into(
 
     Raises InputError that shows both sides, sorted, where they do not match.
     """
+    if lazy := [name for name, parameter in net.named_parameters() if is_lazy(parameter)]:
+        raise InputError(f"{entry.name} does not know the size of {', '.join(lazy)} before it has seen an image")
     own = net.state_dict()
     theirs = {name: file_name for name, (file_name, _) in state.items()}
     tensors = {n: tensor for n, (_, tensor) in state.items() if not (lacks and n.startswith(f"{lacks}."))}
@@ -149,7 +153,8 @@ def load_into(
 
     device = torch.empty(0).device  # also within `with torch.device(…)`, before torch 2.7
     tensors = {name: tensor.to(device, own[name].dtype) for name, tensor in tensors.items()}
-    net.load_state_dict(tensors, strict=False, assign=True)
+    tied = len([*net.named_parameters(remove_duplicate=False)]) > len([*net.parameters()])  # which copies alone stay
+    net.load_state_dict(tensors, strict=False, assign=not tied)
     changed = {*adapted, *reshaped, *initialised}
     return LoadReport(
         tuple(name for name in own if name not in changed),
