@@ -15,9 +15,9 @@ from cnnzoo.registry import Entry
 def look_over(net: nn.Module, entry: Entry, has_options: bool) -> Entry:
     """The entry, with the stages' shapes as they are where options of the builder's own may have changed them.
 
-    Two empty images are shown to the net. Layers that wait for one to know their sizes, such as `nn.LazyLinear`, know
-    them then, and the net is given the channels-first images that it may need. What takes other images than its entry
-    says is not judged.
+    An empty image is shown to the net. Layers that wait for one to know their sizes, such as `nn.LazyLinear`, know them
+    then, and the net is given the channels-first images that it may need. What takes other images than its entry says
+    is not judged.
 
     Raises InputError for a submodule that is not there, and for other shapes or classes than those registered.
     """
@@ -44,7 +44,7 @@ def look_over(net: nn.Module, entry: Entry, has_options: bool) -> Entry:
 def _seen(net: nn.Module, entry: Entry) -> tuple[int | None, dict[str, tuple[int, ...]]]:
     """How many classes the net answers with, None where that is no vector; and the shape of each stage's output."""
     size = getattr(net, "image_size", None)
-    images = torch.zeros(2, net.in_chans, *((size, size) if size else entry.input_size[1:]))
+    images = torch.zeros(1, net.in_chans, *((size, size) if size else entry.input_size[1:]))
     tried, training = net if any(map(is_lazy, net.parameters())) else copy.deepcopy(net), net.training
     shapes: dict[str, tuple[int, ...]] = {}
 
