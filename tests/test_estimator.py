@@ -262,7 +262,7 @@ def test_labels_that_will_not_do(digits, y, why):
         ({"random_state": -1}, "random_state is -1, but must be at least 0"),
         ({"views": 0}, "probe.views is 0, but must be auto or at least 1"),
         ({"lr": "fast"}, "optim.lr is fast, but must be a number"),
-        ({"val_fraction": 1.5}, "data.val_fraction is 1.5, but must be between 0 and 1"),
+        ({"val_fraction": 1.5}, "data.val_fraction is 1.5, but must be above 0 and below 1"),
         ({"pretrained": "best"}, "best"),
         ({"device": "abacus"}, "abacus"),
         ({"overrides": ("--data.sise=8",)}, "did you mean data.size"),
