@@ -13,7 +13,7 @@ import torch
 from cnnzoo import assemble, environment, loggers, registry, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
-from cnnzoo.config import Config
+from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted, counted
@@ -30,6 +30,7 @@ SHOWN = 10  # files that cannot be read, of an epoch
 def train(
     config: Config | Mapping | str | Path | None = None,
     *,
+    overrides: Overrides = (),
     resume: str | Path | Run | None = None,
     data: Dataset | None = None,
     with_report: bool = True,
@@ -40,6 +41,7 @@ def train(
 
     Args:
         config: a `Config`, a mapping like the YAML, or a YAML file; None takes the resumed run's, else the defaults.
+        overrides: keys of the config with other values: {"optim.lr": 0.01}, or words as on the command line.
         resume: a run folder to go on with, or "auto": the config's own folder if it holds a run. One that is finished
             stays as it is.
         data: the images, where they are decoded already; else those of the config. Images of your own get a name for
@@ -61,6 +63,9 @@ def train(
             f"data is a {type(data).__name__}; give images of your own a name by cnnzoo.register_data(name, images, "
             f"labels), and that name to data.source"
         )
+    if overrides:
+        own = config is None and resume not in (None, "auto")
+        config = config_.read(Run.open(resume).config_file if own else config, overrides)
     run, config, state = _open(config, resume, tell)
     if run.is_finished:
         tell(f"{run.path} is finished, and stays as it is")

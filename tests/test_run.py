@@ -605,6 +605,17 @@ def test_a_stop_that_could_not_be_saved_says_so(tmp_path, monkeypatch, capsys):
     )
 
 
+def test_a_file_is_overridden_by_a_mapping_or_by_words(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: {name: lenet5}\ntrain: {epochs: 3, batch_size: 128}\n")
+    run = cnnzoo.train(tmp_path / "c.yaml", overrides={"run": str(tmp_path / "a"), "train.epochs": 1})
+    assert len(run.metrics) == 1
+    run = cnnzoo.train(tmp_path / "c.yaml", overrides=f"--run {tmp_path / 'b'} --train.epochs 1")
+    assert len(run.metrics) == 1
+    cnnzoo.train(resume=run, overrides={"data.workers": 2})  # which a run may go on with
+    with pytest.raises(InputError, match=r"begun with another config: train.seed is 0 there and 1 here"):
+        cnnzoo.train(resume=run, overrides={"train.seed": 1})
+
+
 def test_ctrl_c_in_python_saves_and_tells_how_to_go_on(tmp_path, monkeypatch):
     whole, step, steps = cnnzoo.train(short(tmp_path / "whole")), Trainer.step, iter(range(100))
 
