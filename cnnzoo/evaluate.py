@@ -62,7 +62,7 @@ class Evaluation(Shown):
         top5 = f"top-5 {self.top5:.2%}   " if self.top5_tells else ""
         title = (
             f"top-1 {self.top1:.2%} (95% interval {low:.1%} to {high:.1%})   {top5}"
-            f"loss {self.loss:.4f}   {counted(self.count, 'image')}"
+            f"loss {self.loss:.4f}   {counted(self.count, 'image')}\n{self._calibration()}"
         )
         few = len(self.classes) <= FEW_CLASSES
         named = [_shortened(name, 10) for name in self.classes] if few else []
@@ -71,7 +71,7 @@ class Evaluation(Shown):
             taken_for = ["", *map(str, counts)] if few else []
             rows.append((name, f"{counts.sum()}", *map(percent, shares), *taken_for))
         heads = ("class", "images", "precision", "recall", *(["taken for", *named] if few else []))
-        return Table(heads, rows, title=title, notes=(self._calibration(),))
+        return Table(heads, rows, title=title)
 
     def _calibration(self) -> str:
         before = f"calibration error {self.calibration_error:.2%}"

@@ -251,7 +251,7 @@ def test_pictures_for_a_net_of_other_channels_are_refused_in_words_that_are_true
 
 
 def test_a_committee_of_nets_asks_for_run_folders():
-    with pytest.raises(cnnzoo.InputError, match="is made of run folders, not of a Plain; give them"):
+    with pytest.raises(cnnzoo.InputError, match="is made of run folders, not an object of class Plain"):
         cnnzoo.Ensemble([Plain(), Plain()])
 
 

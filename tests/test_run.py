@@ -597,6 +597,7 @@ def test_a_stop_that_could_not_be_saved_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Run, "save_state", save_once)
     with pytest.raises(Interrupted) as interrupted:
         cnnzoo.train(short(tmp_path / "r"), should_stop=lambda: next(steps) > 13)  # within the second epoch
+    capsys.readouterr()
     with pytest.raises(SystemExit):
         speech.stopped(StopSignals(), interrupted.value, "the same command")
     assert capsys.readouterr().out == (

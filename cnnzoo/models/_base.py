@@ -32,9 +32,8 @@ def checked(x: Tensor, name: str, in_chans: int, min_size: int, image_size: int 
     if min(height, width) < min_size:
         raise InputError(f"{name} needs images of at least {min_size}x{min_size}, not {height}x{width}")
     if image_size and not height == width == image_size:
-        raise InputError(
-            f"this {name} takes images of {image_size}x{image_size}, not {height}x{width}; build it with that size"
-        )
+        given = f"{height}x{width}; build it with image_size {height}"
+        raise InputError(f"this {name} takes images of {image_size}x{image_size}, not {given}")
     return x
 
 

@@ -84,5 +84,5 @@ def test_dropout_rates_are_the_authors(name, rates):
 
 
 def test_fully_connected_net_refuses_another_size():
-    with pytest.raises(cnnzoo.InputError, match=r"images of 28x28, not 32x28; build it with image_size"):
+    with pytest.raises(cnnzoo.InputError, match=r"images of 28x28, not 32x28; build it with image_size 32"):
         cnnzoo.create("highway_fc10")(torch.zeros(1, 1, 32, 28))
