@@ -58,8 +58,9 @@ class Said:
     stderr: str
 
 
-def member(arguments: list[str]) -> None:
+def member(arguments: list[str], nets: str) -> None:
     """What each process of a team does."""
+    os.environ["CNNZOO_NETS"] = nets
     torch.set_num_threads(1)
     sys.exit(main(["train", *arguments]))
 
@@ -68,7 +69,7 @@ def member(arguments: list[str]) -> None:
 def team(tmp_path, monkeypatch):
     """Train by so many processes, which torchrun's own agent starts here and now."""
 
-    def train(processes: int, *arguments: str) -> Said:
+    def train(processes: int, *arguments: str, nets: Path | str = "") -> Said:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or it warns
         logs = tmp_path / "logs"
         config = LaunchConfig(
@@ -83,7 +84,7 @@ def team(tmp_path, monkeypatch):
         )
         handlers = {number: signal.getsignal(number) for number in signal.Signals if number not in (9, 19)}
         try:
-            elastic_launch(config, member)(list(arguments))
+            elastic_launch(config, member)(list(arguments), str(nets))
             succeeded = True
         except ChildFailedError:
             succeeded = False
@@ -199,6 +200,32 @@ def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_stat
     assert apart(whole, parts) < 1e-5
     losses = [[report["train_loss"] for report in metrics(folder)] for folder in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+SKIPS = """
+import cnnzoo
+from torch import nn
+
+@cnnzoo.register("skips", input_size=(1, 8, 8), num_classes=10, head="fc")
+class Skips(nn.Module):
+    def __init__(self, num_classes=10, in_chans=1):
+        super().__init__()
+        self.extra, self.fc = nn.Conv2d(in_chans, in_chans, 3, padding=1), nn.Linear(64 * in_chans, num_classes)
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        return self.fc((self.extra(x) if self.steps % 2 else x).flatten(1))
+"""
+
+
+@pytest.mark.parametrize("told", ["false", "true"])
+def test_a_net_that_leaves_layers_out_of_some_steps_is_trained_by_a_team_that_is_told(tmp_path, team, told):
+    (tmp_path / "nets.py").write_text(SKIPS)
+    changes = {"model.name": "skips", "data.size": 8, "train.epochs": 1, "train.find_unused_parameters": told}
+    said = team(2, *keys(tmp_path / "run", **changes), nets=tmp_path / "nets.py")
+    assert said.succeeded == (told == "true"), said.stderr
+    assert ("set train.find_unused_parameters true" in said.stderr) == (told == "false")
 
 
 def test_a_team_cross_validates(tmp_path, team):

@@ -217,7 +217,7 @@ def test_bad_files_are_named_all_at_once(photos, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     damaged = [files[0], tmp_path / "empty.png", tmp_path / "text.png", *files[3:]]
     told = r"2 files cannot be read \(.*empty.png: the file is empty; .*text.png: it is not an image"
-    with pytest.raises(ValueError, match=rf"{told}.* by data\.bad_files skip$"):
+    with pytest.raises(ValueError, match=rf"{told}.* by data\.bad_files='skip'$"):
         small(model="lenet5").fit(damaged, labels)
     with pytest.raises(ValueError, match=told):
         estimator.predict(damaged)

@@ -607,7 +607,7 @@ def test_bad_training_files_stop_and_are_all_named_in_one_line(cache, spoilt):
     assert f"{spoilt}/train/red/000.png: the file is empty" in message
     assert f"{spoilt}/val/blue/000.png: it is cut short" in message
     assert message.startswith("3 files cannot be read")
-    assert "data.bad_files skip" in message
+    assert "data.bad_files='skip'" in message
     assert "\n" not in message
 
 

@@ -95,10 +95,11 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
     told = " ".join(str(error).split())
-    return re.sub(r"\b(\w+)=(?:…|'(\w+)'(?!\)))", _as_option, told)
+    return re.sub(r"\b([\w.]+)=(?:…|'(\w+)'(?!\)))", _as_option, told)
 
 
 def _as_option(match: re.Match) -> str:
     """What messages spell as in Python, as the command line has it."""
     value = f" {match[2]}" if match[2] else ""
-    return f"--{match[1].replace('_', '-')}{value}"
+    option = match[1] if "." in match[1] else match[1].replace("_", "-")  # keys of the config are spelt as they are
+    return f"--{option}{value}"

@@ -456,7 +456,7 @@ def _fit_each(part: Part, geometry: Geometry | Crops | Sheet) -> np.ndarray:
     return np.stack(pixels)
 
 
-def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files skip") -> str:
+def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files='skip'") -> str:
     files, them = counted(len(bad), "file"), "it" if len(bad) == 1 else "them"
     if config.bad_files == "error":
         folder = folder_of(config.source)

@@ -110,9 +110,20 @@ class Team:
         torch._foreach_copy_(values, [part.view_as(value) for part, value in zip(parts, values, strict=True)])
 
 
-def gathers_gradients(forward: Callable, last: bool):
-    """The context of a part of a batch: processes exchange gradients at the last part only."""
-    return forward.no_sync() if hasattr(forward, "no_sync") and not last else nullcontext()
+@contextmanager
+def gathers_gradients(forward: Callable, last: bool) -> Iterator[None]:
+    """The context of a part of a batch: processes exchange gradients at the last part only.
+
+    Raises InputError where the step before left out parameters, and nobody had said that it may.
+    """
+    with forward.no_sync() if hasattr(forward, "no_sync") and not last else nullcontext():
+        try:
+            yield
+        except RuntimeError as error:
+            if "find_unused_parameters" not in str(error):
+                raise
+            what = "a step left out some of the net's parameters, for whose gradients each process waits"
+            raise InputError(f"{what}; set train.find_unused_parameters true") from None
 
 
 @contextmanager

@@ -364,9 +364,6 @@ class Trainer:
                     total = total + loss.detach()
                 return total
             except (RuntimeError, MemoryError) as error:
-                if "find_unused_parameters" in str(error):
-                    what = "a step left out some of the net's parameters, for whose gradients each process waits"
-                    raise InputError(f"{what}; set train.find_unused_parameters true") from None
                 if not is_out_of_memory(error):
                     raise
             outputs = loss = total = None  # or they would hold what is to be freed
