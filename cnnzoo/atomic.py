@@ -16,11 +16,6 @@ def beside(path: Path, ending: str = "part") -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{ending}")
 
 
-def left_beside(path: Path) -> Iterator[Path]:
-    """The names that `beside` gave for this path and that were neither renamed nor removed."""
-    return path.parent.glob(f".{path.name}.*.part")
-
-
 @contextmanager
 def replacing(path: Path, ending: str = "part") -> Iterator[Path]:
     """A file to write, of that ending, which takes the place of `path` once it is whole and on the disk, and is gone

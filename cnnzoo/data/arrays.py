@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from cnnzoo.errors import InputError
 File = Path | Stored
 
 IN_MEMORY = 1 << 30  # bytes up to which pixels are read into memory; above, the file is mapped
+NOTED = 10  # seconds of decoding between notes of how far it is
 
 
 class Images(Protocol):
@@ -183,12 +185,12 @@ def decode_files(
     notes, problem = [], ""
     found, _ = kept.found(len(files))
     if found is None:
-        with kept.alone():  # while another process builds it, this one waits
+        with kept.alone() as alone:  # while another process builds it, this one waits
             found, wrong = kept.found(len(files))
             if wrong:
                 notes.append(f"the cache of decoded photos in {cache} was {wrong}, so it was built anew")
             if found is None:
-                found, problem = _read_once(files, geometry, kept, workers, what)
+                found, problem = _read_once(files, geometry, kept, alone, workers, what)
             if problem:
                 notes.append(f"decoded photos cannot be kept ({problem}), so {_ANEW}")
     bad = {files[place]: reason for place, reason in found.items()}
@@ -227,64 +229,116 @@ class _Kept:
         return bad, ""
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """One process, and one thread, at a time; where that cannot be had, all of them."""
+    def alone(self) -> Iterator[bool]:
+        """One process, and one thread, at a time; where that cannot be had, all of them, and none is alone."""
         lock = FileLock(self.place.with_suffix(".lock"))
         with suppress(OSError, NotImplementedError):
             self.place.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         try:
-            yield
+            yield lock.is_locked
         finally:
             lock.release()
 
 
+class _Growing:
+    """A cache that is being filled, and a note of how far it is, from which the next process goes on where this one is
+    killed. What cannot be written (a full disk, a folder that may only be read) is the `problem`, and nothing is kept.
+    """
+
+    def __init__(self, kept: _Kept, alone: bool):
+        self.kept, self.alone = kept, alone
+        place = kept.place if alone else atomic.beside(kept.place)
+        self.pixels, self.note = place.with_suffix(".part"), place.with_suffix(".note")
+        self.bad: dict[int, str] = {}
+        self.done, self.for_good, self.problem = 0, True, ""
+        self.noted = time.monotonic()
+
+    def __enter__(self) -> "_Growing":
+        self._attempt(self._open)
+        return self
+
+    def add(self, pixels: np.ndarray | InputError) -> None:
+        """The next file's pixels, or what is wrong with it."""
+        if isinstance(pixels, InputError):
+            self.bad[self.done] = str(pixels)
+            self.for_good &= not isinstance(pixels, Unreached)
+        elif self.kept.shape:
+            self._attempt(lambda: self.file.write(pixels))
+        self.done += 1
+        if time.monotonic() > self.noted + NOTED:
+            self._attempt(self._take_note)
+
+    def finish(self) -> None:
+        self._attempt(self._finish)
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        if kind and self.alone:
+            self._attempt(self._take_note)
+        with suppress(OSError, AttributeError):  # what could not be written fails again here
+            self.file.close()
+        if not kind or not self.alone or self.problem:
+            for file in (self.pixels, self.note):
+                with suppress(OSError):
+                    file.unlink()
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        """Do it, unless something failed before."""
+        try:
+            if not self.problem:
+                action()
+        except OSError as error:
+            self.problem = f"{error.strerror or error}: {self.pixels.parent}"
+
+    def _open(self) -> None:
+        self.pixels.parent.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.pixels, "ab")  # noqa: SIM115 (closed on leaving)
+        with suppress(FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):  # none, or a damaged one
+            done, bad = json.loads(self.note.read_text())
+            bad = {int(place): reason for place, reason in bad.items()}
+            if self._size(done, bad) <= self.file.tell():
+                self.done, self.bad = done, bad
+        self.file.truncate(self._size(self.done, self.bad))
+
+    def _size(self, done: int, bad: dict[int, str]) -> int:
+        """Bytes of the pixels, when `done` files are read and some are bad."""
+        return (done - len(bad)) * math.prod(self.kept.shape) if self.kept.shape else 0
+
+    def _take_note(self) -> None:
+        if self.for_good:
+            self._sync()
+            bad = {place: reason for place, reason in self.bad.items() if place < self.done}  # Ctrl-C comes anywhere
+            atomic.write(self.note, json.dumps([self.done, bad]).encode())
+        self.noted = time.monotonic()
+
+    def _finish(self) -> None:
+        self._sync()
+        self.file.close()
+        if self.kept.shape:
+            os.replace(self.pixels, self.kept.store)
+        if self.for_good:
+            atomic.write(self.kept.report, json.dumps(self.bad).encode())
+
+    def _sync(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
 def _read_once(
-    files: Sequence[File], geometry: Geometry, kept: _Kept, workers: int, what: str
+    files: Sequence[File], geometry: Geometry, kept: _Kept, alone: bool, workers: int, what: str
 ) -> tuple[dict[int, str], str]:
     """What is wrong with which file, by place. Writes it down and, where they are wanted, the pixels, each whole or not
     at all; where that cannot be, reads on all the same and says why.
     """
-    bad: dict[int, str] = {}
-    problem, out, for_good = "", None, True
-    part = atomic.beside(kept.place)
-    for left in atomic.left_beside(kept.place):  # by a process that was killed; this one is alone here
-        with suppress(OSError):
-            left.unlink()
-
-    def attempt(action: Callable[[], object]) -> object:
-        """Do it, unless something failed before."""
-        nonlocal problem
-        try:
-            return None if problem else action()
-        except OSError as error:  # a full disk, a folder that may only be read
-            problem = f"{error.strerror or error}: {part.parent}"
-
-    attempt(lambda: part.parent.mkdir(parents=True, exist_ok=True))
-    out = attempt(lambda: open(part, "wb"))  # noqa: SIM115 (closed below, whatever happens)
-    try:
-        with bars.show(total=len(files), desc=what, unit="image") as bar:
-            for place, pixels in enumerate(_read_all(files, geometry, workers)):
-                bar.update()
-                if isinstance(pixels, InputError):
-                    bad[place] = str(pixels)
-                    for_good &= not isinstance(pixels, Unreached)
-                elif kept.shape:
-                    attempt(lambda pixels=pixels: out.write(pixels))
-        attempt(lambda: (out.flush(), os.fsync(out.fileno())))
-        attempt(lambda: out.close())
-        if kept.shape:
-            attempt(lambda: os.replace(part, kept.store))
-        if for_good:
-            attempt(lambda: part.write_text(json.dumps(bad)))
-            attempt(lambda: os.replace(part, kept.report))
-    finally:
-        with suppress(OSError):  # what could not be written fails again here
-            if out:
-                out.close()
-        with suppress(OSError):
-            part.unlink()
-    return bad, problem if kept.shape else ""
+    with (
+        _Growing(kept, alone) as cache,
+        bars.show(total=len(files), initial=cache.done, desc=what, unit="image") as bar,
+    ):
+        for pixels in _read_all(files[cache.done :], geometry, workers):
+            cache.add(pixels)
+            bar.update()
+        cache.finish()
+    return cache.bad, cache.problem if kept.shape else ""
 
 
 def _read_all(files: Sequence[File], geometry: Geometry, workers: int) -> Iterator[np.ndarray | InputError]:
