@@ -18,7 +18,8 @@ from PIL import Image
 
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
-from cnnzoo.data import arrays, preprocess, sources
+from cnnzoo.data import decoded as decoded_once
+from cnnzoo.data import preprocess, sources
 from cnnzoo.data.arrays import FittedImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
@@ -744,7 +745,7 @@ def test_touched_file_is_noticed(tmp_path, decoded):
     decoded.clear()
     os.utime(tmp_path / "val" / "red" / "000.png", ns=(1, 1))
     load(tmp_path)
-    assert sorted(decoded) == [f"{i:03}.png" for i in range(5)]  # of val, not of train
+    assert decoded == ["000.png"]
 
 
 @pytest.mark.parametrize(
@@ -788,7 +789,7 @@ def test_what_random_parts_are_cut_from_is_the_photo_within_a_level(tmp_path, ex
 def test_memory_map_gives_the_same(tmp_path, monkeypatch):
     paint(tmp_path, {"red": 10, "blue": 10})
     in_memory = load(tmp_path)
-    monkeypatch.setattr(arrays, "IN_MEMORY", 0)
+    monkeypatch.setattr(decoded_once, "IN_MEMORY", 0)
     mapped = load(tmp_path)
     assert isinstance(mapped.train.images.pixels, np.memmap)
     np.testing.assert_array_equal(everything(mapped.train), everything(in_memory.train))
@@ -859,7 +860,7 @@ def test_cache_lies_hidden_in_the_set(tmp_path, home):
     load(tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".cnnzoo", "blue", "red"]
     kept = Counter(file.suffix for file in (tmp_path / ".cnnzoo").iterdir())
-    assert kept == {".json": 2, ".u8": 2, ".lock": 2}
+    assert kept == {".rows": 1, ".u8": 1, ".lock": 1}
     assert list(home.iterdir()) == []
 
 
@@ -888,53 +889,87 @@ def test_read_only_set_is_cached_at_home(tmp_path, monkeypatch, home, decoded):
     assert (home / ".cache" / "cnnzoo").is_dir()
 
 
-@pytest.mark.parametrize("cache", ["auto", "none"])
-@pytest.mark.parametrize("since", ["nothing", "more", "less"])
+@pytest.mark.parametrize("since", ["nothing", "more pixels", "part of a line", "fewer pixels"])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
-def test_reading_that_was_stopped_goes_on_where_it_was(stop, since, cache, tmp_path, monkeypatch, decoded):
-    """A killed process has perhaps written pixels since its last note; a damaged disk has lost some."""
+def test_reading_that_was_stopped_goes_on_where_it_was(stop, since, tmp_path, monkeypatch, decoded):
+    """A killed process has perhaps written on since all was whole; a damaged disk has lost some."""
     paint(tmp_path, {"train/red": 10, "train/blue": 10, "val/red": 2})
+    stop_after(8, stop, tmp_path, monkeypatch, decoded)
+    (pixels,), (lines,) = (tmp_path / ".cnnzoo").glob("*.u8"), (tmp_path / ".cnnzoo").glob("*.rows")
+    if since == "more pixels":
+        pixels.write_bytes(pixels.read_bytes() + bytes(100))
+    elif since == "part of a line":
+        lines.write_bytes(lines.read_bytes() + b"0123")
+    elif since == "fewer pixels":
+        pixels.write_bytes(pixels.read_bytes()[:-1])
+    decoded.clear()
+    data = load(tmp_path)
+    assert len(decoded) == (15 if since == "fewer pixels" else 14)
+    assert_aligned(data)
+    decoded.clear()
+    assert_aligned(load(tmp_path))
+    assert decoded == []
+
+
+def test_reading_without_a_cache_that_was_stopped_goes_on_too(tmp_path, monkeypatch, decoded):
+    paint(tmp_path, {"train/red": 10, "train/blue": 10, "val/red": 2})
+    stop_after(8, KeyboardInterrupt, tmp_path, monkeypatch, decoded, cache="none")
+    decoded.clear()
+    load(tmp_path, cache="none")
+    assert len(decoded) == 14
+
+
+def stop_after(many: int, stop: type, folder: Path, monkeypatch, decoded: list[str], **config) -> None:
+    """A load that ends in so many images."""
     decode = preprocess.decode
 
     def stopped(file, channels):
-        if len(decoded) == 8:
+        if len(decoded) == many:
             raise stop
         return decode(file, channels)
 
     with monkeypatch.context() as patch:
         patch.setattr(preprocess, "decode", stopped)
         with pytest.raises(stop):
-            load(tmp_path, cache=cache, workers=1)
-    (part,) = (tmp_path / ".cnnzoo").glob("*.part")
-    if since == "more":
-        part.write_bytes(part.read_bytes() + bytes(100))
-    elif since == "less":
-        part.write_bytes(part.read_bytes()[:-1])
-    decoded.clear()
-    data = load(tmp_path, cache=cache)
-    assert len(decoded) == (22 if since == "less" and cache == "auto" else 14)
-    assert_aligned(data)
-    left = {".lock", ".json", ".u8"} if cache == "auto" else {".lock", ".json"}
-    assert {file.suffix for file in (tmp_path / ".cnnzoo").iterdir()} == left
+            load(folder, workers=1, **config)
 
 
-def test_reading_is_noted_every_few_seconds_so_that_a_kill_costs_no_more(tmp_path, monkeypatch):
+def test_reading_is_written_down_every_few_seconds_so_that_a_kill_costs_no_more(tmp_path, monkeypatch):
     paint(tmp_path, {"red": 10, "blue": 10})
-    monkeypatch.setattr(arrays, "NOTED", 0)
-    decode, names, notes = preprocess.decode, [], []
+    monkeypatch.setattr(decoded_once, "PAUSE", 0)
+    decode, names, lines = preprocess.decode, [], []
 
-    def waits_for_a_note(file, channels):
+    def waits_for_lines(file, channels):
         names.append(file)
         for _ in range(1000 if len(names) == 3 else 0):
-            notes.extend((tmp_path / ".cnnzoo").glob("*.note"))
-            if notes:
+            lines.extend(b"".join(file.read_bytes() for file in (tmp_path / ".cnnzoo").glob("*.rows")).splitlines())
+            if lines:
                 break
             time.sleep(0.01)
         return decode(file, channels)
 
-    monkeypatch.setattr(preprocess, "decode", waits_for_a_note)
+    monkeypatch.setattr(preprocess, "decode", waits_for_lines)
     load(tmp_path, workers=1)
-    assert notes
+    assert lines
+
+
+@pytest.mark.parametrize("change", [{"val_fraction": 0.4}, {"split_seed": 1}, {"folds": 3}, {"fold": 2, "folds": 3}])
+def test_another_split_decodes_nothing(change, tmp_path, decoded):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    load(tmp_path)
+    decoded.clear()
+    assert_aligned(load(tmp_path, **change))
+    assert decoded == []
+
+
+def test_new_photos_are_decoded_alone(tmp_path, decoded):
+    paint(tmp_path, {"red": 10, "blue": 10})
+    load(tmp_path)
+    paint(tmp_path, {"green": 3})
+    decoded.clear()
+    data = load(tmp_path)
+    assert len(decoded) == 3
+    assert_aligned(data)
 
 
 def test_whoever_comes_second_waits_for_the_cache_that_the_first_one_builds(tmp_path, monkeypatch):
@@ -983,14 +1018,17 @@ def test_photos_smaller_than_what_the_net_takes_are_told(tmp_path):
     assert load(tmp_path, input_size=8).notes == ()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": "b"}'])
-def test_a_damaged_report_is_made_anew_and_told(content, tmp_path):
+def test_a_damaged_cache_is_mended_and_told(tmp_path, decoded):
     paint(tmp_path, {"red": 4, "blue": 4})
     load(tmp_path)
-    for report in (tmp_path / ".cnnzoo").glob("*.json"):
-        report.write_text(content)
+    (lines,) = (tmp_path / ".cnnzoo").glob("*.rows")
+    whole = lines.read_bytes().splitlines(keepends=True)
+    lines.write_bytes(b"".join([*whole[:5], b"?" + whole[5], *whole[6:]]))
+    decoded.clear()
     data = load(tmp_path)
-    assert data.notes == (f"the cache of decoded photos in {tmp_path / '.cnnzoo'} was damaged, so it was built anew",)
+    cache = tmp_path / ".cnnzoo"
+    assert data.notes == (f"the cache of decoded photos in {cache} was damaged, so what it lost was decoded anew",)
+    assert len(decoded) == 3
     assert_aligned(data)
     assert load(tmp_path).notes == ()
 

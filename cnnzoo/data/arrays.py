@@ -4,22 +4,15 @@ Both kinds of `Images` give the same `(B, H, W, C)` uint8 batches for the same i
 there is: of decoded images from the square that was kept, of files from the whole photo.
 """
 
-import hashlib
-import json
-import math
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from filelock import FileLock
 
-from cnnzoo import atomic, bars
-from cnnzoo.data.decoding import Stored, Unreached, read
+from cnnzoo.data.decoding import Stored, read
 from cnnzoo.data.parts import Parts
 from cnnzoo.data.preprocess import Geometry
 from cnnzoo.errors import InputError
@@ -27,7 +20,6 @@ from cnnzoo.errors import InputError
 File = Path | Stored
 
 IN_MEMORY = 1 << 30  # bytes up to which pixels are read into memory; above, the file is mapped
-NOTED = 10  # seconds of decoding between notes of how far it is
 
 
 class Images(Protocol):
@@ -61,23 +53,27 @@ class Unreadable(InputError):
 
 
 class ArrayImages:
-    """Images that are decoded already: a uint8 array `(N, H, W, C)`, which may be a memory map."""
+    """Images that are decoded already: a uint8 array `(N, H, W, C)`, which may be a memory map, or its `rows` alone."""
 
-    def __init__(self, pixels: np.ndarray):
-        self.pixels = pixels
-        self.shape = pixels.shape
+    def __init__(self, pixels: np.ndarray, rows: np.ndarray | None = None):
+        self.pixels, self.rows = pixels, rows
+        self.shape = (len(pixels if rows is None else rows), *pixels.shape[1:])
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return self.shape[0]
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        return self.pixels[indices]
+        return self.pixels[indices if self.rows is None else self.rows[indices]]
 
     def take_parts(self, indices: np.ndarray, parts: Parts) -> np.ndarray:
         batch = np.empty((len(indices), parts.size, parts.size, self.shape[3]), np.uint8)
-        for place, index in enumerate(indices):
+        for place, index in enumerate(indices if self.rows is None else self.rows[indices]):
             parts.cut(place, self.pixels[index], batch[place])
         return batch
+
+    def whole(self) -> np.ndarray:
+        """`(N, H, W, C)`"""
+        return self.pixels if self.rows is None else self.pixels[self.rows]
 
 
 class FittedImages:
@@ -118,9 +114,11 @@ class Chosen:
 
 def choose(images: Images, places: np.ndarray) -> Images:
     """The images at `places`: a copy of those that are in memory, which later need no looking up."""
-    if isinstance(images, ArrayImages) and not isinstance(images.pixels, np.memmap):
-        return ArrayImages(images.pixels[places])
-    return Chosen(images, places)
+    if not isinstance(images, ArrayImages):
+        return Chosen(images, places)
+    if isinstance(images.pixels, np.memmap):
+        return ArrayImages(images.pixels, places if images.rows is None else images.rows[places])
+    return ArrayImages(images.take(places))
 
 
 class FileImages:
@@ -170,216 +168,3 @@ class FileImages:
         if problems:
             raise Unreadable(batch, dict(sorted(problems.items())))
         return batch
-
-
-def decode_files(
-    files: Sequence[File], geometry: Geometry, cache: Path, keep: bool, workers: int, what: str
-) -> tuple[Images, dict[File, str], list[str]]:
-    """Read every file once, with a progress bar; what is found out lies in `cache`, where later runs find it.
-
-    With `keep` the pixels lie there too, as one file that runs and processes share; without, or where the disk has no
-    room for them, they are decoded whenever asked for. Returns the images that could be read, in order; what is wrong
-    with each other file; and what a person should know of the cache.
-    """
-    kept = _Kept(cache / _fingerprint(files, geometry), (geometry.shape if keep else None))
-    notes, problem = [], ""
-    found, _ = kept.found(len(files))
-    if found is None:
-        with kept.alone() as alone:  # while another process builds it, this one waits
-            found, wrong = kept.found(len(files))
-            if wrong:
-                notes.append(f"the cache of decoded photos in {cache} was {wrong}, so it was built anew")
-            if found is None:
-                found, problem = _read_once(files, geometry, kept, alone, workers, what)
-            if problem:
-                notes.append(f"decoded photos cannot be kept ({problem}), so {_ANEW}")
-    bad = {files[place]: reason for place, reason in found.items()}
-    good = [file for file in files if file not in bad]
-    if not keep or problem:
-        return FileImages(good, geometry, workers), bad, notes
-    shape = (len(good), *geometry.shape)
-    pixels = np.memmap(kept.store, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)
-    return ArrayImages(np.array(pixels) if pixels.nbytes <= IN_MEMORY else pixels), bad, notes
-
-
-_ANEW = "each is decoded anew, and random parts are cut from whole photos"
-
-
-class _Kept:
-    """The files of a cache: a report on which images cannot be read, and unless `shape` is None their pixels."""
-
-    def __init__(self, place: Path, shape: tuple[int, int, int] | None):
-        self.place, self.shape = place, shape
-        self.report, self.store = place.with_suffix(".json"), place.with_suffix(".u8")
-
-    def found(self, many: int) -> tuple[dict[int, str] | None, str]:
-        """Of `many` files what is wrong with which, by place; None where that is not known, and what is wrong then."""
-        try:
-            bad = {int(place): reason for place, reason in json.loads(self.report.read_text()).items()}
-            if (
-                self.shape
-                and many > len(bad)
-                and self.store.stat().st_size != (many - len(bad)) * math.prod(self.shape)
-            ):
-                return None, "cut short"
-        except OSError:
-            return None, ""
-        except (ValueError, AttributeError):
-            return None, "damaged"
-        return bad, ""
-
-    @contextmanager
-    def alone(self) -> Iterator[bool]:
-        """One process, and one thread, at a time; where that cannot be had, all of them, and none is alone."""
-        lock = FileLock(self.place.with_suffix(".lock"))
-        with suppress(OSError, NotImplementedError):
-            self.place.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        try:
-            yield lock.is_locked
-        finally:
-            lock.release()
-
-
-class _Growing:
-    """A cache that is being filled, and a note of how far it is, from which the next process goes on where this one is
-    killed. What cannot be written (a full disk, a folder that may only be read) is the `problem`, and nothing is kept.
-    """
-
-    def __init__(self, kept: _Kept, alone: bool):
-        self.kept, self.alone = kept, alone
-        place = kept.place if alone else atomic.beside(kept.place)
-        self.pixels, self.note = place.with_suffix(".part"), place.with_suffix(".note")
-        self.bad: dict[int, str] = {}
-        self.done, self.for_good, self.problem = 0, True, ""
-        self.noted = time.monotonic()
-
-    def __enter__(self) -> "_Growing":
-        self._attempt(self._open)
-        return self
-
-    def add(self, pixels: np.ndarray | InputError) -> None:
-        """The next file's pixels, or what is wrong with it."""
-        if isinstance(pixels, InputError):
-            self.bad[self.done] = str(pixels)
-            self.for_good &= not isinstance(pixels, Unreached)
-        elif self.kept.shape:
-            self._attempt(lambda: self.file.write(pixels))
-        self.done += 1
-        if time.monotonic() > self.noted + NOTED:
-            self._attempt(self._take_note)
-
-    def finish(self) -> None:
-        self._attempt(self._finish)
-
-    def __exit__(self, kind: type | None, *error: object) -> None:
-        if kind and self.alone:
-            self._attempt(self._take_note)
-        with suppress(OSError, AttributeError):  # what could not be written fails again here
-            self.file.close()
-        if not kind or not self.alone or self.problem:
-            for file in (self.pixels, self.note):
-                with suppress(OSError):
-                    file.unlink()
-
-    def _attempt(self, action: Callable[[], object]) -> None:
-        """Do it, unless something failed before."""
-        try:
-            if not self.problem:
-                action()
-        except OSError as error:
-            self.problem = f"{error.strerror or error}: {self.pixels.parent}"
-
-    def _open(self) -> None:
-        self.pixels.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.pixels, "ab")  # noqa: SIM115 (closed on leaving)
-        with suppress(FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):  # none, or a damaged one
-            done, bad = json.loads(self.note.read_text())
-            bad = {int(place): reason for place, reason in bad.items()}
-            if self._size(done, bad) <= self.file.tell():
-                self.done, self.bad = done, bad
-        self.file.truncate(self._size(self.done, self.bad))
-
-    def _size(self, done: int, bad: dict[int, str]) -> int:
-        """Bytes of the pixels, when `done` files are read and some are bad."""
-        return (done - len(bad)) * math.prod(self.kept.shape) if self.kept.shape else 0
-
-    def _take_note(self) -> None:
-        if self.for_good:
-            self._sync()
-            bad = {place: reason for place, reason in self.bad.items() if place < self.done}  # Ctrl-C comes anywhere
-            atomic.write(self.note, json.dumps([self.done, bad]).encode())
-        self.noted = time.monotonic()
-
-    def _finish(self) -> None:
-        self._sync()
-        self.file.close()
-        if self.kept.shape:
-            os.replace(self.pixels, self.kept.store)
-        if self.for_good:
-            atomic.write(self.kept.report, json.dumps(self.bad).encode())
-
-    def _sync(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-
-def _read_once(
-    files: Sequence[File], geometry: Geometry, kept: _Kept, alone: bool, workers: int, what: str
-) -> tuple[dict[int, str], str]:
-    """What is wrong with which file, by place. Writes it down and, where they are wanted, the pixels, each whole or not
-    at all; where that cannot be, reads on all the same and says why.
-    """
-    with (
-        _Growing(kept, alone) as cache,
-        bars.show(total=len(files), initial=cache.done, desc=what, unit="image") as bar,
-    ):
-        for pixels in _read_all(files[cache.done :], geometry, workers):
-            cache.add(pixels)
-            bar.update()
-        cache.finish()
-    return cache.bad, cache.problem if kept.shape else ""
-
-
-def _read_all(files: Sequence[File], geometry: Geometry, workers: int) -> Iterator[np.ndarray | InputError]:
-    """For each file in order its pixels, or what is wrong with it."""
-
-    def attempt(file: File) -> np.ndarray | InputError:
-        try:
-            return np.ascontiguousarray(geometry.read(file))
-        except InputError as error:
-            return error
-
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for start in range(0, len(files), 256):  # no more than these wait in memory
-            yield from pool.map(attempt, files[start : start + 256])
-
-
-def _fingerprint(files: Sequence[File], geometry: Geometry) -> str:
-    """Changes with the geometry and with every file's name, size and times of change."""
-    digest = hashlib.sha256(repr(geometry).encode())
-    for file in files:
-        digest.update(os.fsencode(f"{stamp(file)}\n"))
-    return digest.hexdigest()[:24]
-
-
-def stamp(file: File) -> str:
-    """Changes whenever a file or its permissions may have changed: no program can set back the time of that."""
-    if isinstance(file, Stored):
-        return file.stamp()
-    stat = file.stat()
-    return f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
-
-
-def cache_folder(beside: Path | None) -> Path:
-    """$CNNZOO_CACHE, else a hidden folder within the data set, else (where that cannot be written, or there is no such
-    folder) ~/.cache/cnnzoo.
-    """
-    if chosen := os.environ.get("CNNZOO_CACHE"):
-        return Path(chosen)
-    inside = beside / ".cnnzoo" if beside else Path()
-    place = inside if inside.exists() else beside
-    # root may write anywhere, but was not asked to
-    if beside and os.access(place, os.W_OK) and place.stat().st_mode & 0o222:
-        return inside
-    return Path.home() / ".cache" / "cnnzoo" / "decoded"

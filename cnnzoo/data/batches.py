@@ -63,7 +63,7 @@ class TrainBatches:
         count, height, width, channels = images.shape
         size = count * (height + 2 * self._padding) * (width + 2 * self._padding) * channels * (2 if self._flip else 1)
         if in_memory and not cuts and size <= WINDOWS_IN_MEMORY:
-            self._windows = Windows(images.pixels, self._padding, self._flip)
+            self._windows = Windows(images.whole(), self._padding, self._flip)
 
     def __len__(self) -> int:
         """Steps in an epoch."""

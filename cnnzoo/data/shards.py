@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnzoo import atomic, bars
-from cnnzoo.data.arrays import cache_folder, stamp
+from cnnzoo.data.decoded import cache_folder, stamp
 from cnnzoo.data.decoding import EXTENSIONS, Stored
 from cnnzoo.data.found import Found, Part, photos
 from cnnzoo.errors import InputError

@@ -19,18 +19,9 @@ from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import folders, hugging_face, shards
-from cnnzoo.data.arrays import (
-    IN_MEMORY,
-    ArrayImages,
-    File,
-    FittedImages,
-    Images,
-    cache_folder,
-    choose,
-    decode_files,
-    stamp,
-)
+from cnnzoo.data.arrays import IN_MEMORY, ArrayImages, File, FittedImages, Images, choose
 from cnnzoo.data.crops import Crops
+from cnnzoo.data.decoded import cache_folder, decode_files, stamp
 from cnnzoo.data.decoding import as_image, opened
 from cnnzoo.data.found import Found, Part, at_hand, photo_resize
 from cnnzoo.data.named import NAMED
@@ -421,8 +412,9 @@ def _read(
         return Split(_scaled(part.images, geometry), part.labels, part.names), {}, []
     if not all(isinstance(image, File) for image in part.images):
         return Split(ArrayImages(_fit_each(part, geometry)), part.labels, part.names), {}, []
-    keep = config.cache == "auto"
-    images, bad, notes = decode_files(part.images, geometry, cache, keep, config.workers, what)
+    folder, keep = folder_of(config.source), config.cache == "auto"
+    source = str(folder.resolve()) if folder else config.source
+    images, bad, notes = decode_files(part.images, geometry, source, cache, keep, config.workers, what)
     good = np.array([i for i, file in enumerate(part.images) if file not in bad], dtype=int)
     return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad, notes
 

@@ -27,7 +27,8 @@ from torch import nn
 from cnnzoo import bars, errors, machine, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import folders
-from cnnzoo.data.arrays import FileImages, cache_folder
+from cnnzoo.data.arrays import FileImages
+from cnnzoo.data.decoded import cache_folder
 from cnnzoo.data.decoding import (
     ENDINGS,
     EXTENSIONS,

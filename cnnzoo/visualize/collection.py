@@ -9,7 +9,8 @@ import numpy as np
 from cnnzoo import config
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
-from cnnzoo.data.arrays import ArrayImages, Images, cache_folder, choose
+from cnnzoo.data.arrays import ArrayImages, Images, choose
+from cnnzoo.data.decoded import cache_folder
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.sources import Dataset, Split
 from cnnzoo.errors import InputError
