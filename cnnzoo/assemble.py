@@ -18,6 +18,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches
 from cnnzoo.data.draws import Share
+from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError, counted
@@ -47,12 +48,18 @@ def make_weights_ready(config: Config) -> None:
         fetch()
 
 
-def load_data(config: Config, entry: registry.Entry, split: Mapping[str, Sequence[str]] | None = None) -> Dataset:
+def load_data(config: Config, split: Mapping[str, Sequence[str]] | None = None) -> Dataset:
     """The images of a config, as its net wants them; `split` as in `sources.load`."""
-    trained = zoo.trained_preprocessing(entry.name, config.model.pretrained)
-    size, has_features = entry.input_size[1], config.model.head == "probe"
+    return sources.load(config.data, config.augment, *net_input(config), config.model.head == "probe", split)
+
+
+def net_input(config: Config) -> tuple[int, int | None, Preprocess | None]:
+    """What images a config's net takes: their side, their channels (None: of any number), and the preprocessing that
+    its weights were trained with, where it is known.
+    """
+    entry = registry.lookup(config.model.name)
     channels = config.model.in_chans or zoo.only_channels(entry)
-    return sources.load(config.data, config.augment, size, channels, trained, has_features, split)
+    return entry.input_size[1], channels, zoo.trained_preprocessing(entry.name, config.model.pretrained)
 
 
 def doubts(source: str) -> list[str]:

@@ -174,7 +174,7 @@ def _rehearse(config: Config, tell: Tell):
     """A trainer as the run will have it, with a net of its own."""
     device = pick_device(config.train.device)
     assemble.make_weights_ready(config)
-    data = assemble.load_data(config, registry.lookup(config.model.name))
+    data = assemble.load_data(config)
     model = assemble.build_model(config, data).to(device)
     known = assemble.start_by_probe(config, data, model, silent) if config.model.head == "probe" else None
     return assemble.make_trainer(config, data, model, silent, start=known and known.report)

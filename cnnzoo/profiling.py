@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cnnzoo import assemble, atomic, registry
+from cnnzoo import assemble, atomic
 from cnnzoo import config as config_
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
@@ -76,15 +76,14 @@ def profile(
         raise InputError("train.epochs is 0, so there is no step to profile")
     folder = Path(out or Path("profiles") / config.folder.name)
     device = pick_device(config.train.device)
-    entry = registry.lookup(config.model.name)
-    data = data or assemble.load_data(config, entry)
+    data = data or assemble.load_data(config)
     model = assemble.build_model(config, data).to(device)
     trainer = assemble.make_trainer(config, data, model, tell)
     parts = anatomy.dissect(trainer, steps)
     with atomic.replacing(folder / "trace.json", "json") as part:
         operators = anatomy.trace(trainer, str(part))
     precision = trainer.precision
-    about = f"{entry.name} on {data.name}, {device}, {precision}, batches of {parts.batch_size}, {steps} steps"
+    about = f"{config.model.name} on {data.name}, {device}, {precision}, batches of {parts.batch_size}, {steps} steps"
     found = Profile(about, parts, operators, advice(parts, config, device.type, precision), folder)
     atomic.write(folder / "profile.json", json.dumps(found.to_dict(), indent=2).encode())
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cnnzoo import assemble, environment, loggers, registry, zoo
+from cnnzoo import assemble, environment, loggers, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config, Overrides
@@ -100,7 +100,7 @@ def _train(
         with team.one_after_another():
             assemble.make_weights_ready(config)
             split = None if state is None else run.split
-            data = assemble.load_data(config, registry.lookup(config.model.name), split)
+            data = assemble.load_data(config, split)
         for line in assemble.doubts(config.data.source) if state is None and team.is_first else ():
             tell(line)
 
@@ -257,7 +257,7 @@ def write_report(run: Run, config: Config | None = None, data: Dataset | None = 
             raise InputError(
                 f"{config.data.source}, on which {run.path} was trained, is not here; run it where it lies"
             )
-        data = assemble.load_data(config, registry.lookup(config.model.name), run.split)
+        data = assemble.load_data(config, run.split)
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
     run.write("report.html", page.render(run, config, data.classes, data.val.images, Insight(run, data)))
