@@ -16,10 +16,10 @@ from cnnzoo import bars, registry, zoo
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
-from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches
+from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
 from cnnzoo.data.preprocess import Preprocess
-from cnnzoo.data.sources import Dataset
+from cnnzoo.data.sources import Dataset, Split
 from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
@@ -155,7 +155,6 @@ def make_trainer(
     stages = model.entry.parameters(name for name, p in model.named_parameters() if p.requires_grad)  # its own freezing
     plan = _phases(config.train, list(stages), config.optim.layer_decay)
     train, classes = data.train, model.num_classes
-    balanced = config.train.balance == "sampler"
     weights = _class_weights(train.labels, classes).to(device) if config.train.balance == "loss" else None
     batch_size, seed = shared_batch(config, data, team), config.train.seed
     share, mixes = Share(team.rank, team.size), bool(config.augment.mixup or config.augment.cutmix)
@@ -173,7 +172,7 @@ def make_trainer(
         """Of the features that the net gives at that moment."""
         features, held_out = _features(config, data, model, tell)
         own = features.vectors, train.labels, batch_size, seed, device
-        batches = FeatureBatches(*own, balanced, share, train.weights)
+        batches = FeatureBatches(*own, share, _draw_weights(config, train))
         rows, labels = (torch.from_numpy(share.of_all(whole)).to(device) for whole in (held_out.plain, data.val.labels))
         head = model.get_classifier()
         return Feed(batches, [(rows, labels)], head, head)
@@ -308,14 +307,19 @@ def _augment(config: Config, data: Dataset) -> Augment:
 def train_batches(
     config: Config, data: Dataset, device: torch.device, batch_size: int, classes: int, share: Share | None = None
 ) -> TrainBatches:
-    train, balanced = data.train, config.train.balance == "sampler"
+    train = data.train
     own = train.images, train.labels, batch_size, _augment(config, data), config.train.seed, device
-    return TrainBatches(*own, classes, balanced, share, train.weights)
+    return TrainBatches(*own, classes, share, _draw_weights(config, train))
 
 
 def val_batches(data: Dataset, device: torch.device, batch_size: int, share: Share | None = None) -> EvalBatches:
     p = data.preprocess
     return EvalBatches(data.val.images, data.val.labels, batch_size, p.mean, p.std, device, share)
+
+
+def _draw_weights(config: Config, train: Split) -> np.ndarray | None:
+    """`(N,)`: how often each training image is drawn beside the others; None: each once an epoch."""
+    return balanced(train.labels) if config.train.balance == "sampler" else train.weights
 
 
 def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
