@@ -306,8 +306,9 @@ def _rows(models: Sequence[str]) -> list[table.Weights]:
             allowed = [row for row in table.rows(pattern) if row.free and not table.excluded(row)]
             named = [next((row for row in allowed if fetch.find(row)), None) or table.row(pattern)]
         if not named:
-            meant = did_you_mean(pattern, [f"{row.model}.{row.tag}" for row in table.list_weights()])
-            raise InputError(f"there are no weights {pattern!r}; {meant or 'cnnzoo weights list names all'}")
+            known = [f"{row.model}.{row.tag}" for row in table.list_weights()]
+            hint = did_you_mean(pattern, known, "cnnzoo weights list names all")
+            raise InputError(f"there are no weights {pattern!r}{hint}")
         rows += [row for row in named if row not in rows]
     return rows
 

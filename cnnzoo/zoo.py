@@ -388,9 +388,9 @@ def open_net(
 def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
     """A net of the registry that has learnt something."""
     if name not in (nets := list_models()):
-        meant = did_you_mean(name, [*nets, *map(str, Path(name).expanduser().parent.glob("*"))])
+        known = [*nets, *map(str, Path(name).expanduser().parent.glob("*"))]
         none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
-        raise InputError(f"unknown run folder or model {name!r}; {meant or none}")
+        raise InputError(f"unknown run folder or model {name!r}{did_you_mean(name, known, none)}")
     if not pretrained:
         raise InputError(f"{name} without trained weights knows nothing; name some by pretrained=…")
     net = create(name, pretrained).eval()

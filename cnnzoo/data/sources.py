@@ -328,8 +328,8 @@ def _find_source(config: DataConfig) -> Found:
         if os.sep in config.source or folder.exists():
             raise InputError(f"data.source: {folders.no_folder(folder)}")
         known = [*NAMED, *folders.beside(folder)]
-        hint = did_you_mean(config.source, known) or f"sets by name: {', '.join(NAMED)}"
-        raise InputError(f"data.source {config.source!r} is neither a known set nor a folder; {hint}")
+        hint = did_you_mean(config.source, known, f"sets by name: {', '.join(NAMED)}")
+        raise InputError(f"data.source {config.source!r} is neither a known set nor a folder{hint}")
     return folders.find(folder)
 
 
