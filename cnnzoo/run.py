@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cnnzoo import assemble, environment, loggers, zoo
 from cnnzoo import config as config_
@@ -96,28 +97,15 @@ def _train(
     should_stop: Callable[[], bool],
 ) -> None:
     """The run itself. Of a team's processes the first speaks and writes."""
+    is_resumed = state is not None
     if data is None:
-        with team.one_after_another():
-            assemble.make_weights_ready(config)
-            split = None if state is None else run.split
-            data = assemble.load_data(config, split)
-        for line in assemble.doubts(config.data.source) if state is None and team.is_first else ():
-            tell(line)
-
+        data = _load_data(run, config, is_resumed, team, tell)
     model = assemble.build_model(config, data).to(device)
     for line in (*_header(config, model, data, device, team), *data.notes):
         tell(line)
-
-    known = None  # what a probe found, where one gives the head its start
-    if config.model.head == "probe":
-        if state is None:
-            with team.one_after_another():
-                known = assemble.start_by_probe(config, data, model, tell)
-        else:
-            assemble.rebuild_head(model, read_card(run.model_file)["head"])
-
+    known = _start_head(run, config, data, model, is_resumed, team, tell)
     if team.size == 1 and should_stop():
-        raise Interrupted(run.path if state else None)
+        raise Interrupted(run.path if is_resumed else None)
     writer = Writer(run, tell) if team.is_first else None
     trainer = assemble.make_trainer(
         config,
@@ -125,7 +113,7 @@ def _train(
         model,
         tell,
         team,
-        precision=run.environment["precision"] if state else None,
+        precision=run.environment["precision"] if is_resumed else None,
         start=known and known.report,
         save=writer.save_state if writer else lambda state: None,
         save_minutes=config.train.checkpoint_minutes,
@@ -133,20 +121,12 @@ def _train(
     )
     if writer:
         ran_on = environment.describe(device, trainer.precision, team.size)
-        if state is None:
-            run.write("config.yaml", config_.dump(config))  # first, since it makes the folder one to resume
-        else:
-            ran_on = environment.resumed(run.environment, ran_on)
-        if state is None or data.split() != run.split:
-            run.write("split.json", json.dumps(data.split()))
-        run.write("environment.json", json.dumps(ran_on, indent=2))
-        if known:
-            run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
+        _write_plans(run, config, data, ran_on, is_resumed, known)
     for line in _plan(trainer, config):
         tell(line)
     chronicle = Chronicle(run, config, data, trainer, writer, tell)
     trainer.on_epoch = chronicle.end_epoch
-    if trainer.phases and state is None:
+    if trainer.phases and not is_resumed:
         chronicle.time_the_loader()
     if known:
         chronicle.end_epoch(known.report, is_best=True)
@@ -164,6 +144,47 @@ def _train(
         outputs = known.outputs if known and not trainer.progress.epoch else None
         finish(run, config, data, device, tell, outputs, with_report)
     team.wait()
+
+
+def _load_data(run: Run, config: Config, is_resumed: bool, team: Team, tell: Tell) -> Dataset:
+    """The images, split as before in a run that goes on; in a new one, what looks doubtful about them is told."""
+    with team.one_after_another():
+        assemble.make_weights_ready(config)
+        data = assemble.load_data(config, run.split if is_resumed else None)
+    if team.is_first and not is_resumed:
+        for line in assemble.doubts(config.data.source):
+            tell(line)
+    return data
+
+
+def _start_head(
+    run: Run, config: Config, data: Dataset, model: nn.Module, is_resumed: bool, team: Team, tell: Tell
+) -> assemble.Known | None:
+    """Put the head on the net that a probe finds, and tell what the net knows with it. A run that goes on gets the head
+    that was found then, without its values, and None.
+    """
+    if config.model.head != "probe":
+        return None
+    if is_resumed:
+        assemble.rebuild_head(model, read_card(run.model_file)["head"])
+        return None
+    with team.one_after_another():
+        return assemble.start_by_probe(config, data, model, tell)
+
+
+def _write_plans(
+    run: Run, config: Config, data: Dataset, ran_on: dict, is_resumed: bool, known: assemble.Known | None
+) -> None:
+    """What the run folder holds before the first epoch."""
+    if is_resumed:
+        ran_on = environment.resumed(run.environment, ran_on)
+    else:
+        run.write("config.yaml", config_.dump(config))  # first, since it makes the folder one to resume
+    if not is_resumed or data.split() != run.split:
+        run.write("split.json", json.dumps(data.split()))
+    run.write("environment.json", json.dumps(ran_on, indent=2))
+    if known:
+        run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
 
 
 class Chronicle:
@@ -332,7 +353,7 @@ def _differences(given: Config, own: Config) -> str:
     )
 
 
-def _header(config: Config, model: torch.nn.Module, data: Dataset, device: torch.device, team: Team) -> list[str]:
+def _header(config: Config, model: nn.Module, data: Dataset, device: torch.device, team: Team) -> list[str]:
     channels, size = data.preprocess.channels, data.preprocess.size
     layout = "channels last" if assemble.lies_channels_last(config, model) else "channels first"
     trains = config.train.phases or config.train.epochs
