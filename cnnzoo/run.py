@@ -124,19 +124,19 @@ def _train(
         _write_plans(run, config, data, ran_on, is_resumed, known)
     for line in _plan(trainer, config):
         tell(line)
-    chronicle = Chronicle(run, config, data, trainer, writer, tell)
-    trainer.on_epoch = chronicle.end_epoch
+    recorder = Recorder(run, config, data, trainer, writer, tell)
+    trainer.on_epoch = recorder.end_epoch
     if trainer.phases and not is_resumed:
-        chronicle.time_the_loader()
+        recorder.time_the_loader()
     if known:
-        chronicle.end_epoch(known.report, is_best=True)
+        recorder.end_epoch(known.report, is_best=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             trainer.fit(state)
         except Interrupted:
             raise Interrupted(run.path, writer.unsaved if writer else "") from None
         finally:
-            chronicle.log.close()
+            recorder.log.close()
     if writer:
         writer.close()
         for number, epoch in enumerate(config.cycle_ends, 1):
@@ -187,7 +187,7 @@ def _write_plans(
         run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
 
 
-class Chronicle:
+class Recorder:
     """What is said, written and logged as epochs end, by the first of a team's processes (which has a `writer`)."""
 
     def __init__(self, run: Run, config: Config, data: Dataset, trainer: Trainer, writer: Writer | None, tell: Tell):
@@ -386,12 +386,12 @@ def _plan(trainer: Trainer, config: Config) -> list[str]:
 
 
 def _pace(report: EpochReport, loader: float, config: Config) -> str:
-    """Which is the narrow one, data or net, and what to change where it is the data."""
+    """Which is the bottleneck, data or net, and what to change where it is the data."""
     net = report.images_per_second / max(1 - report.waiting, 0.01)
     rates = f"the data alone comes at {loader:,.0f} images/s, the net alone takes {net:,.0f}"
-    if report.waiting < rehearsal.NARROW:
+    if report.waiting < rehearsal.BOTTLENECK:
         return f"{rates}: the net sets the pace"
-    return f"{rates}: it waited for data {report.waiting:.0%} of the time: {rehearsal.sooner(config.data)}"
+    return f"{rates}: it waited for data {report.waiting:.0%} of the time: {rehearsal.loader_advice(config.data)}"
 
 
 def describe(report: EpochReport, epochs: int) -> str:

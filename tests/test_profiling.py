@@ -74,7 +74,7 @@ def test_a_slow_loader_is_found_out(tmp_path):
     data = assemble.load_data(read)
     object.__setattr__(data.train, "images", Slow(data.train.images))
     found = profiling.profile(read, steps=3, out=tmp_path, data=data)
-    assert found.advice.startswith("the loader is the narrow one")
+    assert found.advice.startswith("the loader is the bottleneck")
     assert found.anatomy.loader < found.anatomy.model
 
 

@@ -9,7 +9,7 @@ from cnnzoo.train.trainer import Feed, Trainer
 from cnnzoo.train.validation import logits
 
 STEPS = 4  # timed, after one that warms up
-NARROW = 0.15  # share of the time from which on what is no work of the net's is worth a word
+BOTTLENECK = 0.15  # share of the time from which on a part other than the net counts as one
 
 
 def seconds_an_epoch(trainer: Trainer, number: int) -> float:
@@ -39,7 +39,7 @@ def loader_rate(batches, seconds: float = 1.0) -> float:
     return seen / (time.perf_counter() - started)
 
 
-def sooner(data: DataConfig) -> str:
+def loader_advice(data: DataConfig) -> str:
     """What to change where a net waits for its data."""
     if data.cache == "none":
         return "set data.cache auto, so that photos are decoded once"
