@@ -1,4 +1,4 @@
-"""Which device, and which precision on it. A leaf."""
+"""Which device, which precision on it, and when it is done. A leaf."""
 
 import torch
 
@@ -32,6 +32,12 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name == "bf16" and device.type == "cuda" and not native:
         raise InputError(f"the precision is bf16, which {torch.cuda.get_device_name(device)} lacks; take fp16 or fp32")
     return name
+
+
+def wait(device: torch.device) -> None:
+    """For what a GPU was told to do, which a clock would else not see."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def computes_in_bf16(device: torch.device) -> bool:

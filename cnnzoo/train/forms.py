@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.device import BF16_GAIN, pick_precision
+from cnnzoo.device import BF16_GAIN, pick_precision, wait
 from cnnzoo.train.validation import autocast, is_out_of_memory
 
 SHORT = 300.0  # seconds of a run below which a minute of compiling cannot pay
@@ -98,17 +98,12 @@ def _seconds(
     """Of forward and backward."""
     for number in range(warm_ups + steps):
         if number == warm_ups:
-            _wait(images.device)
+            wait(images.device)
             started = time.perf_counter()
         with autocast(images.device, precision):
             outputs = forward(images)
             logits = outputs if isinstance(outputs, Tensor) else sum(outputs)
         logits.float().square().mean().backward()
         model.zero_grad(set_to_none=True)
-    _wait(images.device)
+    wait(images.device)
     return (time.perf_counter() - started) / steps
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
