@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
-from cnnzoo.data.courier import to_device
 from cnnzoo.data.draws import TRIES, Draws
 from cnnzoo.data.policies import Policy
 from cnnzoo.data.preprocess import normalise
+from cnnzoo.data.to_device import to_device
 from cnnzoo.errors import InputError
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from cnnzoo.data.arrays import ArrayImages, Images, Unreadable
 from cnnzoo.data.augment import Augment, Mix, Windows
-from cnnzoo.data.courier import Courier, to_device
 from cnnzoo.data.draws import Draws, Share
 from cnnzoo.data.parts import Parts
 from cnnzoo.data.preprocess import normalise
+from cnnzoo.data.to_device import SideStream, to_device
 from cnnzoo.errors import InputError
 
 WINDOWS_IN_MEMORY = 1 << 30  # bytes that the padded and mirrored copy of a whole set may take
@@ -72,13 +72,13 @@ class TrainBatches:
         """The epoch's batches from step `start` on: `(B, C, H, W)` float32 and `(B,)` int64, on the device."""
         order = shuffled(len(self.labels), self.seed, epoch, self.weights)
         gathered = (self._gather(order, epoch, step) for step in range(start, len(self)))
-        courier = Courier(self.device)
-        steps = ((courier.send(pixels, labels), draws) for pixels, labels, draws in gathered)
+        stream = SideStream(self.device)
+        steps = ((stream.send(pixels, labels), draws) for pixels, labels, draws in gathered)
         if self._windows is None:
             steps = _ahead(steps)  # decode or read the next batch while the net works on this one
         augment = self.augment.at(epoch)
         for sent, draws in steps:
-            pixels, labels = courier.receive(sent)
+            pixels, labels = stream.receive(sent)
             images = augment(pixels, draws)
             yield self.mix(images, labels, draws) if self.mix else (images, labels)
 
@@ -204,11 +204,11 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """`(B, C, H, W)` float32 and `(B,)` int64, on the device."""
-        courier = Courier(self.device)
-        batches = (courier.send(*self._read(start)) for start in range(0, len(self._own), self.batch_size))
+        stream = SideStream(self.device)
+        batches = (stream.send(*self._read(start)) for start in range(0, len(self._own), self.batch_size))
         if not isinstance(self.images, ArrayImages):
             batches = _ahead(batches)
-        for pixels, labels in map(courier.receive, batches):
+        for pixels, labels in map(stream.receive, batches):
             yield normalise(pixels.flatten(0, -4), self.mean, self.std), labels
 
     def _read(self, start: int) -> tuple[np.ndarray, np.ndarray]:
