@@ -228,13 +228,7 @@ def _form(
         kind, why = forms.precision(config.train.precision, model, images, steps)
     if team.size > 1:  # all compute alike
         kind = "bf16" if team.any(kind == "bf16")[0] else kind
-    setting = config.train.compile
-    if setting == "auto":
-        form = forms.choose(model, images, kind, steps)
-    elif setting:
-        form = forms.Form(forms.compiled(model, graphs=setting == "graphs"), "compiled, as set")
-    else:
-        form = forms.Form(model, "not compiled, as set")
+    form = forms.choose(model, images, kind, steps, setting=config.train.compile)
     return kind, form.forward, f"{kind} ({why}); {form.why}"
 
 

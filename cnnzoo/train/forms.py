@@ -58,12 +58,19 @@ def choose(
     precision: str,
     steps: int,
     forms: dict[str, Callable[[nn.Module], Callable]] | None = None,
+    *,
+    setting: str | bool = "auto",
 ) -> Form:
-    """The fastest of the plain net and its compiled forms for a run of `steps` steps on batches like `images`.
+    """The form that `train.compile` sets, or with auto the fastest of the plain net and its compiled forms for a run of
+    `steps` steps on batches like `images`.
 
     They are tried on a copy. A form must save more than it took to compile; one that fails is passed over. On a CPU the
     plain net is taken at once: compiling was slower for each net that was measured (torch 2.6 to 2.15).
     """
+    if setting is False:
+        return Form(model, "not compiled, as set")
+    if setting != "auto":
+        return Form(compiled(model, graphs=setting == "graphs"), "compiled, as set")
     if forms is None and images.device.type != "cuda":
         return Form(
             model, "not compiled: that does not pay on a CPU" if images.device.type == "cpu" else "not compiled"
