@@ -24,6 +24,7 @@ from cnnzoo.run import begin, train
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import rehearsal
+from cnnzoo.train.trainer import Trainer
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer import probe as probes
 from cnnzoo.transfer.features import Backbone
@@ -147,7 +148,7 @@ def finetune(
     if lr == "find" and mode != "probe" and not any(chosen.phase_lengths):
         raise InputError("lr='find' looks for the rate of epochs, but epochs leaves none")
     if lr == "find" and mode != "probe":
-        rate = rehearsal.find_rate(_rehearse(chosen, tell))
+        rate = rehearsal.find_rate(_rehearse(chosen))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
         chosen = config(mode, epochs, rate, run)
     if limit is not None and mode != "probe":
@@ -170,7 +171,7 @@ def _seconds(budget: float | str | None) -> float | None:
     return seconds
 
 
-def _rehearse(config: Config, tell: Tell):
+def _rehearse(config: Config) -> Trainer:
     """A trainer as the run will have it, with a net of its own."""
     device = pick_device(config.train.device)
     assemble.make_weights_ready(config)
@@ -184,7 +185,7 @@ def _epochs_within(budget: float, started: float, config: Config, tell: Tell) ->
     """Epochs of each phase that fit, and the seconds for all of them: two thirds of what is left are the last phase's,
     and a tenth stays in reserve.
     """
-    trainer = _rehearse(config, tell)
+    trainer = _rehearse(config)
     costs = [rehearsal.seconds_an_epoch(trainer, number) for number in range(len(trainer.phases))]
     left = seconds = max(0.9 * (budget - (time.perf_counter() - started)), 0.0)
     epochs = [0] * len(costs)
