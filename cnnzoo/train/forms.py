@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.device import BF16_GAIN, pick_precision, wait
-from cnnzoo.train.validation import autocast, is_out_of_memory
+from cnnzoo.device import BF16_GAIN, autocast, is_out_of_memory, pick_precision, wait
 
 SHORT = 300.0  # seconds of a run below which a minute of compiling cannot pay
 STEPS = 10  # timed of each form, after WARM_UPS

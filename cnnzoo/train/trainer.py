@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cnnzoo import bars, machine
 from cnnzoo.config import PhaseConfig
+from cnnzoo.device import autocast, is_out_of_memory
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import phases as phases_
@@ -24,7 +25,7 @@ from cnnzoo.train.buffers import SavedBuffers
 from cnnzoo.train.distributed import Team, gathers_gradients
 from cnnzoo.train.ema import EMA, fitted_decay
 from cnnzoo.train.schedule import Schedule
-from cnnzoo.train.validation import autocast, evaluate, is_out_of_memory
+from cnnzoo.train.validation import evaluate
 
 SYNC_EVERY = 8  # steps between which a team of processes agrees on whether to go on
 ROLLBACKS = 5  # after which a run that diverges is given up
