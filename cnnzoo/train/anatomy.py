@@ -67,7 +67,7 @@ class Stepper:
         return loss
 
 
-def dissect(trainer: Trainer, steps: int = 8) -> Anatomy:
+def dissect(trainer: Trainer, steps: int) -> Anatomy:
     """Time `steps` steps, part by part, and the loader and the model each alone."""
     stepper, device = Stepper(trainer), trainer.device
     batches, size = stepper.batches(), stepper.feed.batches.batch_size
