@@ -171,8 +171,8 @@ def make_trainer(
     def make_head_feed() -> Feed:
         """Of the features that the net gives at that moment."""
         features, held_out = _features(config, data, model, tell)
-        own = features.vectors, train.labels, batch_size, seed, device
-        batches = FeatureBatches(*own, share, _draw_weights(config, train))
+        drawn = _draw_weights(config, train)
+        batches = FeatureBatches(features.vectors, train.labels, batch_size, seed, device, share, drawn)
         rows, labels = (torch.from_numpy(share.of_all(whole)).to(device) for whole in (held_out.plain, data.val.labels))
         head = model.get_classifier()
         return Feed(batches, [(rows, labels)], head, head)
@@ -301,9 +301,9 @@ def _augment(config: Config, data: Dataset) -> Augment:
 def train_batches(
     config: Config, data: Dataset, device: torch.device, batch_size: int, classes: int, share: Share | None = None
 ) -> TrainBatches:
-    train = data.train
-    own = train.images, train.labels, batch_size, _augment(config, data), config.train.seed, device
-    return TrainBatches(*own, classes, share, _draw_weights(config, train))
+    train, augment, seed = data.train, _augment(config, data), config.train.seed
+    drawn = _draw_weights(config, train)
+    return TrainBatches(train.images, train.labels, batch_size, augment, seed, device, classes, share, drawn)
 
 
 def val_batches(data: Dataset, device: torch.device, batch_size: int, share: Share | None = None) -> EvalBatches:

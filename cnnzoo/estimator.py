@@ -112,8 +112,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         with TemporaryDirectory(prefix="cnnzoo-") as scratch:
             config = self._config(self.run or Path(scratch, "run"))
             Run.new(config.folder)  # complains now rather than after the photos are decoded
-            given, sections = (images, labels, [str(name) for name in classes]), (config.data, config.augment)
-            data = sources.from_images(*given, *sections, *assemble.net_input(config), decoded=Path(scratch))
+            names = [str(name) for name in classes]
+            data = sources.from_images(
+                images, labels, names, config.data, config.augment, *assemble.net_input(config), decoded=Path(scratch)
+            )
             tell = print if self.verbose else silent
             run = train(config, data=data, with_report=self.run is not None, tell=tell)
             self._take(run)

@@ -69,14 +69,8 @@ def probe(
     Returns:
         The run: it predicts, evaluates and exports like any other.
     """
-    mapping = recipes.recipe(
-        *(folder, model or default_model(), pretrained),
-        mode="probe",
-        classifier=classifier,
-        views=views,
-        seed=seed,
-        run=run,
-    )
+    model, options = model or default_model(), {"classifier": classifier, "views": views, "seed": seed, "run": run}
+    mapping = recipes.recipe(folder, model, pretrained, mode="probe", **options)
     mapping["probe"] |= {"bag": bag, "boost": boost}
     if run is None:
         mapping["run"] += "_bag" if bag else "_boost" if boost else ""
@@ -323,12 +317,8 @@ def _judge(source: str, row: table.Weights, net: nn.Module, seed: int, tell: Tel
     data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)
     backbone = Backbone(model, data.preprocess, data.cache, tell)
     train, val = (backbone.extract(part.images, what=row.model) for part in (data.train, data.val))
-    found = probes.fit(
-        *(train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes)),
-        classifier="logistic",
-        folds=3,
-        seed=seed,
-    )
+    images = (train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes))
+    found = probes.fit(*images, classifier="logistic", folds=3, seed=seed)
     score, size = found.scores[0], sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
     speed = _images_per_second(backbone, data)
     took = time.perf_counter() - started
