@@ -342,7 +342,7 @@ def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tu
 
 
 @dataclass(frozen=True)
-class Known:
+class Probed:
     """What a net knows once a probe has given it its head."""
 
     probe: "Probe"
@@ -350,7 +350,7 @@ class Known:
     outputs: torch.Tensor  # logits (N, K) of the validation images
 
 
-def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Known:
+def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Probed:
     """Weld the best shallow classifier onto the net."""
     from cnnzoo.transfer import committee, probe  # scikit-learn takes a second, which only a probe need wait for
 
@@ -374,14 +374,14 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     for line in str(found).splitlines():
         tell(line)
     put_head(model, found.head)
-    known, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
+    train_outputs, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
     train_loss, val_loss = (
         nn.functional.cross_entropy(logits.double(), torch.from_numpy(part.labels)).item()
-        for logits, part in ((known, data.train), (outputs, data.val))
+        for logits, part in ((train_outputs, data.train), (outputs, data.val))
     )
     took = time.perf_counter() - started
     report = EpochReport(0, train_loss, val_loss, found.scores[0].val_top1, 0.0, took, rows / took)
-    return Known(found, report, outputs)
+    return Probed(found, report, outputs)
 
 
 def rebuild_head(model: nn.Module, spec: dict) -> None:

@@ -171,8 +171,8 @@ def _rehearse(config: Config) -> Trainer:
     assemble.make_weights_ready(config)
     data = assemble.load_data(config)
     model = assemble.build_model(config, data).to(device)
-    known = assemble.start_by_probe(config, data, model, silent) if config.model.head == "probe" else None
-    return assemble.make_trainer(config, data, model, silent, start=known and known.report)
+    probed = assemble.start_by_probe(config, data, model, silent) if config.model.head == "probe" else None
+    return assemble.make_trainer(config, data, model, silent, start=probed and probed.report)
 
 
 def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[tuple[int, ...], float]:

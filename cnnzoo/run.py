@@ -103,7 +103,7 @@ def _train(
     model = assemble.build_model(config, data).to(device)
     for line in (*_header(config, model, data, device, team), *data.notes):
         tell(line)
-    known = _start_head(run, config, data, model, is_resumed, team, tell)
+    probed = _start_head(run, config, data, model, is_resumed, team, tell)
     if team.size == 1 and should_stop():
         raise Interrupted(run.path if is_resumed else None)
     writer = Writer(run, tell) if team.is_first else None
@@ -114,22 +114,22 @@ def _train(
         tell,
         team,
         precision=run.environment["precision"] if is_resumed else None,
-        start=known and known.report,
+        start=probed and probed.report,
         save=writer.save_state if writer else lambda state: None,
         save_minutes=config.train.checkpoint_minutes,
         should_stop=should_stop,
     )
     if writer:
         ran_on = environment.describe(device, trainer.precision, team.size)
-        _write_plans(run, config, data, ran_on, is_resumed, known)
+        _write_plans(run, config, data, ran_on, is_resumed, probed)
     for line in _plan(trainer, config):
         tell(line)
     recorder = Recorder(run, config, data, trainer, writer, tell)
     trainer.on_epoch = recorder.end_epoch
     if trainer.phases and not is_resumed:
         recorder.time_the_loader()
-    if known:
-        recorder.end_epoch(known.report, is_best=True)
+    if probed:
+        recorder.end_epoch(probed.report, is_best=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             trainer.fit(state)
@@ -141,7 +141,7 @@ def _train(
         writer.close()
         for number, epoch in enumerate(config.cycle_ends, 1):
             finish_snapshot(run, number, epoch, config, data, device)
-        outputs = known.outputs if known and not trainer.progress.epoch else None
+        outputs = probed.outputs if probed and not trainer.progress.epoch else None
         finish(run, config, data, device, tell, outputs, with_report)
     team.wait()
 
@@ -159,7 +159,7 @@ def _load_data(run: Run, config: Config, is_resumed: bool, team: Team, tell: Tel
 
 def _start_head(
     run: Run, config: Config, data: Dataset, model: nn.Module, is_resumed: bool, team: Team, tell: Tell
-) -> assemble.Known | None:
+) -> assemble.Probed | None:
     """Put the head on the net that a probe finds, and tell what the net knows with it. A run that goes on gets the head
     that was found then, without its values, and None.
     """
@@ -173,7 +173,7 @@ def _start_head(
 
 
 def _write_plans(
-    run: Run, config: Config, data: Dataset, ran_on: dict, is_resumed: bool, known: assemble.Known | None
+    run: Run, config: Config, data: Dataset, ran_on: dict, is_resumed: bool, probed: assemble.Probed | None
 ) -> None:
     """What the run folder holds before the first epoch."""
     if is_resumed:
@@ -183,8 +183,8 @@ def _write_plans(
     if not is_resumed or data.split() != run.split:
         run.write("split.json", json.dumps(data.split()))
     run.write("environment.json", json.dumps(ran_on, indent=2))
-    if known:
-        run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
+    if probed:
+        run.write("probe.json", json.dumps(probed.probe.to_dict(), indent=2))
 
 
 class Recorder:
