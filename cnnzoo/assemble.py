@@ -199,6 +199,7 @@ def make_trainer(
         keep_statistics=config.train.batch_norm == "keep",
         patience=config.train.patience,
         limit=None if config.train.minutes is None else 60 * config.train.minutes,
+        save_minutes=config.train.checkpoint_minutes,
         team=team,
         find_unused=config.train.find_unused_parameters,
         tell=tell,

@@ -116,7 +116,6 @@ def _train(
         precision=run.environment["precision"] if is_resumed else None,
         start=probed and probed.report,
         save=writer.save_state if writer else lambda state: None,
-        save_minutes=config.train.checkpoint_minutes,
         should_stop=should_stop,
     )
     if writer:
@@ -194,11 +193,11 @@ class Recorder:
         self.run, self.config, self.data, self.trainer = run, config, data, trainer
         self.writer, self.tell = writer, tell
         self.log = loggers.open_(config.train.loggers if writer else (), run.path, asdict(config), tell)
-        self._loader = 0.0  # images a second that it alone brings to all processes; 0 where that is not known
+        self._loader_rate = 0.0  # images a second that it alone brings to all processes; 0 where that is not known
         self._told: set[str] = set()  # of images that could not be read any more
 
     def time_the_loader(self) -> None:
-        self._loader = rehearsal.loader_rate(self.trainer.image_feed.batches) * self.trainer.team.size
+        self._loader_rate = rehearsal.loader_rate(self.trainer.image_feed.batches) * self.trainer.team.size
 
     def end_epoch(self, report: EpochReport, is_best: bool) -> None:
         """What `Trainer` calls."""
@@ -216,8 +215,8 @@ class Recorder:
         self.writer.write_metrics(history)
         self.log.log(history)
         self.tell(describe(report, self.trainer.epochs))
-        if report.epoch == 1 and self._loader and self.trainer.feed is self.trainer.image_feed:
-            self.tell(_pace(report, self._loader, self.config))
+        if report.epoch == 1 and self._loader_rate and self.trainer.feed is self.trainer.image_feed:
+            self.tell(_pace(report, self._loader_rate, self.config))
         for line in problems[:SHOWN]:
             self.tell(line)
         if len(problems) > SHOWN:
