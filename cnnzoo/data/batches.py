@@ -82,13 +82,6 @@ class TrainBatches:
             images = augment(pixels, draws)
             yield self.mix(images, labels, draws) if self.mix else (images, labels)
 
-    def pixels(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The same batches as uint8, `(B, H, W, C)`, after flip and padded crop and before all else."""
-        order = shuffled(len(self.labels), self.seed, epoch, self.weights)
-        for step in range(start, len(self)):
-            pixels, labels, _ = self._gather(order, epoch, step)
-            yield pixels, labels
-
     def _gather(self, order: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray, Draws]:
         many = self.batch_size // self.augment.config.repeats
         indices = self.share.own(np.tile(order[step * many : (step + 1) * many], self.augment.config.repeats))
