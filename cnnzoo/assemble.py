@@ -21,7 +21,7 @@ from cnnzoo.data.draws import Share
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.sources import Dataset, Split
 from cnnzoo.device import pick_precision
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, dimensions
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
 from cnnzoo.telling import Tell
@@ -269,7 +269,7 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     if isinstance(net, CommitteeNet):  # whose members normalise by themselves
         side = config.data.train_size or gets.size
         if net.image_shape != (gets.channels, side, side):
-            seen, given = ("x".join(map(str, shape)) for shape in (net.image_shape, (gets.channels, side, side)))
+            seen, given = map(dimensions, (net.image_shape, (gets.channels, side, side)))
             raise InputError(f"loss.teacher {said} looks at images of {seen}, but those trained on are {given}")
         return _OfPlainImages(net, gets.mean, gets.std).to(device)
     if (wants.mean, wants.std) != (gets.mean, gets.std):

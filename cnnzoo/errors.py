@@ -38,6 +38,11 @@ def counted(many: int, thing: str, things: str = "") -> str:
     return f"{many:,} {thing if many == 1 else things or f'{thing}s'}"
 
 
+def dimensions(shape: Iterable[int]) -> str:
+    """As a person writes a size: 3x224x224."""
+    return "x".join(map(str, shape))
+
+
 def printable(name: str) -> str:
     """A file's name with every undecodable byte replaced, so that it can be printed."""
     return os.fsencode(name).decode(errors="replace")

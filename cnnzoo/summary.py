@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, dimensions
 from cnnzoo.receptive_field import Field, Watch, tensors
 from cnnzoo.shown import Shown, Table
 
@@ -119,7 +119,7 @@ class Summary(Shown):
         return [row.layer, row.kind, self._size(row.output), *counts, sees, stride]
 
     def _size(self, shape: tuple[int, ...]) -> str:
-        return "x".join(map(str, (*shape[1:], shape[0]) if self.channels_last else shape))
+        return dimensions((*shape[1:], shape[0]) if self.channels_last else shape)
 
 
 # After another layer they change no number.
