@@ -200,7 +200,7 @@ class Recorder:
         self._loader_rate = rehearsal.loader_rate(self.trainer.image_feed.batches) * self.trainer.team.size
 
     def end_epoch(self, report: EpochReport, is_best: bool) -> None:
-        """What `Trainer` calls."""
+        """What `Trainer` calls after each validation: keep the best weights, write, log and tell the figures."""
         new = [line for line in self.trainer.problems if line not in self._told]
         self._told.update(new)
         problems = self.trainer.team.gather_lines(new)  # of which each process meets its own
@@ -285,8 +285,8 @@ def write_report(run: Run, config: Config | None = None, data: Dataset | None = 
 
 
 def was_restarted(folder: Path) -> bool:
-    """Whether torchrun started this process anew, after one of its team was lost: then the run that it had begun in the
-    folder goes on by itself. One of another job, which it was refused, is none of its.
+    """Whether torchrun started this process anew, after one of its team was lost: then the run that its job had begun
+    in the folder goes on by itself. A run of another job does not.
     """
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return False

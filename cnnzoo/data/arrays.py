@@ -228,7 +228,7 @@ class _Kept:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """One process, and one thread, at a time; where that cannot be had, all of them."""
+        """One process, and one thread, at a time; where no lock can be had, all at once."""
         lock = FileLock(self.place.with_suffix(".lock"))
         with suppress(OSError, NotImplementedError):
             self.place.parent.mkdir(parents=True, exist_ok=True)
