@@ -16,11 +16,12 @@ from cnnzoo import bars, registry, zoo
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
-from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches
+from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
-from cnnzoo.data.sources import Dataset
+from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.data.sources import Dataset, Split
 from cnnzoo.device import pick_precision
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, dimensions
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
 from cnnzoo.telling import Tell
@@ -47,12 +48,18 @@ def make_weights_ready(config: Config) -> None:
         fetch()
 
 
-def load_data(config: Config, entry: registry.Entry, split: Mapping[str, Sequence[str]] | None = None) -> Dataset:
+def load_data(config: Config, split: Mapping[str, Sequence[str]] | None = None) -> Dataset:
     """The images of a config, as its net wants them; `split` as in `sources.load`."""
-    trained = zoo.trained_preprocessing(entry.name, config.model.pretrained)
-    size, has_features = entry.input_size[1], config.model.head == "probe"
+    return sources.load(config.data, config.augment, *net_input(config), config.model.head == "probe", split)
+
+
+def net_input(config: Config) -> tuple[int, int | None, Preprocess | None]:
+    """What images a config's net takes: their side, their channels (None: of any number), and the preprocessing that
+    its weights were trained with, where it is known.
+    """
+    entry = registry.lookup(config.model.name)
     channels = config.model.in_chans or zoo.only_channels(entry)
-    return sources.load(config.data, config.augment, size, channels, trained, has_features, split)
+    return entry.input_size[1], channels, zoo.trained_preprocessing(entry.name, config.model.pretrained)
 
 
 def doubts(source: str) -> list[str]:
@@ -148,7 +155,6 @@ def make_trainer(
     stages = model.entry.parameters(name for name, p in model.named_parameters() if p.requires_grad)  # its own freezing
     plan = _phases(config.train, list(stages), config.optim.layer_decay)
     train, classes = data.train, model.num_classes
-    balanced = config.train.balance == "sampler"
     weights = _class_weights(train.labels, classes).to(device) if config.train.balance == "loss" else None
     batch_size, seed = shared_batch(config, data, team), config.train.seed
     share, mixes = Share(team.rank, team.size), bool(config.augment.mixup or config.augment.cutmix)
@@ -165,8 +171,8 @@ def make_trainer(
     def make_head_feed() -> Feed:
         """Of the features that the net gives at that moment."""
         features, held_out = _features(config, data, model, tell)
-        own = features.vectors, train.labels, batch_size, seed, device
-        batches = FeatureBatches(*own, balanced, share, train.weights)
+        drawn = _draw_weights(config, train)
+        batches = FeatureBatches(features.vectors, train.labels, batch_size, seed, device, share, drawn)
         rows, labels = (torch.from_numpy(share.of_all(whole)).to(device) for whole in (held_out.plain, data.val.labels))
         head = model.get_classifier()
         return Feed(batches, [(rows, labels)], head, head)
@@ -193,6 +199,7 @@ def make_trainer(
         keep_statistics=config.train.batch_norm == "keep",
         patience=config.train.patience,
         limit=None if config.train.minutes is None else 60 * config.train.minutes,
+        save_minutes=config.train.checkpoint_minutes,
         team=team,
         find_unused=config.train.find_unused_parameters,
         tell=tell,
@@ -222,13 +229,7 @@ def _form(
         kind, why = forms.precision(config.train.precision, model, images, steps)
     if team.size > 1:  # all compute alike
         kind = "bf16" if team.any(kind == "bf16")[0] else kind
-    setting = config.train.compile
-    if setting == "auto":
-        form = forms.choose(model, images, kind, steps)
-    elif setting:
-        form = forms.Form(forms.compiled(model, graphs=setting == "graphs"), "compiled, as set")
-    else:
-        form = forms.Form(model, "not compiled, as set")
+    form = forms.choose(model, images, kind, steps, setting=config.train.compile)
     return kind, form.forward, f"{kind} ({why}); {form.why}"
 
 
@@ -268,7 +269,7 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     if isinstance(net, CommitteeNet):  # whose members normalise by themselves
         side = config.data.train_size or gets.size
         if net.image_shape != (gets.channels, side, side):
-            seen, given = ("x".join(map(str, shape)) for shape in (net.image_shape, (gets.channels, side, side)))
+            seen, given = map(dimensions, (net.image_shape, (gets.channels, side, side)))
             raise InputError(f"loss.teacher {said} looks at images of {seen}, but those trained on are {given}")
         return _OfPlainImages(net, gets.mean, gets.std).to(device)
     if (wants.mean, wants.std) != (gets.mean, gets.std):
@@ -301,14 +302,19 @@ def _augment(config: Config, data: Dataset) -> Augment:
 def train_batches(
     config: Config, data: Dataset, device: torch.device, batch_size: int, classes: int, share: Share | None = None
 ) -> TrainBatches:
-    train, balanced = data.train, config.train.balance == "sampler"
-    own = train.images, train.labels, batch_size, _augment(config, data), config.train.seed, device
-    return TrainBatches(*own, classes, balanced, share, train.weights)
+    train, augment, seed = data.train, _augment(config, data), config.train.seed
+    drawn = _draw_weights(config, train)
+    return TrainBatches(train.images, train.labels, batch_size, augment, seed, device, classes, share, drawn)
 
 
 def val_batches(data: Dataset, device: torch.device, batch_size: int, share: Share | None = None) -> EvalBatches:
     p = data.preprocess
     return EvalBatches(data.val.images, data.val.labels, batch_size, p.mean, p.std, device, share)
+
+
+def _draw_weights(config: Config, train: Split) -> np.ndarray | None:
+    """`(N,)`: how often each training image is drawn beside the others; None: each once an epoch."""
+    return balanced(train.labels) if config.train.balance == "sampler" else train.weights
 
 
 def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
@@ -337,7 +343,7 @@ def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tu
 
 
 @dataclass(frozen=True)
-class Known:
+class Probed:
     """What a net knows once a probe has given it its head."""
 
     probe: "Probe"
@@ -345,7 +351,7 @@ class Known:
     outputs: torch.Tensor  # logits (N, K) of the validation images
 
 
-def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Known:
+def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Probed:
     """Weld the best shallow classifier onto the net."""
     from cnnzoo.transfer import committee, probe  # scikit-learn takes a second, which only a probe need wait for
 
@@ -369,14 +375,14 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     for line in str(found).splitlines():
         tell(line)
     put_head(model, found.head)
-    known, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
+    train_outputs, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
     train_loss, val_loss = (
         nn.functional.cross_entropy(logits.double(), torch.from_numpy(part.labels)).item()
-        for logits, part in ((known, data.train), (outputs, data.val))
+        for logits, part in ((train_outputs, data.train), (outputs, data.val))
     )
     took = time.perf_counter() - started
     report = EpochReport(0, train_loss, val_loss, found.scores[0].val_top1, 0.0, took, rows / took)
-    return Known(found, report, outputs)
+    return Probed(found, report, outputs)
 
 
 def rebuild_head(model: nn.Module, spec: dict) -> None:

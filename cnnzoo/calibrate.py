@@ -8,6 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, norm
 
 BINS = 15  # of confidence, as in Guo et al.
+LEVEL = 0.95  # of confidence intervals
 TEMPERATURES = 1e-3, 1e3  # the range that is searched
 
 
@@ -76,17 +77,17 @@ def reliability(
     return count, *(total / np.maximum(count, 1) for total in sums)
 
 
-def calibration_error(probabilities: np.ndarray, targets: np.ndarray, bins: int = BINS) -> float:
+def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """The expected calibration error: the mean distance of confidence and accuracy, over `reliability`'s bins."""
-    count, confidence, accuracy = reliability(probabilities, targets, bins)
+    count, confidence, accuracy = reliability(probabilities, targets)
     return float((count * abs(confidence - accuracy)).sum() / count.sum())
 
 
-def wilson_interval(right: int, count: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(right: int, count: int) -> tuple[float, float]:
     """Where the accuracy lies that `right` of `count` images speak for: E. B. Wilson's score interval, "Probable
     Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
     """
-    low, high = binomtest(int(right), int(count)).proportion_ci(level, method="wilson")
+    low, high = binomtest(int(right), int(count)).proportion_ci(LEVEL, method="wilson")
     return float(low), float(high)
 
 
@@ -104,13 +105,13 @@ def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def paired_interval(a_right: np.ndarray, b_right: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def paired_interval(a_right: np.ndarray, b_right: np.ndarray) -> tuple[float, float]:
     """Where the difference of two nets' accuracies on the same images lies, first minus second: A. Agresti and Y. Min,
     "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24 (2005).
     """
     count = len(a_right) + 2
     a, b = ((only + 0.5) / count for only in _discordant(a_right, b_right))
-    reach = norm.ppf((1 + level) / 2) * np.sqrt((a + b - (a - b) ** 2) / count)
+    reach = norm.ppf((1 + LEVEL) / 2) * np.sqrt((a + b - (a - b) ** 2) / count)
     return float(max(a - b - reach, -1.0)), float(min(a - b + reach, 1.0))
 
 

@@ -113,8 +113,8 @@ class Run(Drawn):
         """A folder that holds a run. Raises InputError elsewhere."""
         run = cls(path)
         if not run.path.is_dir():
-            meant = did_you_mean(str(run.path), (str(file.parent) for file in run.path.parent.glob("*/config.yaml")))
-            raise InputError(f"there is no run folder {run.path}{f'; {meant}' if meant else ''}")
+            beside = (str(file.parent) for file in run.path.parent.glob("*/config.yaml"))
+            raise InputError(f"there is no run folder {run.path}{did_you_mean(str(run.path), beside)}")
         if not run.config_file.exists():
             raise InputError(f"{run.path} is no run folder: it has no config.yaml")
         return run

@@ -1,7 +1,7 @@
 """What a paper states of its net, beside what is so here; and all that is known of a net, on a page."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.errors import counted
+from cnnzoo.errors import counted, dimensions
 from cnnzoo.registry import Claim, Entry
 from cnnzoo.shown import Shown
 from cnnzoo.summary import summary
@@ -40,7 +40,7 @@ class Page(Shown, Entry):
         if self.paper:
             yield f"  paper       {self.paper}"
         least = f"at least {self.min_size}x{self.min_size}" if self.min_size else "no other"
-        yield f"  input       {_times(self.input_size)}, {least}; {self.num_classes:,} classes"
+        yield f"  input       {dimensions(self.input_size)}, {least}; {self.num_classes:,} classes"
         for what, figure in (("parameters", self.params), ("mult-adds", self.macs)):
             if figure is not None:
                 yield f"  {what:<10}  {figure:,}"
@@ -49,7 +49,7 @@ class Page(Shown, Entry):
             yield f"  in training {self.aux_params:,} parameters more: {heads}"
         for stage in self.stages:
             ends = dict.fromkeys((stage.modules[0], stage.modules[-1]))
-            yield f"  {stage.name:<10}  {_times(stage.shape):<12}  {' … '.join(ends)}"
+            yield f"  {stage.name:<10}  {dimensions(stage.shape):<12}  {' … '.join(ends)}"
         if self.head:
             yield f"  {'head':<10}  {self.num_classes:<12}  {self.head}"
         if self.claims:
@@ -100,7 +100,3 @@ def _ours(claim: Claim, entry: Entry) -> str:
 
 def _is_of_one_net_on(judged_on: str | None, what: str) -> bool:
     return bool(judged_on and re.search(rf"{judged_on}\b", what) and not re.search(r"\d+ nets", what))
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

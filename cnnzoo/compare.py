@@ -75,7 +75,7 @@ def compare(names: str | Sequence[str] | None = None, out: str | Path | None = N
         InputError: for a name that nobody knows, where no net has weights, or for a kind of picture nobody knows.
     """
     if out is not None:
-        figures.kind(out)  # complains before the work
+        figures.check(out)
     asked = [names] if isinstance(names, str) else names or ()
     chosen = dict.fromkeys(name for pattern in asked for name in _matching(pattern))
     rows = {name: best(name) for name in chosen or zoo.list_models(pretrained=True)}

@@ -1,4 +1,6 @@
-"""Which device, and which precision on it. A leaf."""
+"""Which device, in which precision it computes, when it is done, and when its memory does not suffice. A leaf."""
+
+from contextlib import nullcontext
 
 import torch
 
@@ -42,3 +44,26 @@ def computes_in_bf16(device: torch.device) -> bool:
         return False
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)
+
+
+def autocast(device: torch.device, precision: str):
+    """The context in which a forward pass runs in 16 bits, or in none."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done all that it was told, as whoever measures time has to."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+# CUDA has an exception for it; on a CPU torch and oneDNN each say it in their own words.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "could not create a")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of torch means that memory did not suffice."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -43,7 +43,7 @@ def resumed(before: dict, now: dict) -> dict:
 
 
 def job() -> str | None:
-    """What torchrun calls what it was started for."""
+    """The id that torchrun gave to the job that this process belongs to; None without torchrun."""
     return os.environ.get("TORCHELASTIC_RUN_ID")
 
 

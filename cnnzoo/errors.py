@@ -38,6 +38,11 @@ def counted(many: int, thing: str, things: str = "") -> str:
     return f"{many:,} {thing if many == 1 else things or f'{thing}s'}"
 
 
+def dimensions(shape: Iterable[int]) -> str:
+    """As a person writes a size: 3x224x224."""
+    return "x".join(map(str, shape))
+
+
 def printable(name: str) -> str:
     """A file's name with every undecodable byte replaced, so that it can be printed."""
     return os.fsencode(name).decode(errors="replace")
@@ -63,30 +68,20 @@ def near(word: str, known: Iterable[str], many: int = 2) -> list[str]:
     return [by_folded[match] for match in close]
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The question that offers the near ones; "" where there are none."""
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """How a message on an unknown word ends: in "; did you mean resnet18 or resnet34?", or where nothing is near, in
+    "; " and what is said `otherwise`.
+    """
     matches = near(word, known)
-    return f"did you mean {' or '.join(matches)}?" if matches else ""
-
-
-def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:
-    """What a module says of a name that it has not, offering the near ones."""
-    matches = near(name, known)
-    hint = f"; did you mean {' or '.join(matches)}?" if matches else ""
-    text = f"module {module!r} has no attribute {name!r}{hint}"
-    return AttributeError(text, name=name, obj=None)  # without the module, of which Python would make guesses too
+    hint = f"did you mean {' or '.join(matches)}?" if matches else otherwise
+    return f"; {hint}" if hint else ""
 
 
 def unknown(kind: str, word: object, known: Iterable[str]) -> InputError:
     """An error for a name nobody knows, or what is no name, offering the near ones, or all when they are few."""
     known = list(known)
-    if meant := did_you_mean(str(word), known):
-        hint = meant
-    elif len(known) <= 12:
-        hint = f"known: {', '.join(known)}"
-    else:
-        hint = f"there are {len(known)}, none like it"
-    return InputError(f"unknown {kind} {quoted(word)}; {hint}")
+    otherwise = f"known: {', '.join(known)}" if len(known) <= 12 else f"there are {len(known)}, none like it"
+    return InputError(f"unknown {kind} {quoted(word)}{did_you_mean(str(word), known, otherwise)}")
 
 
 def quoted(value: object) -> str:

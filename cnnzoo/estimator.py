@@ -13,8 +13,8 @@ from sklearn.utils import assert_all_finite, check_consistent_length, check_rand
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
+from cnnzoo import assemble, learn, zoo
 from cnnzoo import config as config_
-from cnnzoo import learn, registry, zoo
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
@@ -112,13 +112,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         with TemporaryDirectory(prefix="cnnzoo-") as scratch:
             config = self._config(self.run or Path(scratch, "run"))
             Run.new(config.folder)  # complains now rather than after the photos are decoded
-            entry = registry.lookup(config.model.name)
+            names = [str(name) for name in classes]
             data = sources.from_images(
-                *(images, labels, [str(name) for name in classes], config.data, config.augment),
-                input_size=entry.input_size[1],
-                channels=config.model.in_chans,
-                preprocess=zoo.trained_preprocessing(entry.name, config.model.pretrained),
-                decoded=Path(scratch),
+                images, labels, names, config.data, config.augment, *assemble.net_input(config), decoded=Path(scratch)
             )
             tell = print if self.verbose else silent
             run = train(config, data=data, with_report=self.run is not None, tell=tell)

@@ -358,8 +358,8 @@ def judge(
             return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, fitted_here=True)
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
-    others = partial(_to_calibrate_on, chosen, preprocess, is_own, called)
-    fast = fast_form(net.to(where), preprocess, len(part.images), precision, others, root, tell)
+    fallback = partial(_to_calibrate_on, chosen, preprocess, is_own, called)
+    fast = fast_form(net.to(where), preprocess, len(part.images), precision, fallback, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
     outputs, targets = (each.numpy() for each in logits(judged, bars.show(batches, desc="evaluating", unit="batch")))
     for place, said in fitted.items():

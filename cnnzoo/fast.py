@@ -23,7 +23,7 @@ def fast_form(
     preprocess: Preprocess | Sheet,
     many: int,
     precision: str,
-    others: Callable[[], Sample],
+    fallback: Callable[[], Sample],
     root: str | None = None,
     tell: Tell = silent,
 ) -> nn.Module:
@@ -36,7 +36,7 @@ def fast_form(
         preprocess: the net's own.
         many: images to come.
         precision: auto, fp32, bf16, fp16 or int8, see `inference.optimize`.
-        others: gives images to calibrate int8 on where those of the run cannot be had.
+        fallback: gives images to calibrate int8 on where those of the run cannot be had.
         root: where named sets lie, if elsewhere than the run says.
         tell: is given a line on what int8 was calibrated on, and how often it names the plain net's class there.
 
@@ -51,7 +51,7 @@ def fast_form(
         return net
     if precision != "int8":
         return inference.optimize(net, precision)
-    pixels, what = _trained_on(net, preprocess, root) or others()
+    pixels, what = _trained_on(net, preprocess, root) or fallback()
     if not len(pixels):
         raise InputError("int8 is calibrated on images, and none of those at hand can be read; take precision fp32")
     images = normalise(torch.from_numpy(pixels), preprocess.mean, preprocess.std)

@@ -12,20 +12,20 @@ from cnnzoo.errors import InputError, printable
 UNSEEN = {"pgf", "raw", "rgba"}  # what matplotlib writes for TeX, or with neither size nor depth
 
 
-def kind(out: str | Path) -> str:
-    """The kind of picture that a file's suffix asks for. Raises InputError for one that is not written, and where no
-    file can be: that is better told before the work.
-    """
+def check(out: str | Path) -> None:
+    """Raises InputError unless `save` can write a picture of this ending here, so that one knows before any work."""
     from matplotlib.backend_bases import FigureCanvasBase  # here, since matplotlib takes a while to import
 
-    out = Path(out)
-    suffix, known = out.suffix.lower().removeprefix("."), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
-    if suffix not in known:
+    out, known = Path(out), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
+    if _kind(out) not in known:
         raise InputError(f"the picture is to be {out}, but its suffix must be one of {', '.join(sorted(known))}")
     if out.is_dir():
         raise InputError(f"the picture is to be {out}, but that is a folder; name a file")
     atomic.check_writable(out)
-    return suffix
+
+
+def _kind(out: str | Path) -> str:
+    return Path(out).suffix.lower().removeprefix(".")
 
 
 def plain(text: str) -> str:
@@ -63,10 +63,11 @@ def curves(metrics: Sequence[dict]):
 
 
 def save(figure, out: str | Path) -> None:
-    """Write a matplotlib figure, whole or not at all. Raises InputError as `kind` does."""
+    """Write a matplotlib figure, whole or not at all. Raises InputError as `check` does."""
+    check(out)
     file = io.BytesIO()
     with _any_letters():
-        figure.savefig(file, format=kind(out))
+        figure.savefig(file, format=_kind(out))
     atomic.write(Path(out), file.getvalue())
 
 

@@ -12,7 +12,7 @@ from torch.fx.experimental.optimization import fuse
 
 from cnnzoo import quantize
 from cnnzoo.device import BF16_GAIN, pick_precision
-from cnnzoo.errors import InputError, expect, unknown
+from cnnzoo.errors import InputError, dimensions, expect, unknown
 from cnnzoo.quiet import quiet
 
 FEW = 100  # images that the net as it is gets through before its fast form would be ready
@@ -78,8 +78,8 @@ class Optimized(nn.Module):
     def _chosen(self, images: Tensor) -> Run:
         """The fastest of the functions for images of this size that agree with the plain net, or that itself."""
         if self.precision == "int8":
-            calibrated = " or ".join(_times(size) for size in self._by_size)
-            raise InputError(f"int8 was calibrated on images of {calibrated}, but is given {_times(images.shape[1:])}")
+            calibrated, given = " or ".join(map(dimensions, self._by_size)), dimensions(images.shape[1:])
+            raise InputError(f"int8 was calibrated on images of {calibrated}, but is given {given}")
         wanted = self._plain(images)
         trials = [(images, wanted)]
         if images.device.type == "cpu":  # where a graph may have taken the number of images for fixed
@@ -270,7 +270,3 @@ def _seconds(run: Run, images: Tensor) -> float:
         run(images)[-1].cpu()
         times.append(time.perf_counter() - started)
     return min(times)
-
-
-def _times(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))

@@ -20,9 +20,10 @@ class Package(ModuleType):
     def __getattr__(self, name: str):
         home = self._homes.get(name)
         if home is None:
-            from cnnzoo.errors import no_attribute
+            from cnnzoo.errors import did_you_mean
 
-            raise no_attribute(self.__name__, name, self._homes)
+            text = f"module {self.__name__!r} has no attribute {name!r}{did_you_mean(name, self._homes)}"
+            raise AttributeError(text, name=name, obj=None)  # without the module, of which Python would guess too
         if home == self.__name__:  # the name is a room's
             return importlib.import_module(f"{home}.{name}")
         return getattr(importlib.import_module(home), name)

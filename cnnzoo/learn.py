@@ -24,6 +24,7 @@ from cnnzoo.run import begin, train
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import rehearsal
+from cnnzoo.train.trainer import Trainer
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer import probe as probes
 from cnnzoo.transfer.features import Backbone
@@ -68,14 +69,8 @@ def probe(
     Returns:
         The run: it predicts, evaluates and exports like any other.
     """
-    mapping = recipes.recipe(
-        *(folder, model or default_model(), pretrained),
-        mode="probe",
-        classifier=classifier,
-        views=views,
-        seed=seed,
-        run=run,
-    )
+    model, options = model or default_model(), {"classifier": classifier, "views": views, "seed": seed, "run": run}
+    mapping = recipes.recipe(folder, model, pretrained, mode="probe", **options)
     mapping["probe"] |= {"bag": bag, "boost": boost}
     if run is None:
         mapping["run"] += "_bag" if bag else "_boost" if boost else ""
@@ -147,7 +142,7 @@ def finetune(
     if lr == "find" and mode != "probe" and not any(chosen.phase_lengths):
         raise InputError("lr='find' looks for the rate of epochs, but epochs leaves none")
     if lr == "find" and mode != "probe":
-        rate = rehearsal.find_rate(_rehearse(chosen, tell))
+        rate = rehearsal.find_rate(_rehearse(chosen))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
         chosen = config(mode, epochs, rate, run)
     if limit is not None and mode != "probe":
@@ -170,21 +165,21 @@ def _seconds(budget: float | str | None) -> float | None:
     return seconds
 
 
-def _rehearse(config: Config, tell: Tell):
+def _rehearse(config: Config) -> Trainer:
     """A trainer as the run will have it, with a net of its own."""
     device = pick_device(config.train.device)
     assemble.make_weights_ready(config)
-    data = assemble.load_data(config, registry.lookup(config.model.name))
+    data = assemble.load_data(config)
     model = assemble.build_model(config, data).to(device)
-    known = assemble.start_by_probe(config, data, model, silent) if config.model.head == "probe" else None
-    return assemble.make_trainer(config, data, model, silent, start=known and known.report)
+    probed = assemble.start_by_probe(config, data, model, silent) if config.model.head == "probe" else None
+    return assemble.make_trainer(config, data, model, silent, start=probed and probed.report)
 
 
 def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[tuple[int, ...], float]:
     """Epochs of each phase that fit, and the seconds for all of them: two thirds of what is left are the last phase's,
     and a tenth stays in reserve.
     """
-    trainer = _rehearse(config, tell)
+    trainer = _rehearse(config)
     costs = [rehearsal.seconds_an_epoch(trainer, number) for number in range(len(trainer.phases))]
     left = seconds = max(0.9 * (budget - (time.perf_counter() - started)), 0.0)
     epochs = [0] * len(costs)
@@ -306,8 +301,9 @@ def _rows(models: Sequence[str]) -> list[table.Weights]:
             allowed = [row for row in table.rows(pattern) if row.free and not table.excluded(row)]
             named = [next((row for row in allowed if fetch.find(row)), None) or table.row(pattern)]
         if not named:
-            meant = did_you_mean(pattern, [f"{row.model}.{row.tag}" for row in table.list_weights()])
-            raise InputError(f"there are no weights {pattern!r}; {meant or 'cnnzoo weights list names all'}")
+            known = [f"{row.model}.{row.tag}" for row in table.list_weights()]
+            hint = did_you_mean(pattern, known, "cnnzoo weights list names all")
+            raise InputError(f"there are no weights {pattern!r}{hint}")
         rows += [row for row in named if row not in rows]
     return rows
 
@@ -321,12 +317,8 @@ def _judge(source: str, row: table.Weights, net: nn.Module, seed: int, tell: Tel
     data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)
     backbone = Backbone(model, data.preprocess, data.cache, tell)
     train, val = (backbone.extract(part.images, what=row.model) for part in (data.train, data.val))
-    found = probes.fit(
-        *(train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes)),
-        classifier="logistic",
-        folds=3,
-        seed=seed,
-    )
+    images = (train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes))
+    found = probes.fit(*images, classifier="logistic", folds=3, seed=seed)
     score, size = found.scores[0], sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
     speed = _images_per_second(backbone, data)
     took = time.perf_counter() - started

@@ -254,7 +254,7 @@ def _classes(net: nn.Module, preprocess: Preprocess | Sheet, device: torch.devic
 
 
 def _spread(pictures: Pictures, preprocess: Preprocess | Sheet, batch_size: int) -> Sample:
-    """Some of the pictures, evenly spread, as the net sees them."""
+    """Some of the pictures, evenly spread, as the net sees them: int8 is calibrated on these for want of a run's."""
     some = Pictures(islice(pictures, 0, None, -(-len(pictures) // MANY)))
     pixels = [each.pixels for batch in read_ahead(some, preprocess, batch_size) for each in batch if not each.error]
     return np.stack(pixels) if pixels else np.empty(0), "of the images given"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cnnzoo import assemble, atomic, registry
+from cnnzoo import assemble, atomic
 from cnnzoo import config as config_
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
@@ -15,7 +15,7 @@ from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell
 from cnnzoo.train import anatomy
 from cnnzoo.train.anatomy import Anatomy, Operator
-from cnnzoo.train.rehearsal import NARROW, sooner
+from cnnzoo.train.rehearsal import BOTTLENECK, loader_advice
 
 SHOWN = 10  # operators
 
@@ -76,27 +76,26 @@ def profile(
         raise InputError("train.epochs is 0, so there is no step to profile")
     folder = Path(out or Path("profiles") / config.folder.name)
     device = pick_device(config.train.device)
-    entry = registry.lookup(config.model.name)
-    data = data or assemble.load_data(config, entry)
+    data = data or assemble.load_data(config)
     model = assemble.build_model(config, data).to(device)
     trainer = assemble.make_trainer(config, data, model, tell)
     parts = anatomy.dissect(trainer, steps)
     with atomic.replacing(folder / "trace.json", "json") as part:
         operators = anatomy.trace(trainer, str(part))
     precision = trainer.precision
-    about = f"{entry.name} on {data.name}, {device}, {precision}, batches of {parts.batch_size}, {steps} steps"
+    about = f"{config.model.name} on {data.name}, {device}, {precision}, batches of {parts.batch_size}, {steps} steps"
     found = Profile(about, parts, operators, advice(parts, config, device.type, precision), folder)
     atomic.write(folder / "profile.json", json.dumps(found.to_dict(), indent=2).encode())
     return found
 
 
 def advice(parts: Anatomy, config: Config, device: str, precision: str) -> str:
-    """What is the narrow one, and what to change, in a sentence."""
+    """What the bottleneck is, and what to change, in a sentence."""
     step = sum(parts.seconds.values())
     share = {part: seconds / step for part, seconds in parts.seconds.items()}
-    if (waiting := share["waiting for data"]) > NARROW:
-        return f"the loader is the narrow one ({waiting:.0%} of a step is waiting): {sooner(config.data)}"
-    if share["augmentation"] > NARROW:
+    if (waiting := share["waiting for data"]) > BOTTLENECK:
+        return f"the loader is the bottleneck ({waiting:.0%} of a step is waiting): {loader_advice(config.data)}"
+    if share["augmentation"] > BOTTLENECK:
         return (
             f"augmentation takes {share['augmentation']:.0%} of a step: of augment's keys, those that resample "
             f"(rotation, shift, shear, zoom) cost most"
@@ -111,7 +110,5 @@ def advice(parts: Anatomy, config: Config, device: str, precision: str) -> str:
         means.append("train.channels_last true")
     if device == "cuda" and config.train.compile is False:
         means.append("train.compile true")
-    means.append("a smaller data.size or net" if not means else "")
-    return (
-        f"the net itself is the narrow one, as it should be: {' and '.join(filter(None, means))} would make it faster"
-    )
+    ways = " and ".join(means or ["a smaller data.size or net"])
+    return f"the net itself is the bottleneck, as it should be: {ways} would make it faster"

@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from cnnzoo import assemble, environment, loggers, registry, zoo
+from cnnzoo import assemble, environment, loggers, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config, Overrides
@@ -96,28 +97,15 @@ def _train(
     should_stop: Callable[[], bool],
 ) -> None:
     """The run itself. Of a team's processes the first speaks and writes."""
+    is_resumed = state is not None
     if data is None:
-        with team.one_after_another():
-            assemble.make_weights_ready(config)
-            split = None if state is None else run.split
-            data = assemble.load_data(config, registry.lookup(config.model.name), split)
-        for line in assemble.doubts(config.data.source) if state is None and team.is_first else ():
-            tell(line)
-
+        data = _load_data(run, config, is_resumed, team, tell)
     model = assemble.build_model(config, data).to(device)
     for line in (*_header(config, model, data, device, team), *data.notes):
         tell(line)
-
-    known = None  # what a probe found, where one gives the head its start
-    if config.model.head == "probe":
-        if state is None:
-            with team.one_after_another():
-                known = assemble.start_by_probe(config, data, model, tell)
-        else:
-            assemble.rebuild_head(model, read_card(run.model_file)["head"])
-
+    probed = _start_head(run, config, data, model, is_resumed, team, tell)
     if team.size == 1 and should_stop():
-        raise Interrupted(run.path if state else None)
+        raise Interrupted(run.path if is_resumed else None)
     writer = Writer(run, tell) if team.is_first else None
     trainer = assemble.make_trainer(
         config,
@@ -125,62 +113,94 @@ def _train(
         model,
         tell,
         team,
-        precision=run.environment["precision"] if state else None,
-        start=known and known.report,
+        precision=run.environment["precision"] if is_resumed else None,
+        start=probed and probed.report,
         save=writer.save_state if writer else lambda state: None,
-        save_minutes=config.train.checkpoint_minutes,
         should_stop=should_stop,
     )
     if writer:
         ran_on = environment.describe(device, trainer.precision, team.size)
-        if state is None:
-            run.write("config.yaml", config_.dump(config))  # first, since it makes the folder one to resume
-        else:
-            ran_on = environment.resumed(run.environment, ran_on)
-        if state is None or data.split() != run.split:
-            run.write("split.json", json.dumps(data.split()))
-        run.write("environment.json", json.dumps(ran_on, indent=2))
-        if known:
-            run.write("probe.json", json.dumps(known.probe.to_dict(), indent=2))
+        _write_plans(run, config, data, ran_on, is_resumed, probed)
     for line in _plan(trainer, config):
         tell(line)
-    chronicle = Chronicle(run, config, data, trainer, writer, tell)
-    trainer.on_epoch = chronicle.end_epoch
-    if trainer.phases and state is None:
-        chronicle.time_the_loader()
-    if known:
-        chronicle.end_epoch(known.report, is_best=True)
+    recorder = Recorder(run, config, data, trainer, writer, tell)
+    trainer.on_epoch = recorder.end_epoch
+    if trainer.phases and not is_resumed:
+        recorder.time_the_loader()
+    if probed:
+        recorder.end_epoch(probed.report, is_best=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             trainer.fit(state)
         except Interrupted:
             raise Interrupted(run.path, writer.unsaved if writer else "") from None
         finally:
-            chronicle.log.close()
+            recorder.log.close()
     if writer:
         writer.close()
         for number, epoch in enumerate(config.cycle_ends, 1):
             finish_snapshot(run, number, epoch, config, data, device)
-        outputs = known.outputs if known and not trainer.progress.epoch else None
+        outputs = probed.outputs if probed and not trainer.progress.epoch else None
         finish(run, config, data, device, tell, outputs, with_report)
     team.wait()
 
 
-class Chronicle:
+def _load_data(run: Run, config: Config, is_resumed: bool, team: Team, tell: Tell) -> Dataset:
+    """The images, split as before in a run that goes on; in a new one, what looks doubtful about them is told."""
+    with team.one_after_another():
+        assemble.make_weights_ready(config)
+        data = assemble.load_data(config, run.split if is_resumed else None)
+    if team.is_first and not is_resumed:
+        for line in assemble.doubts(config.data.source):
+            tell(line)
+    return data
+
+
+def _start_head(
+    run: Run, config: Config, data: Dataset, model: nn.Module, is_resumed: bool, team: Team, tell: Tell
+) -> assemble.Probed | None:
+    """Put the head on the net that a probe finds, and tell what the net knows with it. A run that goes on gets the head
+    that was found then, without its values, and None.
+    """
+    if config.model.head != "probe":
+        return None
+    if is_resumed:
+        assemble.rebuild_head(model, read_card(run.model_file)["head"])
+        return None
+    with team.one_after_another():
+        return assemble.start_by_probe(config, data, model, tell)
+
+
+def _write_plans(
+    run: Run, config: Config, data: Dataset, ran_on: dict, is_resumed: bool, probed: assemble.Probed | None
+) -> None:
+    """What the run folder holds before the first epoch."""
+    if is_resumed:
+        ran_on = environment.resumed(run.environment, ran_on)
+    else:
+        run.write("config.yaml", config_.dump(config))  # first, since it makes the folder one to resume
+    if not is_resumed or data.split() != run.split:
+        run.write("split.json", json.dumps(data.split()))
+    run.write("environment.json", json.dumps(ran_on, indent=2))
+    if probed:
+        run.write("probe.json", json.dumps(probed.probe.to_dict(), indent=2))
+
+
+class Recorder:
     """What is said, written and logged as epochs end, by the first of a team's processes (which has a `writer`)."""
 
     def __init__(self, run: Run, config: Config, data: Dataset, trainer: Trainer, writer: Writer | None, tell: Tell):
         self.run, self.config, self.data, self.trainer = run, config, data, trainer
         self.writer, self.tell = writer, tell
         self.log = loggers.open_(config.train.loggers if writer else (), run.path, asdict(config), tell)
-        self._loader = 0.0  # images a second that it alone brings to all processes; 0 where that is not known
+        self._loader_rate = 0.0  # images a second that it alone brings to all processes; 0 where that is not known
         self._told: set[str] = set()  # of images that could not be read any more
 
     def time_the_loader(self) -> None:
-        self._loader = rehearsal.loader_rate(self.trainer.image_feed.batches) * self.trainer.team.size
+        self._loader_rate = rehearsal.loader_rate(self.trainer.image_feed.batches) * self.trainer.team.size
 
     def end_epoch(self, report: EpochReport, is_best: bool) -> None:
-        """What `Trainer` calls."""
+        """What `Trainer` calls after each validation: keep the best weights, write, log and tell the figures."""
         new = [line for line in self.trainer.problems if line not in self._told]
         self._told.update(new)
         problems = self.trainer.team.gather_lines(new)  # of which each process meets its own
@@ -195,8 +215,8 @@ class Chronicle:
         self.writer.write_metrics(history)
         self.log.log(history)
         self.tell(describe(report, self.trainer.epochs))
-        if report.epoch == 1 and self._loader and self.trainer.feed is self.trainer.image_feed:
-            self.tell(_pace(report, self._loader, self.config))
+        if report.epoch == 1 and self._loader_rate and self.trainer.feed is self.trainer.image_feed:
+            self.tell(_pace(report, self._loader_rate, self.config))
         for line in problems[:SHOWN]:
             self.tell(line)
         if len(problems) > SHOWN:
@@ -257,7 +277,7 @@ def write_report(run: Run, config: Config | None = None, data: Dataset | None = 
             raise InputError(
                 f"{config.data.source}, on which {run.path} was trained, is not here; run it where it lies"
             )
-        data = assemble.load_data(config, registry.lookup(config.model.name), run.split)
+        data = assemble.load_data(config, run.split)
         if list(data.val.names) != run.split["val"]:
             raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
     run.write("report.html", page.render(run, config, data.classes, data.val.images, Insight(run, data)))
@@ -265,8 +285,8 @@ def write_report(run: Run, config: Config | None = None, data: Dataset | None = 
 
 
 def was_restarted(folder: Path) -> bool:
-    """Whether torchrun started this process anew, after one of its team was lost: then the run that it had begun in the
-    folder goes on by itself. One of another job, which it was refused, is none of its.
+    """Whether torchrun started this process anew, after one of its team was lost: then the run that its job had begun
+    in the folder goes on by itself. A run of another job does not.
     """
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return False
@@ -332,7 +352,7 @@ def _differences(given: Config, own: Config) -> str:
     )
 
 
-def _header(config: Config, model: torch.nn.Module, data: Dataset, device: torch.device, team: Team) -> list[str]:
+def _header(config: Config, model: nn.Module, data: Dataset, device: torch.device, team: Team) -> list[str]:
     channels, size = data.preprocess.channels, data.preprocess.size
     layout = "channels last" if assemble.lies_channels_last(config, model) else "channels first"
     trains = config.train.phases or config.train.epochs
@@ -365,12 +385,12 @@ def _plan(trainer: Trainer, config: Config) -> list[str]:
 
 
 def _pace(report: EpochReport, loader: float, config: Config) -> str:
-    """Which is the narrow one, data or net, and what to change where it is the data."""
+    """Which is the bottleneck, data or net, and what to change where it is the data."""
     net = report.images_per_second / max(1 - report.waiting, 0.01)
     rates = f"the data alone comes at {loader:,.0f} images/s, the net alone takes {net:,.0f}"
-    if report.waiting < rehearsal.NARROW:
+    if report.waiting < rehearsal.BOTTLENECK:
         return f"{rates}: the net sets the pace"
-    return f"{rates}: it waited for data {report.waiting:.0%} of the time: {rehearsal.sooner(config.data)}"
+    return f"{rates}: it waited for data {report.waiting:.0%} of the time: {rehearsal.loader_advice(config.data)}"
 
 
 def describe(report: EpochReport, epochs: int) -> str:

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, dimensions
 from cnnzoo.receptive_field import Field, Watch, tensors
 from cnnzoo.shown import Shown, Table
 
@@ -119,7 +119,7 @@ class Summary(Shown):
         return [row.layer, row.kind, self._size(row.output), *counts, sees, stride]
 
     def _size(self, shape: tuple[int, ...]) -> str:
-        return "x".join(map(str, (*shape[1:], shape[0]) if self.channels_last else shape))
+        return dimensions((*shape[1:], shape[0]) if self.channels_last else shape)
 
 
 # After another layer they change no number.
@@ -146,17 +146,7 @@ def summary(
     else:
         with torch.device("meta"):
             net = zoo.create(os.fspath(model_or_name))
-    entry = getattr(net, "entry", None)
-    if input_size is None:
-        if not (entry or hasattr(net, "preprocessing")):
-            raise InputError("say for which input_size (C, H, W)")
-        height, width, channels = zoo.preprocessing(net).shape
-        input_size = (channels, height, width)
-    if isinstance(input_size, Integral):
-        input_size = (getattr(net, "in_chans", 3), input_size, input_size)
-    if not (isinstance(input_size, Sequence) and len(input_size) == 3 and all(map(_is_length, input_size))):
-        raise InputError(f"input_size is {input_size!r}, but must be three whole numbers (C, H, W), or one: the side")
-    input_size = tuple(input_size)
+    entry, input_size = getattr(net, "entry", None), _input_size(net, input_size)
     net = copy.deepcopy(net).to("meta").eval()
     image = torch.empty(1, *input_size, device="meta")
     watch, counter = Watch(image), FlopCounterMode(display=False)
@@ -195,7 +185,20 @@ def summary(
     with torch.no_grad(), counter, watch:
         net(image)
     name, notes = (entry.name, entry.notes) if entry else (type(net).__name__, ())
-    return Summary(name, tuple(input_size), tuple(rows), notes)
+    return Summary(name, input_size, tuple(rows), notes)
+
+
+def _input_size(net: nn.Module, given: int | Sequence[int] | None) -> tuple[int, int, int]:
+    """(C, H, W) of what `summary` was given. Raises InputError as it does."""
+    if given is None:
+        if not (hasattr(net, "entry") or hasattr(net, "preprocessing")):
+            raise InputError("say for which input_size (C, H, W)")
+        height, width, channels = zoo.preprocessing(net).shape
+        return (channels, height, width)
+    size = (getattr(net, "in_chans", 3), given, given) if isinstance(given, Integral) else given
+    if not (isinstance(size, Sequence) and len(size) == 3 and all(map(_is_length, size))):
+        raise InputError(f"input_size is {size!r}, but must be three whole numbers (C, H, W), or one: the side")
+    return tuple(size)
 
 
 def _is_length(value: object) -> bool:

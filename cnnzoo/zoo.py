@@ -344,7 +344,7 @@ def _committee(card: dict, state: dict[str, Tensor], where: str) -> CommitteeNet
 
 
 def _spelt(run_or_model: str | Path | Run) -> str:
-    """Raises InputError for what is no text or path."""
+    """A name, folder or file as text. Raises InputError for what is none of these."""
     expect(run_or_model, (str, os.PathLike), "a net's name, a run folder or its file is wanted")
     return os.fspath(run_or_model)
 
@@ -388,9 +388,9 @@ def open_net(
 def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
     """A net of the registry that has learnt something."""
     if name not in (nets := list_models()):
-        meant = did_you_mean(name, [*nets, *map(str, Path(name).expanduser().parent.glob("*"))])
+        known = [*nets, *map(str, Path(name).expanduser().parent.glob("*"))]
         none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
-        raise InputError(f"unknown run folder or model {name!r}; {meant or none}")
+        raise InputError(f"unknown run folder or model {name!r}{did_you_mean(name, known, none)}")
     if not pretrained:
         raise InputError(f"{name} without trained weights knows nothing; name some by pretrained=…")
     net = create(name, pretrained).eval()
@@ -408,7 +408,7 @@ def class_names(net: nn.Module) -> tuple[str, ...] | None:
 
 
 def output_names(net: nn.Module) -> tuple[str, ...]:
-    """The same, or the outputs' numbers where they have no names."""
+    """What a net's outputs are called, or their numbers where they have no names."""
     return class_names(net) or tuple(map(str, range(net.num_classes)))
 
 

@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import cnnzoo
-from cnnzoo import assemble, registry
+from cnnzoo import assemble
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_torch
 from cnnzoo.cli import main
@@ -253,6 +253,6 @@ def test_two_processes_do_not_share_one_named_device(tmp_path, monkeypatch):
 
 def test_statistics_are_synchronised_on_gpus_only():
     config = config_.read({"data": {"source": "digits"}, "train": {"batch_norm": "sync", "device": "cpu"}})
-    data = assemble.load_data(config, registry.lookup(config.model.name))
+    data = assemble.load_data(config)
     with pytest.raises(InputError, match=r"train\.batch_norm sync needs GPUs"):
         assemble.make_trainer(config, data, assemble.build_model(config, data), print, Team(0, 2))

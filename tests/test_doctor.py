@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance
 
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError
-from cnnzoo.transfer import copies, doctor, twins
+from cnnzoo.transfer import copies, doctor, duplicates
 
 
 def scene(number: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -335,7 +335,7 @@ def test_a_photo_in_val_and_test_is_a_leak_too(tmp_path):
 
 
 def test_photos_beyond_a_block_are_compared_as_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(twins, "BLOCK", 4)
+    monkeypatch.setattr(duplicates, "BLOCK", 4)
     paint(tmp_path, {"ant": 11, "bee": 11})
     scene(2).save(tmp_path / "ant" / "99.jpg", quality=40)
     (tmp_path / "bee" / "99.jpg").write_bytes((tmp_path / "ant" / "00.jpg").read_bytes())

@@ -186,6 +186,18 @@ def test_one_array_of_images(shape, channels):
     assert estimator.score(X, [0] * 10 + [1] * 10) == 1
 
 
+def test_images_are_brought_to_the_only_channels_that_a_net_takes(digits):
+    def in_colour(num_classes=10):
+        return cnnzoo.create("mlp", num_classes=num_classes, in_chans=3)
+
+    cnnzoo.register("in_colour", input_size=(3, 28, 28), num_classes=10, head="fc3")(in_colour)
+    X, y = digits
+    try:
+        assert small(model="in_colour").fit(X[:100], y[:100]).net_.in_chans == 3
+    finally:
+        cnnzoo.unregister("in_colour")
+
+
 @pytest.mark.parametrize(
     ("X", "why"),
     [

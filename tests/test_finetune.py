@@ -258,13 +258,13 @@ def test_balance_in_the_loss_makes_each_class_weigh_the_same():
 
 
 def test_balanced_draws_are_equally_many():
-    from cnnzoo.data.batches import shuffled
+    from cnnzoo.data.batches import balanced, shuffled
 
     labels = np.repeat([0, 1, 2], [900, 90, 10])
-    drawn = np.bincount(labels[shuffled(labels, True, 0, 0)])
+    drawn = np.bincount(labels[shuffled(1000, 0, 0, balanced(labels))])
     assert drawn.sum() == 1000
     assert (np.abs(drawn - 1000 / 3) < 80).all()
-    assert (np.sort(shuffled(labels, False, 0, 0)) == np.arange(1000)).all()
+    assert (np.sort(shuffled(1000, 0, 0)) == np.arange(1000)).all()
 
 
 def test_cached_features_need_a_head_on_pooled_ones():

@@ -115,6 +115,7 @@ def test_labels_are_names_or_places_in_the_classes(name):
         (("mine", PIXELS, LABELS / 2), {}, r"labels are float64 of shape \(1797,\); give the class of each image"),
         (("mine", PIXELS, LABELS), {"classes": ["a", "b"]}, "the label 2 is no place in 2 classes, from 0"),
         (("mine", PIXELS[:2], ["ant", "bea"]), {"classes": ["ant", "bee"]}, "'bea' is none of .*; did you mean bee"),
+        (("mine", PIXELS[:2], ["ant", "wasp"]), {"classes": ["ant", "bee"]}, "'wasp' is none of the classes$"),
     ],
 )
 def test_what_will_not_do_is_told(given, options, message):

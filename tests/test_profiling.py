@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cnnzoo import assemble, config, profiling, registry
+from cnnzoo import assemble, config, profiling
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError
 from cnnzoo.train.anatomy import PARTS, Anatomy
@@ -71,10 +71,10 @@ class Slow:
 
 def test_a_slow_loader_is_found_out(tmp_path):
     read = config.read(SMALL)
-    data = assemble.load_data(read, registry.lookup("lenet5"))
+    data = assemble.load_data(read)
     object.__setattr__(data.train, "images", Slow(data.train.images))
     found = profiling.profile(read, steps=3, out=tmp_path, data=data)
-    assert found.advice.startswith("the loader is the narrow one")
+    assert found.advice.startswith("the loader is the bottleneck")
     assert found.anatomy.loader < found.anatomy.model
 
 

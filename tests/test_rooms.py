@@ -45,17 +45,17 @@ MAY_IMPORT = {
     "quantize": set(),
     "loggers": set(),
     "environment": set(),
-    "profiling": {"registry", "config", "data", "train", "assemble"},
+    "profiling": {"config", "data", "train", "assemble"},
     "benchmark": {"config", "data", "train", "zoo", "inference", "quantize", "learn"},
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}
     | {"calibrate", "resampling"},
     "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
-    "run": {"registry", "config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "loggers"}
+    "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "loggers"}
     | {"signals", "environment"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
-    "estimator": {"registry", "config", "data", "checkpoint", "zoo", "transfer", "run", "learn", "predict"},
-    "ensemble": {"registry", "config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
+    "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
+    "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
     | {"folds"},
     "visualize": {

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from cnnzoo import zoo
 from cnnzoo.benchmark.training import trainer_of
 from cnnzoo.config import AugmentConfig
-from cnnzoo.data import batches, courier
+from cnnzoo.data import batches, to_device
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.train.anatomy import Stepper
@@ -76,7 +76,7 @@ def gpu(monkeypatch) -> Iterator[ToTheProcessor]:
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(torch.cuda, "default_generators", (torch.Generator(),))
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
-    monkeypatch.setattr(courier.Courier, "send", send)
+    monkeypatch.setattr(to_device.SideStream, "send", send)
     monkeypatch.setattr(Tensor, "backward", lambda loss: None)
     with FakeTensorMode(allow_non_fake_inputs=True), ToTheProcessor() as watch:
         try:
@@ -86,8 +86,8 @@ def gpu(monkeypatch) -> Iterator[ToTheProcessor]:
         yield watch
 
 
-def send(self: courier.Courier, *arrays: np.ndarray) -> courier.Sent:
-    return [courier.to_device(array, self.device) for array in arrays], None
+def send(self: to_device.SideStream, *arrays: np.ndarray) -> to_device.Sent:
+    return [to_device.to_device(array, self.device) for array in arrays], None
 
 
 def train(augment: dict, **options) -> None:

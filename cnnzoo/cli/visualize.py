@@ -351,7 +351,7 @@ def _draw(out: str, what: str, *given: object, csv: bool = False, **options: obj
     from cnnzoo.device import pick_device
     from cnnzoo.machine import tuned
 
-    figures.kind(out)
+    figures.check(out)
     with tuned(pick_device("auto")):
         result = getattr(visualize, what)(*given, **options)
     result.save(out)

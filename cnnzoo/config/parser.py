@@ -70,8 +70,7 @@ class Parser(ArgumentParser):
             value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", problem)
             if value:
                 wanted = self.wanted(key, problem)
-                meant = did_you_mean(value[1], wanted.split(" or "))
-                return f"{key} is {value[1]}, but must be {wanted}{f'; {meant}' if meant else ''}"
+                return f"{key} is {value[1]}, but must be {wanted}{did_you_mean(value[1], wanted.split(' or '))}"
             return " ".join(problem.split())
         return " ".join(message.replace('in "<unicode string>", ', "").split())
 

@@ -143,8 +143,8 @@ def _spelt_out(words: Sequence[str]) -> list[str]:
 
 def _text(file: Path) -> str:
     if not file.is_file():
-        meant = did_you_mean(str(file), map(str, file.parent.glob("*.y*ml")))
-        raise InputError(f"there is no config file {file}{f'; {meant}' if meant else ''}")
+        beside = map(str, file.parent.glob("*.y*ml"))
+        raise InputError(f"there is no config file {file}{did_you_mean(str(file), beside)}")
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:

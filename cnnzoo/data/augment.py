@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
-from cnnzoo.data.courier import to_device
 from cnnzoo.data.draws import TRIES, Draws
 from cnnzoo.data.policies import Policy
 from cnnzoo.data.preprocess import normalise
+from cnnzoo.data.to_device import to_device
 from cnnzoo.errors import InputError
 
 
@@ -154,9 +154,7 @@ class Augment:
         if self.config.crop == "jittered":
             side = self.size / draws.uniform(*self.config.shorter_side)
             return side[:, None].repeat(2, 1), (1 - side[:, None]) * draws.uniform(-1, 1, 2)
-        area = draws.uniform(*self.config.scale, TRIES)
-        ratio = np.exp(draws.uniform(*(math.log(limit) for limit in self.config.ratio), TRIES))
-        shapes = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1)  # (B, TRIES, 2)
+        shapes = draws.sides(self.config.scale, self.config.ratio, TRIES)  # (B, TRIES, 2)
         within = (shapes <= 1).all(2)
         first = shapes[np.arange(len(shapes)), within.argmax(1)]  # of those that lie within the image
         narrowest, widest = self.config.ratio
@@ -175,8 +173,7 @@ class Augment:
         """In some images a window set to the mean (Zhong et al. 2017, arXiv 1708.04896, section 3.2: a 50th to a third
         of the area, 0.3 to 3.3 times as high as wide).
         """
-        area, ratio = draws.uniform(0.02, 1 / 3), np.exp(draws.uniform(math.log(0.3), math.log(1 / 0.3)))
-        sides = self.size * np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], -1).clip(max=1.0)
+        sides = self.size * draws.sides((0.02, 1 / 3), (0.3, 1 / 0.3)).clip(max=1.0)
         sides *= draws.uniform(0, 1, 1) < self.config.erasing
         first = draws.uniform(0, 1, 2) * (self.size - sides)
         places = torch.arange(self.size, device=batch.device) + 0.5

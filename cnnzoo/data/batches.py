@@ -10,10 +10,10 @@ from torch import Tensor
 
 from cnnzoo.data.arrays import ArrayImages, Images, Unreadable
 from cnnzoo.data.augment import Augment, Mix, Windows
-from cnnzoo.data.courier import Courier, to_device
 from cnnzoo.data.draws import Draws, Share
 from cnnzoo.data.parts import Parts
 from cnnzoo.data.preprocess import normalise
+from cnnzoo.data.to_device import SideStream, to_device
 from cnnzoo.errors import InputError
 
 WINDOWS_IN_MEMORY = 1 << 30  # bytes that the padded and mirrored copy of a whole set may take
@@ -22,9 +22,9 @@ WINDOWS_IN_MEMORY = 1 << 30  # bytes that the padded and mirrored copy of a whol
 class TrainBatches:
     """Shuffled, augmented batches of one size; a remainder waits for the next epoch's shuffle.
 
-    `balanced` draws every class equally often, `weights` `(N,)` each image in proportion. With mixup, labels are shares
-    of the `classes`. Several processes each get their `share` of every batch, with what would have happened to these
-    images in one process.
+    `weights` `(N,)` draw each image in proportion, see `shuffled`. With mixup, labels are shares of the `classes`.
+    Several processes each get their `share` of every batch, with what would have happened to these images in one
+    process.
 
     An image that can no longer be read gives its place to another of the same batch; `problems` has a line for each.
     """
@@ -38,12 +38,11 @@ class TrainBatches:
         seed: int,
         device: torch.device | str = "cpu",
         classes: int | None = None,
-        balanced: bool = False,
         share: Share | None = None,
         weights: np.ndarray | None = None,
     ):
         self.images, self.labels = images, labels
-        self.balanced, self.share, self.weights = balanced, share or Share(), weights
+        self.share, self.weights = share or Share(), weights
         self.batch_size = min(batch_size, len(images))
         self.augment = augment
         self.seed = seed
@@ -71,24 +70,17 @@ class TrainBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's batches from step `start` on: `(B, C, H, W)` float32 and `(B,)` int64, on the device."""
-        order = shuffled(self.labels, self.balanced, self.seed, epoch, self.weights)
+        order = shuffled(len(self.labels), self.seed, epoch, self.weights)
         gathered = (self._gather(order, epoch, step) for step in range(start, len(self)))
-        courier = Courier(self.device)
-        steps = ((courier.send(pixels, labels), draws) for pixels, labels, draws in gathered)
+        stream = SideStream(self.device)
+        steps = ((stream.send(pixels, labels), draws) for pixels, labels, draws in gathered)
         if self._windows is None:
             steps = _ahead(steps)  # decode or read the next batch while the net works on this one
         augment = self.augment.at(epoch)
         for sent, draws in steps:
-            pixels, labels = courier.receive(sent)
+            pixels, labels = stream.receive(sent)
             images = augment(pixels, draws)
             yield self.mix(images, labels, draws) if self.mix else (images, labels)
-
-    def pixels(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The same batches as uint8, `(B, H, W, C)`, after flip and padded crop and before all else."""
-        order = shuffled(self.labels, self.balanced, self.seed, epoch, self.weights)
-        for step in range(start, len(self)):
-            pixels, labels, _ = self._gather(order, epoch, step)
-            yield pixels, labels
 
     def _gather(self, order: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray, Draws]:
         many = self.batch_size // self.augment.config.repeats
@@ -125,18 +117,17 @@ def _note(problems: dict[str, None], gap: Unreadable, remedy: str) -> None:
     problems.update(dict.fromkeys(f"{problem}; {remedy}" for problem in gap.problems.values()))
 
 
-def shuffled(
-    labels: np.ndarray, balanced: bool, seed: int, epoch: int, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """The epoch's order of all images; if `balanced`, as many draws of images, every class equally likely; with
-    `weights` `(N,)`, every image in proportion to its own.
-    """
+def shuffled(count: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """The epoch's order of all images; with `weights` `(count,)` as many draws, each image in proportion to its own."""
     rng = np.random.default_rng((0, seed, epoch))
-    if balanced:
-        weights = 1 / np.bincount(labels)[labels]
     if weights is None:
-        return rng.permutation(len(labels))
-    return rng.choice(len(labels), len(labels), p=weights / weights.sum())
+        return rng.permutation(count)
+    return rng.choice(count, count, p=weights / weights.sum())
+
+
+def balanced(labels: np.ndarray) -> np.ndarray:
+    """`(N,)`: the weights with which every class is equally likely to be drawn."""
+    return 1 / np.bincount(labels)[labels]
 
 
 class FeatureBatches:
@@ -152,7 +143,6 @@ class FeatureBatches:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
-        balanced: bool = False,
         share: Share | None = None,
         weights: np.ndarray | None = None,
     ):
@@ -160,7 +150,7 @@ class FeatureBatches:
         self.vectors = torch.from_numpy(vectors).to(device)
         self.labels = labels
         self.batch_size = min(batch_size, len(labels))
-        self.seed, self.balanced = seed, balanced
+        self.seed = seed
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -168,7 +158,7 @@ class FeatureBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's batches from step `start` on: `(B, D)` float32 and `(B,)` int64, on the device."""
-        order = shuffled(self.labels, self.balanced, self.seed, epoch, self.weights)
+        order = shuffled(len(self.labels), self.seed, epoch, self.weights)
         view = np.random.default_rng((1, self.seed, epoch)).integers(self.vectors.shape[1], size=len(order))
         device = self.vectors.device
         for step in range(start, len(self)):
@@ -207,11 +197,11 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """`(B, C, H, W)` float32 and `(B,)` int64, on the device."""
-        courier = Courier(self.device)
-        batches = (courier.send(*self._read(start)) for start in range(0, len(self._own), self.batch_size))
+        stream = SideStream(self.device)
+        batches = (stream.send(*self._read(start)) for start in range(0, len(self._own), self.batch_size))
         if not isinstance(self.images, ArrayImages):
             batches = _ahead(batches)
-        for pixels, labels in map(courier.receive, batches):
+        for pixels, labels in map(stream.receive, batches):
             yield normalise(pixels.flatten(0, -4), self.mean, self.std), labels
 
     def _read(self, start: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Random numbers for a process's share of a batch, the same however many processes share it."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,14 @@ class Draws:
     def integers(self, stop: int, *shape: int) -> np.ndarray:
         """`(many, *shape)` from 0 to below `stop`."""
         return self._own(lambda size: self.rng.integers(0, stop, size), *shape)
+
+    def sides(self, area: tuple[float, float], ratio: tuple[float, float], *shape: int) -> np.ndarray:
+        """`(many, *shape, 2)`: sides of windows with an area in one range, and a ratio of the first side to the second
+        in another, even on a logarithmic scale.
+        """
+        areas = self.uniform(*area, *shape)
+        ratios = np.exp(self.uniform(*map(math.log, ratio), *shape))
+        return np.stack([np.sqrt(areas * ratios), np.sqrt(areas / ratios)], -1)
 
     def common(self, draw):
         """What `draw(rng)` gives, one for all images of the batch."""

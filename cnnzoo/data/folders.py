@@ -108,8 +108,7 @@ def no_folder(path: Path) -> str:
     """What to say where a folder should be and is none."""
     if path.exists():
         return f"{path} is not a folder"
-    meant = did_you_mean(str(path), beside(path))
-    return f"there is no folder {path}{f'; {meant}' if meant else ''}"
+    return f"there is no folder {path}{did_you_mean(str(path), beside(path))}"
 
 
 def beside(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cnnzoo.errors import InputError, counted, did_you_mean
+from cnnzoo.errors import InputError, counted, near
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = 64  # pixels of a side, up to which a picture is taken whole
@@ -40,7 +40,8 @@ class Part:
         Raises InputError with `wrong`, the classes that are missing, and the command that goes on without them.
         """
         if missing := sorted(set(own) - set(classes)):
-            told = [f"{name} ({meant})" if (meant := did_you_mean(name, classes)) else name for name in missing]
+            meant = {name: " or ".join(near(name, classes)) for name in missing}
+            told = [f"{name} (did you mean {like}?)" if like else name for name, like in meant.items()]
             without = f"; or go on without them in a copy: {remedy}" if remedy else ""
             raise InputError(f"{wrong}: {', '.join(told)}{without}")
         places = np.array([classes.index(name) for name in own])

@@ -46,9 +46,7 @@ class Parts:
     def __init__(self, config: AugmentConfig, size: int, draws: Draws):
         self.config, self.size = config, size
         if config.crop == "resized":
-            areas = draws.uniform(*config.scale, TRIES)
-            ratios = np.exp(draws.uniform(*(math.log(limit) for limit in config.ratio), TRIES))
-            self._shapes = np.stack([np.sqrt(areas * ratios), np.sqrt(areas / ratios)], -1).tolist()
+            self._shapes = draws.sides(config.scale, config.ratio, TRIES).tolist()
         else:
             self._shares = (size / draws.uniform(*config.shorter_side)).clip(max=1.0).tolist()
         self._places = draws.uniform(0, 1, 2).tolist()

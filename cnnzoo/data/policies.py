@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
-from cnnzoo.data.courier import to_device
 from cnnzoo.data.draws import Draws
+from cnnzoo.data.to_device import to_device
 
 # The largest amount of each change: RandAugment's, and TrivialAugment's "wide" one (arXiv 2103.10158, table 1).
 # Translations are shares of the side; posterize takes away bits; solarize goes from white down to black.

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from cnnzoo.data.courier import to_device
 from cnnzoo.data.decoding import Stored, as_image, decode, decode_content, read
+from cnnzoo.data.to_device import to_device
 
 _HUGE = 50_000_000  # pixels of an intermediate image that is not worth making, only for its ends to be cut off
 

@@ -91,17 +91,17 @@ def load(
 def folder_of(source: str) -> Path | None:
     """The folder of photos that a source is; None for named sets, shards and data sets of Hugging Face's."""
     folder = Path(source).expanduser()
-    return folder if folder.is_dir() and not _is_of_a_kind(source) else None
+    return folder if folder.is_dir() and not _is_other_than_folder(source) else None
 
 
-def _is_of_a_kind(source: str) -> bool:
-    """Whether a source is no folder of photos, by its name."""
+def _is_other_than_folder(source: str) -> bool:
+    """Whether a source is a named set, shards or a data set of Hugging Face's."""
     return source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards))
 
 
 def check(config: DataConfig) -> None:
     """Raise InputError where no image need be read to see that `load` will."""
-    _several(_found_and_split(config).classes, config)
+    _check_classes(_found_and_split(config).classes, config)
 
 
 def _found_and_split(config: DataConfig) -> Found:
@@ -113,7 +113,8 @@ def _found_and_split(config: DataConfig) -> Found:
     return found
 
 
-def _several(classes: Sequence[str], config: DataConfig) -> None:
+def _check_classes(classes: Sequence[str], config: DataConfig) -> None:
+    """Raises InputError for fewer than two."""
     if len(classes) < 2:
         raise InputError(f"{config.source} holds one class only ({classes[0]}); a classifier needs two or more")
 
@@ -156,10 +157,10 @@ def _ready(
     channels = channels or (preprocess.channels if preprocess else found.channels)
     if channels not in (1, 3):
         raise InputError(f"images have 1 or 3 channels, but model.in_chans is {channels}")
-    _several(found.classes, config)
+    _check_classes(found.classes, config)
     preprocess = _preprocess(config, found, input_size, channels, preprocess)
     to_train_on = replace(_training_geometry(preprocess, augment), exactly=exactly or augment.crop not in PARTS)
-    notes = [*found.notes, *_small(found.train, preprocess.size, config)]
+    notes = [*found.notes, *_note_if_small(found.train, preprocess.size)]
     train, train_bad, train_notes = _read(found.train, decoded, config, to_train_on, "reading training images")
     val, val_bad, val_notes = _read(found.val, decoded, config, preprocess.geometry, "reading validation images")
     notes = (*notes, *dict.fromkeys([*train_notes, *val_notes]))
@@ -193,7 +194,7 @@ def held_out(
     """
     found = _find(config)
     if names is not None:
-        found = _named(found, names, config.source)
+        found = _holding_out(found, names, config.source)
     elif found.val is None and split:
         found = _split(found, config)
     if crops > 1 and isinstance(preprocess, Sheet):
@@ -205,7 +206,7 @@ def held_out(
     return part, found.classes, (*found.notes, *notes)
 
 
-def _small(part: Part, size: int, config: DataConfig) -> Iterator[str]:
+def _note_if_small(part: Part, size: int) -> Iterator[str]:
     """A line where most photos, by a look at some, have fewer pixels than a net takes."""
     files = [image for image in part.images if isinstance(image, Path)] if isinstance(part.images, list) else []
     sides = []
@@ -219,7 +220,7 @@ def _small(part: Part, size: int, config: DataConfig) -> Iterator[str]:
         )
 
 
-def _named(found: Found, names: Collection[str], source: str) -> Found:
+def _holding_out(found: Found, names: Collection[str], source: str) -> Found:
     """With the images of these names to validate on."""
     wanted = set(names)
     parts = [part for part in (found.val, found.train) if part is not None]
@@ -235,7 +236,7 @@ def _named(found: Found, names: Collection[str], source: str) -> Found:
 
 def is_there(source: str) -> bool:
     """Whether a name stands for a source, and where it is a folder, for one that exists."""
-    return _is_of_a_kind(source) or Path(source).expanduser().is_dir()
+    return _is_other_than_folder(source) or Path(source).expanduser().is_dir()
 
 
 def has_held_out(config: DataConfig) -> bool:
@@ -319,8 +320,8 @@ def _find_source(config: DataConfig) -> Found:
         if os.sep in config.source or folder.exists():
             raise InputError(f"data.source: {folders.no_folder(folder)}")
         known = [*NAMED, *folders.beside(folder)]
-        hint = did_you_mean(config.source, known) or f"sets by name: {', '.join(NAMED)}"
-        raise InputError(f"data.source {config.source!r} is neither a known set nor a folder; {hint}")
+        hint = did_you_mean(config.source, known, f"sets by name: {', '.join(NAMED)}")
+        raise InputError(f"data.source {config.source!r} is neither a known set nor a folder{hint}")
     return folders.find(folder)
 
 

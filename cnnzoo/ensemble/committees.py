@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnzoo import assemble, atomic, bars, calibrate, registry, zoo
+from cnnzoo import assemble, atomic, bars, calibrate, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.config import AugmentConfig, Config
@@ -191,7 +191,7 @@ class _Judge:
 
     def __init__(self, whole: Config):
         plain = replace(whole, augment=AugmentConfig(), data=replace(whole.data, bag=None, weights=None))
-        found = assemble.load_data(plain, registry.lookup(whole.model.name))
+        found = assemble.load_data(plain)
         self.images, self.preprocess, self.classes = found.train, found.preprocess, len(found.classes)
         self.device = pick_device(whole.train.device)
 

@@ -120,7 +120,7 @@ def vote_odds(p: float | Sequence[float] = 0.7, n: int | None = None, *, out: st
     if strangers := [f"{p:g}" for p in accuracies if not 0 <= p <= 1]:
         raise InputError(f"p is {strangers[0]}, but a probability lies between 0 and 1")
     if out is not None:
-        figures.kind(out)  # complains before the work
+        figures.check(out)
     odds = of(accuracies)
     if out is not None:
         figures.save(draw(odds), out)

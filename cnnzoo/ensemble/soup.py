@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from cnnzoo import assemble, bars, environment, registry, zoo
+from cnnzoo import assemble, bars, environment, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run, read_card, read_safetensors
@@ -150,7 +150,7 @@ class _Averager:
     def __init__(self, runs: Sequence[Run], device: torch.device):
         self.runs, self.device = runs, device
         self.config = config_.read(runs[0].config_file)
-        self.data = assemble.load_data(self.config, registry.lookup(self.config.model.name))
+        self.data = assemble.load_data(self.config)
         if list(self.data.val.names) != runs[0].split["val"]:
             raise InputError(f"{self.data.name} no longer holds the images that {runs[0].path} was validated on")
         self.net = zoo.load(runs[0]).to(device)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, record_function
 
+from cnnzoo.device import wait
 from cnnzoo.train.rehearsal import entered
 from cnnzoo.train.trainer import Trainer
 
@@ -66,7 +67,7 @@ class Stepper:
         return loss
 
 
-def dissect(trainer: Trainer, steps: int = 8) -> Anatomy:
+def dissect(trainer: Trainer, steps: int) -> Anatomy:
     """Time `steps` steps, part by part, and the loader and the model each alone."""
     stepper, device = Stepper(trainer), trainer.device
     batches, size = stepper.batches(), stepper.feed.batches.batch_size
@@ -94,7 +95,7 @@ def trace(trainer: Trainer, file: str, steps: int = 3) -> list[Operator]:
         _steps(stepper, batches, watch, WARM_UPS)
         with torch.profiler.profile(activities=[ProfilerActivity.CPU, *cuda], acc_events=True) as profiler:
             _steps(stepper, batches, watch, steps)
-            _wait(device)
+            wait(device)
     batches.close()
     profiler.export_chrome_trace(file)
     own = "self_device_time_total" if cuda else "self_cpu_time_total"
@@ -117,6 +118,7 @@ class Watch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """The time within it, or in each call of a function that it decorates, is the part's."""
         with record_function(name):
             self._charge()
             self._open.append(name)
@@ -126,17 +128,8 @@ class Watch:
                 self._charge()
                 self._open.pop()
 
-    def within(self, name: str, function: Callable) -> Callable:
-        """The function, whose time is the part's."""
-
-        def run(*arguments, **options):
-            with self.part(name):
-                return function(*arguments, **options)
-
-        return run
-
     def _charge(self) -> None:
-        _wait(self.device)
+        wait(self.device)
         now = time.perf_counter()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
@@ -156,7 +149,7 @@ def watching(trainer: Trainer, watch: Watch) -> Iterator[None]:
             function = getattr(owner, name, None)
             if function is not None:
                 undo.callback(setattr, owner, name, function)
-                setattr(owner, name, watch.within(part, function))
+                setattr(owner, name, watch.part(part)(function))
         yield
 
 
@@ -172,14 +165,9 @@ def _rate(function: Callable, many: int, device: torch.device) -> float:
     """Calls a second."""
     for _ in range(WARM_UPS):
         function()
-    _wait(device)
+    wait(device)
     started = time.perf_counter()
     for _ in range(many):
         function()
-    _wait(device)
+    wait(device)
     return many / (time.perf_counter() - started)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.device import BF16_GAIN, pick_precision
-from cnnzoo.train.validation import autocast, is_out_of_memory
+from cnnzoo.device import BF16_GAIN, autocast, is_out_of_memory, pick_precision, wait
 
 SHORT = 300.0  # seconds of a run below which a minute of compiling cannot pay
 STEPS = 10  # timed of each form, after WARM_UPS
@@ -58,12 +57,19 @@ def choose(
     precision: str,
     steps: int,
     forms: dict[str, Callable[[nn.Module], Callable]] | None = None,
+    *,
+    setting: str | bool = "auto",
 ) -> Form:
-    """The fastest of the plain net and its compiled forms for a run of `steps` steps on batches like `images`.
+    """The form that `train.compile` sets, or with auto the fastest of the plain net and its compiled forms for a run of
+    `steps` steps on batches like `images`.
 
     They are tried on a copy. A form must save more than it took to compile; one that fails is passed over. On a CPU the
     plain net is taken at once: compiling was slower for each net that was measured (torch 2.6 to 2.15).
     """
+    if setting is False:
+        return Form(model, "not compiled, as set")
+    if setting != "auto":
+        return Form(compiled(model, graphs=setting == "graphs"), "compiled, as set")
     if forms is None and images.device.type != "cuda":
         return Form(
             model, "not compiled: that does not pay on a CPU" if images.device.type == "cpu" else "not compiled"
@@ -98,17 +104,12 @@ def _seconds(
     """Of forward and backward."""
     for number in range(warm_ups + steps):
         if number == warm_ups:
-            _wait(images.device)
+            wait(images.device)
             started = time.perf_counter()
         with autocast(images.device, precision):
             outputs = forward(images)
             logits = outputs if isinstance(outputs, Tensor) else sum(outputs)
         logits.float().square().mean().backward()
         model.zero_grad(set_to_none=True)
-    _wait(images.device)
+    wait(images.device)
     return (time.perf_counter() - started) / steps
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

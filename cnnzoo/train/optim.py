@@ -1,7 +1,6 @@
 """Optimisers: torch's and timm's, over parameter groups that phases can steer."""
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 
 import torch
 from torch import nn
@@ -25,14 +24,36 @@ def build(config: OptimConfig, model: nn.Module, stages: Mapping[str, Iterable[s
             if params:
                 groups.append({"params": params, "weight_decay": decay, "stage": stage})
     device = next(iter(parameters.values())).device.type
-    return _BUILDERS[config.name](config, groups, fused=device in ("cuda", "cpu"))
+    return _optimizer(config, groups, fused=device in ("cuda", "cpu"))
 
 
-def _sgd(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    sgd = torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
-    if fused and config.momentum:
-        sgd.register_step_pre_hook(_start_momentum)
-    return sgd
+def _optimizer(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
+    """`fused`: by one kernel for all weights, not one for each, where torch has one."""
+    name, lr = config.name, config.lr
+    momentum = {"momentum": config.momentum}
+    nesterov = momentum | {"nesterov": config.nesterov}
+    eps = {} if config.eps is None else {"eps": config.eps}
+    if name == "sgd":
+        sgd = torch.optim.SGD(groups, lr=lr, fused=fused, **nesterov)
+        if fused and config.momentum:
+            sgd.register_step_pre_hook(_start_momentum)
+        return sgd
+    if name in ("adam", "adamw"):
+        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+        return kind(groups, lr=lr, betas=config.betas, fused=fused, **eps)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=lr, alpha=config.alpha, **momentum, **eps)
+    from timm import optim  # here, since timm takes a while to import
+
+    if name == "rmsprop_tf":  # epsilon under the root, the mean square starting at one: Inception's recipes rest on it
+        return optim.RMSpropTF(groups, lr=lr, alpha=config.alpha, **momentum, **eps)
+    if name == "lamb":
+        return optim.Lamb(groups, lr=lr, betas=config.betas, **eps)
+    if name == "lars":
+        return optim.Lars(groups, lr=lr, **nesterov)
+    if not hasattr(optim, "Muon"):
+        raise InputError("optim.name muon needs a newer timm: pip install -U timm")
+    return optim.Muon(groups, lr=lr, **nesterov)  # which moves what has fewer than two dimensions by AdamW
 
 
 def _start_momentum(sgd: torch.optim.SGD, *_: object) -> None:
@@ -44,55 +65,3 @@ def _start_momentum(sgd: torch.optim.SGD, *_: object) -> None:
         for weight in weights:
             if weight.grad is not None and weight not in sgd.state:
                 sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-
-
-def _adam(config: OptimConfig, groups: list[dict], fused: bool, kind: type = torch.optim.Adam) -> torch.optim.Optimizer:
-    return kind(groups, lr=config.lr, betas=config.betas, fused=fused, **_eps(config))
-
-
-def _rmsprop(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.RMSprop(groups, lr=config.lr, alpha=config.alpha, momentum=config.momentum, **_eps(config))
-
-
-def _rmsprop_tf(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    """TensorFlow's form: epsilon under the root, the mean square starting at one. Inception's recipes rest on it."""
-    from timm.optim import RMSpropTF
-
-    return RMSpropTF(groups, lr=config.lr, alpha=config.alpha, momentum=config.momentum, **_eps(config))
-
-
-def _lamb(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    from timm.optim import Lamb
-
-    return Lamb(groups, lr=config.lr, betas=config.betas, **_eps(config))
-
-
-def _lars(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    from timm.optim import Lars
-
-    return Lars(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
-
-
-def _muon(config: OptimConfig, groups: list[dict], fused: bool) -> torch.optim.Optimizer:
-    """For weights of two and more dimensions; timm's moves the others by AdamW at the same rate."""
-    try:
-        from timm.optim import Muon
-    except ImportError:
-        raise InputError("optim.name muon needs a newer timm: pip install -U timm") from None
-    return Muon(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
-
-
-def _eps(config: OptimConfig) -> dict[str, float]:
-    return {} if config.eps is None else {"eps": config.eps}
-
-
-_BUILDERS = {  # fused: one kernel for all weights, not one for each
-    "sgd": _sgd,
-    "adam": _adam,
-    "adamw": partial(_adam, kind=torch.optim.AdamW),
-    "rmsprop": _rmsprop,
-    "rmsprop_tf": _rmsprop_tf,
-    "lamb": _lamb,
-    "lars": _lars,
-    "muon": _muon,
-}

@@ -9,7 +9,9 @@ from cnnzoo.train.trainer import Feed, Trainer
 from cnnzoo.train.validation import logits
 
 STEPS = 4  # timed, after one that warms up
-NARROW = 0.15  # share of the time from which on what is no work of the net's is worth a word
+RATES = 1e-6, 1.0  # the first and the last of a range test
+TESTED = 80  # rates of a range test
+BOTTLENECK = 0.15  # share of the time from which on a part other than the net counts as one
 
 
 def seconds_an_epoch(trainer: Trainer, number: int) -> float:
@@ -39,14 +41,14 @@ def loader_rate(batches, seconds: float = 1.0) -> float:
     return seen / (time.perf_counter() - started)
 
 
-def sooner(data: DataConfig) -> str:
+def loader_advice(data: DataConfig) -> str:
     """What to change where a net waits for its data."""
     if data.cache == "none":
         return "set data.cache auto, so that photos are decoded once"
     return "more cores, a smaller data.size, fewer augmentations, or photos resized on disk before training would help"
 
 
-def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, steps: int = 80) -> float:
+def find_rate(trainer: Trainer) -> float:
     """A rate for the last phase by a range test (Smith 2017, arXiv 1506.01186, section 3.3).
 
     The rate grows evenly on a logarithmic scale, a step at each, until the smoothed loss is four times its least; a
@@ -54,10 +56,11 @@ def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, step
     """
     feed = entered(trainer, len(trainer.phases) - 1)
     share = {id(group): group["lr"] / trainer.lr for group in trainer.optimizer.param_groups}
+    lowest, highest = RATES
     rate_at_least, least, smooth, done = lowest, math.inf, 0.0, 0
-    while done < steps:
+    while True:
         for images, targets in feed.batches.epoch(done):
-            rate = lowest * (highest / lowest) ** (done / (steps - 1))
+            rate = lowest * (highest / lowest) ** (done / (TESTED - 1))
             for group in trainer.optimizer.param_groups:
                 group["lr"] = rate * share[id(group)]
             smooth = 0.8 * smooth + 0.2 * trainer.step(images, targets).item()
@@ -65,9 +68,8 @@ def find_rate(trainer: Trainer, lowest: float = 1e-6, highest: float = 1.0, step
             loss = smooth / (1 - 0.8**done)
             if loss < least:
                 least, rate_at_least = loss, rate
-            if not loss < 4 * least or done == steps:
+            if not loss < 4 * least or done == TESTED:
                 return rate_at_least / 10
-    return rate_at_least / 10
 
 
 def entered(trainer: Trainer, number: int) -> Feed:

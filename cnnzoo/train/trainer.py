@@ -17,16 +17,17 @@ from torch import Tensor, nn
 
 from cnnzoo import bars, machine
 from cnnzoo.config import PhaseConfig
+from cnnzoo.device import autocast, is_out_of_memory
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import phases as phases_
+from cnnzoo.train.buffers import SavedBuffers
 from cnnzoo.train.distributed import Team, gathers_gradients
 from cnnzoo.train.ema import EMA, fitted_decay
 from cnnzoo.train.schedule import Schedule
-from cnnzoo.train.statistics import Statistics
-from cnnzoo.train.validation import autocast, evaluate, is_out_of_memory
+from cnnzoo.train.validation import evaluate
 
-LOOKS = 8  # steps between which a team of processes agrees on whether to go on
+SYNC_EVERY = 8  # steps between which a team of processes agrees on whether to go on
 ROLLBACKS = 5  # after which a run that diverges is given up
 
 
@@ -170,7 +171,7 @@ class Trainer:
             model.to(memory_format=torch.channels_last)
         steps = self.epochs * len(batches)
         self.ema = None if ema is None else EMA(model, fitted_decay(steps) if ema == "auto" else ema)
-        self._statistics = Statistics(model)
+        self._saved_buffers = SavedBuffers(model)
         self._last_good: dict | None = None  # to roll back to
         self._has_saved = False
 
@@ -278,10 +279,10 @@ class Trainer:
                 progress.step += 1
                 now, stop, last = time.monotonic(), self.should_stop(), progress.step == steps
                 save = now - saved >= 60 * self.save_minutes
-                alone = self.team.size == 1  # a team looks at a step on which all agree
-                due = stop or save or now - shown >= 0.25 if alone else progress.step % LOOKS == 0
+                alone = self.team.size == 1  # a team syncs at a step on which all agree
+                due = stop or save or now - shown >= 0.25 if alone else progress.step % SYNC_EVERY == 0
                 if due or last:
-                    stop, save = self._look(unread, stop, save, last)
+                    stop, save = self._sync(unread, stop, save, last)
                     bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
                     bar.update(progress.step - bar.n)
                     shown = now
@@ -345,7 +346,7 @@ class Trainer:
 
     def _accumulate_gradients(self, images: Tensor, targets: Tensor) -> Tensor:
         """Forward and backward, in as many parts as memory makes necessary; returns the mean loss."""
-        self._statistics.keep()
+        self._saved_buffers.save()
         while True:
             self._seed_dropout()
             total = 0.0
@@ -372,7 +373,7 @@ class Trainer:
     def _split_further(self, many: int) -> None:
         """Halve the images that go through the net at once, or raise InputError where that cannot be."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._statistics.restore()  # which the layers that memory sufficed for have moved
+        self._saved_buffers.restore()  # which the layers that memory sufficed for have moved
         before = -(-many // self.accumulate)
         what = f"out of memory with {before} images at once"
         if self.team.size > 1:  # the others are waiting for gradients by now
@@ -393,14 +394,14 @@ class Trainer:
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def _look(self, unread: list[tuple[Tensor, float]], stop: bool, save: bool, last: bool) -> tuple[bool, bool]:
-        """Add up the losses of the latest steps, and agree with the team on whether to stop and to save.
+    def _sync(self, unread: list[tuple[Tensor, float]], stop: bool, save: bool, last: bool) -> tuple[bool, bool]:
+        """Read the losses of the latest steps from the device, and agree with the team on whether to stop and to save.
 
         Raises Diverged where any process has found a number that is not finite.
         """
         losses, rates = torch.stack([loss for loss, _ in unread]).cpu(), [rate for _, rate in unread]
         unread.clear()
-        self.team.average(self._statistics_of_all())
+        self.team.average(self._own_statistics())
         total = losses.double().sum().item()
         lost = ""
         if not math.isfinite(total):
@@ -416,7 +417,7 @@ class Trainer:
         self.progress.loss_sum += self.team.mean(total)  # as each of them goes on from the state of the first
         return stop, save
 
-    def _statistics_of_all(self) -> list[Tensor]:
+    def _own_statistics(self) -> list[Tensor]:
         """What each process gathers from its own share: BatchNorm's statistics, and the average's."""
         own = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
         return own + (self.ema.statistics if self.ema else [])

@@ -1,27 +1,11 @@
 """What a net says to images it is not trained on, and how often it is right."""
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-
-def autocast(device: torch.device, precision: str):
-    """The context in which a forward pass runs in 16 bits, or in none."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
-
-
-# CUDA has an exception for it; on a CPU torch and oneDNN each say it in their own words.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "could not create a")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error of torch means that memory did not suffice."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in _OUT_OF_MEMORY)
+from cnnzoo.device import autocast, is_out_of_memory
 
 
 def _answers(model: nn.Module, images: Tensor) -> list[Tensor]:

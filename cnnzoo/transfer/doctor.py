@@ -45,7 +45,7 @@ from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell
-from cnnzoo.transfer import twins
+from cnnzoo.transfer import duplicates
 from cnnzoo.transfer.features import Backbone
 
 NEAR = 0.95  # correlation from which on two photos are one
@@ -222,7 +222,7 @@ def check(
     looks = _look_at(photos, takes, workers)
     good = [place for place, look in enumerate(looks) if look.thumbnail is not None]
     readable = [photos[place] for place in good]
-    repeated = twins.alike(np.array([looks[place].thumbnail for place in good]), _same_files(readable), near)
+    repeated = duplicates.alike(np.array([looks[place].thumbnail for place in good]), _same_files(readable), near)
     found = [finding for look in looks for finding in look.findings]
     found += _repeats(readable, repeated)
     found += of_classes(classes | tally(readable))
@@ -312,7 +312,7 @@ def _name(file: Path, folder: Path) -> str:
 @dataclass(frozen=True)
 class _Look:
     findings: tuple[Finding, ...]
-    thumbnail: np.ndarray | None  # (twins.SIDE, twins.SIDE, 3) uint8; None of a file that cannot be read
+    thumbnail: np.ndarray | None  # (duplicates.SIDE, duplicates.SIDE, 3) uint8; None of a file that cannot be read
 
 
 def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> list[_Look]:
@@ -323,8 +323,8 @@ def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> l
         try:
             with opened(photo.file) as image:
                 findings = list(_oddities(photo, image, takes))
-            with opened(photo.file, 2 * twins.SIDE) as image, room.taken(image.width * image.height):
-                small = as_image(upright(image), 3).resize((twins.SIDE, twins.SIDE), Image.Resampling.BOX)
+            with opened(photo.file, 2 * duplicates.SIDE) as image, room.taken(image.width * image.height):
+                small = as_image(upright(image), 3).resize((duplicates.SIDE, duplicates.SIDE), Image.Resampling.BOX)
                 if exif_orientation(image) in range(2, 9):  # which may lie behind a PNG's pixels
                     findings.append(Finding("EXIF-rotated", photo.name))
         except BadImage as error:
@@ -376,11 +376,11 @@ def _is_animated(image: Image.Image) -> bool:
 # ---- photos that are there twice, and classes
 
 
-def _same_files(photos: Sequence[Photo]) -> twins.Repeated:
-    return twins.identical([photo.file for photo in photos])
+def _same_files(photos: Sequence[Photo]) -> duplicates.Repeated:
+    return duplicates.identical([photo.file for photo in photos])
 
 
-def _repeats(photos: Sequence[Photo], repeated: twins.Repeated) -> Iterator[Finding]:
+def _repeats(photos: Sequence[Photo], repeated: duplicates.Repeated) -> Iterator[Finding]:
     for place, (first, likeness) in sorted(repeated.items()):
         one, again = photos[first], photos[place]
         if one.label != again.label:

@@ -22,7 +22,7 @@ class Result(Drawn):
 
     def save(self, file: str | Path) -> None:
         """Draw it into a file, whole or not at all. Raises InputError for an ending that is no picture's."""
-        figures.kind(file)  # complains before the work
+        figures.check(file)
         figures.save(self.figure(), file)
 
 

@@ -15,10 +15,10 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-class Courier:
-    """Brings arrays to a device, to a GPU on a stream of its own: beside what the GPU computes, not in between.
+class SideStream:
+    """Copies arrays to a device, to a GPU on a stream of its own: beside what the GPU computes, not in between.
 
-    Of each parcel `send` may be another thread's than `receive`.
+    One thread may `send` what another will `receive`.
     """
 
     def __init__(self, device: torch.device):

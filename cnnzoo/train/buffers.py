@@ -1,4 +1,4 @@
-"""What a forward pass changes of a net, so that one which memory ends leaves nothing behind."""
+"""What a forward pass changes of a net, saved before it, so that one that runs out of memory leaves nothing behind."""
 
 from itertools import groupby
 
@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 
-class Statistics:
-    """A model's buffers, BatchNorm's running statistics above all, as they were at the latest `keep`."""
+class SavedBuffers:
+    """A model's buffers, BatchNorm's running statistics above all, as they were at the latest `save`."""
 
     def __init__(self, model: nn.Module):
         # One dtype at a time, or PyTorch copies tensor by tensor on a GPU.
@@ -15,10 +15,10 @@ class Statistics:
         alike = [list(group) for _, group in groupby(buffers, key=lambda buffer: buffer.dtype)]
         self._pairs = [(own, [buffer.clone() for buffer in own]) for own in alike]
 
-    def keep(self) -> None:
-        for own, kept in self._pairs:
-            torch._foreach_copy_(kept, own)
+    def save(self) -> None:
+        for own, saved in self._pairs:
+            torch._foreach_copy_(saved, own)
 
     def restore(self) -> None:
-        for own, kept in self._pairs:
-            torch._foreach_copy_(own, kept)
+        for own, saved in self._pairs:
+            torch._foreach_copy_(own, saved)
