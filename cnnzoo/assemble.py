@@ -157,7 +157,7 @@ def make_trainer(
     train, classes = data.train, model.num_classes
     weights = _class_weights(train.labels, classes).to(device) if config.train.balance == "loss" else None
     batch_size, seed = shared_batch(config, data, team), config.train.seed
-    share, mixes = Share(team.rank, team.size), bool(config.augment.mixup or config.augment.cutmix)
+    share = Share(team.rank, team.size)
     if config.train.batch_norm == "sync" and team.size > 1:
         if device.type != "cuda":
             raise InputError("train.batch_norm sync needs GPUs, since torch has no SyncBatchNorm for other devices")
@@ -179,7 +179,7 @@ def make_trainer(
 
     return Trainer(
         model,
-        losses.build(config.loss, model.entry.loss, weights, _teacher(config, data, device), mixes),
+        losses.build(config.loss, model.entry.loss, weights, _teacher(config, data, device), config.augment.mixes),
         optim.build(config.optim, model, stages),
         train_batches(config, data, device, batch_size, classes, share),
         val_batches(data, device, max(batch_size, 256), share),
@@ -221,7 +221,7 @@ def _form(
         wanted = config.train.precision
         return pick_precision("fp32" if wanted == "auto" else wanted, device), model, ""
     at_once = max(batch // team.size // config.train.accumulate, 1)
-    side = config.data.train_size or p.size
+    side = _train_size(config, data)
     layout = torch.channels_last if lies_channels_last(config, model) else torch.contiguous_format
     images = torch.zeros(at_once, p.channels, side, side, device=device).contiguous(memory_format=layout)
     kind, why = precision, "as the run began"
@@ -239,8 +239,8 @@ def shared_batch(config: Config, data: Dataset, team: Team) -> int:
     least = min(len(data.train), len(data.val))
     if least < size:
         raise InputError(f"{size} processes are too many for {least} images; start fewer")
-    mixes = config.augment.mixup or config.augment.cutmix
-    unit = size * (2 if mixes and size > 1 else 1) * config.augment.repeats
+    in_pairs = config.augment.mixes and size > 1
+    unit = size * (2 if in_pairs else 1) * config.augment.repeats
     many = len(data.train)
     if many < unit and config.augment.repeats > 1:
         raise InputError(f"augment.repeats {config.augment.repeats} is too many for {counted(many, 'image')}")
@@ -250,7 +250,7 @@ def shared_batch(config: Config, data: Dataset, team: Team) -> int:
     batch = min(batch, many - many % unit)
     if batch % unit or not batch:
         near = " or ".join(str(n) for n in (batch - batch % unit, batch - batch % unit + unit) if n)
-        pairs = ", in pairs of images to mix" if mixes and size > 1 else ""
+        pairs = ", in pairs of images to mix" if in_pairs else ""
         who = f"{size} processes" if size > 1 else f"augment.repeats {config.augment.repeats}"
         raise InputError(f"train.batch_size is {batch}, which {who} cannot share evenly{pairs}; take {near}")
     return batch
@@ -267,7 +267,7 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
         raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")
     wants, gets = zoo.preprocessing(net), data.preprocess
     if isinstance(net, CommitteeNet):  # whose members normalise by themselves
-        side = config.data.train_size or gets.size
+        side = _train_size(config, data)
         if net.image_shape != (gets.channels, side, side):
             seen, given = map(dimensions, (net.image_shape, (gets.channels, side, side)))
             raise InputError(f"loss.teacher {said} looks at images of {seen}, but those trained on are {given}")
@@ -295,8 +295,12 @@ class _OfPlainImages(nn.Module):
 
 def _augment(config: Config, data: Dataset) -> Augment:
     p = data.preprocess
-    size, epochs = config.data.train_size or p.size, sum(config.phase_lengths)
-    return Augment(config.augment, size, p.mean, p.std, epochs)
+    return Augment(config.augment, _train_size(config, data), p.mean, p.std, sum(config.phase_lengths))
+
+
+def _train_size(config: Config, data: Dataset) -> int:
+    """The side of the images that the net is trained on."""
+    return config.data.train_size or data.preprocess.size
 
 
 def train_batches(

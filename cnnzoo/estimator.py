@@ -118,7 +118,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             )
             tell = print if self.verbose else silent
             run = train(config, data=data, with_report=self.run is not None, tell=tell)
-            self._take(run)
+            self.net_, self._card = zoo.load(run), read_card(run.model_file)
+            logits, targets = run.predictions
+        self.validation_score_ = float((logits.argmax(axis=1) == targets).mean())
         self.run_ = run if self.run else None
         self.classes_ = classes
         return self
@@ -162,11 +164,6 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         mapping["data"] |= {"val_fraction": given["val_fraction"], "split_seed": seed}
         mapping["train"] |= {"device": given["device"]}
         return config_.read(mapping, given["overrides"])
-
-    def _take(self, run: Run) -> None:
-        self.net_, self._card = zoo.load(run), read_card(run.model_file)
-        logits, targets = run.predictions
-        self.validation_score_ = float((logits.argmax(axis=1) == targets).mean())
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

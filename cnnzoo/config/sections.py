@@ -206,7 +206,12 @@ class AugmentConfig(_Section, name="augment"):
         """Whether an image looks different from epoch to epoch."""
         shape = self.flip, self.crop, self.rotation, self.shift, self.shear, self.zoom, self.grows_from < 1
         colour = self.brightness, self.channel_shift, self.pca_noise, self.cutout, self.erasing
-        return any((*shape, *colour, self.policy, self.mixup, self.cutmix, self.repeats > 1))
+        return any((*shape, *colour, self.policy, self.mixes, self.repeats > 1))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images get parts of others, and of their labels."""
+        return bool(self.mixup or self.cutmix)
 
 
 @dataclass(frozen=True)

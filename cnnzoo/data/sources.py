@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_high
 
 import numpy as np
 from PIL import Image
@@ -213,7 +214,7 @@ def _note_if_small(part: Part, size: int) -> Iterator[str]:
     for file in files[:: -(-len(files) // LOOKED_AT) or 1]:
         with suppress(InputError), opened(file) as image:
             sides.append(min(image.size))
-    if sides and (usual := sorted(sides)[len(sides) // 2]) < size:
+    if sides and (usual := median_high(sides)) < size:
         yield (
             f"the net takes {size}x{size} pixels, and most photos have less ({usual} on the shorter side): they are "
             f"enlarged; a data.size nearer to that is faster"

@@ -2,6 +2,7 @@
 
 import math
 import time
+from statistics import median_high
 
 from cnnzoo.config import DataConfig, ScheduleConfig
 from cnnzoo.train.schedule import Schedule
@@ -24,7 +25,7 @@ def seconds_an_epoch(trainer: Trainer, number: int) -> float:
         times.append(time.perf_counter() - started)
         if len(times) > STEPS:
             break
-    step = sorted(times[1:] or times)[len(times[1:] or times) // 2]
+    step = median_high(times[1:] or times)
     started, first = time.perf_counter(), next(iter(feed.val_batches))
     logits(feed.judged, [first], trainer.precision, trainer.channels_last)
     held_out = (time.perf_counter() - started) * len(feed.val_batches)

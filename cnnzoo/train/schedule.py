@@ -17,11 +17,11 @@ class Schedule:
         self._plateau = None
         if config.name == "plateau":
             self._plateau = torch_schedules.ReduceLROnPlateau(optimizer, factor=config.gamma, patience=config.patience)
-            self._main = None
-        else:
-            self._main = _main(config, optimizer, total, warmup, steps_per_epoch)
+        self._main = _main(config, optimizer, total, warmup, steps_per_epoch)
         self._warmup = torch_schedules.LinearLR(optimizer, config.warmup_start, 1.0, warmup) if warmup else None
         self._steps, self._warmup_steps = 0, warmup
+        parts = {"main": self._main, "warmup": self._warmup, "plateau": self._plateau}
+        self._parts = {name: part for name, part in parts.items() if part is not None}
 
     def step(self) -> None:
         """After every step of the optimiser."""
@@ -37,21 +37,19 @@ class Schedule:
             self._plateau.step(val_loss)
 
     def state_dict(self) -> dict:
-        parts = {"main": self._main, "warmup": self._warmup, "plateau": self._plateau}
-        return {"steps": self._steps, **{name: part.state_dict() for name, part in parts.items() if part is not None}}
+        return {"steps": self._steps, **{name: part.state_dict() for name, part in self._parts.items()}}
 
     def load_state_dict(self, state: dict) -> None:
         """How far it has come. The rates it moves between stay those it was made with."""
         self._steps = state["steps"]
-        for name, part in (("main", self._main), ("warmup", self._warmup), ("plateau", self._plateau)):
-            if part is not None:
-                part.load_state_dict({key: value for key, value in state[name].items() if key != "base_lrs"})
+        for name, part in self._parts.items():
+            part.load_state_dict({key: value for key, value in state[name].items() if key != "base_lrs"})
 
 
 def _main(config: ScheduleConfig, optimizer: torch.optim.Optimizer, total: int, warmup: int, steps_per_epoch: int):
-    """torch's schedule for the steps after the warm-up."""
+    """torch's schedule for the steps after the warm-up; None where steps change nothing."""
     left = total - warmup
-    if config.name == "constant":
+    if config.name in ("constant", "plateau"):
         return None
     if config.name == "step":
         every = max(round(config.every * steps_per_epoch), 1)

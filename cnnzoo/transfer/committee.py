@@ -108,7 +108,7 @@ def gather(
     made = _bag(kind, classifier, data, bag, seed, tell) if bag else _boost(kind, classifier, data, boost, tell)
     head = _weld(made, data)
     *alone, together = (float(_right(each, val_vectors, val_labels).mean()) for each in (*made.heads, head))
-    members = tuple(map(Member, made.weights, made.errors, alone))
+    members = tuple(map(Member, made.rule["weights"], made.errors, alone))
     committee = ProbeCommittee("bagging" if bag else "boosting", members, together, **made.facts)
     seconds = time.perf_counter() - started
     score = Score(f"{len(members)} x {name}", setting, None, together, seconds)
@@ -124,10 +124,6 @@ class _Made:
     errors: list[float]
     temperature: float  # of their probabilities
     facts: dict  # what else a ProbeCommittee tells
-
-    @property
-    def weights(self) -> list[float]:
-        return self.rule["weights"]
 
 
 def _bag(kind: Kind, classifier: ClassifierMixin, data: Data, many: int, seed: int, tell: Tell) -> _Made:

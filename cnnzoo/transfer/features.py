@@ -92,7 +92,7 @@ class Backbone:
                 whole = images.take(places)
                 for view in range(views):
                     pixels = whole if view else centre(whole, self.preprocess.size)
-                    keys = list(pool.map(lambda image: _key(image, view, augment, seed), pixels))  # noqa: B023
+                    keys = list(pool.map(functools.partial(_key, view=view, augment=augment, seed=seed), pixels))
                     known = store.get(keys)
                     missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
                     fresh = {}
