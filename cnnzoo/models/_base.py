@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from numbers import Integral
 from threading import get_ident
 
@@ -99,7 +100,7 @@ class Net(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The head."""
-        return self.get_submodule(self.head_name)
+        return reduce(getattr, self.head_name.split("."), self)  # torch.export (2.6) knows no get_submodule
 
     @property
     def num_classes(self) -> int:

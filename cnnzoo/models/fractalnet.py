@@ -63,9 +63,9 @@ class Join(nn.Module):
         """`column`: -1 the deepest, -2 the next, …; 0 no global column; None no drop-path at all."""
         if column is None or not self.training:
             return torch.stack(paths).mean(dim=0)
-        draws = torch.rand(len(paths), device=column.device)
+        draws = column.new_empty(len(paths), dtype=torch.float32).uniform_()  # torch.fx (2.6) cannot follow rand
         spared = draws >= draws.max().clamp(max=self.drop_path_rate)  # if all are below the rate, the largest
-        chosen = torch.arange(-len(paths), 0, device=column.device) == column
+        chosen = torch.stack([column == place for place in range(-len(paths), 0)])
         stay = torch.where(chosen.any(), chosen, spared)  # nobody sees a join that the column does not reach
         weights = stay / stay.sum()
         return sum(weights[i] * path for i, path in enumerate(paths))  # torch.fx cannot loop over a tensor
@@ -85,9 +85,9 @@ class DrawColumn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return torch.zeros((), dtype=torch.int64, device=x.device)
-        column = torch.randint(-self.columns, 0, (), device=x.device)
-        return column * torch.randint(2, (), device=x.device)
+            return x.new_zeros((), dtype=torch.int64)
+        column, once_in_two = (x.new_empty((), dtype=torch.int64) for _ in range(2))  # as torch.fx (2.6) can follow
+        return column.random_(-self.columns, 0) * once_in_two.random_(2)
 
 
 class FractalBlock(nn.Module):
