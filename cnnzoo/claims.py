@@ -84,6 +84,8 @@ def best(name: str, figure: str = "top1") -> Weights | None:
 
 
 def _ours(claim: Claim, entry: Entry) -> str:
+    if claim.ours:
+        return claim.ours
     what = claim.what
     for word, figure in (("parameters", entry.params), ("multiply-adds", entry.macs)):
         if what.startswith(word):

@@ -22,7 +22,8 @@ class Package(ModuleType):
         if home is None:
             from cnnzoo.errors import did_you_mean
 
-            text = f"module {self.__name__!r} has no attribute {name!r}{did_you_mean(name, self._homes)}"
+            hint = did_you_mean(name, self._homes, f"help({self.__name__}) tells what it has")
+            text = f"module {self.__name__!r} has no attribute {name!r}{hint}"
             raise AttributeError(text, name=name, obj=None)  # without the module, of which Python would guess too
         if home == self.__name__:  # the name is a room's
             return importlib.import_module(f"{home}.{name}")

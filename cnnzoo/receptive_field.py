@@ -65,7 +65,7 @@ def _greatest(pairs: Iterable[Sequence]) -> tuple:
     return tuple(map(max, zip(*pairs, strict=True)))
 
 
-def _pair(value: int | Sequence[int]) -> Sequence[int]:
+def pair(value: int | Sequence[int]) -> Sequence[int]:
     """Height and width of what PyTorch takes as a number, or as one for each axis."""
     values = [value] if isinstance(value, int) else value
     return values[-2:] if len(values) > 1 else [*values, *values]
@@ -77,15 +77,15 @@ def _pair(value: int | Sequence[int]) -> Sequence[int]:
 def _convolution(image: Tensor, weight: Tensor, bias, stride, padding, dilation, transposed, *_):
     if transposed or image.ndim < 4:
         return None
-    return weight.shape[-2:], *(_pair(values) for values in (stride, dilation, padding))
+    return weight.shape[-2:], *(pair(values) for values in (stride, dilation, padding))
 
 
 def _max_pool(image: Tensor, kernel, stride=(), padding=0, dilation=1, *_):
-    return _pair(kernel), _pair(stride or kernel), _pair(dilation), _pair(padding)
+    return pair(kernel), pair(stride or kernel), pair(dilation), pair(padding)
 
 
 def _avg_pool(image: Tensor, kernel, stride=(), padding=0, *_):
-    return _pair(kernel), _pair(stride or kernel), (1, 1), _pair(padding)
+    return pair(kernel), pair(stride or kernel), (1, 1), pair(padding)
 
 
 def _adaptive_pool(image: Tensor, places: Sequence[int]):

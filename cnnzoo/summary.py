@@ -20,10 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, dimensions
-from cnnzoo.receptive_field import Field, Watch, tensors
+from cnnzoo.receptive_field import Field, Watch, pair, tensors
 from cnnzoo.shown import Shown, Table
 
-_TEXTS = ("layer", "kind", "output")
+_TEXTS = ("layer", "kind", "kernel", "output")
 COLUMNS = (*_TEXTS, "params", "macs", "activations", "bytes", "receptive_field", "stride")
 
 
@@ -31,6 +31,7 @@ COLUMNS = (*_TEXTS, "params", "macs", "activations", "bytes", "receptive_field",
 class Row:
     layer: str  # the submodule's name
     kind: str  # its class
+    kernel: str  # of a convolution or a pooling, as papers write it: 11x11/4 pad 2 groups 2
     output: tuple[int, ...]  # of one image, without the batch
     params: int  # trainable
     macs: int  # multiply-adds of convolutions and products of matrices
@@ -62,6 +63,7 @@ class Summary(Shown):
             rows[-1],
             layer="total",
             kind="",
+            kernel="",
             params=sum(row.params for row in rows),
             macs=sum(row.macs for row in rows),
             activations=sum(row.activations for row in rows),
@@ -73,7 +75,7 @@ class Summary(Shown):
         """
         if self.channels_last:
             return self
-        rows = [Row("input", "", self.input_size, 0, 0, math.prod(self.input_size), 1, 1)]
+        rows = [Row("input", "", "", self.input_size, 0, 0, math.prod(self.input_size), 1, 1)]
         for row in self.rows:
             layer = rows[-1]
             is_behind = row.activations == layer.activations and row.receptive_field in (layer.receptive_field, None)
@@ -116,7 +118,7 @@ class Summary(Shown):
         counts = [number.format(count) for count in (row.params, row.macs, row.activations, row.bytes)]
         sees = "whole image" if row.receptive_field is None else number.format(row.receptive_field)
         stride = "" if row.stride is None else number.format(row.stride)
-        return [row.layer, row.kind, self._size(row.output), *counts, sees, stride]
+        return [row.layer, row.kind, row.kernel, self._size(row.output), *counts, sees, stride]
 
     def _size(self, shape: tuple[int, ...]) -> str:
         return dimensions((*shape[1:], shape[0]) if self.channels_last else shape)
@@ -211,6 +213,7 @@ def _row(layer: str, module: nn.Module, output: tuple[int, ...], params: int, ma
     return Row(
         layer,
         type(module).__name__,
+        _kernel(module),
         output,
         params,
         # A layer that is not computed as it is meant says itself what it takes.
@@ -219,3 +222,20 @@ def _row(layer: str, module: nn.Module, output: tuple[int, ...], params: int, ma
         receptive_field=None if sees_all else size,
         stride=None if sees_all or len(output) < 3 else stride,
     )
+
+
+def _kernel(module: nn.Module) -> str:
+    """The window that a convolution or a pooling slides over its input, as papers write it; "" of what has none."""
+    if not hasattr(module, "kernel_size"):
+        return ""
+    text = dimensions(pair(module.kernel_size))
+    for name, sign, usual in (
+        ("stride", "/", 1),
+        ("padding", " pad ", 0),
+        ("dilation", " dilation ", 1),
+        ("groups", " groups ", 1),
+    ):
+        value = getattr(module, name, usual)
+        sides = value if isinstance(value, str) else dimensions(dict.fromkeys(pair(value)))  # "same" is a padding, too
+        text += f"{sign}{sides}" if sides != str(usual) else ""
+    return text

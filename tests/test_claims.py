@@ -59,6 +59,11 @@ def test_an_error_on_other_images_or_of_several_nets_is_not_run(weights, monkeyp
     ]
 
 
+def test_a_figure_that_a_config_gave_is_told():
+    (_, ours) = beside("lenet5_1998")["error, MNIST"]
+    assert ours == "1.01 %, mean of 3 seeds, configs/lenet5_1998_mnist.yaml"
+
+
 def test_all_that_is_known_of_a_net_is_a_page(capsys):
     assert cnnzoo.cli.main(["info", "alexnet_2012"]) == 0
     page = str(cnnzoo.info("alexnet_2012"))

@@ -89,16 +89,18 @@ def test_info_tells_the_paper_and_the_differences(cli):
 def test_summary_is_the_layer_table(cli):
     out = cli("summary", "alexnet_2012")[1]
     conv1 = next(line.split() for line in out.splitlines() if line.startswith("conv1"))
-    assert conv1[1:4] == ["Conv2d", "96x55x55", "34,944"]
+    assert conv1[1:5] == ["Conv2d", "11x11/4", "96x55x55", "34,944"]
     assert "60,965,224" in out.splitlines()[-1]
     assert cli("summary", "lenet5", "--csv")[1].splitlines()[0] == ",".join(COLUMNS)
     assert cli("summary", "resnet18", "--input", "1,64,64")[0] == 2
     assert "512x2x2" in cli("summary", "resnet18", "--input", "3,64,64")[1]
+    assert len({cli("summary", "resnet18", "--input", size) for size in ("3,64,64", "3x64x64", "64")}) == 1
 
 
 def test_summary_is_the_lecturers_table(cli):
     out = cli("summary", "alexnet_2012", "--compact")[1]
-    assert next(line.split() for line in out.splitlines() if line.startswith("conv1"))[2:4] == ["55x55x96", "34,944"]
+    conv1 = next(line.split() for line in out.splitlines() if line.startswith("conv1"))
+    assert conv1[2:5] == ["11x11/4", "55x55x96", "34,944"]
     out = cli("summary", "vgg16", "--compact")[1]
     total, note = out.splitlines()[-2:]
     for figure in ("138,357,544", "15,237,608"):
@@ -228,6 +230,11 @@ def test_a_misspelt_name_is_told_the_near_one(home, typed, meant):
         getattr(import_module(home), typed)
 
 
+def test_a_name_like_no_other_is_told_where_all_are():
+    with pytest.raises(AttributeError, match=r"has no attribute 'dream'; help\(cnnzoo.visualize\) tells what it has"):
+        getattr(import_module("cnnzoo.visualize"), "dream")  # noqa: B009
+
+
 def test_names_of_functions_stay_functions_when_their_rooms_are_imported():
     import cnnzoo
     import cnnzoo.predict
@@ -308,11 +315,13 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["lst"], ["unknown command 'lst'", "list"]),
         (["list", "zzz*"], ["no model matches 'zzz*'; cnnzoo list names all"]),
         (["list", "resnet"], ["no model matches 'resnet'; did you mean 'resnet*'?"]),
+        (["list", "incption"], ["no model matches 'incption'; did you mean inception_v"]),
         (["list", "--sjon"], ["unknown key 'sjon'; did you mean json?"]),
         (["list", "--pretraind"], ["unknown key 'pretraind'", "pretrained"]),
         (["info", "resent50"], ["unknown model 'resent50'", "resnet50"]),
         (["info"], ["name"]),
         (["summary", "lenet5", "--input", "3,a"], ["--input is 3,a"]),
+        (["summary", "lenet5", "--input", "32x32"], ["--input is 32x32, but must be three whole numbers", "or one"]),
         (["summary", "lenet5", "--input", "1,16,16"], ["at least 32x32, not 16x16"]),
         (["compare", "resent50"], ["unknown model 'resent50'", "resnet50"]),
         (["compare", "lenet5*"], ["no weights of known accuracy for lenet5, lenet5_1998"]),

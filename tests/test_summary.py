@@ -72,7 +72,8 @@ def test_alexnets_conv1_is_the_slides():
     conv1 = rows("alexnet_2012")["conv1"]
     assert (conv1.output, conv1.params) == ((96, 55, 55), 34_944)
     assert re.search(
-        r"conv1 +Conv2d\+ReLU\+LocalResponseNorm +55x55x96 +34,944", str(cnnzoo.summary("alexnet_2012").compact())
+        r"conv1 +Conv2d\+ReLU\+LocalResponseNorm +11x11/4 +55x55x96 +34,944",
+        str(cnnzoo.summary("alexnet_2012").compact()),
     )
 
 
@@ -86,6 +87,24 @@ def test_alexnet_has_the_papers_neurons():
 )
 def test_convolutions_are_counted(name, convolutions):
     assert sum(row.kind == "Conv2d" for row in rows(name).values()) == convolutions
+
+
+# --- kernels
+
+
+def test_kernels_are_written_as_in_papers():
+    table = rows("alexnet_2012")
+    assert [table[layer].kernel for layer in ("conv1", "relu1", "pool1", "conv2", "fc6")] == [
+        *("11x11/4", "", "3x3/2", "5x5 pad 2 groups 2", "")
+    ]
+    assert [rows("lenet5_1998")[layer].kernel for layer in ("c1", "s2", "c3")] == ["5x5", "2x2/2", "5x5"]
+    net = nn.Sequential(
+        nn.Conv2d(1, 1, (1, 7), padding="same"),
+        nn.Conv2d(1, 1, (3, 1), stride=(2, 1), padding=(1, 0), dilation=(2, 1)),
+        nn.AvgPool2d(2),
+    )
+    kernels = [row.kernel for row in cnnzoo.summary(net, (1, 20, 20)).rows]
+    assert kernels == ["1x7 pad same", "3x1/2x1 pad 1x0 dilation 2x1", "2x2/2"]
 
 
 # --- receptive fields
@@ -374,7 +393,7 @@ def test_text_has_a_line_for_each_row(table):
     title, head, _, *lines, _, total = str(table).splitlines()
     assert title == "lenet5, input 1x32x32"
     assert head.split() == list(COLUMNS)
-    assert lines[0].split() == ["c1", "Conv2d", "6x28x28", "156", "117,600", "4,704", "18,816", "5", "1"]
+    assert lines[0].split() == ["c1", "Conv2d", "5x5", "6x28x28", "156", "117,600", "4,704", "18,816", "5", "1"]
     assert [line.split()[0] for line in lines] == [row.layer for row in table.rows]
     assert total.split()[:4] == ["total", "10", "61,706", "416,520"]
 
@@ -382,7 +401,7 @@ def test_text_has_a_line_for_each_row(table):
 def test_csv_has_plain_numbers(table):
     lines = list(csv.DictReader(table.to_csv().splitlines()))
     assert tuple(lines[0]) == COLUMNS
-    assert tuple(lines[0].values()) == ("c1", "Conv2d", "6x28x28", "156", "117600", "4704", "18816", "5", "1")
+    assert tuple(lines[0].values()) == ("c1", "Conv2d", "5x5", "6x28x28", "156", "117600", "4704", "18816", "5", "1")
     assert [line["layer"] for line in lines] == [*(row.layer for row in table.rows), "total"]
     mlp = list(csv.DictReader(cnnzoo.summary("mlp").to_csv().splitlines()))
     assert (mlp[0]["receptive_field"], mlp[0]["stride"]) == ("whole image", "")
@@ -391,7 +410,7 @@ def test_csv_has_plain_numbers(table):
 def test_markdown_is_a_table(table):
     head, rule, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.to_markdown().splitlines())
     assert tuple(head) == COLUMNS
-    assert rule == ["---"] * 3 + ["---:"] * 6
+    assert rule == ["---"] * 4 + ["---:"] * 6
     assert [line[0] for line in lines] == [*(row.layer for row in table.rows), "total"]
     assert table._repr_markdown_() == f"**lenet5, input 1x32x32**\n\n{table.to_markdown()}"
 
@@ -422,7 +441,7 @@ def test_a_notebook_shows_a_table(table):
     reader.feed(table._repr_html_())
     assert reader.caption == "lenet5, input 1x32x32"
     assert reader.cells[0] == list(COLUMNS)
-    assert reader.cells[1] == ["c1", "Conv2d", "6x28x28", "156", "117,600", "4,704", "18,816", "5", "1"]
+    assert reader.cells[1] == ["c1", "Conv2d", "5x5", "6x28x28", "156", "117,600", "4,704", "18,816", "5", "1"]
     assert len(reader.cells) == len(table.rows) + 2
 
 

@@ -3,12 +3,13 @@
 import dataclasses
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from json import dumps
 from pathlib import Path
 
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, near
 
 
 def list_(pattern: str = "*", *, pretrained: bool = False, json: bool = False) -> None:
@@ -22,8 +23,9 @@ def list_(pattern: str = "*", *, pretrained: bool = False, json: bool = False) -
 
     names = zoo.list_models(pattern, pretrained=pretrained)
     if not names:
-        begun = f"{pattern}*"
-        hint = f"did you mean {begun!r}? " if zoo.list_models(begun, pretrained=pretrained) else ""
+        begun, every = f"{pattern}*", zoo.list_models(pretrained=pretrained)
+        meant = repr(begun) if zoo.list_models(begun, pretrained=pretrained) else " or ".join(near(pattern, every))
+        hint = f"did you mean {meant}? " if meant else ""
         raise InputError(f"no model matches {pattern!r}; {hint}cnnzoo list names all {len(zoo.list_models())}")
     print(dumps(names) if json else "\n".join(names))
 
@@ -58,20 +60,18 @@ def summary(
 
     Args:
         name: the net, see cnnzoo list; or a run folder, for its net.
-        input: an image's channels, height and width, such as 3,224,224; the net's own by default.
+        input: an image's channels, height and width, such as 3,224,224 or 3x224x224, or the side of a square; the
+            net's own by default.
         compact: print it as papers do, with the image, and one row for a layer with its BatchNorm and activation.
         csv: print CSV.
         markdown: print Markdown.
     """
     import cnnzoo
 
-    try:
-        size = tuple(int(number) for number in input.split(",")) if input else None
-    except ValueError:
-        size = ()
-    if size is not None and (len(size) != 3 or min(size) < 1):
-        raise InputError(f"--input is {input}, but must be three whole numbers such as 3,224,224")
-    table = cnnzoo.summary(name, size)
+    size = re.split(r"\s*[,x]\s*", input) if input else []
+    if len(size) not in (0, 1, 3) or not all(number.isdecimal() and int(number) for number in size):
+        raise InputError(f"--input is {input}, but must be three whole numbers such as 3,224,224, or one: the side")
+    table = cnnzoo.summary(name, *([tuple(map(int, size))] if len(size) == 3 else map(int, size)))
     if compact:
         table = table.compact()
     if json:

@@ -83,6 +83,8 @@ class ScaledTanh(nn.Module):
 class Subsampling(nn.Module):
     """The sum over 2x2 windows times a trainable coefficient plus a trainable bias, one of each per map (layer S2)."""
 
+    kernel_size = stride = 2
+
     def __init__(self, channels: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels))
@@ -94,7 +96,7 @@ class Subsampling(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        total = 4 * nn.functional.avg_pool2d(x, 2)
+        total = self.kernel_size**2 * nn.functional.avg_pool2d(x, self.kernel_size, self.stride)
         return total * self.weight[:, None, None] + self.bias[:, None, None]
 
 
@@ -117,6 +119,7 @@ class TableConv2d(nn.Module):
         super().__init__()
         self.table = table
         self.in_channels = in_channels
+        self.kernel_size = kernel_size
         self.weight = nn.Parameter(torch.empty(sum(map(len, table)), kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(len(table)))
         # The row of `weight` for each (output, input) pair; the row after the last is the zero of no connection.
@@ -136,9 +139,9 @@ class TableConv2d(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.weight.shape[-1]
-        with_zero = torch.cat([self.weight, self.weight.new_zeros(1, kernel, kernel)])
-        dense = with_zero.index_select(0, self.rows).view(len(self.table), self.in_channels, kernel, kernel)
+        window = self.kernel_size, self.kernel_size
+        with_zero = torch.cat([self.weight, self.weight.new_zeros(1, *window)])
+        dense = with_zero.index_select(0, self.rows).view(len(self.table), self.in_channels, *window)
         return nn.functional.conv2d(x, dense, self.bias)
 
     def multiply_adds(self, output: Sequence[int]) -> int:
@@ -249,16 +252,21 @@ _FACTS = {
     "input_size": (1, 32, 32),
     "num_classes": 10,
     "first_conv": "c1",
-    "claims": (
-        Claim("parameters", "60,000"),
-        Claim("error, MNIST", "0.95 %"),
-        Claim("error, MNIST with distortions", "0.8 %"),
-    ),
 }
+
+
+def _claims(ours: str) -> tuple[Claim, ...]:
+    return (
+        Claim("parameters", "60,000"),
+        Claim("error, MNIST", "0.95 %", ours),
+        Claim("error, MNIST with distortions", "0.8 %"),
+    )
+
 
 register(
     "lenet5",
     **_FACTS,
+    claims=_claims("0.78 %, mean of 3 seeds, configs/lenet5_mnist.yaml"),
     params=61_706,
     macs=416_520,
     stages=_stages("", "", "tanh5", "tanh6"),
@@ -273,6 +281,7 @@ register(
 register(
     "lenet5_1998",
     **_FACTS,
+    claims=_claims("1.01 %, mean of 3 seeds, configs/lenet5_1998_mnist.yaml"),
     params=60_000,
     macs=326_520,
     stages=_stages("tanh2", "tanh4", "tanh5", "tanh6"),
