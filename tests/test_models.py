@@ -303,11 +303,13 @@ def test_smaller_image_names_the_least_size(name):
 def test_min_size_is_the_least_that_the_arithmetic_allows(name):
     entry, net = cnnzoo.info(name), observed(name).net
     too_small = image(entry.input_size[0], entry.min_size - 1, entry.min_size - 1)
-    with pytest.raises((RuntimeError, cnnzoo.InputError)):
+    try:
         maps = net.forward_features(too_small)
-        if not maps.numel():  # torch 2.6 has convolutions on the meta device give maps of no places
-            raise RuntimeError("no places are left")
-        net.forward_head(maps)
+        if maps.numel():  # of torch 2.6, convolutions on the meta device give maps of no places
+            net.forward_head(maps)
+    except (RuntimeError, cnnzoo.InputError):
+        return
+    assert not maps.numel()
 
 
 @pytest.mark.parametrize("name", sorted({*SMALL} & {*SPATIAL}))

@@ -67,9 +67,10 @@ def sheet(rows: int, columns: int, width: float = 3.0, height: float = 3.0, **op
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def show(axes, image: np.ndarray, title: str = "", **options) -> None:
-    """An image `(H, W)` in grey, without ticks; `options` are those of `imshow`."""
-    axes.imshow(image, **{"cmap": "gray", "interpolation": "nearest", **options})
+def show(axes, image: np.ndarray, title: str = "", **options):
+    """An image `(H, W)` in grey, without ticks; `options` are those of `imshow`, which gives what is returned."""
+    shown = axes.imshow(image, **{"cmap": "gray", "interpolation": "nearest", **options})
     axes.set_title(title, fontsize="small")
     axes.set_xticks([])
     axes.set_yticks([])
+    return shown

@@ -72,19 +72,14 @@ def draw(seen: Sequence[Seen]):
     for each in seen:
         axes[0].plot(range(1, by_class.shape[1] + 1), each.figures["by depth"], "o-", markersize=3)
     axes[0].set(xlabel="layer", ylabel="mean opening, a line for each seed", ylim=(0, 1))
-    show(
-        axes[1], (by_class - by_class.mean(0)).mean(2), "opening by class, less the mean", cmap="RdBu_r", aspect="auto"
-    )
+    apart = (by_class - by_class.mean(0)).mean(2)
+    scale = {"cmap": "RdBu_r", "vmin": -abs(apart).max(), "vmax": abs(apart).max()}
+    opening = show(axes[1], apart, "opening by class, less the mean", aspect="auto", **scale)
     axes[1].set(xlabel="layer", ylabel="digit", yticks=range(10))
     most = by_class.var(0).mean(1).argmax()
-    show(
-        axes[2],
-        by_class[:, most],
-        f"the gates of layer {most + 1}, by class",
-        cmap="magma",
-        aspect="auto",
-        vmin=0,
-        vmax=1,
-    )
+    scale = {"cmap": "magma", "vmin": 0, "vmax": 1}
+    gates = show(axes[2], by_class[:, most], f"the gates of layer {most + 1}, by class", aspect="auto", **scale)
     axes[2].set(xlabel="gate", ylabel="digit", yticks=range(10))
+    for panel, image in zip(axes[1:], (opening, gates), strict=True):
+        figure.colorbar(image, ax=panel)
     return figure

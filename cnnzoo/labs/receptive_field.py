@@ -7,6 +7,7 @@ reach the unit along many more paths, it is like a Gaussian, and in nets of rand
 depth.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -82,7 +83,8 @@ def run(seed: int, quick: bool) -> Seen:
 
 def draw(seen: Sequence[Seen]):
     pictures = seen[0].pictures
-    figure, (axes,) = sheet(1, len(pictures) + 1)
+    figure, grid = sheet(2, math.ceil((len(pictures) + 1) / 2))
+    axes = grid.flatten()
     for panel, (name, picture) in zip(axes, pictures.items(), strict=False):
         field = seen[0].figures[name]
         show(panel, picture, f"{name}: {field['effective']:.0f} of {field['theoretical']}", cmap="magma")

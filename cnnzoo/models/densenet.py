@@ -37,6 +37,9 @@ from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.models._blocks import conv1x1, conv3x3
 from cnnzoo.registry import Claim, Stage, register
 
+# Before torch 2.9, a compiled graph updates the statistics of what it computes twice as often.
+SOUND_WHEN_COMPILED = torch.__version__ >= (2, 9)
+
 
 class Untracked:
     """While this is entered, a BatchNorm in train mode leaves its running statistics alone."""
@@ -90,10 +93,12 @@ class DenseLayer(nn.Module):
 
     def run(self, half: Callable, norm: nn.BatchNorm2d, *inputs: Tensor) -> Tensor:
         """`half(*inputs)`, of which with `memory_efficient` only the inputs are kept for the backward pass."""
-        if not (self.memory_efficient and self.training and any(x.requires_grad for x in inputs)):
+        compiled = torch.compiler.is_compiling()
+        wanted = self.memory_efficient and self.training and any(x.requires_grad for x in inputs)
+        if not wanted or (compiled and not SOUND_WHEN_COMPILED):
             return half(*inputs)
         options = {"use_reentrant": False, "preserve_rng_state": False}  # nothing random in it
-        if not torch.compiler.is_compiling():  # a compiled graph updates the statistics once by itself
+        if not compiled:  # a compiled graph updates the statistics once by itself
             options["context_fn"] = lambda: (nullcontext(), Untracked(norm))
         return checkpoint(half, *inputs, **options)
 
