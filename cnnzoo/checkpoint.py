@@ -359,7 +359,7 @@ def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:
 def _read_json(file: Path, lines: bool = False) -> Any:
     """What a file of a run says, or each of its `lines`. Raises InputError if it is damaged."""
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
     except ValueError:
         raise InputError(f"{file} is damaged or cut short; restore it, or run its config.yaml again") from None

@@ -89,7 +89,7 @@ class WandB:
         """Go on with the same run after a resume: its id is kept beside what wandb keeps in the folder."""
         import wandb
 
-        known = file.read_text().strip() if file.exists() else None
+        known = file.read_text(encoding="utf-8").strip() if file.exists() else None
         run = wandb.init(
             id=known or secrets.token_hex(4),
             resume="allow",

@@ -20,7 +20,7 @@ from cnnzoo.errors import InputError, did_you_mean, expect, quoted
 
 def dump(config: Config) -> str:
     """The complete config as YAML, in the order of the dataclasses."""
-    return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False)
+    return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
 
 
 @cache  # making it takes longer than reading a config

@@ -55,6 +55,7 @@ def render(
     names = run.split["val"]
     result = measure(outputs, targets, tuple(classes))
     temperature = read_card(run.model_file).get("temperature", 1.0)
+    config_text = run.config_file.read_text(encoding="utf-8")
     command = f"cnnzoo train --config {quote(str(run.config_file))} --run {quote(f'{run.path}-again')}"
     told = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in _main_figures(run, result).items())
     sections = [
@@ -77,7 +78,7 @@ def render(
             ),
         ),
         ("Run it again", f"<pre>{html.escape(command)}</pre>"),
-        ("Config", f"<pre>{html.escape(run.config_file.read_text())}</pre>"),
+        ("Config", f"<pre>{html.escape(config_text)}</pre>"),
         ("Environment", f"<pre>{html.escape(json.dumps(run.environment, indent=2))}</pre>"),
     ]
     body = "\n".join(f"<h2>{title}</h2>\n{content}" if title else content for title, content in sections)
