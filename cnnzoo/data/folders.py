@@ -4,7 +4,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import files_in, is_hidden, refuse
 from cnnzoo.errors import InputError, counted, did_you_mean, printable
+from cnnzoo.telling import as_typed
 
 
 def find(folder: Path) -> Found:
@@ -101,7 +101,7 @@ def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[st
 
 def copying(folder: Path) -> str:
     """The command that copies what is good in a folder."""
-    return f"cnnzoo check {quote(str(folder))} --fix GOOD"
+    return as_typed("cnnzoo", "check", folder, "--fix", "GOOD")
 
 
 def no_folder(path: Path) -> str:

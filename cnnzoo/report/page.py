@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from cnnzoo.data.arrays import Images
 from cnnzoo.errors import counted, printable
 from cnnzoo.evaluate import Evaluation, measure, percent
 from cnnzoo.report.insight import Insight
+from cnnzoo.telling import as_typed
 
 MISTAKES = 24  # shown at most
 NAMED = 40  # classes that the confusion matrix names; of more it has numbers
@@ -56,7 +56,7 @@ def render(
     result = measure(outputs, targets, tuple(classes))
     temperature = read_card(run.model_file).get("temperature", 1.0)
     config_text = run.config_file.read_text(encoding="utf-8")
-    command = f"cnnzoo train --config {quote(str(run.config_file))} --run {quote(f'{run.path}-again')}"
+    command = as_typed("cnnzoo", "train", "--config", run.config_file, "--run", f"{run.path}-again")
     told = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in _main_figures(run, result).items())
     sections = [
         ("", f"<p>{html.escape(_about(run, config, result))}</p>"),
