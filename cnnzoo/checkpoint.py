@@ -365,9 +365,11 @@ def _read_json(file: Path, lines: bool = False) -> Any:
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file. Raises InputError if it is damaged."""
+    """The tensors of a file, in memory of their own: what safetensors gives is the mapped file itself, which Windows
+    lets nobody replace or remove as long as the net lives. Raises InputError if it is damaged.
+    """
     with _opened(file) as content:
-        return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
+        return {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 (no mapping)
 
 
 def read_card(file: Path) -> dict | None:
