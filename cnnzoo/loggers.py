@@ -168,7 +168,7 @@ def open_(names: Iterable[str], folder: str | Path, config: Mapping, tell: Tell 
                 importlib.import_module(KNOWN[name].needs)
         except ImportError:
             raise InputError(
-                f"train.loggers has {name}, which is not installed; pip install 'cnnzoo[{name}]' brings it"
+                f'train.loggers has {name}, which is not installed; pip install "cnnzoo[{name}]" brings it'
             ) from None
     return Loggers({name: KNOWN[name](Path(folder), config) for name in names}, tell)
 

@@ -318,7 +318,7 @@ def _find_source(config: DataConfig) -> Found:
         if kind.is_source(config.source):
             return kind.find(config.source)
     if not folder.is_dir():
-        if os.sep in config.source or folder.exists():
+        if os.path.dirname(config.source) or folder.exists():
             raise InputError(f"data.source: {folders.no_folder(folder)}")
         known = [*NAMED, *folders.beside(folder)]
         hint = did_you_mean(config.source, known, f"sets by name: {', '.join(NAMED)}")
