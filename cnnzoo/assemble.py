@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,7 @@ from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError, counted, dimensions
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
-from cnnzoo.telling import Tell
+from cnnzoo.telling import Tell, as_typed
 from cnnzoo.train import forms, losses, optim, phases
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
@@ -69,8 +68,9 @@ def doubts(source: str) -> list[str]:
     found = [finding for finding in doctor.quick(folder) if finding.severity != "note"]
     first = {finding.kind: finding for finding in reversed(found)}
     counts = Counter(finding.kind for finding in found)
+    tells_all = as_typed("cnnzoo", "check", source)
     return [
-        f"{first[kind].severity} of the data, {many:,} x {kind}: {first[kind]}; cnnzoo check {quote(source)} tells all"
+        f"{first[kind].severity} of the data, {many:,} x {kind}: {first[kind]}; {tells_all} tells all"
         for kind, many in counts.items()
     ]
 

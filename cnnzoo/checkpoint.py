@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from threading import Lock
 from typing import Any
 
@@ -42,7 +41,7 @@ from torch import Tensor
 from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, did_you_mean, expect
 from cnnzoo.shown import Drawn, Table
-from cnnzoo.telling import Tell
+from cnnzoo.telling import Tell, as_typed
 
 LOCK = ".lock"  # within a run folder while a process trains in it
 PLANS = {"config.yaml", "split.json", "environment.json"}  # all that a run has before it has learnt anything
@@ -104,7 +103,7 @@ class Run(Drawn):
         if there and not {"split.json"} <= there <= PLANS:
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
-            way = f"go on with it by cnnzoo train --resume {quote(str(run.path))}, or " if goes_on else ""
+            way = f"go on with it by cnnzoo train --resume {as_typed(run.path)}, or " if goes_on else ""
             raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by run=…")
         return run
 
@@ -253,9 +252,9 @@ class Run(Drawn):
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Logits `(N, K)` and targets `(N,)` of the validation images."""
         if not self.predictions_file.exists():
-            way = f"finish it by cnnzoo train --resume {quote(str(self.path))}"
+            way = f"finish it by cnnzoo train --resume {as_typed(self.path)}"
             if self.committee:
-                way = f"make it anew by cnnzoo train --config {quote(str(self.config_file))} --run NEW"
+                way = f"make it anew by cnnzoo train --config {as_typed(self.config_file)} --run NEW"
             raise InputError(f"{self.path} has no predictions yet; {way}")
         return read_arrays(self.predictions_file, "logits", "targets")
 
@@ -359,16 +358,18 @@ def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:
 def _read_json(file: Path, lines: bool = False) -> Any:
     """What a file of a run says, or each of its `lines`. Raises InputError if it is damaged."""
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
     except ValueError:
         raise InputError(f"{file} is damaged or cut short; restore it, or run its config.yaml again") from None
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file. Raises InputError if it is damaged."""
+    """The tensors of a file, in memory of their own: what safetensors gives is the mapped file itself, which Windows
+    lets nobody replace or remove as long as the net lives. Raises InputError if it is damaged.
+    """
     with _opened(file) as content:
-        return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
+        return {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 (no mapping)
 
 
 def read_card(file: Path) -> dict | None:

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from cnnzoo import __version__
+from cnnzoo.telling import as_typed
 
 
 def describe(device: torch.device, precision: str, processes: int = 1) -> dict:
@@ -30,7 +30,7 @@ def describe(device: torch.device, precision: str, processes: int = 1) -> dict:
         "processes": processes,
         "precision": precision,
         "job": job(),
-        "command": shlex.join([_program(), *sys.argv[1:]]),
+        "command": as_typed(_program(), *sys.argv[1:]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -57,6 +57,8 @@ def _commit() -> str | None:
     """Of the cnnzoo that runs, if it runs from a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

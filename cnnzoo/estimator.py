@@ -109,7 +109,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         """
         images = _images(X)
         classes, labels = _labels(y, images)
-        with TemporaryDirectory(prefix="cnnzoo-") as scratch:
+        with TemporaryDirectory(prefix="cnnzoo-", ignore_cleanup_errors=True) as scratch:
             config = self._config(self.run or Path(scratch, "run"))
             Run.new(config.folder)  # complains now rather than after the photos are decoded
             names = [str(name) for name in classes]
@@ -120,6 +120,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             run = train(config, data=data, with_report=self.run is not None, tell=tell)
             self.net_, self._card = zoo.load(run), read_card(run.model_file)
             logits, targets = run.predictions
+            del data  # whose photos may be a map of a file in the folder, which Windows would not remove
         self.validation_score_ = float((logits.argmax(axis=1) == targets).mean())
         self.run_ = run if self.run else None
         self.classes_ = classes

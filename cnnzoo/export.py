@@ -132,7 +132,7 @@ def _need_onnx() -> None:
     try:
         import onnx  # noqa: F401
     except ImportError:
-        raise InputError("ONNX needs the package onnx, which is not here: pip install 'cnnzoo[export]'") from None
+        raise InputError('ONNX needs the package onnx, which is not here: pip install "cnnzoo[export]"') from None
 
 
 class _Logits(nn.Module):

@@ -89,7 +89,7 @@ class WandB:
         """Go on with the same run after a resume: its id is kept beside what wandb keeps in the folder."""
         import wandb
 
-        known = file.read_text().strip() if file.exists() else None
+        known = file.read_text(encoding="utf-8").strip() if file.exists() else None
         run = wandb.init(
             id=known or secrets.token_hex(4),
             resume="allow",
@@ -168,7 +168,7 @@ def open_(names: Iterable[str], folder: str | Path, config: Mapping, tell: Tell 
                 importlib.import_module(KNOWN[name].needs)
         except ImportError:
             raise InputError(
-                f"train.loggers has {name}, which is not installed; pip install 'cnnzoo[{name}]' brings it"
+                f'train.loggers has {name}, which is not installed; pip install "cnnzoo[{name}]" brings it'
             ) from None
     return Loggers({name: KNOWN[name](Path(folder), config) for name in names}, tell)
 

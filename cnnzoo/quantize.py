@@ -18,7 +18,7 @@ def quantized(graph: bytes, images: Tensor, batch_size: int = 8) -> bytes:
     Raises InputError where the onnx library is not installed, by which onnxruntime rewrites graphs.
     """
     if importlib.util.find_spec("onnx") is None:
-        raise InputError("precision int8 needs onnx, which pip install 'cnnzoo[export]' brings")
+        raise InputError('precision int8 needs onnx, which pip install "cnnzoo[export]" brings')
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

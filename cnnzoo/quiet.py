@@ -24,7 +24,7 @@ def quiet() -> Iterator[None]:
         sys.stdout.flush()
         kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
         try:
-            with open(os.devnull, "w") as nowhere:
+            with open(os.devnull, "wb") as nowhere:
                 for descriptor in kept:
                     os.dup2(nowhere.fileno(), descriptor)
             yield

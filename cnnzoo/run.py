@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -19,7 +18,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted, counted
 from cnnzoo.signals import heard
-from cnnzoo.telling import Tell, silent
+from cnnzoo.telling import Tell, as_typed, silent
 from cnnzoo.train import distributed, rehearsal
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
@@ -318,7 +317,7 @@ def _open(
     if given is not None and (changed := _differences(given, own)):
         raise InputError(
             f"{run.path} was begun with another config: {changed}; resume it as it was, or start a new run "
-            f"by run=…, from these weights with model.pretrained {shlex.quote(str(run.path))}"
+            f"by run=…, from these weights with model.pretrained {as_typed(run.path)}"
         )
     if run.is_finished:
         return run, given or own, None

@@ -28,7 +28,7 @@ def check(path: str | Path) -> None:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
             raise InputError(
-                f"{path}: Parquet needs pyarrow, which pip install 'cnnzoo[parquet]' brings; or write .csv or .json"
+                f'{path}: Parquet needs pyarrow, which pip install "cnnzoo[parquet]" brings; or write .csv or .json'
             ) from None
 
 

@@ -69,8 +69,8 @@ def peak(forget: bool = False) -> float:
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts in bytes
     if forget:
-        Path("/proc/self/clear_refs").write_text("5")
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 2**10
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))[1]) / 2**10
 
 
 def peak_memory(name: str, batch: int, options: dict) -> float:

@@ -4,7 +4,6 @@ make demo
 """
 
 import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli import main
+from cnnzoo.telling import as_typed
 
 RUN = Path("runs/demo")
 PICTURES = Path("runs/demo_pictures")
@@ -21,7 +21,7 @@ PICTURES = Path("runs/demo_pictures")
 
 def command(*arguments: str) -> None:
     """Show a command and run it."""
-    print(f"\n$ cnnzoo {shlex.join(arguments)}", flush=True)
+    print(f"\n$ cnnzoo {as_typed(*arguments)}", flush=True)
     if code := main(arguments):
         sys.exit(code)
 

@@ -47,7 +47,9 @@ def apart(a: dict, b: dict) -> float:
 
 def stop(process: subprocess.Popen, kind: str) -> None:
     if kind == "worker":
-        workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        workers = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, encoding="utf-8"
+        ).stdout.split()
         if workers:
             os.kill(int(random.choice(workers)), signal.SIGKILL)
     else:

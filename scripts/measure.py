@@ -44,4 +44,4 @@ def main(about: str, known: dict[str, Callable[[], list[dict]]]) -> None:
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     rows = [row for part in parts for row in known[part]()]
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2), encoding="utf-8")

@@ -175,7 +175,7 @@ def test_a_photo_that_wants_another_library_is_not_damaged_and_is_copied(tmp_pat
     checkup = doctor.check(tmp_path / "photos")
     (finding,) = checkup.findings
     assert (finding.kind, finding.severity, finding.file) == ("not read here", "error", "ant/IMG_1.HEIC")
-    assert "pip install 'cnnzoo[heif]'" in finding.detail
+    assert 'pip install "cnnzoo[heif]"' in finding.detail
     fixed = copies.fix(checkup, tmp_path / "good")
     assert (tmp_path / "good" / "ant" / "IMG_1.HEIC").exists()
     assert (fixed.left_out, fixed.remaining) == (0, (finding,))

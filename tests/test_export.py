@@ -327,6 +327,6 @@ def test_weights_too_large_for_one_onnx_file_are_told(tmp_path, monkeypatch):
 
 def test_a_missing_package_is_named_with_what_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)  # which makes importing it fail
-    with pytest.raises(InputError, match=r"the package onnx, .*pip install 'cnnzoo\[export\]'"):
+    with pytest.raises(InputError, match=r'the package onnx, .*pip install "cnnzoo\[export\]"'):
         cnnzoo.export(net_of("lenet5", 32, 32), tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())

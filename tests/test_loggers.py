@@ -103,7 +103,7 @@ def test_a_logger_that_breaks_is_let_go(tmp_path, monkeypatch):
 
 def test_a_missing_library_is_told_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
-    with pytest.raises(InputError, match=r"has wandb, which is not installed; pip install 'cnnzoo\[wandb\]'"):
+    with pytest.raises(InputError, match=r'has wandb, which is not installed; pip install "cnnzoo\[wandb\]"'):
         loggers.open_(["wandb"], tmp_path, {})
 
 

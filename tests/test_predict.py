@@ -393,7 +393,7 @@ def test_wrong_input_is_told_in_one_line(cli, model_file, folder, arguments, wor
 
 def test_without_pyarrow_parquet_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"Parquet needs pyarrow, which pip install 'cnnzoo\[parquet\]' brings"):
+    with pytest.raises(InputError, match=r'Parquet needs pyarrow, which pip install "cnnzoo\[parquet\]" brings'):
         tables.check(tmp_path / "out.parquet")
 
 

@@ -483,7 +483,7 @@ def test_a_reduced_photo_shows_the_net_the_same(mode, orientation, tmp_path):
 
 
 def heif(image: Image.Image, file: Path, **options) -> Path:
-    pillow_heif = pytest.importorskip("pillow_heif", reason="needs pip install 'cnnzoo[heif]'")
+    pillow_heif = pytest.importorskip("pillow_heif", reason='needs pip install "cnnzoo[heif]"')
     pillow_heif.from_pillow(image).save(file, quality=95, **options)
     return file
 
@@ -520,7 +520,7 @@ def test_heif_cut_short_is_damaged(share, tmp_path):
 
 @pytest.mark.parametrize(
     ("brand", "advice"),
-    [("heic", r"HEIF, as iPhones take photos, which pip install 'cnnzoo\[heif\]' reads"), ("avif", "AVIF, which PIL")],
+    [("heic", r'HEIF, as iPhones take photos, which pip install "cnnzoo\[heif\]" reads'), ("avif", "AVIF, which PIL")],
 )
 def test_what_reads_a_format_is_named_where_it_is_missing(brand, advice, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)

@@ -91,7 +91,7 @@ MAY_IMPORT = {
 def imports(file: Path) -> set[str]:
     """The modules of cnnzoo that a file imports, as dotted names within it."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cnnzoo":
             inside = node.module.split(".")[1:]
             found |= {".".join([*inside, name.name]) for name in node.names}
@@ -143,3 +143,24 @@ def test_the_contract_sees_a_forbidden_import(tmp_path):
     file = tmp_path / "x.py"
     file.write_text("def f():\n    from cnnzoo.train.trainer import Trainer\n    import cnnzoo.data.sources\n")
     assert imports(file) == {"train.trainer.Trainer", "data.sources"}
+
+
+def in_own_encoding(text: str) -> list[str]:
+    """The calls that read or write text in the encoding of the machine, which on Windows cannot say 日本."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+        what = ast.unparse(call.func).rpartition(".")[2]
+        mode = "".join(map(ast.unparse, call.args[1:2]))
+        is_text = what in ("read_text", "write_text") or (ast.unparse(call.func) == "open" and "b" not in mode)
+        is_text |= any(keyword.arg in ("text", "universal_newlines") for keyword in call.keywords)
+        if is_text and not any(keyword.arg == "encoding" for keyword in call.keywords):
+            found.append(ast.unparse(call))
+    return found
+
+
+def test_text_is_utf8_whatever_the_machine():
+    files = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "scripts").glob("*.py")]
+    assert {file.name: calls for file in files if (calls := in_own_encoding(file.read_text(encoding="utf-8")))} == {}
+    assert in_own_encoding("file.read_text(); open(x, 'rb'); open(x, 'w'); run(y, text=True)") == [
+        *("file.read_text()", "open(x, 'w')", "run(y, text=True)")
+    ]

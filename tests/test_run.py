@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import photos
@@ -26,7 +27,7 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo import assemble, config
-from cnnzoo.checkpoint import Run, read_torch
+from cnnzoo.checkpoint import Run, read_safetensors, read_torch
 from cnnzoo.cli import speech
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.registry import unregister
@@ -911,3 +912,15 @@ def test_scripts_train_does_what_the_command_does(finished, tmp_path):
     ]
     subprocess.run(list(map(str, line)), check=True, capture_output=True)
     assert equal(weights(finished.path), weights(tmp_path / "again"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not tell what is mapped")
+def test_weights_that_were_read_keep_no_hold_of_their_file(tmp_path):
+    """On Windows, where a mapped file can be neither replaced nor removed, no run could be finished."""
+    run = Run(tmp_path)
+    run.save_model({"weight": torch.ones(10_000)}, {"name": "lenet5"})
+    tensors = read_safetensors(run.model_file)
+    run.amend_card(temperature=2.0)
+    again = read_safetensors(run.model_file)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert torch.equal(tensors["weight"], again["weight"])

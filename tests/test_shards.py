@@ -265,7 +265,7 @@ def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert hugging_face.is_source(str(tmp_path))
     with pytest.raises(
-        InputError, match=r"needs Hugging Face's datasets, which pip install 'cnnzoo\[datasets\]' brings"
+        InputError, match=r'needs Hugging Face.s datasets, which pip install "cnnzoo\[datasets\]" brings'
     ):
         load(tmp_path)
 

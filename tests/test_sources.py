@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import time
+import unicodedata
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -13,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import photos
 import pytest
 from PIL import Image
 
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import decoded as decoded_once
-from cnnzoo.data import preprocess, sources
+from cnnzoo.data import folders, preprocess, sources
 from cnnzoo.data.arrays import FittedImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
@@ -420,11 +422,30 @@ def test_a_class_is_the_same_however_its_letters_are_composed(tmp_path, monkeypa
         load(tmp_path)
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_classes_and_images_come_in_one_order_wherever_the_folder_lies(tmp_path, form):
+    """Sorted as they are spelt there, classes would have other numbers, and other images would be held out."""
+
+    def spelt(name: str) -> str:
+        return unicodedata.normalize(form, name)
+
+    photos.folder(tmp_path, each=2, kinds=[spelt(name) for name in ("zebra", "über", "ant")])
+    for folder in tmp_path.iterdir():
+        (folder / "00.png").rename(folder / spelt("übt.png"))
+        (folder / "01.png").rename(folder / "umso.png")
+    found = folders.find(tmp_path)
+    assert found.classes == ("ant", "zebra", "\u00fcber")
+    assert [Path(name).name for name in found.train.names] == ["umso.png", spelt("übt.png")] * 3
+
+
 def test_what_macos_leaves_in_archives_is_no_class(tmp_path):
     paint(tmp_path, {"red": 4, "blue": 4})
     (tmp_path / "__MACOSX" / "red").mkdir(parents=True)
     (tmp_path / "__MACOSX" / "red" / "._000.png").write_bytes(b"no image")
-    assert load(tmp_path).classes == ("blue", "red")
+    (tmp_path / "._000.png").write_bytes(b"no image")
+    data = load(tmp_path)
+    assert data.classes == ("blue", "red")
+    assert data.notes == ()
 
 
 def test_all_empty_class_folders_are_named(tmp_path):

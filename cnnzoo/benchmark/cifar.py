@@ -159,9 +159,10 @@ def airbench(script: Path, data: Dataset, trials: int) -> list[Trial]:
             images, labels = map(torch.from_numpy, (part.images.take(np.arange(len(part))), part.labels))
             content = {"images": images, "labels": labels, "classes": list(data.classes)}
             torch.save(content, Path(folder) / "cifar10" / f"{name}.pt")
-        with open(Path(folder) / "errors", "w+") as errors:
+        with open(Path(folder) / "errors", "w+", encoding="utf-8") as errors:
             command = [sys.executable, "-u", str(script.expanduser().resolve())]
-            with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            options = {"cwd": folder, "stdout": subprocess.PIPE, "stderr": errors, "encoding": "utf-8"}
+            with subprocess.Popen(command, **options) as process:
                 found = _trials(process.stdout, 1 + trials)  # the first one warms up
                 process.terminate()  # it would go on for 200
             if len(found) <= trials:

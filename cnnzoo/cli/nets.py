@@ -16,7 +16,7 @@ def list_(pattern: str = "*", *, pretrained: bool = False, json: bool = False) -
     """Name the nets.
 
     Args:
-        pattern: a wildcard pattern, such as 'resnet*'.
+        pattern: a wildcard pattern, such as "resnet*".
         pretrained: only those for which the world has trained weights.
     """
     from cnnzoo import zoo

@@ -3,13 +3,12 @@
 import os
 import signal
 import sys
-from shlex import quote
 from typing import NoReturn
 
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.signals import StopSignals
-from cnnzoo.telling import Tell
+from cnnzoo.telling import Tell, as_typed
 
 
 def is_first() -> bool:
@@ -30,7 +29,7 @@ def aside(line: str) -> None:
 
 def go_on_with(run, say: Tell = tell) -> None:
     """What a finished run is good for."""
-    path = quote(str(run.path))
+    path = as_typed(run.path)
     uses = (f"predict {path} PHOTOS", f"evaluate {path}", f"export {path} --out FILE")
     say(f"go on with: {', '.join(f'cnnzoo {use}' for use in uses)}")
 

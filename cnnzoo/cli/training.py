@@ -1,12 +1,12 @@
 """The command that trains, one run or several of one config."""
 
 from collections.abc import Mapping, Sequence
-from shlex import quote
 
 from cnnzoo import config as config_
 from cnnzoo.cli.speech import go_on_with, is_first, stopped, tell
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.signals import stop_on_signals
+from cnnzoo.telling import as_typed
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
             else:
                 _train_many(kind, asked[kind], config, resume is not None, hooks)
         except Interrupted as interrupted:
-            one = f"cnnzoo train --resume {quote(str(interrupted.folder))}"
+            one = as_typed("cnnzoo", "train", "--resume", interrupted.folder)
             stopped(signals, interrupted, one if kind is None else "the same command with --resume auto")
     if kind is None:
         conclude(done)

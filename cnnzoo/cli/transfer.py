@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from json import dumps
-from shlex import join, quote
 
 from cnnzoo.cli.speech import aside, go_on_with, numbers, stopped, tell
 from cnnzoo.cli.training import conclude
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.signals import stop_on_signals
+from cnnzoo.telling import as_typed
 
 
 def check(
@@ -60,8 +60,8 @@ def check(
 def _after(checkup, fixed) -> str:
     """What to do once a folder has been checked, and perhaps copied; "" where a person is to mend it by hand first."""
     if fixed:
-        return "" if fixed.remaining else f"cnnzoo probe {quote(str(fixed.folder))}"
-    folder = quote(str(checkup.folder))
+        return "" if fixed.remaining else as_typed("cnnzoo", "probe", fixed.folder)
+    folder = as_typed(checkup.folder)
     if checkup.sound:
         return f"cnnzoo probe {folder}, cnnzoo finetune {folder}"
     return f"cnnzoo check {folder} --fix GOOD" if checkup.mendable else ""
@@ -87,8 +87,8 @@ def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: i
     for name, why in ranking.missing.items():
         print(f"{name}: {why}", file=sys.stderr)
     best = ranking.candidates[0]
-    again = ["cnnzoo", "finetune", folder, "--model", best.model, "--pretrained", best.tag]
-    print(f"go on with: {join(again)}")
+    again = as_typed("cnnzoo", "finetune", folder, "--model", best.model, "--pretrained", best.tag)
+    print(f"go on with: {again}")
 
 
 def probe(
@@ -169,7 +169,7 @@ def finetune(
                 folder, model, pretrained, **options, overrides=overrides, tell=tell, should_stop=signals.should_stop
             )
         except Interrupted as interrupted:
-            stopped(signals, interrupted, f"cnnzoo train --resume {quote(str(interrupted.folder))}")
+            stopped(signals, interrupted, as_typed("cnnzoo", "train", "--resume", interrupted.folder))
     conclude(done)
 
 

@@ -68,7 +68,7 @@ def predict(
     """Name what is in images. A file that cannot be read keeps its row and says why.
 
     Args:
-        images: files, folders with all in them, or patterns in quotes, such as 'photos/**/*.jpg'.
+        images: files, folders with all in them, or patterns in quotes, such as "photos/**/*.jpg".
         out: write a table (.csv, .json, .parquet) with the columns file, top1 …, prob1 …, abstain, error.
         top: how many classes to name.
         min_confidence: abstain from an answer where the most likely class is less likely than this, such as 0.6.

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from json import dumps
 from pathlib import Path
-from shlex import quote
 
 from cnnzoo.cli.parsing import one_of
 from cnnzoo.errors import InputError, counted
+from cnnzoo.telling import as_typed
 
 
 def weights_list(pattern: str = "*", *, json: bool = False) -> None:
@@ -69,7 +69,7 @@ def weights_bundle(names: list[str], *, out: str) -> None:
 
     rows = _chosen_weights(names)
     fetch.bundle(rows, Path(out))
-    print(f"{counted(len(rows), 'file')} in {out}; there: cnnzoo weights import {quote(Path(out).name)}")
+    print(f"{counted(len(rows), 'file')} in {out}; there: cnnzoo weights import {as_typed(Path(out).name)}")
 
 
 def weights_import(file: str) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,11 +15,12 @@ from jsonargparse import Namespace
 from cnnzoo.config.parser import MAIN, Parser, no_section
 from cnnzoo.config.sections import Config, plain
 from cnnzoo.errors import InputError, did_you_mean, expect, quoted
+from cnnzoo.telling import words_typed
 
 
 def dump(config: Config) -> str:
     """The complete config as YAML, in the order of the dataclasses."""
-    return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False)
+    return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
 
 
 @cache  # making it takes longer than reading a config
@@ -72,7 +72,7 @@ def _words(overrides: Overrides) -> list[str]:
         return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in leaves]
     wrong = f'overrides are {{"data.size": 128}}, "--data.size 128" or ["--data.size=128"], not {quoted(overrides)}'
     try:
-        words = shlex.split(overrides) if isinstance(overrides, str) else [*map(str, overrides)]
+        words = words_typed(overrides) if isinstance(overrides, str) else [*map(str, overrides)]
     except (TypeError, ValueError):  # no words, or a quote that does not end
         raise InputError(wrong) from None
     waiting = iter(words)

@@ -6,6 +6,7 @@ Messages name the key to change, as it is written in a file or after `--`.
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -554,7 +555,7 @@ class Config:
 def short_name(source: str | Path) -> str:
     """What a source is called within the name of a run folder."""
     last = os.path.basename(os.path.abspath(str(source)))  # also of "." and ".."
-    return re.sub(r"[^\w.-]+", "_", last)  # a pattern of shards has braces
+    return re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", last))  # a pattern of shards has braces
 
 
 def plain(value: object) -> object:

@@ -128,7 +128,7 @@ def _open_heif(file: str | Path | bytes) -> Image.Image:
     try:
         import pillow_heif
     except ImportError:
-        why = "it is HEIF, as iPhones take photos, which pip install 'cnnzoo[heif]' reads"
+        why = 'it is HEIF, as iPhones take photos, which pip install "cnnzoo[heif]" reads'
         raise Unreached(why, "not read here") from None
     pillow_heif.register_heif_opener()  # so that from here on PIL knows them
     try:

@@ -4,7 +4,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import files_in, is_hidden, refuse
 from cnnzoo.errors import InputError, counted, did_you_mean, printable
+from cnnzoo.telling import as_typed
 
 
 def find(folder: Path) -> Found:
@@ -37,7 +37,8 @@ def parts(folder: Path) -> dict[str, Path]:
 
 def class_folders(folder: Path) -> list[Path]:
     """The class folders in a part, in order. Raises InputError where there are none."""
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    classes = [entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
+    classes.sort(key=class_name)  # as paths, Windows would sort them without regard to case
     if not classes:
         loose = len(_loose(folder))
         what = (
@@ -64,13 +65,19 @@ def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) 
     """The images of a class folder and its other files, each in order; what is hidden counts for nothing. `onerror` as
     in `files_in`.
     """
-    inside = sorted(map(Path, files_in(str(folder), onerror)))
+    inside = sorted(map(Path, files_in(str(folder), onerror)), key=_alike)
     images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
-    return images, sorted({*inside} - {*images})
+    return images, sorted({*inside} - {*images}, key=_alike)
+
+
+def _alike(file: Path) -> tuple[str, ...]:
+    """By which files come in the same order on every machine, or the same seed would hold out others on each."""
+    return tuple(unicodedata.normalize("NFC", part) for part in file.parts)
 
 
 def _loose(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in EXTENSIONS]
+    inside = (entry for entry in folder.iterdir() if entry.suffix.lower() in EXTENSIONS and not is_hidden(entry.name))
+    return [entry for entry in inside if entry.is_file()]
 
 
 def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[str, ...]]:
@@ -95,13 +102,13 @@ def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[st
     notes = (f"{counted(strays, 'file')} in {folder} passed over: {why}",) if strays else ()
     if loose:
         notes += (f"{counted(loose, 'file')} in {folder} passed over for lying outside the class folders",)
-    part = Part(files, np.array(labels, dtype=np.int64), tuple(str(file) for file in files))
+    part = Part(files, np.array(labels, dtype=np.int64), tuple(file.as_posix() for file in files))
     return tuple(map(class_name, classes)), part, notes
 
 
 def copying(folder: Path) -> str:
     """The command that copies what is good in a folder."""
-    return f"cnnzoo check {quote(str(folder))} --fix GOOD"
+    return as_typed("cnnzoo", "check", folder, "--fix", "GOOD")
 
 
 def no_folder(path: Path) -> str:

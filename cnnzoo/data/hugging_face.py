@@ -70,7 +70,7 @@ def _load(source: str) -> Any:
     try:
         import datasets
     except ImportError:
-        wanted = "pip install 'cnnzoo[datasets]' brings"
+        wanted = 'pip install "cnnzoo[datasets]" brings'
         raise InputError(f"data.source {source} needs Hugging Face's datasets, which {wanted}") from None
     name = source.removeprefix(PREFIX)
     folder = Path(name).expanduser()

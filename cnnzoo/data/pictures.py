@@ -28,7 +28,7 @@ class Pictures:
     """Names of pictures, found anew each time they are gone through, so that a million take no memory.
 
     Args:
-        images: files; folders, with all the folders in them that are not hidden; patterns such as 'photos/**/*.jpg';
+        images: files; folders, with all the folders in them that are not hidden; patterns such as "photos/**/*.jpg";
             an image file's content as bytes, or as a file that is open; PIL images, which are turned as their EXIF tag
             says, like files; uint8 arrays `(H, W)` or `(H, W, C)`, or tensors `(H, W)` or `(C, H, W)`. One, or several
             of them, also as one array with an axis more; three axes are one picture where it would have 1, 3 or 4

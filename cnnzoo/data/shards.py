@@ -59,7 +59,7 @@ class _Member(Stored):
     shard_stamp: str
 
     def __str__(self) -> str:
-        return f"{self.shard}/{self.name}"
+        return f"{self.shard.as_posix()}/{self.name}"
 
     def read_bytes(self) -> bytes:
         with open(self.shard, "rb") as file:

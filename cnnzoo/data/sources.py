@@ -318,7 +318,7 @@ def _find_source(config: DataConfig) -> Found:
         if kind.is_source(config.source):
             return kind.find(config.source)
     if not folder.is_dir():
-        if os.sep in config.source or folder.exists():
+        if os.path.dirname(config.source) or folder.exists():
             raise InputError(f"data.source: {folders.no_folder(folder)}")
         known = [*NAMED, *folders.beside(folder)]
         hint = did_you_mean(config.source, known, f"sets by name: {', '.join(NAMED)}")
@@ -357,7 +357,7 @@ def _split(found: Found, config: DataConfig, keep_lone: bool = False) -> Found:
 def _weights(file: Path, names: Sequence[str]) -> np.ndarray:
     """`(N,)` float64 from a file that has a number for each image's name."""
     try:
-        told = json.loads(file.read_text())
+        told = json.loads(file.read_text(encoding="utf-8"))
         weights = np.array([told[name] for name in names], dtype=np.float64)
     except (OSError, ValueError, TypeError) as error:
         why = getattr(error, "strerror", None) or "it is no JSON of names and numbers"

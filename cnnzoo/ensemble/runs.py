@@ -230,4 +230,4 @@ def write_report(run: Run) -> Path:
 def _yaml(config: Config) -> str:
     """What a committee needs of a config."""
     whole = yaml.safe_load(config_.dump(config))
-    return yaml.safe_dump({key: whole[key] for key in ("run", "ensemble", "data")}, sort_keys=False)
+    return yaml.safe_dump({key: whole[key] for key in ("run", "ensemble", "data")}, sort_keys=False, allow_unicode=True)

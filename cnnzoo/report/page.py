@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from cnnzoo.data.arrays import Images
 from cnnzoo.errors import counted, printable
 from cnnzoo.evaluate import Evaluation, measure, percent
 from cnnzoo.report.insight import Insight
+from cnnzoo.telling import as_typed
 
 MISTAKES = 24  # shown at most
 NAMED = 40  # classes that the confusion matrix names; of more it has numbers
@@ -55,7 +55,8 @@ def render(
     names = run.split["val"]
     result = measure(outputs, targets, tuple(classes))
     temperature = read_card(run.model_file).get("temperature", 1.0)
-    command = f"cnnzoo train --config {quote(str(run.config_file))} --run {quote(f'{run.path}-again')}"
+    config_text = run.config_file.read_text(encoding="utf-8")
+    command = as_typed("cnnzoo", "train", "--config", run.config_file, "--run", f"{run.path}-again")
     told = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in _main_figures(run, result).items())
     sections = [
         ("", f"<p>{html.escape(_about(run, config, result))}</p>"),
@@ -77,7 +78,7 @@ def render(
             ),
         ),
         ("Run it again", f"<pre>{html.escape(command)}</pre>"),
-        ("Config", f"<pre>{html.escape(run.config_file.read_text())}</pre>"),
+        ("Config", f"<pre>{html.escape(config_text)}</pre>"),
         ("Environment", f"<pre>{html.escape(json.dumps(run.environment, indent=2))}</pre>"),
     ]
     body = "\n".join(f"<h2>{title}</h2>\n{content}" if title else content for title, content in sections)
