@@ -15,7 +15,7 @@ import torch
 
 import cnnzoo
 from cnnzoo.cli import main
-from cnnzoo.weights import fetch
+from cnnzoo.weights import download, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -109,8 +109,8 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
     for name in ("CNNZOO_OFFLINE", "CNNZOO_WEIGHTS", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(fetch, "TIMEOUT", (0.5, 0.5))
-    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    monkeypatch.setattr(download, "TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(download.time, "sleep", waits.append)
     waits.clear()
     return tmp_path / "torch" / "hub" / "checkpoints"
 
@@ -143,24 +143,24 @@ def test_what_is_there_needs_no_network(server, hub, row):
 
 
 def test_a_truncated_download_is_gone_on_with(server, hub, row):
-    server.plan = [("truncated", 5 * fetch.BLOCK), ("good",)]
+    server.plan = [("truncated", 5 * download.BLOCK), ("good",)]
     fetch.fetch(row)
-    assert server.ranges == [None, f"bytes={5 * fetch.BLOCK}-"]
+    assert server.ranges == [None, f"bytes={5 * download.BLOCK}-"]
     assert files(hub) == {"weights.pth": CONTENT}
 
 
 def test_a_download_that_keeps_breaking_off_is_kept_for_the_next_time(server, hub, row):
-    server.plan = [("truncated", fetch.BLOCK)] + [("status", 503)] * 3
+    server.plan = [("truncated", download.BLOCK)] + [("status", 503)] * 3
     with pytest.raises(cnnzoo.InputError, match=r"has trouble \(503\), 4 times; 0\.1 MiB are kept to go on with"):
         fetch.fetch(row)
-    assert files(hub) == {"weights.pth.part": CONTENT[: fetch.BLOCK]}
+    assert files(hub) == {"weights.pth.part": CONTENT[: download.BLOCK]}
     fetch.fetch(row)
-    assert server.ranges[-1] == f"bytes={fetch.BLOCK}-"
+    assert server.ranges[-1] == f"bytes={download.BLOCK}-"
     assert files(hub) == {"weights.pth": CONTENT}
 
 
 def test_a_server_without_ranges_sends_all_again(server, hub, row):
-    server.plan = [("truncated", 5 * fetch.BLOCK), ("without_ranges",)]
+    server.plan = [("truncated", 5 * download.BLOCK), ("without_ranges",)]
     fetch.fetch(row)
     assert files(hub) == {"weights.pth": CONTENT}
 
