@@ -18,10 +18,11 @@ import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError
-from cnnzoo.visualize import attribution, cams, gradients, untouched
+from cnnzoo.visualize import cams, gradients, untouched
+from cnnzoo.visualize.methods import METHODS, maps_of
 
 FLAT = ("mlp", "highway_fc10")  # without maps
-SAID = pytest.mark.parametrize("method", attribution.METHODS)
+SAID = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def ask(method, net, images, **options):
     options["size"] = 16
     if method in ("guided", "occlusion"):
         return getattr(visualize, method)(net, images, **options)
-    return getattr(visualize, attribution.METHODS[method].family)(net, images, method=method, **options)
+    return getattr(visualize, METHODS[method].family)(net, images, method=method, **options)
 
 
 # ---- on every family of nets
@@ -66,7 +67,7 @@ def test_every_family_is_seen_by_every_method(name):
     with untouched(net) as net:
         target = net(x).argmax(1)
         other = (target + 1) % 5
-        by_pixels = [name for name, method in attribution.METHODS.items() if method.family != "gradcam"]
+        by_pixels = [name for name, method in METHODS.items() if method.family != "gradcam"]
         maps = {name: getattr(gradients, name)(net, x, target, **less.get(name, {})) for name in by_pixels}
         assert not torch.allclose(maps["gradient"], gradients.gradient(net, x, other), rtol=1e-3)
         assert not torch.allclose(maps["gradient"], maps["guided"], rtol=1e-3)
@@ -74,11 +75,11 @@ def test_every_family_is_seen_by_every_method(name):
             layer = cams.map_layer(net, x)
             earlier = next(stage.name for stage in net.entry.stages if stage.name != layer)
             assert visualize.stages_of(net).index(earlier) < visualize.stages_of(net).index(layer)
-            by_maps = dict.fromkeys(set(attribution.METHODS) - set(by_pixels), layer)
+            by_maps = dict.fromkeys(set(METHODS) - set(by_pixels), layer)
             by_maps["scorecam"] = earlier  # which asks the net once for each channel, of which it has few
-            maps |= {method: attribution.maps_of(net, x, target, method, where) for method, where in by_maps.items()}
-            assert not torch.equal(maps["layercam"], attribution.maps_of(net, x, other, "layercam", layer))
-            assert not torch.equal(maps["layercam"], attribution.maps_of(net, x, target, "layercam", earlier))
+            maps |= {method: maps_of(net, x, target, method, where) for method, where in by_maps.items()}
+            assert not torch.equal(maps["layercam"], maps_of(net, x, other, "layercam", layer))
+            assert not torch.equal(maps["layercam"], maps_of(net, x, target, "layercam", earlier))
     for method, found in maps.items():
         assert found.shape == (1, *x.shape[2:]), method
         assert found.isfinite().all(), method
@@ -311,7 +312,7 @@ def test_the_layer_is_the_last_with_maps_of_this_image(net, pictures):
 
 def test_methods_are_compared_beside_chance(net, pictures, tmp_path):
     told = visualize.compare(net, pictures[0], class_="red", layer="stage2", size=16)
-    assert told.methods == tuple(method for method in attribution.METHODS if method != "scorecam")
+    assert told.methods == tuple(method for method in METHODS if method != "scorecam")
     assert told.layer == "stage2"
     assert told.maps.shape == (len(told.methods), 16, 16)
     rows = told.rows()

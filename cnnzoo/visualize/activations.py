@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import layer_of, several, stages_of, untouched, watching
 from cnnzoo.visualize.partway import as_maps
-from cnnzoo.visualize.subject import Looked, Subject, probabilities
+from cnnzoo.visualize.subject import Looked, Model, Pretrained, Subject, probabilities
 
 SHOWN = 36  # maps of a layer
 BRIEF = 9  # maps of a stage in a walk
@@ -65,11 +64,11 @@ class Activations(drawing.Result):
 
 
 def activations(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     pictures: str | Path | Sequence,
     layers: str | nn.Module | Sequence[str | nn.Module] | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Activations:
@@ -153,10 +152,10 @@ class Sparsity(drawing.Result):
 
 
 def sparsity(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     pictures: str | Path | Sequence,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Sparsity:
@@ -253,10 +252,10 @@ class Walk(drawing.Result):
 
 
 def walk(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     picture: str | Path | object,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Walk:

@@ -2,81 +2,28 @@
 them side by side with a figure for how faithful each is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from cnnzoo import bars, tables
-from cnnzoo.checkpoint import Run
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError
 from cnnzoo.shown import Table
 from cnnzoo.visualize import cams, drawing, gradients
-from cnnzoo.visualize.faithfulness import Curves, Maps, deletion_insertion
+from cnnzoo.visualize.faithfulness import Curves, deletion_insertion
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import several, untouched
-from cnnzoo.visualize.subject import Subject, probabilities
+from cnnzoo.visualize.methods import FINE, METHODS, asked, check, maps_of
+from cnnzoo.visualize.subject import Model, Pretrained, Subject, probabilities
 
 ACROSS = 4  # methods beside each other
-FINE = ("saliency", "guided")  # families whose maps have a value for each pixel by itself
 FULL = 99  # percentile of a map's values that has the full colour: the few largest would leave the rest dark
-
-
-class Method(NamedTuple):
-    """A way to draw a map."""
-
-    title: str
-    family: str  # the function of this module that offers it: saliency, guided, occlusion or gradcam
-    maps: Callable[[nn.Module, Tensor, Tensor, str], Tensor]  # net, images, classes, layer; see `maps_of`
-    weigh: Callable[[cams.Pass], Tensor] | None = None  # of a pass that gives the logits as well
-
-
-def _of_pixels(title: str, maps: Callable[..., Tensor], family: str = "saliency") -> Method:
-    return Method(title, family, lambda net, x, target, layer: maps(net, x, target).detach())
-
-
-def _of_pass(title: str, weigh: Callable[[cams.Pass], Tensor]) -> Method:
-    def maps(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
-        return _upscaled(weigh(cams.one_pass(net, x, layer, lambda logits: target)), x)
-
-    return Method(title, "gradcam", maps, weigh)
-
-
-def _scorecam(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
-    return _upscaled(cams.scorecam(net, x, target, layer), x)
-
-
-METHODS = {
-    "gradient": _of_pixels("gradient", gradients.gradient),
-    "smoothgrad": _of_pixels("SmoothGrad", gradients.smoothgrad),
-    "integrated": _of_pixels("integrated gradients", gradients.integrated),
-    "input_x_gradient": _of_pixels("input x gradient", gradients.input_x_gradient),
-    "guided": _of_pixels("guided backpropagation", gradients.guided, "guided"),
-    "occlusion": _of_pixels("occlusion", gradients.occlusion, "occlusion"),
-    "gradcam": _of_pass("Grad-CAM", cams.gradcam),
-    "gradcam++": _of_pass("Grad-CAM++", cams.gradcam_plus_plus),
-    "hirescam": _of_pass("HiResCAM", cams.hirescam),
-    "layercam": _of_pass("LayerCAM", cams.layercam),
-    "scorecam": Method("Score-CAM", "gradcam", _scorecam),
-}
-
-
-def _check(method: str, *families: str) -> None:
-    """Raises InputError for a method that is not of these families, or of none where none is given."""
-    known = [name for name, one in METHODS.items() if not families or one.family in families]
-    if method not in known:
-        raise unknown("method", method, known)
-
-
-Model = nn.Module | Run | str | Path
-Choose = Callable[[Tensor], Tensor]  # logits (B, K) to the classes (B,) asked for
 
 
 @dataclass(frozen=True)
@@ -173,7 +120,7 @@ def saliency(
     *,
     method: str = "gradient",
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -191,7 +138,7 @@ def saliency(
     Raises:
         InputError: for a method, a class or a net that is not there, images that cannot be read or are too small.
     """
-    _check(method, "saliency")
+    check(method, "saliency")
     return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size)
 
 
@@ -200,7 +147,7 @@ def guided(
     images: str | Path | Sequence,
     *,
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -220,7 +167,7 @@ def gradcam(
     method: str = "gradcam",
     layer: str | nn.Module | None = None,
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -233,7 +180,7 @@ def gradcam(
     Raises:
         InputError: as that does, and for a layer that is not there or has no maps.
     """
-    _check(method, "gradcam")
+    check(method, "gradcam")
     return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size, layer)
 
 
@@ -242,7 +189,7 @@ def occlusion(
     images: str | Path | Sequence,
     *,
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -257,7 +204,7 @@ def compare(
     methods: str | Sequence[str] = (),
     layer: str | None = None,
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Comparison:
@@ -274,7 +221,7 @@ def compare(
     subject = Subject.open(model_or_run, pretrained, device)
     methods = several(methods)
     for method in methods:
-        _check(method)
+        check(method)
     looked = subject.look([image], size)
     if len(looked) > 1:
         raise InputError(f"methods are compared on one image, but {image} holds {len(looked)}")
@@ -295,9 +242,9 @@ def compare(
 
 def _comparable(net: nn.Module, x: Tensor, methods: Sequence[str], layer: str | None) -> tuple[Sequence[str], str]:
     """The methods to compare, and the layer of those that ask for one; "" where none does."""
-    if methods and all(METHODS[method].family != "gradcam" for method in methods):
+    if methods and not any(METHODS[method].by_layer for method in methods):
         return methods, ""
-    by_pixels = [method for method, one in METHODS.items() if one.family != "gradcam"]
+    by_pixels = [method for method, one in METHODS.items() if not one.by_layer]
     if not gradients.can_guide(net, x):
         by_pixels.remove("guided")
     by_layer = [method for method, one in METHODS.items() if one.weigh]
@@ -324,23 +271,6 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
     return np.stack([drawing.heat(*pair) for pair in zip(pixels, maps, strict=True)]), layer
 
 
-def by_name(method: str, net: nn.Module, x: Tensor) -> Maps:
-    """A method for images like `x`; the layer of one that asks for it is chosen as `gradcam` chooses it.
-
-    Raises InputError for a name that is not known, and for a net without maps where they are needed.
-    """
-    _check(method)
-    layer = cams.map_layer(net, x) if METHODS[method].family == "gradcam" else ""
-    return partial(maps_of, method=method, layer=layer)
-
-
-def maps_of(net: nn.Module, x: Tensor, target: Tensor, method: str, layer: str = "") -> Tensor:
-    """Maps `(B, H, W)` float32 of images `(B, C, H, W)` for classes `(B,)` int64, by one of `METHODS`; those that
-    `gradcam` offers need the name of a layer. The net is as `untouched` has it.
-    """
-    return METHODS[method].maps(net, x, target, layer)
-
-
 def _attribution(
     subject: Subject,
     images: str | Path | Sequence,
@@ -353,35 +283,19 @@ def _attribution(
     choose = partial(subject.class_index, class_)
     bar = bars.show(total=len(looked), desc=METHODS[method].title, unit="image")
     with untouched(subject.net) as net, bar:
-        layer = cams.map_layer(net, looked.x, layer) if METHODS[method].family == "gradcam" else ""
+        layer = cams.map_layer(net, looked.x, layer) if METHODS[method].by_layer else ""
         for x in looked.x.split(AT_ONCE):
-            parts.append(_asked(net, x, choose, method, layer))
+            maps, target, logits = asked(net, x, choose, method, layer)
+            parts.append((maps, target, probabilities(net, logits).gather(1, target[:, None])[:, 0]))
             bar.update(len(x))
     maps, targets, likely = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
     classes = tuple(subject.classes[target] for target in targets)
     return Attribution(subject.name, method, layer, looked.names, looked.pixels, maps, targets, classes, likely)
 
 
-def _asked(net: nn.Module, x: Tensor, choose: Choose, method: str, layer: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps, classes and their probabilities, of a batch. Grad-CAM and its kin take one pass for all of it."""
-    if weigh := METHODS[method].weigh:
-        seen = cams.one_pass(net, x, layer, choose)
-        maps, logits, target = _upscaled(weigh(seen), x), seen.logits, seen.target
-    else:
-        logits = _logits(net, x)
-        target = choose(logits)
-        maps = maps_of(net, x, target, method, layer)
-    return maps, target, probabilities(net, logits).gather(1, target[:, None])[:, 0]
-
-
 def _logits(net: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         return net(x)
-
-
-def _upscaled(maps: Tensor, x: Tensor) -> Tensor:
-    """From the size of a layer's maps to that of the images."""
-    return interpolate(maps[:, None], x.shape[-2:], mode="bilinear")[:, 0]
 
 
 def _figures(row: dict) -> str:

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnzoo import bars
-from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import Layer, layer_of, several, stages_of, untouched
 from cnnzoo.visualize.partway import breadth, chosen, field, maps_of, output_of
 from cnnzoo.visualize.rules import RELU, Rule, Ruled
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 MANY = 6  # pictures for a layer where nobody names channels, and to a row of a page
 AT_ONCE = 8  # pictures to a forward pass
@@ -67,11 +66,11 @@ class Maximised(drawing.Result):
 
 
 def maximise(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     layer: str | None = None,
     channels: int | Sequence[int] | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     classes: str | int | Sequence[str | int] | None = None,
     unit: bool = False,
     steps: int = 128,
@@ -286,11 +285,11 @@ class Inverted(drawing.Result):
 
 
 def invert(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     images: str | Path | Iterable,
     layers: str | Sequence[str] | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     steps: int = 200,
     size: int | None = None,
     seed: int = 0,
