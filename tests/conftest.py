@@ -4,8 +4,8 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -40,23 +40,36 @@ def decoded_elsewhere(tmp_path_factory):
         yield
 
 
-@dataclass(frozen=True)
-class Done:
+class Said(NamedTuple):
     """What a command gave back and said."""
 
-    returncode: int
-    stdout: str
-    stderr: str
+    code: int
+    out: str
+    err: str
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run a command in an empty folder."""
+def cli(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder; returns exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object) -> Done:
-        monkeypatch.chdir(tmp_path)
+    def run(*arguments: object) -> Said:
         capsys.readouterr()
-        return Done(main(list(map(str, arguments))), *capsys.readouterr())
+        return Said(main(list(map(str, arguments))), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def fails(cli):
+    """Run a command that must fail; returns the one line that says why."""
+
+    def run(*arguments: object) -> str:
+        code, _, err = cli(*arguments)
+        assert code == 2
+        assert err.startswith("cnnzoo: error: ")
+        assert len(err.splitlines()) == 1
+        return err.removeprefix("cnnzoo: error: ").strip()
 
     return run
 

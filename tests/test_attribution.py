@@ -16,7 +16,6 @@ from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
-from cnnzoo.cli import main
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import cams, gradients, untouched
 from cnnzoo.visualize.methods import METHODS, maps_of
@@ -349,11 +348,11 @@ def test_only_methods_without_a_layer_are_compared_without_one(net, pictures):
         "compare NET PHOTO --methods gradient,gradcam --size 16",
     ],
 )
-def test_the_command_line_draws_and_says_what(net, pictures, tmp_path, capsys, line):
+def test_the_command_line_draws_and_says_what(net, pictures, tmp_path, cli, line):
     pictures[2].save(tmp_path / "photo.png")
     words = line.replace("NET", "resnet20").replace("PHOTO", str(tmp_path / "photo.png")).replace("red", "2").split()
-    assert main(["visualize", *words, "--out", str(tmp_path / "drawn.png")]) == 0
-    said = capsys.readouterr().out
+    code, said, _ = cli("visualize", *words, "--out", tmp_path / "drawn.png")
+    assert code == 0
     assert "resnet20 with random weights" in said
     assert said.endswith(f": {tmp_path / 'drawn.png'}\n")
     assert width(tmp_path / "drawn.png") > 300

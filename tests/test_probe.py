@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 import cnnzoo
-from cnnzoo import cli, config
+from cnnzoo import config
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
@@ -276,7 +276,7 @@ def test_a_probe_is_judged_in_fp32_where_16_bits_are_to_be_had(pictures, weights
     assert run.environment["precision"] == "fp32"
 
 
-def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
+def test_bad_input_is_one_line(pictures, weights, tmp_path, fails):
     one = photos.folder(tmp_path / "one", kinds=("blue",))
     lone = photos.folder(tmp_path / "lone", each=4)
     for number in range(1, 4):
@@ -290,8 +290,5 @@ def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
         ([pictures, *known, "--views", "0"], "probe.views is 0, but must be auto or at least 1"),
         ([pictures, *known, "--data.sise", "3"], "did you mean data.size"),
     ):
-        assert cli.main(["probe", *map(str, words), "--run", str(tmp_path / "bad")]) == 2
-        told = capsys.readouterr().err
-        assert said in told
-        assert len(told.splitlines()) == 1
+        assert said in fails("probe", *words, "--run", tmp_path / "bad")
         assert not (tmp_path / "bad").exists()

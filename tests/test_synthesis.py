@@ -12,7 +12,6 @@ from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
-from cnnzoo.cli import main
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import drawing, layer_of, synthesis, untouched
@@ -214,16 +213,14 @@ def test_wrong_wishes_are_told(net, options, message):
         visualize.maximise(net, **options)
 
 
-def test_the_command_draws_a_page(tmp_path, capsys):
+def test_the_command_draws_a_page(tmp_path, cli, fails):
     out = tmp_path / "page.png"
     line = ["visualize", "maximise", "lenet5", "--layer", "stage1", "--channels", "0,4", "--steps", "2"]
-    assert main([*line, "--out", str(out)]) == 0
-    assert capsys.readouterr().out == (
-        f"pictures that excite 2 channels, layer stage1 of lenet5 with random weights: {out}\n"
-    )
+    code, said, _ = cli(*line, "--out", out)
+    assert code == 0
+    assert said == f"pictures that excite 2 channels, layer stage1 of lenet5 with random weights: {out}\n"
     assert out.exists()
-    assert main([*line, "--classes", "3", "--out", str(out)]) == 2
-    assert "go without layer, channels and unit" in capsys.readouterr().err
+    assert "go without layer, channels and unit" in fails(*line, "--classes", "3", "--out", out)
 
 
 # ---- what a code keeps
@@ -282,13 +279,12 @@ def test_a_layer_that_says_nothing_is_told():
         visualize.invert(Silent(), [np.zeros((16, 16), np.uint8)], ["relu"])
 
 
-def test_the_command_draws_a_strip(tmp_path, capsys, photo):
+def test_the_command_draws_a_strip(tmp_path, cli, fails, photo):
     photo.save(tmp_path / "china.png")
     out = tmp_path / "strip.png"
-    line = ["visualize", "invert", "lenet5", str(tmp_path / "china.png"), "--steps", "2"]
-    assert main([*line, "--layer", "stage1,stage2", "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+    line = ["visualize", "invert", "lenet5", tmp_path / "china.png", "--steps", "2"]
+    code, said, _ = cli(*line, "--layer", "stage1,stage2", "--out", out)
+    assert code == 0
     assert said.startswith(f"what layers keep of {tmp_path / 'china.png'}: stage1 ")
     assert said.endswith(f" dB, of lenet5 with random weights: {out}\n")
-    assert main([*line, "--layer", "stagee1", "--out", str(out)]) == 2
-    assert "unknown layer 'stagee1'; did you mean stage1" in capsys.readouterr().err
+    assert "unknown layer 'stagee1'; did you mean stage1" in fails(*line, "--layer", "stagee1", "--out", out)
