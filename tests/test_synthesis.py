@@ -14,17 +14,10 @@ import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
-from cnnzoo.visualize import drawing, layer_of, synthesis, untouched
+from cnnzoo.visualize import drawing, layer_of, untouched
+from cnnzoo.visualize.fourier import AT_ONCE, COLOURS, variation
+from cnnzoo.visualize.maximise import moved
 from cnnzoo.visualize.partway import maps_of
-
-
-@pytest.fixture
-def net():
-    """Small, with BatchNorm, in train mode."""
-    torch.manual_seed(0)
-    net = cnnzoo.create("resnet20", num_classes=3)
-    net.classes = photos.KINDS
-    return net
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -171,23 +164,23 @@ def test_a_picture_is_moved_a_little_each_by_its_own_draw():
     random = torch.Generator().manual_seed(0)
     pictures = torch.zeros(64, 1, 64, 64)
     pictures[:, :, 32, 44] = 1.0
-    places = synthesis.moved(pictures, random).flatten(1).argmax(1)
+    places = moved(pictures, random).flatten(1).argmax(1)
     down, across = places // 64 - 31.5, places % 64 - 31.5
     assert len(places.unique()) > 30
     assert (torch.hypot(down, across) < 12.5 * 1.1 + 4 * 2**0.5 + 1.5).all()
     assert (torch.hypot(down, across) > 12.5 * 0.9 - 4 * 2**0.5 - 1.5).all()
-    assert torch.allclose(synthesis.moved(torch.full((4, 3, 16, 16), 0.3), random), torch.tensor(0.3))
+    assert torch.allclose(moved(torch.full((4, 3, 16, 16), 0.3), random), torch.tensor(0.3))
 
 
 def test_total_variation():
     picture = torch.tensor([[0.0, 3.0, 3.0], [4.0, 3.0, 3.0], [4.0, 3.0, 3.0]])[None, None]
     lengths = [5.0, 0.0, 1.0, 0.0]  # of the steps right and down, in the upper left 2x2 places
-    assert synthesis.variation(picture, 2).item() == pytest.approx(sum(length**2 for length in lengths) / 4)
-    assert synthesis.variation(picture, 1).item() == pytest.approx(sum(lengths) / 4, abs=1e-5)
+    assert variation(picture, 2).item() == pytest.approx(sum(length**2 for length in lengths) / 4)
+    assert variation(picture, 1).item() == pytest.approx(sum(lengths) / 4, abs=1e-5)
 
 
 def test_colours_vary_along_axes_at_right_angles():
-    axes = torch.tensor(synthesis.COLOURS)
+    axes = torch.tensor(COLOURS)
     assert axes.norm(dim=0)[0].item() == pytest.approx(1, abs=2e-3)
     products = axes.T @ axes
     assert (products - products.diag().diag()).abs().max() < 2e-3
@@ -263,7 +256,7 @@ def test_many_images_are_made_batch_by_batch_and_the_first_are_drawn(net):
     net.conv1.register_forward_hook(lambda module, inputs, output: most.append(len(output)))
     images = [np.asarray(photos.picture(place % 3, place)) for place in range(drawing.DRAWN + 1)]
     kept = visualize.invert(net, images, "stage1", steps=1, size=16)
-    assert max(most) <= synthesis.AT_ONCE
+    assert max(most) <= AT_ONCE
     assert kept.made.shape[:2] == kept.psnr.shape == (1, len(images))
     assert len(kept.figure().axes) == 2 * drawing.DRAWN
     assert f"the first {drawing.DRAWN} of 25 pictures" in str(kept)

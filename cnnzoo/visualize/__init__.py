@@ -28,10 +28,10 @@ if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo.visualize.hooks import stages_of as stages_of
     from cnnzoo.visualize.hooks import untouched as untouched
     from cnnzoo.visualize.hooks import watching as watching
+    from cnnzoo.visualize.invert import invert as invert
+    from cnnzoo.visualize.maximise import maximise as maximise
     from cnnzoo.visualize.neighbours import neighbours as neighbours
     from cnnzoo.visualize.subject import Subject as Subject
-    from cnnzoo.visualize.synthesis import invert as invert
-    from cnnzoo.visualize.synthesis import maximise as maximise
     from cnnzoo.visualize.tcav import tcav as tcav
 
 lazy.attach(__name__)
