@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import photos
 import pytest
 import torch
 
+import cnnzoo
 from cnnzoo.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +40,33 @@ def decoded_elsewhere(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNNZOO_CACHE", str(tmp_path_factory.mktemp("decoded")))
         yield
+
+
+@pytest.fixture
+def net() -> torch.nn.Module:
+    """Small, with BatchNorm, in train mode, of three kinds of pictures."""
+    torch.manual_seed(0)
+    net = cnnzoo.create("resnet20", num_classes=3)
+    net.classes = photos.KINDS
+    return net
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    """Two images as that net takes them."""
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder of class folders, twelve pictures in each."""
+    return photos.folder(tmp_path_factory.mktemp("pictures") / "photos")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A file of weights for resnet20."""
+    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
 
 
 class Said(NamedTuple):

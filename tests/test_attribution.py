@@ -25,22 +25,8 @@ SAID = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture
-def net():
-    """Small, with BatchNorm, in train mode."""
-    torch.manual_seed(0)
-    net = cnnzoo.create("resnet20", num_classes=3)
-    net.classes = photos.KINDS
-    return net
-
-
-@pytest.fixture
 def pictures():
     return [photos.picture(kind, 0) for kind in range(3)]
-
-
-@pytest.fixture
-def x():
-    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture

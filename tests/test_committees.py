@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import photos
 import pytest
 import torch
 from sklearn.ensemble import AdaBoostClassifier
@@ -125,16 +124,6 @@ def test_boosting_tells_why_it_ended_early():
     images = corners[:, None], np.array([0, 0, 1, 1]), corners, np.array([0, 0, 1, 1]), 2
     with pytest.raises(InputError, match=r"better than chance; the first is wrong on 50\.0%"):
         committee.gather(probe.fit(*images, classifier="centroid"), *images, boost=5)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return photos.folder(tmp_path_factory.mktemp("photos") / "photos")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return str(photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth"))
 
 
 @pytest.mark.parametrize("how", [{"bag": 3, "classifier": "logistic"}, {"boost": 3}], ids=["bag", "boost"])

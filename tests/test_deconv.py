@@ -46,11 +46,6 @@ def chain():
     return net
 
 
-@pytest.fixture
-def x():
-    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
 def by_hand(net, x, unit):
     """Zeiler and Fergus's deconvnet of `relu2`, layer by layer."""
     normed = net.norm(net.relu1(net.bn(net.conv1(x))))

@@ -505,11 +505,6 @@ def test_quick_says_the_same_of_a_good_folder_as_check(tmp_path):
 # ---- with a net
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
-
-
 def test_labels_that_the_features_contradict_are_doubtful(weights, tmp_path):
     folder = photos.folder(tmp_path / "photos", each=15)
     (folder / "red" / "99.png").write_bytes((folder / "blue" / "03.png").read_bytes())

@@ -30,11 +30,6 @@ def pictures(tmp_path_factory):
     return photos.folder(tmp_path_factory.mktemp("photos") / "photos", each=16)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
-
-
 @pytest.fixture
 def tune(pictures, weights, tmp_path):
     def tune(name="run", **options):

@@ -129,16 +129,6 @@ def test_a_class_without_images_is_told():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return photos.folder(tmp_path_factory.mktemp("photos") / "photos")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
-
-
-@pytest.fixture(scope="module")
 def probed(pictures, weights, tmp_path_factory):
     return cnnzoo.probe(pictures, "resnet20", str(weights), run=tmp_path_factory.mktemp("runs") / "probe")
 

@@ -28,20 +28,6 @@ from cnnzoo.visualize.hooks import paths_of
 from cnnzoo.visualize.rules import RELU
 
 
-@pytest.fixture
-def net():
-    """Small, with BatchNorm, in train mode."""
-    torch.manual_seed(0)
-    net = cnnzoo.create("resnet20", num_classes=3)
-    net.classes = photos.KINDS
-    return net
-
-
-@pytest.fixture
-def x():
-    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
 def everything(net):
     """All that looking must leave alone, in a form that can be compared."""
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
