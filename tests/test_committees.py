@@ -19,7 +19,7 @@ from cnnzoo.data.batches import shuffled
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.models import _heads
 from cnnzoo.resampling import bootstrap, samme
-from cnnzoo.transfer import committee, probe
+from cnnzoo.transfer import classifiers, committee, probe
 
 # ---- what is drawn, and what a round of boosting does
 
@@ -109,8 +109,8 @@ def test_out_of_bag_accuracy_is_no_better_than_chance_for_labels_by_chance():
 def test_boosted_heads_are_scikit_learns():
     found = gathered("centroid", boost=8)
     (x, y), (z, _) = blobs(5), blobs(5, each=10, seed=5)
-    data = probe.Data.of(x[:, None], y, 5)
-    theirs = AdaBoostClassifier(probe.ClassMeans(), n_estimators=8).fit(data.scaled(x), y)
+    data = classifiers.Data.of(x[:, None], y, 5)
+    theirs = AdaBoostClassifier(classifiers.ClassMeans(), n_estimators=8).fit(data.scaled(x), y)
     np.testing.assert_allclose([m.weight for m in found.committee.members], theirs.estimator_weights_, rtol=1e-5)
     np.testing.assert_allclose([m.error for m in found.committee.members], theirs.estimator_errors_, rtol=1e-5)
     assert (probe.predict(found.head, z).argmax(1).numpy() == theirs.predict(data.scaled(z))).all()

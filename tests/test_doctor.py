@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance
 
 from cnnzoo.errors import InputError
 from cnnzoo.transfer import copies, doctor, duplicates
+from cnnzoo.transfer.findings import KINDS
 
 
 def scene(number: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -161,7 +162,7 @@ def planted(master, tmp_path) -> Path:
 
 
 def test_every_planted_fault_is_found_once_and_nothing_else(planted):
-    assert set(FAULTS) | ALSO == set(doctor.KINDS)
+    assert set(FAULTS) | ALSO == set(KINDS)
     expected = [(kind, file, other) for kind, places in FAULTS.items() for file, other in places]
     assert sorted(found(planted)) == sorted(expected)
 

@@ -18,6 +18,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.transfer import probe
+from cnnzoo.transfer.classifiers import Data
 
 CLASSIFIERS = ("logistic", "ridge", "svm", "centroid", "knn", "mlp")
 
@@ -56,7 +57,7 @@ def test_each_classifier_becomes_a_head_that_answers_as_its_score_says(classifie
 def test_the_logistic_head_is_scikit_learns_regression(classes):
     found = fit(classes, classifier="logistic")
     (x, y), (z, _) = blobs(classes), blobs(classes, each=10, seed=5)
-    data = probe.Data.of(x[:, None], y, classes)
+    data = Data.of(x[:, None], y, classes)
     c = float(found.scores[0].setting.removeprefix("C="))
     theirs = LogisticRegression(C=c, tol=1e-3, max_iter=300).fit(data.scaled(x), y)
     given = probe.predict(found.head, z).softmax(1)
