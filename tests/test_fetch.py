@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import cnnzoo
-from cnnzoo.weights import download, fetch
+from cnnzoo.weights import bundles, download, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -349,51 +349,51 @@ def test_verify_finds_the_damaged(server, hub, row):
 
 
 def test_a_bundle_carries_files_to_where_there_is_no_network(server, hub, row, tmp_path, monkeypatch):
-    fetch.bundle([row], tmp_path / "weights.tar")
+    bundles.bundle([row], tmp_path / "weights.tar")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
-    (placed,) = fetch.unbundle(tmp_path / "weights.tar")
+    (placed,) = bundles.unbundle(tmp_path / "weights.tar")
     assert fetch.fetch(row) == placed
     assert placed.read_bytes() == CONTENT
 
 
 def test_a_bundle_takes_rows_from_a_generator(server, hub, row, tmp_path):
-    assert fetch.bundle((each for each in [row]), tmp_path / "weights.tar") == [hub / "weights.pth"]
+    assert bundles.bundle((each for each in [row]), tmp_path / "weights.tar") == [hub / "weights.pth"]
 
 
 def test_a_bundle_leaves_the_unfinished_one_of_another_process_alone(server, hub, row, tmp_path):
     other = tmp_path / ".weights.tar.part"
     other.write_bytes(b"half")
-    fetch.bundle([row], tmp_path / "weights.tar")
+    bundles.bundle([row], tmp_path / "weights.tar")
     assert other.read_bytes() == b"half"
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.6, 0.99])
 def test_a_bundle_cut_short_places_nothing_damaged(server, hub, row, tmp_path, monkeypatch, kept):
-    fetch.bundle([row], tmp_path / "weights.tar")
+    bundles.bundle([row], tmp_path / "weights.tar")
     whole = (tmp_path / "weights.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: int(len(CONTENT) * kept)])
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(cnnzoo.InputError, match=r"cut\.tar"):
-        fetch.unbundle(tmp_path / "cut.tar")
+        bundles.unbundle(tmp_path / "cut.tar")
     assert files(tmp_path / "elsewhere" / "hub" / "checkpoints") == {}
 
 
 def test_a_bundle_with_a_changed_byte_is_refused(server, hub, row, tmp_path, monkeypatch):
-    fetch.bundle([row], tmp_path / "weights.tar")
+    bundles.bundle([row], tmp_path / "weights.tar")
     content = bytearray((tmp_path / "weights.tar").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "weights.tar").write_bytes(content)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(cnnzoo.InputError, match=r"weights\.pth in .* is damaged"):
-        fetch.unbundle(tmp_path / "weights.tar")
+        bundles.unbundle(tmp_path / "weights.tar")
 
 
 def test_a_tar_that_is_no_bundle_is_refused(hub, tmp_path):
     with tarfile.open(tmp_path / "other.tar", "w") as tar:
         tar.add(__file__, "../../outside.py")
     with pytest.raises(cnnzoo.InputError, match="is no bundle of weights"):
-        fetch.unbundle(tmp_path / "other.tar")
+        bundles.unbundle(tmp_path / "other.tar")
 
 
 # --- the commands

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import cnnzoo
-from cnnzoo.ensemble.odds import draw, poisson_binomial
+from cnnzoo.ensemble.odds import poisson_binomial
 
 
 @pytest.mark.parametrize(("n", "reached"), [(3, 0.784), (5, 0.83692), (11, 0.92177520904), (101, 0.9999870574)])
@@ -137,7 +137,7 @@ def test_vote_odds_wants_numbers(fails):
 
 def test_every_curve_of_the_picture_is_exact_and_begins_at_a_member_alone():
     odds = cnnzoo.vote_odds(0.65, 11)
-    (axes,) = draw(odds).axes
+    (axes,) = odds.figure().axes
     *curves, dot = axes.lines
     assert [curve.get_ydata()[0] for curve in curves] == pytest.approx(
         [0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9]

@@ -1,15 +1,11 @@
-"""Files of weights: where they lie, fetched once, verified, carried to machines without a network.
+"""Files of weights: where they lie, fetched once, recognised and verified.
 
 A file is sought in $CNNZOO_WEIGHTS, in torch hub's folder and in the Hugging Face hub's cache, where people have them
 already; what is fetched goes into torch hub's folder. Where the file lies there is no network call, and with
 CNNZOO_OFFLINE=1 there is none at all.
 """
 
-import io
-import json
 import os
-import shutil
-import tarfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +13,6 @@ from typing import Literal
 
 import torch
 
-from cnnzoo import atomic
 from cnnzoo.errors import InputError
 from cnnzoo.weights.download import digest, download
 from cnnzoo.weights.table import Weights, rows
@@ -138,55 +133,3 @@ def verify(row: Weights) -> State:
     if not wanted:
         return "here, its hash is not known"
     return "whole" if digest(file).startswith(wanted) else "damaged"
-
-
-# --- bundles
-
-_LIST = "cnnzoo-weights.json"
-
-
-def bundle(rows: Iterable[Weights], out: Path) -> list[Path]:
-    """Put the files of rows, fetched where needed, into one tar file that `unbundle` takes on another machine.
-
-    Returns the files, in the order of the rows. Raises InputError for one that cannot be had.
-    """
-    rows = list(rows)
-    files = [fetch(row) for row in rows]
-    names = [row.file for row in rows]
-    content = json.dumps({name: digest(file) for name, file in zip(names, files, strict=True)}, indent=2).encode()
-    about = tarfile.TarInfo(_LIST)
-    about.size = len(content)
-    with atomic.replacing(out) as part, tarfile.open(part, "w") as tar:
-        tar.addfile(about, io.BytesIO(content))
-        for name, file in zip(names, files, strict=True):
-            tar.add(file.resolve(), name)
-    return files
-
-
-def unbundle(file: Path) -> list[Path]:
-    """Put what a bundle holds where `find` looks, each file after a check of its hash.
-
-    Raises InputError for what is no bundle, or a damaged one; nothing damaged is put anywhere.
-    """
-    folder, placed = hub_folder(), []
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tarfile.open(file) as tar:
-            member = tar.next()
-            if member is None or member.name != _LIST:
-                raise InputError(f"{file} is no bundle of weights; `cnnzoo weights bundle` makes one")
-            hashes = json.load(tar.extractfile(member))
-            while member := tar.next():
-                if not member.isfile() or member.name not in hashes or Path(member.name).name != member.name:
-                    raise InputError(f"{file} holds {member.name}, which is not on its list")
-                with atomic.replacing(folder / member.name) as part:
-                    with tar.extractfile(member) as content, open(part, "wb") as out:
-                        shutil.copyfileobj(content, out, 1 << 22)
-                    if digest(part) != hashes[member.name]:
-                        raise InputError(f"{member.name} in {file} is damaged; make the bundle again")
-                placed.append(folder / member.name)
-    except (tarfile.TarError, EOFError, json.JSONDecodeError):
-        raise InputError(f"{file} is no bundle of weights, or cut short") from None
-    if len(placed) < len(hashes):
-        raise InputError(f"{file} is cut short: it lacks {', '.join(sorted(set(hashes) - {f.name for f in placed}))}")
-    return placed
