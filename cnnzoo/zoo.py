@@ -22,8 +22,8 @@ from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
 from cnnzoo.errors import InputError, at_least, counted, did_you_mean, expect, quoted, unknown
 from cnnzoo.models import _heads, _rules
-from cnnzoo.models._base import FeatureMaps
 from cnnzoo.models._committee import CommitteeNet, Seat
+from cnnzoo.models._feature_maps import FeatureMaps
 from cnnzoo.own import look_over
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import fetch, table

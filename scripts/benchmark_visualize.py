@@ -34,10 +34,10 @@ import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.benchmark.harness import Bench, data_root
 from cnnzoo.visualize import faithfulness
-from cnnzoo.visualize.attribution import METHODS, maps_of
 from cnnzoo.visualize.cams import map_layer
 from cnnzoo.visualize.deconv import Album, carried_back, strongest
 from cnnzoo.visualize.hooks import Layer
+from cnnzoo.visualize.methods import METHODS, maps_of
 
 PHOTOS = data_root() / "imagenet_samples"
 IMAGES = int(os.environ.get("BENCH_IMAGES", "100"))

@@ -4,12 +4,14 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import photos
 import pytest
 import torch
 
+import cnnzoo
 from cnnzoo.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -40,23 +42,63 @@ def decoded_elsewhere(tmp_path_factory):
         yield
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command gave back and said."""
-
-    returncode: int
-    stdout: str
-    stderr: str
+@pytest.fixture
+def net() -> torch.nn.Module:
+    """Small, with BatchNorm, in train mode, of three kinds of pictures."""
+    torch.manual_seed(0)
+    net = cnnzoo.create("resnet20", num_classes=3)
+    net.classes = photos.KINDS
+    return net
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run a command in an empty folder."""
+def x() -> torch.Tensor:
+    """Two images as that net takes them."""
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
-    def run(*arguments: object) -> Done:
-        monkeypatch.chdir(tmp_path)
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder of class folders, twelve pictures in each."""
+    return photos.folder(tmp_path_factory.mktemp("pictures") / "photos")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A file of weights for resnet20."""
+    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
+
+
+class Said(NamedTuple):
+    """What a command gave back and said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder; returns exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Said:
         capsys.readouterr()
-        return Done(main(list(map(str, arguments))), *capsys.readouterr())
+        return Said(main(list(map(str, arguments))), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def fails(cli):
+    """Run a command that must fail; returns the one line that says why."""
+
+    def run(*arguments: object) -> str:
+        code, _, err = cli(*arguments)
+        assert code == 2
+        assert err.startswith("cnnzoo: error: ")
+        assert len(err.splitlines()) == 1
+        return err.removeprefix("cnnzoo: error: ").strip()
 
     return run
 

@@ -16,31 +16,17 @@ from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
-from cnnzoo.cli import main
 from cnnzoo.errors import InputError
-from cnnzoo.visualize import attribution, cams, gradients, untouched
+from cnnzoo.visualize import cams, gradients, untouched
+from cnnzoo.visualize.methods import METHODS, maps_of
 
 FLAT = ("mlp", "highway_fc10")  # without maps
-SAID = pytest.mark.parametrize("method", attribution.METHODS)
-
-
-@pytest.fixture
-def net():
-    """Small, with BatchNorm, in train mode."""
-    torch.manual_seed(0)
-    net = cnnzoo.create("resnet20", num_classes=3)
-    net.classes = photos.KINDS
-    return net
+SAID = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture
 def pictures():
     return [photos.picture(kind, 0) for kind in range(3)]
-
-
-@pytest.fixture
-def x():
-    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -53,7 +39,7 @@ def ask(method, net, images, **options):
     options["size"] = 16
     if method in ("guided", "occlusion"):
         return getattr(visualize, method)(net, images, **options)
-    return getattr(visualize, attribution.METHODS[method].family)(net, images, method=method, **options)
+    return getattr(visualize, METHODS[method].family)(net, images, method=method, **options)
 
 
 # ---- on every family of nets
@@ -66,7 +52,7 @@ def test_every_family_is_seen_by_every_method(name):
     with untouched(net) as net:
         target = net(x).argmax(1)
         other = (target + 1) % 5
-        by_pixels = [name for name, method in attribution.METHODS.items() if method.family != "gradcam"]
+        by_pixels = [name for name, method in METHODS.items() if method.family != "gradcam"]
         maps = {name: getattr(gradients, name)(net, x, target, **less.get(name, {})) for name in by_pixels}
         assert not torch.allclose(maps["gradient"], gradients.gradient(net, x, other), rtol=1e-3)
         assert not torch.allclose(maps["gradient"], maps["guided"], rtol=1e-3)
@@ -74,11 +60,11 @@ def test_every_family_is_seen_by_every_method(name):
             layer = cams.map_layer(net, x)
             earlier = next(stage.name for stage in net.entry.stages if stage.name != layer)
             assert visualize.stages_of(net).index(earlier) < visualize.stages_of(net).index(layer)
-            by_maps = dict.fromkeys(set(attribution.METHODS) - set(by_pixels), layer)
+            by_maps = dict.fromkeys(set(METHODS) - set(by_pixels), layer)
             by_maps["scorecam"] = earlier  # which asks the net once for each channel, of which it has few
-            maps |= {method: attribution.maps_of(net, x, target, method, where) for method, where in by_maps.items()}
-            assert not torch.equal(maps["layercam"], attribution.maps_of(net, x, other, "layercam", layer))
-            assert not torch.equal(maps["layercam"], attribution.maps_of(net, x, target, "layercam", earlier))
+            maps |= {method: maps_of(net, x, target, method, where) for method, where in by_maps.items()}
+            assert not torch.equal(maps["layercam"], maps_of(net, x, other, "layercam", layer))
+            assert not torch.equal(maps["layercam"], maps_of(net, x, target, "layercam", earlier))
     for method, found in maps.items():
         assert found.shape == (1, *x.shape[2:]), method
         assert found.isfinite().all(), method
@@ -311,7 +297,7 @@ def test_the_layer_is_the_last_with_maps_of_this_image(net, pictures):
 
 def test_methods_are_compared_beside_chance(net, pictures, tmp_path):
     told = visualize.compare(net, pictures[0], class_="red", layer="stage2", size=16)
-    assert told.methods == tuple(method for method in attribution.METHODS if method != "scorecam")
+    assert told.methods == tuple(method for method in METHODS if method != "scorecam")
     assert told.layer == "stage2"
     assert told.maps.shape == (len(told.methods), 16, 16)
     rows = told.rows()
@@ -348,11 +334,11 @@ def test_only_methods_without_a_layer_are_compared_without_one(net, pictures):
         "compare NET PHOTO --methods gradient,gradcam --size 16",
     ],
 )
-def test_the_command_line_draws_and_says_what(net, pictures, tmp_path, capsys, line):
+def test_the_command_line_draws_and_says_what(net, pictures, tmp_path, cli, line):
     pictures[2].save(tmp_path / "photo.png")
     words = line.replace("NET", "resnet20").replace("PHOTO", str(tmp_path / "photo.png")).replace("red", "2").split()
-    assert main(["visualize", *words, "--out", str(tmp_path / "drawn.png")]) == 0
-    said = capsys.readouterr().out
+    code, said, _ = cli("visualize", *words, "--out", tmp_path / "drawn.png")
+    assert code == 0
     assert "resnet20 with random weights" in said
     assert said.endswith(f": {tmp_path / 'drawn.png'}\n")
     assert width(tmp_path / "drawn.png") > 300

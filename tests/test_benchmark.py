@@ -19,7 +19,6 @@ from cnnzoo.benchmark import cifar, decoding, inference, peers, training
 from cnnzoo.benchmark import photos as training_photos
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.benchmark.harness import Bench, Results, Unequal
-from cnnzoo.cli import main
 from cnnzoo.errors import InputError
 
 CPU = torch.device("cpu")
@@ -123,18 +122,20 @@ def test_the_trainers_overhead_is_measured_step_by_step():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_needs_a_gpu_says_so(capsys, tmp_path):
-    assert main(["benchmark", "G1", "G9", "--out", str(tmp_path / "b"), "--quick"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
+def test_what_needs_a_gpu_says_so(cli, tmp_path):
+    code, out, _ = cli("benchmark", "G1", "G9", "--out", tmp_path / "b", "--quick")
+    assert code == 0
+    assert out.splitlines() == [
         "G1   not run: there is no GPU",
         "G9   not run: there is no GPU",
         f"tables: {tmp_path / 'b'}",
     ]
 
 
-def test_the_command_lists_the_suite(capsys):
-    assert main(["benchmark", "list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(benchmark.SUITE)
+def test_the_command_lists_the_suite(cli):
+    code, out, _ = cli("benchmark", "list")
+    assert code == 0
+    assert len(out.splitlines()) == len(benchmark.SUITE)
 
 
 def test_an_unknown_benchmark_is_told_before_any_is_run():
@@ -341,24 +342,23 @@ def test_a_benchmark_that_cannot_run_does_not_keep_others_from_it(monkeypatch, e
     assert (results.rows, results.notes) == ([], {"X": f"not timed: {told}"})
 
 
-def test_what_is_measured_is_kept_though_the_rest_is_stopped(monkeypatch, tmp_path):
+def test_what_is_measured_is_kept_though_the_rest_is_stopped(monkeypatch, tmp_path, cli):
     def stopped(bench):
         """X: never."""
         raise KeyboardInterrupt
         yield
 
     monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", stopped))
-    assert (
-        main(["benchmark", "G1" if not torch.cuda.is_available() else "C9", "X", "--out", str(tmp_path / "b")]) == 130
-    )
+    first = "G1" if not torch.cuda.is_available() else "C9"
+    assert cli("benchmark", first, "X", "--out", tmp_path / "b").code == 130
     kept = json.loads((tmp_path / "b" / "benchmark.json").read_text())
     assert kept["rows"] or kept["notes"]
 
 
-def test_a_folder_that_cannot_be_is_told_before_anything_is_measured(monkeypatch, tmp_path):
+def test_a_folder_that_cannot_be_is_told_before_anything_is_measured(monkeypatch, tmp_path, cli, fails):
     measured = []
     monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", lambda bench: measured.append(bench) or ()))
-    assert main(["benchmark", "X", "--out", str(tmp_path / "folder")]) == 0
+    assert cli("benchmark", "X", "--out", tmp_path / "folder").code == 0
     (tmp_path / "file").touch()
-    assert main(["benchmark", "X", "--out", str(tmp_path / "file")]) == 2
+    fails("benchmark", "X", "--out", tmp_path / "file")
     assert len(measured) == 1

@@ -64,10 +64,11 @@ def test_a_figure_that_a_config_gave_is_told():
     assert ours == "1.01 %, mean of 3 seeds, configs/lenet5_1998_mnist.yaml"
 
 
-def test_all_that_is_known_of_a_net_is_a_page(capsys):
-    assert cnnzoo.cli.main(["info", "alexnet_2012"]) == 0
+def test_all_that_is_known_of_a_net_is_a_page(cli):
+    code, out, _ = cli("info", "alexnet_2012")
+    assert code == 0
     page = str(cnnzoo.info("alexnet_2012"))
-    assert capsys.readouterr().out == f"{page}\n"
+    assert out == f"{page}\n"
     assert page.startswith("alexnet_2012\n  paper       Krizhevsky")
     assert "  parameters  60,965,224\n" in page
     assert "650,000" in page

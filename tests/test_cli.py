@@ -21,34 +21,6 @@ from cnnzoo.registry import unregister
 from cnnzoo.summary import COLUMNS
 
 
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder; returns exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / ".cache"))
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def fails(cli):
-    """Run a command that must fail; returns the one line that says why."""
-
-    def run(*arguments: object) -> str:
-        code, _, err = cli(*arguments)
-        assert code == 2
-        assert err.startswith("cnnzoo: error: ")
-        assert len(err.splitlines()) == 1
-        return err.removeprefix("cnnzoo: error: ").strip()
-
-    return run
-
-
 def photos(folder, classes=("cat", "dog"), each=4, size=(40, 40)):
     """Class folders of plain colours."""
     for label, name in enumerate(classes):

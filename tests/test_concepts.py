@@ -15,7 +15,6 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo import visualize
-from cnnzoo.cli import main
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 from cnnzoo.visualize.concepts import judged
@@ -287,14 +286,14 @@ def test_what_is_wrong_with_the_examples_is_told(examples, tmp_path):
         visualize.tcav(Colours(), images, concepts, random, "relu", 3)
 
 
-def test_the_commands_draw_and_say_what(folder, examples, tmp_path, capsys):
+def test_the_commands_draw_and_say_what(folder, examples, tmp_path, cli):
     out = tmp_path / "picture.png"
-    assert (
-        main(["visualize", "concepts", "resnet20", "--data", str(folder), "--layer", "conv1", "--out", str(out)]) == 0
-    )
-    assert capsys.readouterr().out.startswith("layer conv1 of resnet20 with random weights: ")
+    code, said, _ = cli("visualize", "concepts", "resnet20", "--data", folder, "--layer", "conv1", "--out", out)
+    assert code == 0
+    assert said.startswith("layer conv1 of resnet20 with random weights: ")
     assert out.read_bytes().startswith(b"\x89PNG")
     concepts, random, _ = examples
-    words = ["visualize", "tcav", "resnet20", random, "--concepts", concepts, "--random", random, "--out", str(out)]
-    assert main(words) == 0
-    assert capsys.readouterr().out.startswith("TCAV of ")
+    words = ["resnet20", random, "--concepts", concepts, "--random", random, "--out", out]
+    code, said, _ = cli("visualize", "tcav", *words)
+    assert code == 0
+    assert said.startswith("TCAV of ")

@@ -13,7 +13,6 @@ from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
-from cnnzoo.cli import main
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import Subject, layer_of, untouched
@@ -45,11 +44,6 @@ def chain():
     nn.init.uniform_(net.bn.weight, 0.5, 2.0)
     nn.init.uniform_(net.bn.running_var, 0.5, 2.0)
     return net
-
-
-@pytest.fixture
-def x():
-    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 def by_hand(net, x, unit):
@@ -286,15 +280,15 @@ def test_an_empty_folder_is_told(tmp_path):
         visualize.deconv(Spot(), tmp_path)
 
 
-def test_the_command_draws_and_says_what(tmp_path, capsys):
+def test_the_command_draws_and_says_what(tmp_path, cli, fails):
     out = tmp_path / "deconv.png"
     line = ["visualize", "deconv", "lenet5", "digits", "--layer", "stage2", "--channels", "3,1", "--top", "4"]
-    assert main([*line, "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+    code, said, _ = cli(*line, "--out", out)
+    assert code == 0
     assert said == (
         "what excites channels 3, 1 of layer stage2 of lenet5 with random weights, by a deconvnet; "
         f"1,797 images: {out}\n"
     )
     assert out.exists()
-    assert main([*line, "--channels", "three", "--out", str(out)]) == 2
-    assert "--channels is three, but must be whole numbers between commas, such as 2,4" in capsys.readouterr().err
+    why = fails(*line, "--channels", "three", "--out", out)
+    assert "--channels is three, but must be whole numbers between commas, such as 2,4" in why

@@ -18,9 +18,9 @@ import photos
 import pytest
 from PIL import Image, ImageEnhance
 
-from cnnzoo.cli import main
 from cnnzoo.errors import InputError
 from cnnzoo.transfer import copies, doctor, duplicates
+from cnnzoo.transfer.findings import KINDS
 
 
 def scene(number: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -162,7 +162,7 @@ def planted(master, tmp_path) -> Path:
 
 
 def test_every_planted_fault_is_found_once_and_nothing_else(planted):
-    assert set(FAULTS) | ALSO == set(doctor.KINDS)
+    assert set(FAULTS) | ALSO == set(KINDS)
     expected = [(kind, file, other) for kind, places in FAULTS.items() for file, other in places]
     assert sorted(found(planted)) == sorted(expected)
 
@@ -506,11 +506,6 @@ def test_quick_says_the_same_of_a_good_folder_as_check(tmp_path):
 # ---- with a net
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
-
-
 def test_labels_that_the_features_contradict_are_doubtful(weights, tmp_path):
     folder = photos.folder(tmp_path / "photos", each=15)
     (folder / "red" / "99.png").write_bytes((folder / "blue" / "03.png").read_bytes())
@@ -681,23 +676,10 @@ def test_a_disk_that_fills_leaves_nothing_half_copied_and_says_so(tmp_path):
 # ---- the command line
 
 
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder; returns exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main(["check", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 def test_warnings_and_notes_leave_the_exit_code_0(cli, tmp_path):
     folder = paint(tmp_path / "my photos", {"ant": 10, "bee": 5})
     (folder / "notes.txt").touch()
-    code, out, err = cli(folder)
+    code, out, err = cli("check", folder)
     assert (code, err) == (0, "")
     told = "0 errors, 1 warning, 1 note\ngo on with: cnnzoo probe {0}, cnnzoo finetune {0}\n"
     assert out.endswith(told.format(f"'{folder}'"))
@@ -706,27 +688,27 @@ def test_warnings_and_notes_leave_the_exit_code_0(cli, tmp_path):
 def test_errors_make_the_exit_code_1_and_mended_ones_0(cli, tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 10, "bee": 10})
     (folder / "ant" / "text.jpg").write_text("no image")
-    code, out, _ = cli(folder)
+    code, out, _ = cli("check", folder)
     assert code == 1
     assert out.endswith(f"\ngo on with: cnnzoo check {folder} --fix GOOD\n")
-    code, out, _ = cli(folder, "--fix", "good")
+    code, out, _ = cli("check", folder, "--fix", "good")
     assert code == 0
     told = "20 photos copied to good\n1 left out, see good/left_out.csv\ngo on with: cnnzoo probe good\n"
     assert out.endswith(told)
-    assert cli("good")[0] == 0
+    assert cli("check", "good")[0] == 0
 
 
 def test_errors_that_copying_cannot_mend_make_the_exit_code_1(cli, tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 10})
-    assert "go on with" not in cli(folder)[1]
-    code, out, _ = cli(folder, "--fix", "good")
+    assert "go on with" not in cli("check", folder)[1]
+    code, out, _ = cli("check", folder, "--fix", "good")
     assert code == 1
     assert out.endswith("to be mended by hand: one class: ant\n")
 
 
 def test_every_finding_is_in_the_table_and_the_json(cli, tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 5, "bee": 5})
-    code, out, _ = cli(folder, "--json", "--out", "found.csv", "--fix", "good")
+    code, out, _ = cli("check", folder, "--json", "--out", "found.csv", "--fix", "good")
     told = json.loads(out)
     assert code == 0
     assert told["photos"] == 10
@@ -750,7 +732,7 @@ def test_every_finding_is_in_the_table_and_the_json(cli, tmp_path):
 )
 def test_wrong_input_is_told_in_one_line(arguments, words, cli, tmp_path):
     paint(tmp_path / "photos", {"ant": 2, "bee": 2})
-    code, out, err = cli(*arguments)
+    code, out, err = cli("check", *arguments)
     assert code == 2
     assert out == ""
     assert len(err.splitlines()) == 1

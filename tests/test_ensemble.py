@@ -17,7 +17,6 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo.checkpoint import LOCK, Run, read_card, read_safetensors
-from cnnzoo.cli import main
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
 from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.ensemble.combine import METHODS, combine
@@ -213,26 +212,28 @@ def test_it_needs_its_members_no_more(runs, pictures, tmp_path):
     assert (cnnzoo.predict(made, pictures).probabilities == before).all()
 
 
-def test_its_config_makes_it_again(committee, tmp_path, capsys):
+def test_its_config_makes_it_again(committee, tmp_path, cli):
     config = yaml.safe_load(committee.config_file.read_text())
     assert list(config) == ["run", "ensemble", "data"]
-    assert main(["train", "--config", str(committee.config_file), "--run", str(tmp_path / "again")]) == 0
-    assert "go on with: cnnzoo predict" in capsys.readouterr().out
+    code, out, _ = cli("train", "--config", committee.config_file, "--run", tmp_path / "again")
+    assert code == 0
+    assert "go on with: cnnzoo predict" in out
     first, again = (read_safetensors(run.model_file) for run in (committee, Run(tmp_path / "again")))
     assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
     with pytest.raises(InputError, match=r"the config of a committee, which cnnzoo\.combine makes"):
         cnnzoo.train({**config, "run": str(tmp_path / "other")})
 
 
-def test_its_report_has_a_table_of_members(committee, capsys):
+def test_its_report_has_a_table_of_members(committee, cli):
     page = committee.report_file.read_text()
     for part in ("<h2>Members and committee</h2>", "colour</td>", "mean</td>", "<h2>Confusion matrix</h2>"):
         assert part in page
     assert "Curves" not in page
     committee.report_file.unlink()
-    assert main(["report", str(committee.path)]) == 0
+    code, out, _ = cli("report", committee.path)
+    assert code == 0
     assert committee.report_file.read_text() == page
-    assert capsys.readouterr().out.strip() == str(committee.report_file)
+    assert out.strip() == str(committee.report_file)
 
 
 def test_it_is_exported_as_one_graph(committee, pictures, tmp_path):
@@ -437,35 +438,24 @@ def test_a_sheet_in_a_graph_is_the_same_to_the_bit(pictures):
 # ---- the command
 
 
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main(["ensemble", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return run
-
-
 def test_the_command_tells_the_table_and_leaves_a_run(runs, cli, tmp_path):
     paths = [run.path for run in runs]
-    code, out, _ = cli(*paths, "--method", "weighted")
+    code, out, _ = cli("ensemble", *paths, "--method", "weighted")
     assert code == 0
     assert f"{combine(panel(runs), 'weighted').top1:.2%}" in out
     assert "go on with: cnnzoo predict runs/committee_photos_weighted PHOTOS" in out
     assert Run.open(tmp_path / "runs" / "committee_photos_weighted").committee["best"] == "weighted"
-    code, out, _ = cli(*paths, "--weights", "0.5,0.3,0.2", "--run", "own", "--json")
+    code, out, _ = cli("ensemble", *paths, "--weights", "0.5,0.3,0.2", "--run", "own", "--json")
     assert json.loads(out)["weights"]["mean"] == pytest.approx([0.5, 0.3, 0.2])
     assert yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())["ensemble"]["weights"] == [0.5, 0.3, 0.2]
 
 
 def test_all_methods_are_a_table_and_with_a_folder_the_best_is_kept(runs, cli, tmp_path):
-    code, out, _ = cli(*(run.path for run in runs), "--method", "all")
+    code, out, _ = cli("ensemble", *(run.path for run in runs), "--method", "all")
     assert code == 0
     assert all(f"\n{method} " in out for method in METHODS)
     assert not list(tmp_path.iterdir())
-    assert cli(*(run.path for run in runs), "--method", "all", "--run", "best")[0] == 0
+    assert cli("ensemble", *(run.path for run in runs), "--method", "all", "--run", "best")[0] == 0
     best = cnnzoo.Ensemble(runs, "all").combination.method
     assert yaml.safe_load((tmp_path / "best" / "config.yaml").read_text())["ensemble"]["method"] == best
 
@@ -485,22 +475,19 @@ def test_all_methods_are_a_table_and_with_a_folder_the_best_is_kept(runs, cli, t
         (["0", "1", "--data", "nowhere"], "'nowhere' is neither a known set nor a folder"),
     ],
 )
-def test_wrong_input_is_told_in_one_line_and_leaves_nothing(runs, cli, tmp_path, arguments, why):
-    code, _, err = cli(*(runs[int(word)].path if word in ("0", "1") else word for word in arguments))
-    assert code == 2
-    assert err.startswith("cnnzoo: error: ")
-    assert why in err
-    assert len(err.splitlines()) == 1
+def test_wrong_input_is_told_in_one_line_and_leaves_nothing(runs, fails, tmp_path, arguments, why):
+    assert why in fails("ensemble", *(runs[int(word)].path if word in ("0", "1") else word for word in arguments))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_committee_says_so_and_is_not_made_again(committee, capsys):
+def test_a_finished_committee_says_so_and_is_not_made_again(committee, cli, fails):
     before = {file.name: file.read_bytes() for file in committee.path.iterdir()}
     for words in (["--resume", committee.path], ["--config", committee.config_file, "--resume", "auto"]):
-        assert main(["train", *map(str, words)]) == 0
-        assert capsys.readouterr().out.startswith(f"{committee.path} is finished, and stays as it is\n")
-    assert main(["train", "--config", str(committee.config_file)]) == 2
-    assert capsys.readouterr().err.endswith("exists already and is finished; choose another folder by --run\n")
+        code, out, _ = cli("train", *words)
+        assert code == 0
+        assert out.startswith(f"{committee.path} is finished, and stays as it is\n")
+    why = fails("train", "--config", committee.config_file)
+    assert why.endswith("exists already and is finished; choose another folder by --run")
     assert before == {file.name: file.read_bytes() for file in committee.path.iterdir()}
 
 

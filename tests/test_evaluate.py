@@ -12,7 +12,6 @@ import torch
 
 import cnnzoo
 from cnnzoo.checkpoint import Run, read_card, read_safetensors
-from cnnzoo.cli import main
 from cnnzoo.errors import InputError
 from cnnzoo.evaluate import MeanOfCrops, measure
 
@@ -47,15 +46,6 @@ def variant(run: Run, folder, tensors: dict | None = None, **card) -> Run:
     return other
 
 
-@pytest.fixture
-def cli(capsys):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return run
-
-
 # ---- one net
 
 
@@ -88,13 +78,12 @@ def test_crops_of_which_none_is_unsure_have_a_loss_all_the_same():
     torch.testing.assert_close(far(images)[1], wanted)
 
 
-def test_files_that_cannot_be_read_are_named_or_left_out(run, source, cli, tmp_path):
+def test_files_that_cannot_be_read_are_named_or_left_out(run, source, cli, fails, tmp_path):
     photos_new = tmp_path / "new"
     shutil.copytree(source, photos_new)
     (photos_new / "red" / "00.png").write_bytes(b"no picture")
-    code, _, err = cli("evaluate", run.path, "--data", photos_new)
-    assert code == 2
-    assert "red/00.png: it is not an image); mend or remove it, or go on without it by --bad-files skip" in err
+    why = fails("evaluate", run.path, "--data", photos_new)
+    assert "red/00.png: it is not an image); mend or remove it, or go on without it by --bad-files skip" in why
     code, out, err = cli("evaluate", run.path, "--data", photos_new, "--bad-files", "skip")
     assert code == 0
     assert "35 images" in out

@@ -15,7 +15,6 @@ from PIL import Image
 from torch import nn
 
 import cnnzoo
-from cnnzoo.cli import main
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.preprocess_graph import PreprocessGraph
 from cnnzoo.errors import InputError
@@ -227,9 +226,9 @@ def run(tmp_path_factory) -> cnnzoo.Run:
     return cnnzoo.train({"run": str(folder), "model": {"name": "lenet5"}, "train": {"epochs": 1, "batch_size": 128}})
 
 
-def test_a_run_is_exported(run, tmp_path, capsys):
-    assert main(["export", str(run.path), "--out", str(tmp_path / "new" / "digits.onnx")]) == 0
-    told = capsys.readouterr().out
+def test_a_run_is_exported(run, tmp_path, cli):
+    code, told, _ = cli("export", run.path, "--out", tmp_path / "new" / "digits.onnx")
+    assert code == 0
     for part in ("digits.onnx", "10 classes", "uint8 grey", "probabilities (B, 10)", "batches of 1 ("):
         assert part in told
     images = noise(3, 8, 8, 1)
@@ -237,8 +236,8 @@ def test_a_run_is_exported(run, tmp_path, capsys):
     np.testing.assert_allclose(given, cnnzoo.predict(run, list(images)).probabilities, atol=1e-5)
 
 
-def test_raw_leaves_preprocessing_out(run, tmp_path):
-    assert main(["export", str(run.model_file), "--out", str(tmp_path / "raw.onnx"), "--raw"]) == 0
+def test_raw_leaves_preprocessing_out(run, tmp_path, cli):
+    assert cli("export", run.model_file, "--out", tmp_path / "raw.onnx", "--raw").code == 0
     assert by_onnxruntime(tmp_path / "raw.onnx", np.zeros((2, 1, 32, 32), np.float32)).shape == (2, 10)
 
 
@@ -254,13 +253,9 @@ def test_raw_leaves_preprocessing_out(run, tmp_path):
     ],
     ids=" ".join,
 )
-def test_wrong_input_is_told_in_one_line_and_leaves_nothing(run, arguments, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_wrong_input_is_told_in_one_line_and_leaves_nothing(run, arguments, words, tmp_path, fails):
     Path("file").write_text("not a folder")
-    assert main(["export", *(str(run.path) if word == "RUN" else word for word in arguments)]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("cnnzoo: error: ")
-    assert len(told.splitlines()) == 1
+    told = fails("export", *(run.path if word == "RUN" else word for word in arguments))
     assert all(word in told for word in words)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 

@@ -12,7 +12,7 @@ from torch import nn
 import cnnzoo
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import deletion_insertion, faithfulness, gradients, pointing, sanity, untouched
-from cnnzoo.visualize.attribution import maps_of
+from cnnzoo.visualize.methods import maps_of
 
 
 class Corner(nn.Module):

@@ -9,7 +9,6 @@ import pytest
 import cnnzoo
 from cnnzoo import config
 from cnnzoo.checkpoint import Run
-from cnnzoo.cli import main
 from cnnzoo.data import sources
 from cnnzoo.errors import InputError
 
@@ -136,12 +135,11 @@ def test_other_data_calibrates_by_its_training_images_or_not_at_all(orphan, sour
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_commands_take_a_precision_and_tell_beside_their_output(run, source, command, capsys):
-    images = [str(source / "red")] if command == "predict" else []
-    assert main([command, str(run.path), *images, "--precision", "int8"]) == 0
-    out, err = capsys.readouterr()
+def test_commands_take_a_precision_and_tell_beside_their_output(run, source, command, cli, fails):
+    images = [source / "red"] if command == "predict" else []
+    code, out, err = cli(command, run.path, *images, "--precision", "int8")
+    assert code == 0
     assert err.startswith("int8, calibrated on 18 training images of ")
     assert "calibrated on" not in out
-    assert main([command, str(run.path), *images, "--precision", "int4"]) == 2
-    error = "cnnzoo: error: unknown precision 'int4'; did you mean int8?\n"
-    assert capsys.readouterr().err == error
+    why = fails(command, run.path, *images, "--precision", "int4")
+    assert why == "unknown precision 'int4'; did you mean int8?"

@@ -8,14 +8,14 @@ import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
 import cnnzoo
-from cnnzoo.cli import main
-from cnnzoo.weights import fetch
+from cnnzoo.weights import bundles, download, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -109,8 +109,8 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
     for name in ("CNNZOO_OFFLINE", "CNNZOO_WEIGHTS", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(fetch, "TIMEOUT", (0.5, 0.5))
-    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    monkeypatch.setattr(download, "TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(download.time, "sleep", waits.append)
     waits.clear()
     return tmp_path / "torch" / "hub" / "checkpoints"
 
@@ -143,24 +143,24 @@ def test_what_is_there_needs_no_network(server, hub, row):
 
 
 def test_a_truncated_download_is_gone_on_with(server, hub, row):
-    server.plan = [("truncated", 5 * fetch.BLOCK), ("good",)]
+    server.plan = [("truncated", 5 * download.BLOCK), ("good",)]
     fetch.fetch(row)
-    assert server.ranges == [None, f"bytes={5 * fetch.BLOCK}-"]
+    assert server.ranges == [None, f"bytes={5 * download.BLOCK}-"]
     assert files(hub) == {"weights.pth": CONTENT}
 
 
 def test_a_download_that_keeps_breaking_off_is_kept_for_the_next_time(server, hub, row):
-    server.plan = [("truncated", fetch.BLOCK)] + [("status", 503)] * 3
+    server.plan = [("truncated", download.BLOCK)] + [("status", 503)] * 3
     with pytest.raises(cnnzoo.InputError, match=r"has trouble \(503\), 4 times; 0\.1 MiB are kept to go on with"):
         fetch.fetch(row)
-    assert files(hub) == {"weights.pth.part": CONTENT[: fetch.BLOCK]}
+    assert files(hub) == {"weights.pth.part": CONTENT[: download.BLOCK]}
     fetch.fetch(row)
-    assert server.ranges[-1] == f"bytes={fetch.BLOCK}-"
+    assert server.ranges[-1] == f"bytes={download.BLOCK}-"
     assert files(hub) == {"weights.pth": CONTENT}
 
 
 def test_a_server_without_ranges_sends_all_again(server, hub, row):
-    server.plan = [("truncated", 5 * fetch.BLOCK), ("without_ranges",)]
+    server.plan = [("truncated", 5 * download.BLOCK), ("without_ranges",)]
     fetch.fetch(row)
     assert files(hub) == {"weights.pth": CONTENT}
 
@@ -349,81 +349,76 @@ def test_verify_finds_the_damaged(server, hub, row):
 
 
 def test_a_bundle_carries_files_to_where_there_is_no_network(server, hub, row, tmp_path, monkeypatch):
-    fetch.bundle([row], tmp_path / "weights.tar")
+    bundles.bundle([row], tmp_path / "weights.tar")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
-    (placed,) = fetch.unbundle(tmp_path / "weights.tar")
+    (placed,) = bundles.unbundle(tmp_path / "weights.tar")
     assert fetch.fetch(row) == placed
     assert placed.read_bytes() == CONTENT
 
 
 def test_a_bundle_takes_rows_from_a_generator(server, hub, row, tmp_path):
-    assert fetch.bundle((each for each in [row]), tmp_path / "weights.tar") == [hub / "weights.pth"]
+    assert bundles.bundle((each for each in [row]), tmp_path / "weights.tar") == [hub / "weights.pth"]
 
 
 def test_a_bundle_leaves_the_unfinished_one_of_another_process_alone(server, hub, row, tmp_path):
     other = tmp_path / ".weights.tar.part"
     other.write_bytes(b"half")
-    fetch.bundle([row], tmp_path / "weights.tar")
+    bundles.bundle([row], tmp_path / "weights.tar")
     assert other.read_bytes() == b"half"
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.6, 0.99])
 def test_a_bundle_cut_short_places_nothing_damaged(server, hub, row, tmp_path, monkeypatch, kept):
-    fetch.bundle([row], tmp_path / "weights.tar")
+    bundles.bundle([row], tmp_path / "weights.tar")
     whole = (tmp_path / "weights.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: int(len(CONTENT) * kept)])
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(cnnzoo.InputError, match=r"cut\.tar"):
-        fetch.unbundle(tmp_path / "cut.tar")
+        bundles.unbundle(tmp_path / "cut.tar")
     assert files(tmp_path / "elsewhere" / "hub" / "checkpoints") == {}
 
 
 def test_a_bundle_with_a_changed_byte_is_refused(server, hub, row, tmp_path, monkeypatch):
-    fetch.bundle([row], tmp_path / "weights.tar")
+    bundles.bundle([row], tmp_path / "weights.tar")
     content = bytearray((tmp_path / "weights.tar").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "weights.tar").write_bytes(content)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(cnnzoo.InputError, match=r"weights\.pth in .* is damaged"):
-        fetch.unbundle(tmp_path / "weights.tar")
+        bundles.unbundle(tmp_path / "weights.tar")
 
 
 def test_a_tar_that_is_no_bundle_is_refused(hub, tmp_path):
     with tarfile.open(tmp_path / "other.tar", "w") as tar:
         tar.add(__file__, "../../outside.py")
     with pytest.raises(cnnzoo.InputError, match="is no bundle of weights"):
-        fetch.unbundle(tmp_path / "other.tar")
+        bundles.unbundle(tmp_path / "other.tar")
 
 
 # --- the commands
 
 
 @pytest.fixture
-def cli(hub, capsys, monkeypatch):
-    """Run `cnnzoo weights` without a network; returns exit code, standard output, standard error."""
+def weights(cli, hub, monkeypatch):
+    """Run `cnnzoo weights` without a network."""
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
     hub.mkdir(parents=True)
-
-    def run(*arguments):
-        code = main(["weights", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(cli, "weights")
 
 
-def test_list_tells_accuracy_licence_and_what_is_here(cli, hub):
+def test_list_tells_accuracy_licence_and_what_is_here(weights, hub):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"")
-    lines = {line.split()[1]: line.split()[2:] for line in cli("list", "resnet18")[1].splitlines()}
+    lines = {line.split()[1]: line.split()[2:] for line in weights("list", "resnet18")[1].splitlines()}
     assert lines["tv_in1k"] == ["69.76", "89.08", "224", "44.7", "bsd-3-clause", "here"]
     assert lines["fb_swsl_ig1b_ft_in1k"] == ["73.29", "91.75", "224", "-", "cc-by-nc-4.0"]
-    (row,) = json.loads(cli("list", "resnet18.tv*", "--json")[1])
+    (row,) = json.loads(weights("list", "resnet18.tv*", "--json")[1])
     assert (row["file"], row["mib"], row["here"]) == ("resnet18-f37072fd.pth", 44.661, True)
 
 
-def test_verify_names_what_is_damaged(cli, hub):
+def test_verify_names_what_is_damaged(weights, hub):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"damaged")
-    code, out, err = cli("verify")
+    code, out, err = weights("verify")
     assert (code, out) == (2, f"resnet18.tv_in1k  damaged  {hub}/resnet18-f37072fd.pth\n")
     assert "resnet18-f37072fd.pth" in err
 
@@ -441,19 +436,16 @@ def test_verify_names_what_is_damaged(cli, hub):
         (["fetsch"], "unknown command of cnnzoo weights 'fetsch'; did you mean fetch?"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(cli, hub, arguments, says, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = cli(*arguments)
-    assert (code, len(err.splitlines())) == (2, 1)
-    assert says in err
+def test_what_cannot_be_is_told_in_one_line(weights, fails, hub, arguments, says, tmp_path):
+    assert says in fails("weights", *arguments)
     assert files(hub) == {}
     assert not (tmp_path / "w.tar").exists()
 
 
-def test_a_bundle_made_here_is_imported_there(cli, hub, tmp_path, monkeypatch):
+def test_a_bundle_made_here_is_imported_there(weights, hub, tmp_path, monkeypatch):
     torch.save({"x": torch.zeros(2)}, hub / "resnet18-f37072fd.pth")
-    assert cli("bundle", "resnet18.tv_in1k", "--out", tmp_path / "w.tar")[0] == 0
+    assert weights("bundle", "resnet18.tv_in1k", "--out", tmp_path / "w.tar")[0] == 0
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "there"))
     placed = tmp_path / "there" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
-    assert cli("import", tmp_path / "w.tar")[1] == f"{placed}\n"
+    assert weights("import", tmp_path / "w.tar")[1] == f"{placed}\n"
     assert placed.read_bytes() == (hub / "resnet18-f37072fd.pth").read_bytes()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import cnnzoo
-from cnnzoo import assemble, cli, learn
+from cnnzoo import assemble, learn
 from cnnzoo.checkpoint import Run, read_torch
 from cnnzoo.config import LossConfig
 from cnnzoo.errors import InputError, Interrupted
@@ -28,11 +28,6 @@ SMALL = ("--augment.mixup=0.2", "--data.val_fraction=0.25")
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return photos.folder(tmp_path_factory.mktemp("photos") / "photos", each=16)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
 
 
 @pytest.fixture
@@ -316,8 +311,8 @@ def test_a_run_is_called_after_the_folder_however_that_is_written(pictures, monk
         assert str(learn.config_.read({"data": data}).folder) == "runs/lenet5_photos"
 
 
-def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
-    known = ["--model", "resnet20", "--pretrained", str(weights)]
+def test_bad_input_is_one_line(pictures, weights, tmp_path, fails):
+    known = ["--model", "resnet20", "--pretrained", weights]
     for words, said in (
         ([*known, "--mode", "stage"], "unknown mode 'stage'; did you mean staged?"),
         ([*known, "--epochs", "3"], "mode staged has 2 phases"),
@@ -327,10 +322,7 @@ def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
         ([*known, "--balance", "all"], "train.balance is all, but must be none or loss or sampler"),
         ([*known, "--lr", "-1"], "optim.lr is -1"),
     ):
-        assert cli.main(["finetune", str(pictures), *words, "--run", str(tmp_path / "bad")]) == 2
-        told = capsys.readouterr().err
-        assert said in told
-        assert len(told.splitlines()) == 1
+        assert said in fails("finetune", pictures, *words, "--run", tmp_path / "bad")
         assert not (tmp_path / "bad").exists()
 
 
@@ -371,12 +363,12 @@ def test_pick_takes_names_between_commas_as_a_list(pictures, monkeypatch, tmp_pa
         learn.pick(pictures, "resnet18, resnet34,")
 
 
-def test_pick_with_real_weights(pictures, capsys, monkeypatch):
+def test_pick_with_real_weights(pictures, cli, monkeypatch):
     if not os.environ.get("CNNZOO_WEIGHTS"):
         pytest.skip("CNNZOO_WEIGHTS does not say where real weights lie")
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
-    assert cli.main(["pick", str(pictures), "--models", "squeezenet1_1,resnet18", "--budget", "60s"]) == 0
-    out, err = capsys.readouterr()
+    code, out, err = cli("pick", pictures, "--models", "squeezenet1_1,resnet18", "--budget", "60s")
+    assert code == 0
     assert "squeezenet1_1 caffe_in1k" in out
     assert f"cnnzoo finetune {pictures} --model squeezenet1_1 --pretrained caffe_in1k" in out
     assert "resnet18" in err

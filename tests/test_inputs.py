@@ -352,7 +352,7 @@ def test_a_wrong_argument_is_told(net, photo, ask, message):
         ),
     ],
 )
-def test_an_option_is_named_as_each_door_spells_it(python, words, flag, command):
+def test_an_option_is_named_as_each_door_spells_it(python, words, flag, cli):
     with pytest.raises(cnnzoo.InputError, match=f" by {flag}=…$"):
         python()
-    assert command(*words).stderr.endswith(f" by --{flag}\n")
+    assert cli(*words).err.endswith(f" by --{flag}\n")

@@ -12,7 +12,6 @@ from PIL import Image
 
 import cnnzoo
 from cnnzoo import labs
-from cnnzoo.cli import main
 from cnnzoo.labs import backprop_by_hand, dense_reuse, gates, kirsch, receptive_field, shift
 
 UNTRUE = """
@@ -83,10 +82,9 @@ def test_a_seed_gives_the_same_figures_again():
 # ---- the command
 
 
-def test_the_command_leaves_figures_and_a_picture(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["lab", "backprop-by-hand", "--quick", "--seeds", "1"]) == 0
-    out = capsys.readouterr().out
+def test_the_command_leaves_figures_and_a_picture(cli, tmp_path):
+    code, out, _ = cli("lab", "backprop-by-hand", "--quick", "--seeds", 1)
+    assert code == 0
     assert "seed 0: held" in out
     assert "the claim held: 1 of 1 seeds" in out
     assert sorted(file.name for file in (tmp_path / "labs").iterdir()) == [
@@ -95,16 +93,18 @@ def test_the_command_leaves_figures_and_a_picture(capsys, tmp_path, monkeypatch)
     ]
 
 
-def test_the_list_tells_what_each_lab_claims(capsys):
-    assert main(["lab", "list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_the_list_tells_what_each_lab_claims(cli):
+    code, out, _ = cli("lab", "list")
+    assert code == 0
+    lines = out.splitlines()
     assert [line.split()[0] for line in lines] == labs.names()
     assert labs.find("kirsch").claim in lines[labs.names().index("kirsch")]
 
 
-def test_a_claim_that_does_not_hold_is_told_by_words_and_exit_code(capsys, tmp_path, untrue):
-    assert main(["lab", untrue, "--out", str(tmp_path / "out")]) == 1
-    assert "the claim did not hold: 1 of 3 seeds" in capsys.readouterr().out
+def test_a_claim_that_does_not_hold_is_told_by_words_and_exit_code(cli, tmp_path, untrue):
+    code, out, _ = cli("lab", untrue, "--out", tmp_path / "out")
+    assert code == 1
+    assert "the claim did not hold: 1 of 3 seeds" in out
     assert json.loads((tmp_path / "out" / "not-so.json").read_text())["held"] is False
 
 
@@ -116,12 +116,9 @@ def test_a_claim_that_does_not_hold_is_told_by_words_and_exit_code(capsys, tmp_p
         (["shift", "--out", "taken"], ["taken is a file"]),
     ],
 )
-def test_wrong_input_is_told_in_one_line(capsys, tmp_path, monkeypatch, arguments, words):
-    monkeypatch.chdir(tmp_path)
+def test_wrong_input_is_told_in_one_line(fails, tmp_path, arguments, words):
     (tmp_path / "taken").write_text("mine")
-    assert main(["lab", *arguments]) == 2
-    line = capsys.readouterr().err
-    assert len(line.splitlines()) == 1
+    line = fails("lab", *arguments)
     for word in words:
         assert word in line
     assert [file.name for file in tmp_path.iterdir()] == ["taken"]

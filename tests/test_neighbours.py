@@ -14,7 +14,6 @@ from PIL import Image
 
 import cnnzoo
 from cnnzoo import visualize
-from cnnzoo.cli import main
 from cnnzoo.errors import InputError
 from cnnzoo.report import insight
 from cnnzoo.run import write_report
@@ -165,17 +164,18 @@ def test_a_net_that_is_no_run_needs_data(net):
         visualize.neighbours(net)
 
 
-def test_the_command_draws_a_page_and_prints_a_line_or_a_table(folder, tmp_path, capsys):
+def test_the_command_draws_a_page_and_prints_a_line_or_a_table(folder, tmp_path, cli):
     image, out = folder / "red" / "01.png", tmp_path / "page.png"
-    line = [str(word) for word in ("visualize", "neighbours", "resnet20", image, "--data", folder, "--out", out)]
-    assert main(line) == 0
-    said = capsys.readouterr().out
+    line = ["visualize", "neighbours", "resnet20", image, "--data", folder, "--out", out]
+    code, said, _ = cli(*line)
+    assert code == 0
     assert said.startswith("1 query and the 6 nearest of 18 images")
     assert "resnet20 with random weights" in said
     assert said.endswith(f": {out}\n")
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert main([*line, "--csv"]) == 0
-    header, *rows = capsys.readouterr().out.splitlines()
+    code, table, _ = cli(*line, "--csv")
+    assert code == 0
+    header, *rows = table.splitlines()
     assert header == "query,query_class,space,rank,neighbour,class,distance"
     assert len(rows) == 2 * 6
 

@@ -129,10 +129,10 @@ def test_a_picture_is_drawn_when_it_is_shown_and_once(monkeypatch):
 
 
 def test_what_cannot_be_drawn_is_shown_without_a_picture(monkeypatch):
-    def fail(odds):
+    def fail(*given):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cnnzoo.ensemble.odds.draw", fail)
+    monkeypatch.setattr("cnnzoo.ensemble.odds.binom.sf", fail)
     odds = cnnzoo.vote_odds(0.6, 3)
     assert odds._repr_png_() is None
     assert "<img" not in odds._repr_html_()

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 import cnnzoo
-from cnnzoo.cli import main
-from cnnzoo.ensemble.odds import draw, poisson_binomial
+from cnnzoo.ensemble.odds import poisson_binomial
 
 
 @pytest.mark.parametrize(("n", "reached"), [(3, 0.784), (5, 0.83692), (11, 0.92177520904), (101, 0.9999870574)])
@@ -100,40 +99,37 @@ def test_so_many_probabilities_are_so_many_members(n):
 # ---- the command
 
 
-def test_vote_odds_prints_the_terms_and_their_sum(capsys):
-    assert main(["vote-odds", "--p", "0.7", "--n", "3"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+def test_vote_odds_prints_the_terms_and_their_sum(cli):
+    code, out, _ = cli("vote-odds", "--p", 0.7, "--n", 3)
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
     assert lines[2] == ["3", "0.343", "1", "x", "0.7^3"]
     assert lines[3] == ["2", "0.441", "3", "x", "0.7^2", "x", "0.3"]
     assert lines[4][:2] == ["sum", "0.784"]
     assert lines[5][:4] == ["simulated:", "right", "in", "78.64%"]
 
 
-def test_vote_odds_tells_of_ties_and_of_members_that_differ(capsys):
-    main(["vote-odds", "--n", "4"])
-    assert re.search(r" 2 +0.2646 +6 x 0.7\^2 x 0.3\^2; a tie: half of it counts", capsys.readouterr().out)
-    main(["vote-odds", "--p", "0.6,0.7,0.8"])
-    assert "each right with probabilities 0.6 to 0.8" in capsys.readouterr().out
+def test_vote_odds_tells_of_ties_and_of_members_that_differ(cli):
+    out = cli("vote-odds", "--n", 4).out
+    assert re.search(r" 2 +0.2646 +6 x 0.7\^2 x 0.3\^2; a tie: half of it counts", out)
+    assert "each right with probabilities 0.6 to 0.8" in cli("vote-odds", "--p", "0.6,0.7,0.8").out
 
 
-def test_vote_odds_spares_the_reader_what_hardly_ever_happens(capsys):
-    main(["vote-odds", "--n", "101"])
-    out = capsys.readouterr().out
+def test_vote_odds_spares_the_reader_what_hardly_ever_happens(cli):
+    out = cli("vote-odds", "--n", 101).out
     assert "5 more below 1e-10" in out
     assert "0.9999870574" in out
 
 
-def test_vote_odds_prints_json(capsys):
-    main(["vote-odds", "--n", "5", "--json"])
-    facts = json.loads(capsys.readouterr().out)
+def test_vote_odds_prints_json(cli):
+    facts = json.loads(cli("vote-odds", "--n", 5, "--json").out)
     assert facts["accuracy"] == pytest.approx(0.83692)
     assert facts["simulated"] == pytest.approx(0.83692, abs=0.006)
     assert len(facts["chances"]) == 6
 
 
-def test_vote_odds_wants_numbers(capsys):
-    assert main(["vote-odds", "--p", "70%"]) == 2
-    assert "--p is 70%, but must be a number, or several between commas" in capsys.readouterr().err
+def test_vote_odds_wants_numbers(fails):
+    assert "--p is 70%, but must be a number, or several between commas" in fails("vote-odds", "--p", "70%")
 
 
 # ---- the picture
@@ -141,7 +137,7 @@ def test_vote_odds_wants_numbers(capsys):
 
 def test_every_curve_of_the_picture_is_exact_and_begins_at_a_member_alone():
     odds = cnnzoo.vote_odds(0.65, 11)
-    (axes,) = draw(odds).axes
+    (axes,) = odds.figure().axes
     *curves, dot = axes.lines
     assert [curve.get_ydata()[0] for curve in curves] == pytest.approx(
         [0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9]

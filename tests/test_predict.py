@@ -20,7 +20,6 @@ from PIL.PngImagePlugin import PngImageFile
 import cnnzoo
 from cnnzoo import tables
 from cnnzoo.checkpoint import Run
-from cnnzoo.cli import main
 from cnnzoo.data.pictures import Pictures
 from cnnzoo.errors import InputError
 from cnnzoo.predict import stream
@@ -52,18 +51,6 @@ def model_file(net, tmp_path_factory):
 @pytest.fixture
 def folder(tmp_path):
     return photos.folder(tmp_path / "photos", each=2)
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder; returns exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 # ---- a bad file
@@ -382,13 +369,9 @@ def test_an_array_that_is_no_picture_is_named(net, pixels, words):
         (["photos/nope.png", "--out", "out.csv"], "no image could be read (photos/nope.png: there is no such file)"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(cli, model_file, folder, arguments, words):
+def test_wrong_input_is_told_in_one_line(fails, model_file, folder, arguments, words):
     (folder.parent / "empty").mkdir()
-    code, _, err = cli("predict", model_file, *arguments)
-    assert code == 2
-    assert err.startswith("cnnzoo: error: ")
-    assert words in err
-    assert len(err.splitlines()) == 1
+    assert words in fails("predict", model_file, *arguments)
 
 
 def test_without_pyarrow_parquet_is_refused_before_any_work(tmp_path, monkeypatch):

@@ -13,11 +13,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 import cnnzoo
-from cnnzoo import cli, config
+from cnnzoo import config
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.transfer import probe
+from cnnzoo.transfer.classifiers import Data
 
 CLASSIFIERS = ("logistic", "ridge", "svm", "centroid", "knn", "mlp")
 
@@ -56,7 +57,7 @@ def test_each_classifier_becomes_a_head_that_answers_as_its_score_says(classifie
 def test_the_logistic_head_is_scikit_learns_regression(classes):
     found = fit(classes, classifier="logistic")
     (x, y), (z, _) = blobs(classes), blobs(classes, each=10, seed=5)
-    data = probe.Data.of(x[:, None], y, classes)
+    data = Data.of(x[:, None], y, classes)
     c = float(found.scores[0].setting.removeprefix("C="))
     theirs = LogisticRegression(C=c, tol=1e-3, max_iter=300).fit(data.scaled(x), y)
     given = probe.predict(found.head, z).softmax(1)
@@ -126,16 +127,6 @@ def test_a_class_without_images_is_told():
 
 
 # ---- the run
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return photos.folder(tmp_path_factory.mktemp("photos") / "photos")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +267,7 @@ def test_a_probe_is_judged_in_fp32_where_16_bits_are_to_be_had(pictures, weights
     assert run.environment["precision"] == "fp32"
 
 
-def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
+def test_bad_input_is_one_line(pictures, weights, tmp_path, fails):
     one = photos.folder(tmp_path / "one", kinds=("blue",))
     lone = photos.folder(tmp_path / "lone", each=4)
     for number in range(1, 4):
@@ -290,8 +281,5 @@ def test_bad_input_is_one_line(pictures, weights, tmp_path, capsys):
         ([pictures, *known, "--views", "0"], "probe.views is 0, but must be auto or at least 1"),
         ([pictures, *known, "--data.sise", "3"], "did you mean data.size"),
     ):
-        assert cli.main(["probe", *map(str, words), "--run", str(tmp_path / "bad")]) == 2
-        told = capsys.readouterr().err
-        assert said in told
-        assert len(told.splitlines()) == 1
+        assert said in fails("probe", *words, "--run", tmp_path / "bad")
         assert not (tmp_path / "bad").exists()

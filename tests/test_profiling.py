@@ -6,7 +6,6 @@ import time
 import pytest
 
 from cnnzoo import assemble, config, profiling
-from cnnzoo.cli import main
 from cnnzoo.errors import InputError
 from cnnzoo.train.anatomy import PARTS, Anatomy
 
@@ -95,12 +94,11 @@ def test_advice_names_the_narrow_one_and_the_remedy(part, overrides, words):
     assert words in profiling.advice(parts, config.read(overrides=overrides), "cpu", "fp32")
 
 
-def test_the_command_takes_a_file_and_keys_and_touches_no_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_command_takes_a_file_and_keys_and_touches_no_run(tmp_path, cli):
     (tmp_path / "c.yaml").write_text("run: runs/mine\ntrain: {epochs: 1, batch_size: 16}")
     keys = ["--train.batch_size", "24", "--model", "mlp", "--run=runs/other"]
-    assert main(["profile", "--config", "c.yaml", "--steps", "1", *keys]) == 0
-    out = capsys.readouterr().out
+    code, out, _ = cli("profile", "--config", "c.yaml", "--steps", 1, *keys)
+    assert code == 0
     assert "mlp on digits" in out
     assert "batches of 24, 1 steps" in out
     assert not (tmp_path / "runs").exists()

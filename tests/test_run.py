@@ -137,11 +137,11 @@ def test_the_report_is_one_page_without_the_network(finished):
     assert f"{cnnzoo.evaluate(finished.path).top1:.2%}" in page
 
 
-def test_report_is_made_anew(finished, command):
+def test_report_is_made_anew(finished, cli):
     before = finished.report_file.read_text()
     finished.report_file.unlink()
-    done = command("report", finished.path)
-    assert done.returncode == 0
+    done = cli("report", finished.path)
+    assert done.code == 0
     assert finished.report_file.read_text() == before
 
 
@@ -407,14 +407,14 @@ def ended(request, tmp_path_factory) -> dict:
 
 
 @pytest.mark.parametrize("how", ["folder", "auto", "command"])
-def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(ended, command, how):
+def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(ended, cli, how):
     run = Run(ended["run"])
     before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in run.path.iterdir()}
     told = []
     if how == "command":
-        done = command("train", "--resume", run.path)
-        assert done.returncode == 0
-        told = done.stdout.splitlines()
+        done = cli("train", "--resume", run.path)
+        assert done.code == 0
+        told = done.out.splitlines()
     else:
         again = cnnzoo.train(
             *([ended] if how == "auto" else []), resume="auto" if how == "auto" else run, tell=told.append
@@ -435,7 +435,7 @@ def test_what_is_there_already_says_how_to_go_on_where_that_is_possible(tmp_path
         cnnzoo.train(short(finished.path))
 
 
-def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, command, finished):
+def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, cli, fails, finished):
     source = photos.folder(tmp_path / "photos", each=5)
     (tmp_path / "whole").mkdir()
     for part in ("train", "val"):
@@ -449,13 +449,12 @@ def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, command, finished)
         ["probe", tmp_path / "whole", *lenet],
     ):
         folder = source / "runs" / "x" if words[1] != tmp_path / "whole" else tmp_path / "whole" / "val" / "x"
-        done = command(*words, "--run", folder)
-        assert done.returncode == 2
-        assert "would lie among the photos of" in done.stderr
-        assert "choose a folder elsewhere by --run" in done.stderr
+        why = fails(*words, "--run", folder)
+        assert "would lie among the photos of" in why
+        assert "choose a folder elsewhere by --run" in why
     for home in (source, tmp_path / "whole" / "val"):
         assert sorted(entry.name for entry in home.iterdir()) == sorted(photos.KINDS)
-    command("probe", tmp_path / "whole", *lenet, "--run", tmp_path / "whole" / "runs" / "x")  # beside train/ and val/
+    cli("probe", tmp_path / "whole", *lenet, "--run", tmp_path / "whole" / "runs" / "x")  # beside train/ and val/
     assert Run(tmp_path / "whole" / "runs" / "x").is_finished
 
 
@@ -573,7 +572,7 @@ def test_a_run_whose_images_are_others_by_now_does_not_go_on(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_first_step_stops_at_once(tmp_path, command, monkeypatch, number):
+def test_a_signal_before_the_first_step_stops_at_once(tmp_path, cli, monkeypatch, number):
     def decoding(*_: object) -> None:
         os.kill(os.getpid(), number)
         time.sleep(60)
@@ -581,7 +580,7 @@ def test_a_signal_before_the_first_step_stops_at_once(tmp_path, command, monkeyp
     monkeypatch.setattr(assemble, "load_data", decoding)
     started = time.monotonic()
     with pytest.raises(SystemExit) as stop:
-        command("train", "--run", tmp_path / "r")
+        cli("train", "--run", tmp_path / "r")
     assert stop.value.code == 128 + number
     assert time.monotonic() - started < 30
     assert not (tmp_path / "r").exists()
@@ -666,14 +665,14 @@ def test_a_folder_of_ones_own_is_left_alone(tmp_path, kept):
 
 
 @pytest.mark.parametrize(("job", "goes_on"), [("mine", True), ("another", False)])
-def test_a_process_that_torchrun_restarted_goes_on_with_its_own_run_alone(tmp_path, command, monkeypatch, job, goes_on):
+def test_a_process_that_torchrun_restarted_goes_on_with_its_own_run_alone(tmp_path, cli, monkeypatch, job, goes_on):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     run = stopped(tmp_path / "r", 3)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    done = command("train", "--config", run.config_file)
-    assert (done.returncode == 0) == run.is_finished == goes_on
-    assert ("exists already" in done.stderr) != goes_on
+    done = cli("train", "--config", run.config_file)
+    assert (done.code == 0) == run.is_finished == goes_on
+    assert ("exists already" in done.err) != goes_on
 
 
 def test_a_run_knows_how_it_was_begun_and_how_it_went_on(tmp_path, monkeypatch):
@@ -692,12 +691,10 @@ def test_a_run_knows_how_it_was_begun_and_how_it_went_on(tmp_path, monkeypatch):
     assert [again["command"] for again in now["resumed"]] == resumed
 
 
-def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path, command):
+def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path, fails):
     (tmp_path / "file").write_text("")
-    done = command("train", "--run", tmp_path / "file" / "r")
-    assert done.returncode == 2
-    told = f"{tmp_path}/file/r cannot be written (Not a directory); choose another folder by --run"
-    assert done.stderr == f"cnnzoo: error: {told}\n"
+    why = fails("train", "--run", tmp_path / "file" / "r")
+    assert why == f"{tmp_path}/file/r cannot be written (Not a directory); choose another folder by --run"
 
 
 @pytest.mark.parametrize("compile", [True, "graphs"])
@@ -737,9 +734,9 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_folds_hold_every_image_out_once_and_finished_ones_are_kept(tmp_path, command):
+def test_folds_hold_every_image_out_once_and_finished_ones_are_kept(tmp_path, cli):
     options = ["--run", tmp_path / "k", "--train.epochs", 1, "--folds", 3]
-    said = command("train", *options).stdout
+    said = cli("train", *options).out
     runs = [Run(tmp_path / "k" / f"fold{i}") for i in range(3)]
     held_out = [name for run in runs for name in run.split["val"]]
     assert sorted(held_out) == sorted([*runs[0].split["val"], *runs[0].split["train"]])
@@ -747,7 +744,7 @@ def test_folds_hold_every_image_out_once_and_finished_ones_are_kept(tmp_path, co
     assert said.splitlines()[-1].startswith(f"3 folds: top-1 {np.mean(right):.2%}, standard deviation ")
     shutil.rmtree(runs[1].path)
     before = runs[0].model_file.stat().st_mtime_ns
-    again = command("train", *options, "--resume", "auto").stdout
+    again = cli("train", *options, "--resume", "auto").out
     assert again.splitlines()[-1] == said.splitlines()[-1]
     assert runs[0].model_file.stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"data\.fold is 3, but must be at least 0 and below data\.folds"):
@@ -837,11 +834,11 @@ def pictures(finished, tmp_path):
     return folder
 
 
-def test_predict_writes_a_row_for_every_file(finished, pictures, command, tmp_path):
+def test_predict_writes_a_row_for_every_file(finished, pictures, cli, tmp_path):
     places = [name.rpartition("/")[2] for name in finished.split["val"]]
     said = dict(zip(places, map(str, finished.predictions[0].argmax(1)), strict=True))
-    done = command("predict", finished.path, pictures, "--out", "out.csv", "--top", 2)
-    assert done.returncode == 0, done.stderr
+    done = cli("predict", finished.path, pictures, "--out", "out.csv", "--top", 2)
+    assert done.code == 0, done.err
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert list(rows[0]) == ["file", "top1", "top2", "prob1", "prob2", "abstain", "error"]
     assert len(rows) == 5
@@ -868,18 +865,16 @@ def test_predicting_equals_validating(finished):
     assert np.allclose(result.probabilities, expected, atol=1e-4)  # the fast form of the net differs by as much
 
 
-def test_predict_of_nothing_readable_is_an_error(finished, pictures, command):
-    done = command("predict", finished.path, pictures / "text.png")
-    assert done.returncode == 2
-    assert "text.png: it is not an image" in done.stderr
+def test_predict_of_nothing_readable_is_an_error(finished, pictures, fails):
+    assert "text.png: it is not an image" in fails("predict", finished.path, pictures / "text.png")
 
 
-def test_evaluate_prints_every_class(finished, command):
-    done = command("evaluate", finished.path)
-    assert done.returncode == 0
-    assert done.stdout.startswith("top-1 ")
-    assert len(done.stdout.splitlines()) == 13
-    figures = json.loads(command("evaluate", finished.path, "--json").stdout)
+def test_evaluate_prints_every_class(finished, cli):
+    done = cli("evaluate", finished.path)
+    assert done.code == 0
+    assert done.out.startswith("top-1 ")
+    assert len(done.out.splitlines()) == 13
+    figures = json.loads(cli("evaluate", finished.path, "--json").out)
     assert figures["images"] == 359
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import cnnzoo
-from cnnzoo import cli
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, read_card
 from cnnzoo.data import sources
@@ -97,11 +96,11 @@ def test_a_soup_is_a_run_like_any_other(siblings, tmp_path):
     assert "Members and soup" in soup.report_file.read_text()
 
 
-def test_its_config_makes_it_again(siblings, tmp_path):
+def test_its_config_makes_it_again(siblings, tmp_path, cli):
     soup = cnnzoo.soup(siblings, "uniform", run=tmp_path / "soup")
-    assert cli.main(["train", "--config", str(soup.config_file), "--run", str(tmp_path / "again")]) == 0
+    assert cli("train", "--config", soup.config_file, "--run", tmp_path / "again").code == 0
     np.testing.assert_array_equal(Run(tmp_path / "again").predictions[0], soup.predictions[0])
-    assert cli.main(["report", str(soup.path)]) == 0
+    assert cli("report", soup.path).code == 0
 
 
 def test_a_greedy_soup_is_never_below_its_best_member(siblings, stranger, tmp_path):
@@ -164,14 +163,14 @@ def test_statistics_that_fine_tuning_kept_are_kept(normed, tmp_path):
     torch.testing.assert_close(state(soup)["bn1.running_mean"], state(first)["bn1.running_mean"])
 
 
-def test_the_command_prints_a_table_and_goes_on(siblings, tmp_path, capsys):
-    assert cli.main(["soup", *(str(run.path) for run in siblings), "--run", str(tmp_path / "soup")]) == 0
-    out = capsys.readouterr().out
+def test_the_command_prints_a_table_and_goes_on(siblings, tmp_path, cli):
+    code, out, _ = cli("soup", *(run.path for run in siblings), "--run", tmp_path / "soup")
+    assert code == 0
     assert out.splitlines()[0].split()[:2] == ["member", "validation"]
     assert f"go on with: cnnzoo predict {tmp_path / 'soup'}" in out
 
 
-def test_what_cannot_be_averaged_is_told(normed, siblings, tmp_path, capsys):
+def test_what_cannot_be_averaged_is_told(normed, siblings, tmp_path, fails):
     other = trained(tmp_path / "other", name=normed)
     split = trained(tmp_path / "split", data={"size": 8, "val_fraction": 0.6, "split_seed": 5})
     wide = digits(tmp_path / "wide")
@@ -186,10 +185,7 @@ def test_what_cannot_be_averaged_is_told(normed, siblings, tmp_path, capsys):
         ([first, first], [], "named twice"),
         (siblings, ["--method", "gredy"], "did you mean greedy?"),
     ):
-        assert cli.main(["soup", *(str(run.path) for run in runs), *words, "--run", str(tmp_path / "bad")]) == 2
-        told = capsys.readouterr().err
-        assert said in told
-        assert len(told.splitlines()) == 1
+        assert said in fails("soup", *(run.path for run in runs), *words, "--run", tmp_path / "bad")
         assert not (tmp_path / "bad").exists()
 
 

@@ -472,14 +472,14 @@ def test_the_net_is_left_alone():
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-def test_a_run_gives_the_table_of_its_net_at_its_size(tmp_path, command):
+def test_a_run_gives_the_table_of_its_net_at_its_size(tmp_path, cli):
     made = {"model": {"name": "resnet20"}, "data": {"source": "digits", "size": 16}, "train": {"epochs": 1}}
     run = cnnzoo.train({**made, "run": str(tmp_path / "r")}, with_report=False)
     table = cnnzoo.summary(run)
     net = cnnzoo.load(run)
     assert table.input_size == (1, 16, 16)
     assert table.total.params == sum(p.numel() for p in net.parameters())
-    assert command("summary", run.path).stdout == f"{table}\n"
-    assert command("info", run.path).stdout == command("info", "resnet20").stdout
+    assert cli("summary", run.path).out == f"{table}\n"
+    assert cli("info", run.path).out == cli("info", "resnet20").out
     (tmp_path / "resnet18").mkdir()  # a folder that is no run hides no net
-    assert command("summary", "resnet18").returncode == 0
+    assert cli("summary", "resnet18").code == 0

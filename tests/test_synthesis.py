@@ -12,20 +12,12 @@ from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
-from cnnzoo.cli import main
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
-from cnnzoo.visualize import drawing, layer_of, synthesis, untouched
+from cnnzoo.visualize import drawing, layer_of, untouched
+from cnnzoo.visualize.fourier import AT_ONCE, COLOURS, variation
+from cnnzoo.visualize.maximise import moved
 from cnnzoo.visualize.partway import maps_of
-
-
-@pytest.fixture
-def net():
-    """Small, with BatchNorm, in train mode."""
-    torch.manual_seed(0)
-    net = cnnzoo.create("resnet20", num_classes=3)
-    net.classes = photos.KINDS
-    return net
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -172,23 +164,23 @@ def test_a_picture_is_moved_a_little_each_by_its_own_draw():
     random = torch.Generator().manual_seed(0)
     pictures = torch.zeros(64, 1, 64, 64)
     pictures[:, :, 32, 44] = 1.0
-    places = synthesis.moved(pictures, random).flatten(1).argmax(1)
+    places = moved(pictures, random).flatten(1).argmax(1)
     down, across = places // 64 - 31.5, places % 64 - 31.5
     assert len(places.unique()) > 30
     assert (torch.hypot(down, across) < 12.5 * 1.1 + 4 * 2**0.5 + 1.5).all()
     assert (torch.hypot(down, across) > 12.5 * 0.9 - 4 * 2**0.5 - 1.5).all()
-    assert torch.allclose(synthesis.moved(torch.full((4, 3, 16, 16), 0.3), random), torch.tensor(0.3))
+    assert torch.allclose(moved(torch.full((4, 3, 16, 16), 0.3), random), torch.tensor(0.3))
 
 
 def test_total_variation():
     picture = torch.tensor([[0.0, 3.0, 3.0], [4.0, 3.0, 3.0], [4.0, 3.0, 3.0]])[None, None]
     lengths = [5.0, 0.0, 1.0, 0.0]  # of the steps right and down, in the upper left 2x2 places
-    assert synthesis.variation(picture, 2).item() == pytest.approx(sum(length**2 for length in lengths) / 4)
-    assert synthesis.variation(picture, 1).item() == pytest.approx(sum(lengths) / 4, abs=1e-5)
+    assert variation(picture, 2).item() == pytest.approx(sum(length**2 for length in lengths) / 4)
+    assert variation(picture, 1).item() == pytest.approx(sum(lengths) / 4, abs=1e-5)
 
 
 def test_colours_vary_along_axes_at_right_angles():
-    axes = torch.tensor(synthesis.COLOURS)
+    axes = torch.tensor(COLOURS)
     assert axes.norm(dim=0)[0].item() == pytest.approx(1, abs=2e-3)
     products = axes.T @ axes
     assert (products - products.diag().diag()).abs().max() < 2e-3
@@ -214,16 +206,14 @@ def test_wrong_wishes_are_told(net, options, message):
         visualize.maximise(net, **options)
 
 
-def test_the_command_draws_a_page(tmp_path, capsys):
+def test_the_command_draws_a_page(tmp_path, cli, fails):
     out = tmp_path / "page.png"
     line = ["visualize", "maximise", "lenet5", "--layer", "stage1", "--channels", "0,4", "--steps", "2"]
-    assert main([*line, "--out", str(out)]) == 0
-    assert capsys.readouterr().out == (
-        f"pictures that excite 2 channels, layer stage1 of lenet5 with random weights: {out}\n"
-    )
+    code, said, _ = cli(*line, "--out", out)
+    assert code == 0
+    assert said == f"pictures that excite 2 channels, layer stage1 of lenet5 with random weights: {out}\n"
     assert out.exists()
-    assert main([*line, "--classes", "3", "--out", str(out)]) == 2
-    assert "go without layer, channels and unit" in capsys.readouterr().err
+    assert "go without layer, channels and unit" in fails(*line, "--classes", "3", "--out", out)
 
 
 # ---- what a code keeps
@@ -266,7 +256,7 @@ def test_many_images_are_made_batch_by_batch_and_the_first_are_drawn(net):
     net.conv1.register_forward_hook(lambda module, inputs, output: most.append(len(output)))
     images = [np.asarray(photos.picture(place % 3, place)) for place in range(drawing.DRAWN + 1)]
     kept = visualize.invert(net, images, "stage1", steps=1, size=16)
-    assert max(most) <= synthesis.AT_ONCE
+    assert max(most) <= AT_ONCE
     assert kept.made.shape[:2] == kept.psnr.shape == (1, len(images))
     assert len(kept.figure().axes) == 2 * drawing.DRAWN
     assert f"the first {drawing.DRAWN} of 25 pictures" in str(kept)
@@ -282,13 +272,12 @@ def test_a_layer_that_says_nothing_is_told():
         visualize.invert(Silent(), [np.zeros((16, 16), np.uint8)], ["relu"])
 
 
-def test_the_command_draws_a_strip(tmp_path, capsys, photo):
+def test_the_command_draws_a_strip(tmp_path, cli, fails, photo):
     photo.save(tmp_path / "china.png")
     out = tmp_path / "strip.png"
-    line = ["visualize", "invert", "lenet5", str(tmp_path / "china.png"), "--steps", "2"]
-    assert main([*line, "--layer", "stage1,stage2", "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+    line = ["visualize", "invert", "lenet5", tmp_path / "china.png", "--steps", "2"]
+    code, said, _ = cli(*line, "--layer", "stage1,stage2", "--out", out)
+    assert code == 0
     assert said.startswith(f"what layers keep of {tmp_path / 'china.png'}: stage1 ")
     assert said.endswith(f" dB, of lenet5 with random weights: {out}\n")
-    assert main([*line, "--layer", "stagee1", "--out", str(out)]) == 2
-    assert "unknown layer 'stagee1'; did you mean stage1" in capsys.readouterr().err
+    assert "unknown layer 'stagee1'; did you mean stage1" in fails(*line, "--layer", "stagee1", "--out", out)

@@ -20,27 +20,12 @@ from zoo_cases import SMALL, on_meta
 import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.checkpoint import Run
-from cnnzoo.cli import main
 from cnnzoo.cli.visualize import VISUALIZE
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import Subject, drawing, layer_of, stages_of, untouched, watching
 from cnnzoo.visualize.hooks import paths_of
 from cnnzoo.visualize.rules import RELU
-
-
-@pytest.fixture
-def net():
-    """Small, with BatchNorm, in train mode."""
-    torch.manual_seed(0)
-    net = cnnzoo.create("resnet20", num_classes=3)
-    net.classes = photos.KINDS
-    return net
-
-
-@pytest.fixture
-def x():
-    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 def everything(net):
@@ -501,26 +486,18 @@ def test_a_title_is_no_wider_than_its_image():
 
 
 @pytest.fixture
-def look(capsys, tmp_path, monkeypatch):
-    """Run `cnnzoo visualize …` in an empty folder; returns exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save("photo.png")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main(["visualize", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return run
+def photo(tmp_path):
+    """Where commands run lies a photo."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
 
 
-def test_the_ways_to_look_are_told(look):
-    code, out, _ = look()
+def test_the_ways_to_look_are_told(cli, fails):
+    code, out, _ = cli("visualize")
     assert code == 0
     for name in ("filters", "activations", "sparsity", "walk"):
         assert re.search(rf"^  {name} +\w", out, re.MULTILINE)
-    assert look("filter", "resnet20")[2] == (
-        "cnnzoo: error: unknown command of cnnzoo visualize 'filter'; did you mean filters?\n"
-    )
+    why = fails("visualize", "filter", "resnet20")
+    assert why == "unknown command of cnnzoo visualize 'filter'; did you mean filters?"
 
 
 @pytest.mark.parametrize(
@@ -534,8 +511,9 @@ def test_the_ways_to_look_are_told(look):
         ),
     ],
 )
-def test_one_line_tells_what_was_drawn_and_where(look, tmp_path, arguments, line):
-    assert look(*arguments, "--out", "x.png") == (0, f"{line}\n", "")
+@pytest.mark.usefixtures("photo")
+def test_one_line_tells_what_was_drawn_and_where(cli, tmp_path, arguments, line):
+    assert cli("visualize", *arguments, "--out", "x.png") == (0, f"{line}\n", "")
     with Image.open(tmp_path / "x.png") as image:
         assert len(image.convert("L").getcolors(256)) > 10
 
@@ -551,22 +529,17 @@ def test_one_line_tells_what_was_drawn_and_where(look, tmp_path, arguments, line
         (["walk", "resnet20", "photo.png", "--size", "0", "--out", "x.png"], "the size is 0, but resnet20 with random"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(look, tmp_path, arguments, line):
-    code, _, err = look(*arguments)
-    assert code == 2
-    assert err.startswith(f"cnnzoo: error: {line}")
-    assert err.count("\n") == 1
+@pytest.mark.usefixtures("photo")
+def test_wrong_input_is_told_in_one_line(fails, tmp_path, arguments, line):
+    assert fails("visualize", *arguments).startswith(line)
     assert not list(tmp_path.glob("x.*"))
 
 
-def test_a_folder_in_the_file_s_place_is_told_before_the_work_and_nothing_is_left(look, tmp_path):
+def test_a_folder_in_the_file_s_place_is_told_before_the_work_and_nothing_is_left(fails, tmp_path):
     (tmp_path / "taken.png").mkdir()
     before = sorted(tmp_path.iterdir())
-    code, _, err = look("filters", "nonet", "--out", "taken.png")
-    assert (code, err) == (
-        2,
-        "cnnzoo: error: the picture is to be taken.png, but that is a folder; name a file\n",
-    )
+    why = fails("visualize", "filters", "nonet", "--out", "taken.png")
+    assert why == "the picture is to be taken.png, but that is a folder; name a file"
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression
 
 import cnnzoo
 from cnnzoo import calibrate
-from cnnzoo.cli import main
 from cnnzoo.ensemble import members, why
 from cnnzoo.ensemble.combine import combine
 
@@ -101,31 +100,23 @@ def test_one_member_is_no_committee(runs):
         cnnzoo.diversity(runs[:1])
 
 
-def test_the_command_fits_a_method_once(runs, tmp_path, monkeypatch):
+def test_the_command_fits_a_method_once(runs, tmp_path, cli, monkeypatch):
     fits, fit = [], LogisticRegression.fit
     monkeypatch.setattr(LogisticRegression, "fit", lambda *given: fits.append(1) or fit(*given))
-    stacking = [*(str(run.path) for run in runs), "--method", "stacking", "--run", str(tmp_path / "run")]
-    assert main(["ensemble", *stacking]) == 0
+    stacking = ["ensemble", *(run.path for run in runs), "--method", "stacking", "--run"]
+    assert cli(*stacking, tmp_path / "run").code == 0
     once = len(fits)
-    assert main(["ensemble", *stacking[:-1], str(tmp_path / "other"), "--why", str(tmp_path / "why")]) == 0
+    assert cli(*stacking, tmp_path / "other", "--why", tmp_path / "why").code == 0
     assert len(fits) == 2 * once
     found = json.loads((tmp_path / "why" / "diversity.json").read_text())
     assert found["committee_top1"] == cnnzoo.diversity(runs, "stacking").committee_top1
 
 
-def test_cnnzoo_ensemble_tells_why(runs, tmp_path, capsys):
-    command = [
-        "ensemble",
-        *(str(run.path) for run in runs),
-        "--run",
-        str(tmp_path / "all"),
-        "--why",
-        str(tmp_path / "why"),
-    ]
-    assert main(command) == 0
-    out = capsys.readouterr().out
+def test_cnnzoo_ensemble_tells_why(runs, tmp_path, cli, fails):
+    committee, why = ["ensemble", *(run.path for run in runs)], ["--why", tmp_path / "why"]
+    code, out, _ = cli(*committee, "--run", tmp_path / "all", *why)
+    assert code == 0
     for part in ("committee, mean", "independent ones would be on", "double fault", "the committee rescues"):
         assert part in out
     assert (tmp_path / "why" / "pairs.png").exists()
-    assert main([*command[:-4], "--why", str(tmp_path / "why")]) == 2
-    assert "is not empty, and nothing in it is to be overwritten" in capsys.readouterr().err
+    assert "is not empty, and nothing in it is to be overwritten" in fails(*committee, *why)

@@ -65,10 +65,10 @@ def weights_bundle(names: list[str], *, out: str) -> None:
         names: nets (their best weights) or NET.TAG, with wildcards.
         out: the tar file to write.
     """
-    from cnnzoo.weights import fetch
+    from cnnzoo.weights import bundles
 
     rows = _chosen_weights(names)
-    fetch.bundle(rows, Path(out))
+    bundles.bundle(rows, Path(out))
     print(f"{counted(len(rows), 'file')} in {out}; there: cnnzoo weights import {as_typed(Path(out).name)}")
 
 
@@ -78,9 +78,9 @@ def weights_import(file: str) -> None:
     Args:
         file: what cnnzoo weights bundle wrote.
     """
-    from cnnzoo.weights import fetch
+    from cnnzoo.weights import bundles
 
-    for placed in fetch.unbundle(Path(file)):
+    for placed in bundles.unbundle(Path(file)):
         print(placed)
 
 

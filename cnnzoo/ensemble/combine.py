@@ -4,7 +4,6 @@ What learns from the targets is judged twice: on the images that it was fitted o
 images by what was fitted on the others. Only the latter says what to expect of new images.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,7 +11,6 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 from torch import nn
@@ -21,7 +19,7 @@ from cnnzoo import calibrate, machine
 from cnnzoo.ensemble.members import Panel
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.models._rules import Mean, Stack, Vote
-from cnnzoo.transfer import probe
+from cnnzoo.transfer.classifiers import fit_one, linear_layer
 
 FOLDS = 5
 ROUNDS = 20  # of greedy selection after its start
@@ -254,19 +252,14 @@ def _stacked(panel: Panel, seed: int) -> Fitted:
             judged[setting][new] = fitted.predict_log_proba(rows[new])
     chosen = min(SETTINGS, key=lambda setting: log_loss(judged[setting], panel.targets))
     fitted = _logistic(chosen, rows, panel.targets)
-    return Stack(probe.linear_layer(fitted)).eval(), judged[chosen], (f"logistic regression, C={fitted.C:.2g}",)
+    return Stack(linear_layer(fitted)).eval(), judged[chosen], (f"logistic regression, C={fitted.C:.2g}",)
 
 
 def _logistic(
     setting: float, rows: np.ndarray, targets: np.ndarray, before: LogisticRegression | None = None
 ) -> LogisticRegression:
     """Fitted; it sets out from what it was `before`, with another setting."""
-    fitted = LogisticRegression(C=setting / len(rows), tol=1e-3, max_iter=1000, warm_start=True)
-    if before is not None:
-        fitted.coef_, fitted.intercept_, fitted.classes_ = before.coef_, before.intercept_, before.classes_
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, as cross-fitting shows
-        return fitted.fit(rows, targets)
+    return fit_one(LogisticRegression(C=setting / len(rows), tol=1e-3, max_iter=1000), rows, targets, before)
 
 
 def _check_classes(panel: Panel) -> None:

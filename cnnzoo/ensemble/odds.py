@@ -24,6 +24,7 @@ from cnnzoo.shown import Drawn, Table
 
 MOST = 10_000  # members
 TOLD = 1e-10  # a less probable outcome is not worth a line
+CURVES = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)  # accuracies of members in the picture
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Odds(Drawn):
         reached = math.fsum(self.chances[self.size // 2 + 1 :]) + self.tie / 2
         return min(reached, 1.0)  # each chance is rounded
 
+    @property
+    def title(self) -> str:
+        low, high = min(self.accuracies), max(self.accuracies)
+        right = f"right with probability {low:g}" if low == high else f"right with probabilities {low:g} to {high:g}"
+        return f"{self.size:,} independent members, each {right}" if self.size > 1 else f"one member, {right}"
+
     def simulate(self, votes: int = 100_000, seed: int = 0) -> float:
         """The committee's accuracy over so many votes, in each of which every member draws whether it is right."""
         rng = np.random.default_rng(seed)
@@ -69,13 +76,30 @@ class Odds(Drawn):
 
     def figure(self):
         """The committee's accuracy over its size, a curve for each accuracy of the members: a matplotlib Figure."""
-        return draw(self)
+        from matplotlib import colormaps  # here, since matplotlib takes a while to import
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import NullLocator
 
-    @property
-    def title(self) -> str:
-        low, high = min(self.accuracies), max(self.accuracies)
-        right = f"right with probability {low:g}" if low == high else f"right with probabilities {low:g} to {high:g}"
-        return f"{self.size:,} independent members, each {right}" if self.size > 1 else f"one member, {right}"
+        own = self.accuracies[:1] if len(set(self.accuracies)) == 1 else ()
+        curves = sorted({*CURVES, *own})
+        sizes = np.unique(np.geomspace(1, max(101, self.size), 200).astype(int) // 2 * 2 + 1)  # odd ones, with no ties
+        figure = Figure((8, 6), dpi=130, layout="constrained")
+        axes = figure.subplots()
+        for p in curves:
+            style = {"color": "black", "linewidth": 2.5} if p in own else {"color": colormaps["cividis"](p)}
+            axes.plot(sizes, binom.sf(sizes // 2, sizes, p), **style)
+        axes.plot(self.size, self.accuracy, "o", color="black", clip_on=False)
+        axes.set_title(f"the dot: {self.title}: {self.accuracy:.6g}", fontsize="medium", wrap=True)
+        axes.axhspan(0, 0.5, color="black", alpha=0.06, linewidth=0)
+        axes.text(1.1, 0.03, "right less than half the time:\nthe more of them, the worse")
+        axes.set(xscale="log", xlim=(1, sizes[-1]), ylim=(0, 1.01))
+        axes.set(xlabel="independent members", ylabel="accuracy of their majority; each curve begins at a member's own")
+        marks = [size for size in (1, 3, 5, 11, 21, 51, 101, 1001) if size <= sizes[-1]]
+        axes.set_xticks(marks, [f"{size:,}" for size in marks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_yticks([0, *curves, 1], [f"{p:g}" for p in (0, *curves, 1)])
+        axes.grid(alpha=0.25)
+        return figure
 
     def _how(self, right: int) -> str:
         """The binomial term as a product, where members are alike and it can be read."""
@@ -123,7 +147,7 @@ def vote_odds(p: float | Sequence[float] = 0.7, n: int | None = None, *, out: st
         figures.check(out)
     odds = of(accuracies)
     if out is not None:
-        figures.save(draw(odds), out)
+        figures.save(odds.figure(), out)
     return odds
 
 
@@ -146,36 +170,3 @@ def poisson_binomial(accuracies: Sequence[float]) -> np.ndarray:
     Each member in turn leaves the number of right ones as it is, or raises it by one: a convolution.
     """
     return reduce(np.convolve, ((1 - p, p) for p in accuracies), np.ones(1))
-
-
-# --- the picture
-
-CURVES = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
-
-
-def draw(odds: Odds):
-    """The committee's accuracy over its size, a curve for each accuracy of the members, as a figure."""
-    from matplotlib import colormaps  # here, since matplotlib takes a while to import
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
-
-    own = odds.accuracies[:1] if len(set(odds.accuracies)) == 1 else ()
-    curves = sorted({*CURVES, *own})
-    sizes = np.unique(np.geomspace(1, max(101, odds.size), 200).astype(int) // 2 * 2 + 1)  # odd ones, with no ties
-    figure = Figure((8, 6), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    for p in curves:
-        style = {"color": "black", "linewidth": 2.5} if p in own else {"color": colormaps["cividis"](p)}
-        axes.plot(sizes, binom.sf(sizes // 2, sizes, p), **style)
-    axes.plot(odds.size, odds.accuracy, "o", color="black", clip_on=False)
-    axes.set_title(f"the dot: {odds.title}: {odds.accuracy:.6g}", fontsize="medium", wrap=True)
-    axes.axhspan(0, 0.5, color="black", alpha=0.06, linewidth=0)
-    axes.text(1.1, 0.03, "right less than half the time:\nthe more of them, the worse")
-    axes.set(xscale="log", xlim=(1, sizes[-1]), ylim=(0, 1.01))
-    axes.set(xlabel="independent members", ylabel="accuracy of their majority; each curve begins at a member's own")
-    marks = [size for size in (1, 3, 5, 11, 21, 51, 101, 1001) if size <= sizes[-1]]
-    axes.set_xticks(marks, [f"{size:,}" for size in marks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_yticks([0, *curves, 1], [f"{p:g}" for p in (0, *curves, 1)])
-    axes.grid(alpha=0.25)
-    return figure

@@ -95,7 +95,7 @@ def build(spec: Mapping, members: int, classes: int) -> nn.Module:
     """A rule from what a committee's card says of it. Raises InputError for a kind that is not known."""
     options = dict(spec)
     kind = options.pop("kind")
-    if kind == "stack":  # older cards describe its head, which is always linear
+    if kind == "stack":
         return Stack(nn.Linear(members * classes, classes))
     kinds = {"mean": Mean, "vote": Vote}
     if kind not in kinds:

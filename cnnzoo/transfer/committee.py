@@ -19,7 +19,8 @@ from cnnzoo.models import _heads
 from cnnzoo.resampling import bootstrap, out_of_bag, samme
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell, silent
-from cnnzoo.transfer.probe import Data, Kind, Probe, Score, fit_one, kinds, predict
+from cnnzoo.transfer.classifiers import Data, Kind, fit_one, kinds
+from cnnzoo.transfer.probe import Probe, Score, predict
 
 WEAK = "centroid"  # boosted where nobody names a classifier: better ones are right on all training images at once
 

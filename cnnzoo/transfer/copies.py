@@ -12,7 +12,8 @@ from cnnzoo import atomic, bars, tables
 from cnnzoo.data.decoding import ENDINGS, opened
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.shown import Shown
-from cnnzoo.transfer.doctor import KINDS, MANIFEST, Checkup, Finding, Photo, of_classes, tally
+from cnnzoo.transfer.doctor import MANIFEST, of_classes, tally
+from cnnzoo.transfer.findings import KINDS, Checkup, Finding, Photo
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,6 @@
 
 Threads look at every file, and keep no more than 10 KB of it. No file of the folder is ever changed: the good ones can
 be copied, see copies.py. (A net's features are cached where all of cnnzoo caches, perhaps in the folder's .cnnzoo.)
-
-Doubtful labels are found by confident learning (Northcutt, Jiang, Chuang: Confident Learning: Estimating Uncertainty in
-Dataset Labels, 2021, arXiv 1911.00068, section 3.1): classifiers that have not seen a photo give another class at least
-the probability that photos of that class usually get. To be told, a doubt needs two of them that agree. With 3 % of the
-labels of ants, bees and flowers swapped, features of SqueezeNet and GoogLeNet told of 71 photos, 42 of the swapped ones
-among them; of the labels as they are, 0.6 %.
 """
 
 import os
@@ -16,15 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import nn
 
-from cnnzoo import bars, errors, machine, tables, zoo
+from cnnzoo import bars, errors, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import folders
 from cnnzoo.data.arrays import FileImages
@@ -32,7 +24,6 @@ from cnnzoo.data.decoded import cache_folder
 from cnnzoo.data.decoding import (
     ENDINGS,
     EXTENSIONS,
-    LARGEST,
     BadImage,
     as_image,
     exif_orientation,
@@ -42,147 +33,20 @@ from cnnzoo.data.decoding import (
 )
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError, counted, printable
-from cnnzoo.shown import Shown
+from cnnzoo.errors import InputError, counted
 from cnnzoo.telling import Tell
 from cnnzoo.transfer import duplicates
+from cnnzoo.transfer.confident_learning import doubts
 from cnnzoo.transfer.features import Backbone
+from cnnzoo.transfer.findings import FEW, KINDS, LOPSIDED, Checkup, Finding, Photo
 
 NEAR = 0.95  # correlation from which on two photos are one
 LEAST = 32  # pixels of a shorter side below which a photo shows little, where no net says what it takes
 HUGE = 50_000_000  # pixels that are slow to decode
-FEW = 10  # photos of a class from which on its figures mean something
-LOPSIDED = 10  # times the photos of the smallest class in the largest
 SURE = 0.7  # probability by which another class must lead
 
 BLOCK = 256  # photos that wait in memory
 MANIFEST = "left_out.csv"  # of a copy that `copies.fix` has made
-
-
-@dataclass(frozen=True)
-class Kind:
-    severity: str  # error: it stops or spoils training; warning: worth a look; note: handled
-    meaning: str
-    left_out: bool = False  # by `copies.fix`
-
-
-KINDS = {
-    "no permission": Kind("error", "cannot be read; change the permissions", True),
-    "out of reach": Kind("error", "cannot be read now", True),
-    "not read here": Kind("error", "a format for which something must be installed"),
-    "empty file": Kind("error", "no bytes in it", True),
-    "cut short": Kind("error", "the rest is missing", True),
-    "damaged": Kind("error", "no image, or a damaged one", True),
-    "too large": Kind("error", f"more than the {LARGEST:,} pixels that are decoded", True),
-    "contradiction": Kind("error", "one photo in two classes", True),
-    "leak": Kind("error", "one photo to train and to judge on, so accuracy is overstated", True),
-    "empty class": Kind("error", "no photo that can be read", True),
-    "one class": Kind("error", "a classifier needs two or more"),
-    "one photo": Kind("error", "a class needs two, one to train and one to judge on"),
-    "unknown class": Kind("error", "a class to judge on that is not trained", True),
-    "same name": Kind("error", "class names that differ by case only, so two folders of one class or a slip"),
-    "doubtful label": Kind("warning", "photos like it have another label; the most doubtful first"),
-    "duplicate": Kind("warning", "the same file twice in a class", True),
-    "near duplicate": Kind("warning", "the same photo twice in a class, saved anew or a moment later"),
-    "not judged": Kind("warning", "a class to train on of which there is no photo to judge by"),
-    "few photos": Kind("warning", f"a class of fewer than {FEW}, whose figures mean little"),
-    "imbalance": Kind("warning", f"one class over {LOPSIDED} times as large as another; see balance"),
-    "wrong ending": Kind("warning", "read all the same here, but perhaps not by other programs"),
-    "animated": Kind("warning", "only its first picture is used"),
-    "tiny": Kind("warning", "enlarged to what a net takes, it shows little"),
-    "huge": Kind("warning", "slow to decode"),
-    "EXIF-rotated": Kind("note", "turned upright here, but not by every program"),
-    "CMYK": Kind("note", "read as RGB"),
-    "16 bit": Kind("note", "read with 8 bits"),
-    "alpha": Kind("note", "transparent pixels become white"),
-    "palette": Kind("note", "read as RGB"),
-    "hidden": Kind("note", "ignored", True),
-    "stray": Kind("note", "ignored", True),
-}
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A file with an image's ending in a class folder."""
-
-    file: Path
-    name: str  # its path within the folder
-    part: str  # "train", "val" …; "" where the folder is not divided
-    label: str  # its class
-
-
-@dataclass(frozen=True)
-class Finding(Shown):
-    """Something that a person should know of a file or class."""
-
-    kind: str  # a key of KINDS
-    file: str  # path within the folder, of a class's folder where it is about a class
-    detail: str = ""
-    other: str = ""  # the file that this one repeats
-
-    @property
-    def severity(self) -> str:
-        return KINDS[self.kind].severity
-
-    def __str__(self) -> str:
-        detail = f" ({self.detail})" if self.detail else ""
-        return printable(f"{self.file}{f' = {self.other}' if self.other else ''}{detail}")
-
-    def to_dict(self) -> dict[str, str]:
-        return {"severity": self.severity, **{key: printable(value) for key, value in vars(self).items()}}
-
-
-@dataclass(frozen=True)
-class Checkup(Shown):
-    """What was found in a folder, the gravest first. `str()` is a summary with the first files of each kind."""
-
-    folder: Path
-    photos: tuple[Photo, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def sound(self) -> bool:
-        """Nothing will stop or spoil training."""
-        return not any(finding.severity == "error" for finding in self.findings)
-
-    @property
-    def mendable(self) -> bool:
-        """`copies.fix` leaves errors out."""
-        return any(finding.severity == "error" and KINDS[finding.kind].left_out for finding in self.findings)
-
-    def __str__(self) -> str:
-        counts = Counter((photo.part, photo.label) for photo in self.photos)
-        lines = []
-        for part in dict.fromkeys(part for part, _ in counts):
-            own = {label: count for (where, label), count in counts.items() if where == part}
-            shown = ", ".join(f"{label} {count:,}" for label, count in list(own.items())[:6])
-            more = ", …" if len(own) > 6 else ""
-            lines.append(f"{self.folder / part}: {counted(sum(own.values()), 'photo')} ({shown}{more})")
-        for kind, some in groupby(self.findings, key=lambda finding: finding.kind):
-            found = list(some)
-            lines += ["", f"{KINDS[kind].severity}: {kind}, {len(found):,} ({KINDS[kind].meaning})"]
-            lines += [f"  {finding}" for finding in found[:3]]
-            lines += [f"  … and {len(found) - 3:,} more; --out FILE lists them all"] if len(found) > 3 else []
-        totals = Counter(finding.severity for finding in self.findings)
-        told = ", ".join(counted(totals[severity], severity) for severity in ("error", "warning", "note"))
-        return "\n".join([*lines, "", told])
-
-    def to_csv(self) -> str:
-        """A line for each finding: severity, kind, file, detail, other."""
-        return tables.to_csv(self._rows(), COLUMNS)
-
-    def write(self, path: str | Path) -> None:
-        """The same as a file, .csv, .json or .parquet. Raises InputError for another ending."""
-        tables.write(path, self._rows(), COLUMNS)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"folder": str(self.folder), "photos": len(self.photos), "findings": list(self._rows())}
-
-    def _rows(self) -> Iterator[dict[str, str]]:
-        return (finding.to_dict() for finding in self.findings)
-
-
-COLUMNS = dict.fromkeys(("severity", "kind", "file", "detail", "other"), str)
 
 
 def check(
@@ -441,36 +305,9 @@ def _doubts(photos: Sequence[Photo], backbone: Backbone, workers: int) -> list[F
         return []
     images = FileImages([photo.file for photo in judged], backbone.preprocess.geometry, workers)
     vectors = backbone.extract(images).plain
-    meant, lead = _votes(vectors, labels)
+    meant, lead = doubts(vectors, labels)
     order = [place for place in np.argsort(-lead, kind="stable") if lead[place] >= SURE]
     return [
         Finding("doubtful label", judged[place].name, f"rather {classes[meant[place]]}, by {lead[place]:.2f}")
         for place in order
     ]
-
-
-@machine.one_blas_thread()
-def _votes(vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From features `(N, D)` and labels `(N,)`, for each photo another class and by how much probability it leads; 0
-    where two kinds of classifiers, fitted to other photos, are not confident of the same one.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import Normalizer, StandardScaler
-
-    folds, everyone = StratifiedKFold(5, shuffle=True, random_state=0), np.arange(len(labels))
-    named, leads = [], []
-    for judge in ((LogisticRegression(C=10 / len(labels), max_iter=200),), (Normalizer(), KNeighborsClassifier(FEW))):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, for a vote
-            model = make_pipeline(StandardScaler(), *judge)
-            chances = cross_val_predict(model, vectors, labels, cv=folds, method="predict_proba")
-        usual = np.array([chances[labels == label, label].mean() for label in range(chances.shape[1])])
-        confident = np.where(chances >= usual, chances, 0)
-        named.append(confident.argmax(1))
-        leads.append(confident.max(1) - chances[everyone, labels])
-    agreed = (named[0] == named[1]) & (named[0] != labels)
-    return named[0], np.where(agreed, np.minimum(*leads), 0)

@@ -10,14 +10,13 @@ from cnnzoo import lazy
 
 if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo.visualize.activations import activations as activations
-    from cnnzoo.visualize.activations import sparsity as sparsity
     from cnnzoo.visualize.activations import walk as walk
     from cnnzoo.visualize.atlas import map as map
-    from cnnzoo.visualize.attribution import compare as compare
     from cnnzoo.visualize.attribution import gradcam as gradcam
     from cnnzoo.visualize.attribution import guided as guided
     from cnnzoo.visualize.attribution import occlusion as occlusion
     from cnnzoo.visualize.attribution import saliency as saliency
+    from cnnzoo.visualize.compare import compare as compare
     from cnnzoo.visualize.concepts import concepts as concepts
     from cnnzoo.visualize.deconv import deconv as deconv
     from cnnzoo.visualize.faithfulness import deletion_insertion as deletion_insertion
@@ -28,10 +27,11 @@ if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo.visualize.hooks import stages_of as stages_of
     from cnnzoo.visualize.hooks import untouched as untouched
     from cnnzoo.visualize.hooks import watching as watching
+    from cnnzoo.visualize.invert import invert as invert
+    from cnnzoo.visualize.maximise import maximise as maximise
     from cnnzoo.visualize.neighbours import neighbours as neighbours
+    from cnnzoo.visualize.sparsity import sparsity as sparsity
     from cnnzoo.visualize.subject import Subject as Subject
-    from cnnzoo.visualize.synthesis import invert as invert
-    from cnnzoo.visualize.synthesis import maximise as maximise
     from cnnzoo.visualize.tcav import tcav as tcav
 
 lazy.attach(__name__)

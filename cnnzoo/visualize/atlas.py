@@ -5,19 +5,16 @@ groups lie far apart on the map says nothing of how far apart they are.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import nn
 
 from cnnzoo import figures, tables
-from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.telling import Tell
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 COMPONENTS = 50  # principal ones, which are all that t-SNE looks at: noise goes, and time
 PERPLEXITY = 30.0  # how many neighbours count, about; less where there are few images
@@ -84,10 +81,10 @@ class Map(drawing.Result):
 
 
 def map(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     data: str | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     many: int = 1000,
     seed: int = 0,
     root: str | None = None,

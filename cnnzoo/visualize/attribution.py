@@ -1,82 +1,20 @@
-"""What an answer rests on, in pictures: saliency, guided backpropagation, Grad-CAM and its kin, occlusion, and all of
-them side by side with a figure for how faithful each is.
-"""
+"""What an answer rests on, in pictures: saliency, guided backpropagation, Grad-CAM and its kin, occlusion."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch import nn
 
-from cnnzoo import bars, tables
-from cnnzoo.checkpoint import Run
-from cnnzoo.errors import InputError, unknown
-from cnnzoo.shown import Table
-from cnnzoo.visualize import cams, drawing, gradients
-from cnnzoo.visualize.faithfulness import Curves, Maps, deletion_insertion
+from cnnzoo import bars
+from cnnzoo.visualize import cams, drawing
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.hooks import several, untouched
-from cnnzoo.visualize.subject import Subject, probabilities
-
-ACROSS = 4  # methods beside each other
-FINE = ("saliency", "guided")  # families whose maps have a value for each pixel by itself
-FULL = 99  # percentile of a map's values that has the full colour: the few largest would leave the rest dark
-
-
-class Method(NamedTuple):
-    """A way to draw a map."""
-
-    title: str
-    family: str  # the function of this module that offers it: saliency, guided, occlusion or gradcam
-    maps: Callable[[nn.Module, Tensor, Tensor, str], Tensor]  # net, images, classes, layer; see `maps_of`
-    weigh: Callable[[cams.Pass], Tensor] | None = None  # of a pass that gives the logits as well
-
-
-def _of_pixels(title: str, maps: Callable[..., Tensor], family: str = "saliency") -> Method:
-    return Method(title, family, lambda net, x, target, layer: maps(net, x, target).detach())
-
-
-def _of_pass(title: str, weigh: Callable[[cams.Pass], Tensor]) -> Method:
-    def maps(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
-        return _upscaled(weigh(cams.one_pass(net, x, layer, lambda logits: target)), x)
-
-    return Method(title, "gradcam", maps, weigh)
-
-
-def _scorecam(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
-    return _upscaled(cams.scorecam(net, x, target, layer), x)
-
-
-METHODS = {
-    "gradient": _of_pixels("gradient", gradients.gradient),
-    "smoothgrad": _of_pixels("SmoothGrad", gradients.smoothgrad),
-    "integrated": _of_pixels("integrated gradients", gradients.integrated),
-    "input_x_gradient": _of_pixels("input x gradient", gradients.input_x_gradient),
-    "guided": _of_pixels("guided backpropagation", gradients.guided, "guided"),
-    "occlusion": _of_pixels("occlusion", gradients.occlusion, "occlusion"),
-    "gradcam": _of_pass("Grad-CAM", cams.gradcam),
-    "gradcam++": _of_pass("Grad-CAM++", cams.gradcam_plus_plus),
-    "hirescam": _of_pass("HiResCAM", cams.hirescam),
-    "layercam": _of_pass("LayerCAM", cams.layercam),
-    "scorecam": Method("Score-CAM", "gradcam", _scorecam),
-}
-
-
-def _check(method: str, *families: str) -> None:
-    """Raises InputError for a method that is not of these families, or of none where none is given."""
-    known = [name for name, one in METHODS.items() if not families or one.family in families]
-    if method not in known:
-        raise unknown("method", method, known)
-
-
-Model = nn.Module | Run | str | Path
-Choose = Callable[[Tensor], Tensor]  # logits (B, K) to the classes (B,) asked for
+from cnnzoo.visualize.hooks import untouched
+from cnnzoo.visualize.methods import METHODS, asked, check, maps_of
+from cnnzoo.visualize.subject import Model, Pretrained, Subject, probabilities
 
 
 @dataclass(frozen=True)
@@ -104,67 +42,12 @@ class Attribution(drawing.Result):
         count = min(len(self.names), drawing.DRAWN)
         rows = [
             [image, drawing.tinted(seen), drawing.heat(image, seen)]
-            for image, seen in zip(self.pixels[:count], map(_capped, self.maps[:count]), strict=True)
+            for image, seen in zip(self.pixels[:count], map(drawing.capped, self.maps[:count]), strict=True)
         ]
         method = METHODS[self.method].title + (f" at {self.layer}" if self.layer else "")
         told = zip(self.names, self.classes, self.probabilities, strict=True)
         titles = [[Path(name).name, method, f"{kind}: {p:.1%}"] for name, kind, p in list(told)[:count]]
         return drawing.page(rows, titles)
-
-
-@dataclass(frozen=True)
-class Comparison(drawing.Result):
-    """M methods on one image, with what deletion and insertion say of each, see `faithfulness`."""
-
-    net: str
-    name: str
-    layer: str  # of the methods that ask for one
-    pixels: np.ndarray  # (H, W, C) uint8, the image as the net sees it
-    class_: str
-    probability: float  # what the net gives the class
-    methods: tuple[str, ...]
-    maps: np.ndarray  # (M, H, W) float32
-    curves: tuple[Curves, ...]  # of each method
-    chance: Curves  # of pixels in random order, which a method should do better than
-
-    def __str__(self) -> str:
-        best = max(zip(self.methods, self.curves, strict=True), key=lambda pair: pair[1].inserted - pair[1].deleted)[0]
-        at = f" at {self.layer}" if self.layer else ""
-        most = METHODS[best].title
-        return f"{len(self.methods)} methods on {self.net}{at} for class {self.class_}, most faithful: {most}"
-
-    def rows(self) -> list[dict]:
-        """What was measured, a row for each method and one for chance."""
-        titles = [METHODS[method].title for method in self.methods]
-        named = [*zip(titles, self.curves, strict=True), ("random order", self.chance)]
-        return [{"method": name, "deletion": c.deleted, "insertion": c.inserted} for name, c in named]
-
-    def table(self) -> str:
-        """The same for a person: a faithful map has a low figure for deletion and a high one for insertion."""
-        return str(self._table())
-
-    def _table(self) -> Table:
-        figures = [(row["method"], f"{row['deletion']:.3f}", f"{row['insertion']:.3f}") for row in self.rows()]
-        return Table(("", "deletion", "insertion"), figures)
-
-    def to_dict(self) -> dict:
-        asked = {"net": self.net, "image": self.name, "layer": self.layer, "class": self.class_}
-        return asked | {"probability": self.probability, "methods": self.rows()}
-
-    def to_csv(self) -> str:
-        return tables.to_csv(self.rows(), {"method": str, "deletion": float, "insertion": float})
-
-    def figure(self):
-        """The image with the figures of chance, then each method with its own: a fine map by itself, a coarse one over
-        the image.
-        """
-        *rows, chance = self.rows()
-        images, titles = [self.pixels], [f"{self.class_}: {self.probability:.1%}\nby chance {_figures(chance)}"]
-        for method, seen, row in zip(self.methods, map(_capped, self.maps), rows, strict=True):
-            images.append(drawing.tinted(seen) if METHODS[method].family in FINE else drawing.heat(self.pixels, seen))
-            titles.append(f"{row['method']}\n{_figures(row)}")
-        parts = range(0, len(images), ACROSS)
-        return drawing.page(*([row[i : i + ACROSS] for i in parts] for row in (images, titles)))
 
 
 def saliency(
@@ -173,7 +56,7 @@ def saliency(
     *,
     method: str = "gradient",
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -191,7 +74,7 @@ def saliency(
     Raises:
         InputError: for a method, a class or a net that is not there, images that cannot be read or are too small.
     """
-    _check(method, "saliency")
+    check(method, "saliency")
     return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size)
 
 
@@ -200,7 +83,7 @@ def guided(
     images: str | Path | Sequence,
     *,
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -220,7 +103,7 @@ def gradcam(
     method: str = "gradcam",
     layer: str | nn.Module | None = None,
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
@@ -233,7 +116,7 @@ def gradcam(
     Raises:
         InputError: as that does, and for a layer that is not there or has no maps.
     """
-    _check(method, "gradcam")
+    check(method, "gradcam")
     return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size, layer)
 
 
@@ -242,71 +125,12 @@ def occlusion(
     images: str | Path | Sequence,
     *,
     class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
 ) -> Attribution:
     """How far a class's logit falls where a part of the image is covered; arguments and errors as of `saliency`."""
     return _attribution(Subject.open(model_or_run, pretrained, device), images, "occlusion", class_, size)
-
-
-def compare(
-    model_or_run: Model,
-    image: str | Path | Image.Image | np.ndarray,
-    *,
-    methods: str | Sequence[str] = (),
-    layer: str | None = None,
-    class_: str | int | None = None,
-    pretrained: bool | str | Path | Run = False,
-    size: int | None = None,
-    device: str = "auto",
-) -> Comparison:
-    """Several methods on one image and class, and how faithful each is; further arguments as of `gradcam`.
-
-    Args:
-        image: one, as `Pictures` takes it.
-        methods: one or several of `METHODS`; by default all that the net takes (guided needs ReLU or tanh, others need
-            maps) but Score-CAM, which asks for as many passes as the layer has maps.
-
-    Raises:
-        InputError: as `saliency` and `gradcam` do, and for several images.
-    """
-    subject = Subject.open(model_or_run, pretrained, device)
-    methods = several(methods)
-    for method in methods:
-        _check(method)
-    looked = subject.look([image], size)
-    if len(looked) > 1:
-        raise InputError(f"methods are compared on one image, but {image} holds {len(looked)}")
-    with untouched(subject.net) as net:
-        methods, layer = _comparable(net, looked.x, methods, layer)
-        logits = _logits(net, looked.x)
-        target = subject.class_index(class_, logits)
-        trial = partial(deletion_insertion, net, looked.x[0], int(target))
-        chance = trial(np.random.default_rng(0).random(looked.x.shape[2:]))
-        maps, curves = [], []
-        for method in bars.show(methods, "comparing", unit="method"):
-            maps.append(maps_of(net, looked.x, target, method, layer)[0].cpu().numpy())
-            curves.append(trial(maps[-1]))
-    probability = probabilities(subject.net, logits)[0, target].item()
-    about = subject.name, looked.names[0], layer, looked.pixels[0], subject.classes[int(target)], probability
-    return Comparison(*about, tuple(methods), np.stack(maps), tuple(curves), chance)
-
-
-def _comparable(net: nn.Module, x: Tensor, methods: Sequence[str], layer: str | None) -> tuple[Sequence[str], str]:
-    """The methods to compare, and the layer of those that ask for one; "" where none does."""
-    if methods and all(METHODS[method].family != "gradcam" for method in methods):
-        return methods, ""
-    by_pixels = [method for method, one in METHODS.items() if one.family != "gradcam"]
-    if not gradients.can_guide(net, x):
-        by_pixels.remove("guided")
-    by_layer = [method for method, one in METHODS.items() if one.weigh]
-    try:
-        return methods or by_pixels + by_layer, cams.map_layer(net, x, layer)
-    except InputError:
-        if methods or layer:
-            raise
-        return by_pixels, ""
 
 
 def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, str]:
@@ -324,23 +148,6 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
     return np.stack([drawing.heat(*pair) for pair in zip(pixels, maps, strict=True)]), layer
 
 
-def by_name(method: str, net: nn.Module, x: Tensor) -> Maps:
-    """A method for images like `x`; the layer of one that asks for it is chosen as `gradcam` chooses it.
-
-    Raises InputError for a name that is not known, and for a net without maps where they are needed.
-    """
-    _check(method)
-    layer = cams.map_layer(net, x) if METHODS[method].family == "gradcam" else ""
-    return partial(maps_of, method=method, layer=layer)
-
-
-def maps_of(net: nn.Module, x: Tensor, target: Tensor, method: str, layer: str = "") -> Tensor:
-    """Maps `(B, H, W)` float32 of images `(B, C, H, W)` for classes `(B,)` int64, by one of `METHODS`; those that
-    `gradcam` offers need the name of a layer. The net is as `untouched` has it.
-    """
-    return METHODS[method].maps(net, x, target, layer)
-
-
 def _attribution(
     subject: Subject,
     images: str | Path | Sequence,
@@ -353,42 +160,11 @@ def _attribution(
     choose = partial(subject.class_index, class_)
     bar = bars.show(total=len(looked), desc=METHODS[method].title, unit="image")
     with untouched(subject.net) as net, bar:
-        layer = cams.map_layer(net, looked.x, layer) if METHODS[method].family == "gradcam" else ""
+        layer = cams.map_layer(net, looked.x, layer) if METHODS[method].by_layer else ""
         for x in looked.x.split(AT_ONCE):
-            parts.append(_asked(net, x, choose, method, layer))
+            maps, target, logits = asked(net, x, choose, method, layer)
+            parts.append((maps, target, probabilities(net, logits).gather(1, target[:, None])[:, 0]))
             bar.update(len(x))
     maps, targets, likely = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
     classes = tuple(subject.classes[target] for target in targets)
     return Attribution(subject.name, method, layer, looked.names, looked.pixels, maps, targets, classes, likely)
-
-
-def _asked(net: nn.Module, x: Tensor, choose: Choose, method: str, layer: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps, classes and their probabilities, of a batch. Grad-CAM and its kin take one pass for all of it."""
-    if weigh := METHODS[method].weigh:
-        seen = cams.one_pass(net, x, layer, choose)
-        maps, logits, target = _upscaled(weigh(seen), x), seen.logits, seen.target
-    else:
-        logits = _logits(net, x)
-        target = choose(logits)
-        maps = maps_of(net, x, target, method, layer)
-    return maps, target, probabilities(net, logits).gather(1, target[:, None])[:, 0]
-
-
-def _logits(net: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return net(x)
-
-
-def _upscaled(maps: Tensor, x: Tensor) -> Tensor:
-    """From the size of a layer's maps to that of the images."""
-    return interpolate(maps[:, None], x.shape[-2:], mode="bilinear")[:, 0]
-
-
-def _figures(row: dict) -> str:
-    return f"deletion {row['deletion']:.2f}, insertion {row['insertion']:.2f}"
-
-
-def _capped(values: np.ndarray) -> np.ndarray:
-    """A map for the eye (Smilkov et al. 2017, section 3.1); one that is nearly empty stays as it is."""
-    top = np.percentile(np.abs(values), FULL)
-    return values.clip(-top, top) if top else values

@@ -10,22 +10,19 @@ testing, 1993; their maxT).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
-from torch import nn
 
 from cnnzoo import bars, tables
-from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.telling import Tell
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
 from cnnzoo.visualize.hooks import untouched, watching
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 BATCH = 32
 DEALS = 500  # of the labels anew
@@ -98,11 +95,11 @@ def _lit(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
 
 
 def concepts(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     data: str | None = None,
     layer: str | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     many: int | None = None,
     seed: int = 0,
     root: str | None = None,

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnzoo import bars
-from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.pictures import Pictures, read_ahead
@@ -30,7 +29,7 @@ from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import Layer, layer_of, untouched
 from cnnzoo.visualize.partway import breadth, chosen, maps_of, windows
 from cnnzoo.visualize.rules import RELU, TANH, Ruled
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 CHANNELS = 6  # that are shown where nobody names any
 BATCH = 32
@@ -94,12 +93,12 @@ class Deconvolved(drawing.Result):
 
 
 def deconv(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     images: str | Path | Iterable,
     layer: str | None = None,
     channels: int | Sequence[int] | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     top: int = 9,
     device: str = "auto",
     tell: Tell = print,

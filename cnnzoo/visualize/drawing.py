@@ -14,6 +14,7 @@ from cnnzoo.shown import Drawn
 LETTERS = 11  # pixels that a label is high
 MARGIN = 0.1  # inches between the titles of two pictures beside each other
 STRENGTH = 0.5  # of a map over an image
+FULL = 99  # percentile of a map's values that has the full colour: the few largest would leave the rest dark
 DRAWN = 24  # images on a page, at most
 
 
@@ -110,6 +111,12 @@ def heat(pixels: np.ndarray, map: np.ndarray) -> np.ndarray:
     map = Image.fromarray(np.asarray(map, np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     over = tinted(np.asarray(map))
     return (pixels * (1 - STRENGTH) + over * STRENGTH).round().astype(np.uint8)
+
+
+def capped(values: np.ndarray) -> np.ndarray:
+    """A map for the eye (Smilkov et al. 2017, section 3.1); one that is nearly empty stays as it is."""
+    top = np.percentile(np.abs(values), FULL)
+    return values.clip(-top, top) if top else values
 
 
 def fitted(text: str, width: float, size: float = 8) -> str:

@@ -4,7 +4,7 @@ Deletion and insertion ask whether the answer goes with the pixels that a map na
 whether the map depends on what the net has learned. Pointing asks whether it lies on what it is said to show.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -19,11 +19,10 @@ from cnnzoo.errors import InputError
 from cnnzoo.shown import Shown
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import untouched
+from cnnzoo.visualize.methods import Maps, by_name
 from cnnzoo.visualize.subject import probabilities
 
 BLUR = 20  # the standard deviation of what is blurred is so small a part of the image's side
-
-Maps = Callable[[nn.Module, Tensor, Tensor], Tensor]  # net, images (B, C, H, W) and classes (B,) to (B, H, W)
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def sanity(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, seed: in
         seed: of the random weights.
     """
     with untouched(net) as net:
-        maps, rows = _method(maps, net, x), []
+        maps, rows = _as_function(maps, net, x), []
         original = maps(net, x, target).flatten(1).cpu().numpy()
         copy, entry = deepcopy(net), net.entry
         parts = {"head": (entry.head,)} | {stage.name: stage.modules for stage in reversed(entry.stages)}
@@ -111,9 +110,7 @@ def sanity(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, seed: in
     return Sanity(tuple(parts), np.array(rows))
 
 
-def _method(maps: str | Maps, net: nn.Module, x: Tensor) -> Maps:
-    from cnnzoo.visualize.attribution import by_name  # here, since it imports this module
-
+def _as_function(maps: str | Maps, net: nn.Module, x: Tensor) -> Maps:
     return by_name(maps, net, x) if isinstance(maps, str) else maps
 
 
@@ -165,7 +162,7 @@ def pointing(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, trials
         raise InputError("pointing needs images of at least two classes")
     rng, hits, peaks = np.random.default_rng(seed), 0, 0
     with untouched(net) as net:
-        maps = _method(maps, net, x)
+        maps = _as_function(maps, net, x)
         for _ in range(trials):
             here, there = _pair(rng, target.tolist())
             on_right = bool(rng.integers(2))

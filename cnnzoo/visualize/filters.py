@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
-from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import paths_of
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 SORTS = ("none", "norm", "hue")
 SCALES = ("common", "each")
@@ -61,10 +59,10 @@ class Filters(drawing.Result):
 
 
 def filters(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     layer: str | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     sort: str = "none",
     scale: str = "common",
     device: str = "auto",

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from cnnzoo import bars, tables
-from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages, Images
 from cnnzoo.data.preprocess import centre
@@ -25,7 +24,7 @@ from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import UNKNOWN, Collection
 from cnnzoo.visualize.hooks import untouched
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 QUERIES = 100  # asked for where nobody says which
 DRAWN = 6  # queries on the page
@@ -105,11 +104,11 @@ class Neighbours(drawing.Result):
 
 
 def neighbours(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     images: str | Path | Sequence | None = None,
     data: str | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     many: int = 6,
     root: str | None = None,
     device: str = "auto",

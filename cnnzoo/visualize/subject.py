@@ -18,6 +18,9 @@ from cnnzoo.errors import InputError, expect, unknown
 from cnnzoo.inference import Optimized
 from cnnzoo.visualize.hooks import layer_of, untouched
 
+Model = nn.Module | Run | str | Path  # what can be looked into, see `Subject.open`
+Pretrained = bool | str | Path | Run  # weights for the name of a net: True (the best known), a tag, a file, a run
+
 
 @dataclass(frozen=True)
 class Looked:
@@ -43,8 +46,8 @@ class Subject:
     @classmethod
     def open(
         cls,
-        model_or_run: nn.Module | Run | str | Path,
-        pretrained: bool | str | Path | Run = False,
+        model_or_run: Model,
+        pretrained: Pretrained = False,
         device: str = "auto",
     ) -> "Subject":
         """A net, a run, a run's folder or model.safetensors, or the name of a net.

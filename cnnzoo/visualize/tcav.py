@@ -20,15 +20,14 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
-from torch import Tensor, nn
+from torch import Tensor
 
 from cnnzoo import bars, figures, tables
-from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, is_hidden
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import untouched, watching
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 BATCH = 32
 CHANCE = 0.05
@@ -103,14 +102,14 @@ class Tcav(drawing.Result):
 
 
 def tcav(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     images: str | Path | Sequence,
     concepts: str | Path,
     random: str | Path,
     layer: str | None = None,
     class_: str | int | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     seed: int = 0,
     device: str = "auto",
 ) -> Tcav:

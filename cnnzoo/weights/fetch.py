@@ -1,38 +1,23 @@
-"""Files of weights: where they lie, fetched once, verified, carried to machines without a network.
+"""Files of weights: where they lie, fetched once, recognised and verified.
 
 A file is sought in $CNNZOO_WEIGHTS, in torch hub's folder and in the Hugging Face hub's cache, where people have them
 already; what is fetched goes into torch hub's folder. Where the file lies there is no network call, and with
 CNNZOO_OFFLINE=1 there is none at all.
 """
 
-import hashlib
-import io
-import json
 import os
-import re
-import shutil
-import tarfile
-import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import filelock
 import torch
 
-from cnnzoo import atomic, bars
 from cnnzoo.errors import InputError
+from cnnzoo.weights.download import digest, download
 from cnnzoo.weights.table import Weights, rows
 
-if TYPE_CHECKING:
-    import requests
-
 HUB_FILE = "model.safetensors"
-ATTEMPTS = 4
-TIMEOUT = (10, 30)  # seconds to connect, and without a byte
-BLOCK = 1 << 16  # bytes; what a broken connection loses at most
-LONGEST_WAIT = 60  # seconds, whatever a server asks for
 
 
 def find(row: Weights) -> Path | None:
@@ -120,140 +105,6 @@ def _out_of_reach(row: Weights, why: str) -> OutOfReach:
     )
 
 
-# --- download
-
-
-class _Again(Exception):
-    """It may go better the next time, after `wait` seconds."""
-
-    def __init__(self, why: str, wait: float):
-        super().__init__(why)
-        self.wait = wait
-
-
-def download(url: str, target: Path, sha256: str, attempts: int = ATTEMPTS) -> Path:
-    """Fetch `url` into `target`, whole and with the right hash or not at all; `sha256` is the beginning of the hash, or
-    "" for the hash that the Hugging Face hub sends with the file.
-
-    A broken download is kept beside it and continued, now or the next time. If several processes ask at once, one
-    fetches and the others wait. Raises InputError that says what went wrong.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    with filelock.FileLock(f"{target}.lock"):
-        if target.exists():  # another process was faster
-            return target
-        for attempt in range(1, attempts + 1):
-            resumed = part.exists()
-            try:
-                told = _stream(url, part)
-                _check(url, part, sha256 or told, resumed)
-            except _Again as trouble:
-                if attempt == attempts:
-                    kept = f"; {_mib(part)} are kept to go on with" if part.exists() else ""
-                    raise InputError(f"{trouble}, {attempts} times{kept}") from None
-                time.sleep(trouble.wait)
-            else:
-                os.replace(part, target)
-                return target
-    raise AssertionError("every attempt returns or raises")
-
-
-def _stream(url: str, part: Path) -> str:
-    """Append what is missing of `url` to `part`; returns the SHA-256 that the server sent, or ""."""
-    import requests  # here, since most that import cnnzoo fetch nothing
-
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-    try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            if answer.status_code == 416:  # there is no more: whole, or not what the server has
-                if answer.headers.get("Content-Range", "").rpartition("/")[2] != str(have):
-                    part.unlink()
-                    raise _Again(f"{url} is not what was begun", 0)
-                return _told_hash(answer)
-            _check_status(url, answer)
-            have = have if answer.status_code == 206 else 0
-            total = have + int(answer.headers.get("Content-Length", 0))
-            bar = bars.show(total=total or None, initial=have, desc=part.stem, unit="B", unit_scale=True)
-            with bar, open(part, "ab" if have else "wb") as file:
-                for block in answer.iter_content(BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
-                file.flush()
-                os.fsync(file.fileno())
-            if total and part.stat().st_size < total:
-                raise _Again(f"{url} broke off after {_mib(part)}", 1)
-            return _told_hash(answer)
-    except requests.exceptions.SSLError as error:
-        raise InputError(f"{url}: no trusted connection ({_short(error)}); REQUESTS_CA_BUNDLE may name yours") from None
-    except requests.exceptions.Timeout:
-        raise _Again(f"{url} stalled", 1) from None
-    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
-        raise _Again(f"{url} broke off after {_mib(part)}", 1) from None
-    except requests.exceptions.ConnectionError as error:
-        if "timed out" in str(error).lower():
-            raise _Again(f"{url} stalled", 1) from None
-        raise InputError(f"{url} cannot be reached ({_short(error)})") from None
-    except requests.exceptions.RequestException as error:
-        raise InputError(f"{url}: {_short(error)}") from None
-
-
-def _told_hash(answer: "requests.Response") -> str:
-    """The Hugging Face hub redirects to where the file is, and sends its SHA-256 along."""
-    for step in (*answer.history, answer):
-        if match := re.fullmatch(r'"?([0-9a-f]{64})"?', step.headers.get("X-Linked-Etag", "")):
-            return match[1]
-    return ""
-
-
-def _check_status(url: str, answer: "requests.Response") -> None:
-    code = answer.status_code
-    if code == 429 or code >= 500:
-        what = "limits our requests (429)" if code == 429 else f"has trouble ({code})"
-        raise _Again(f"the server of {url} {what}", _wait(answer))
-    if code >= 400:
-        what = {401: "wants a login", 403: "refuses", 404: "does not have it", 410: "no longer has it"}.get(
-            code, "says no"
-        )
-        raise InputError(f"the server of {url} {what} ({code})")
-
-
-def _wait(answer: "requests.Response") -> float:
-    asked = answer.headers.get("Retry-After", "")
-    return min(float(asked), LONGEST_WAIT) if asked.isdigit() else 2
-
-
-def _check(url: str, part: Path, sha256: str, resumed: bool) -> None:
-    found = digest(part)
-    if found.startswith(sha256):
-        return
-    part.unlink()
-    if resumed:  # what was begun may have been of another file
-        raise _Again(f"{url} did not go on as it had begun", 0)
-    raise InputError(
-        f"{url} is not the file it was: its SHA-256 begins {found[: len(sha256)]}, not {sha256}; it was thrown away"
-    )
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(file, "rb") as content:
-        result = hashlib.sha256()
-        while block := content.read(1 << 22):
-            result.update(block)
-    return result.hexdigest()
-
-
-def _mib(file: Path) -> str:
-    return f"{file.stat().st_size / 2**20:.1f} MiB" if file.exists() else "nothing"
-
-
-def _short(error: Exception) -> str:
-    cause = getattr(error.args[0], "reason", error.args[0]) if error.args else error
-    return " ".join(str(cause).split())[:160]
-
-
 # --- recognise and verify
 
 
@@ -282,55 +133,3 @@ def verify(row: Weights) -> State:
     if not wanted:
         return "here, its hash is not known"
     return "whole" if digest(file).startswith(wanted) else "damaged"
-
-
-# --- bundles
-
-_LIST = "cnnzoo-weights.json"
-
-
-def bundle(rows: Iterable[Weights], out: Path) -> list[Path]:
-    """Put the files of rows, fetched where needed, into one tar file that `unbundle` takes on another machine.
-
-    Returns the files, in the order of the rows. Raises InputError for one that cannot be had.
-    """
-    rows = list(rows)
-    files = [fetch(row) for row in rows]
-    names = [row.file for row in rows]
-    content = json.dumps({name: digest(file) for name, file in zip(names, files, strict=True)}, indent=2).encode()
-    about = tarfile.TarInfo(_LIST)
-    about.size = len(content)
-    with atomic.replacing(out) as part, tarfile.open(part, "w") as tar:
-        tar.addfile(about, io.BytesIO(content))
-        for name, file in zip(names, files, strict=True):
-            tar.add(file.resolve(), name)
-    return files
-
-
-def unbundle(file: Path) -> list[Path]:
-    """Put what a bundle holds where `find` looks, each file after a check of its hash.
-
-    Raises InputError for what is no bundle, or a damaged one; nothing damaged is put anywhere.
-    """
-    folder, placed = hub_folder(), []
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tarfile.open(file) as tar:
-            member = tar.next()
-            if member is None or member.name != _LIST:
-                raise InputError(f"{file} is no bundle of weights; `cnnzoo weights bundle` makes one")
-            hashes = json.load(tar.extractfile(member))
-            while member := tar.next():
-                if not member.isfile() or member.name not in hashes or Path(member.name).name != member.name:
-                    raise InputError(f"{file} holds {member.name}, which is not on its list")
-                with atomic.replacing(folder / member.name) as part:
-                    with tar.extractfile(member) as content, open(part, "wb") as out:
-                        shutil.copyfileobj(content, out, 1 << 22)
-                    if digest(part) != hashes[member.name]:
-                        raise InputError(f"{member.name} in {file} is damaged; make the bundle again")
-                placed.append(folder / member.name)
-    except (tarfile.TarError, EOFError, json.JSONDecodeError):
-        raise InputError(f"{file} is no bundle of weights, or cut short") from None
-    if len(placed) < len(hashes):
-        raise InputError(f"{file} is cut short: it lacks {', '.join(sorted(set(hashes) - {f.name for f in placed}))}")
-    return placed

@@ -1,8 +1,7 @@
-"""Pictures made for a net: those that excite it most, and those that it cannot tell from a given one."""
+"""Pictures made to excite a net: its channels, units or classes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,21 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnzoo import bars
-from cnnzoo.checkpoint import Run
-from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.visualize import drawing
+from cnnzoo.visualize.fourier import AT_ONCE, Draw, from_pixels, normalised, to_pixels, variation
 from cnnzoo.visualize.hooks import Layer, layer_of, several, stages_of, untouched
-from cnnzoo.visualize.partway import breadth, chosen, field, maps_of, output_of
+from cnnzoo.visualize.partway import breadth, chosen, field, maps_of
 from cnnzoo.visualize.rules import RELU, Rule, Ruled
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 MANY = 6  # pictures for a layer where nobody names channels, and to a row of a page
-AT_ONCE = 8  # pictures to a forward pass
-
-
-# --- what excites a net
-
 RATE = 0.1  # of Adam, on coefficients that start with a deviation of 0.01
 FADE = 0.3  # of the coefficients, against what a step adds: colours do not stick at their ends, where nothing slopes
 SHIFT, ZOOM, TURN = 1 / 16, 0.1, 10.0  # how far a picture is moved, at most: of its side, of its size, in degrees
@@ -67,11 +60,11 @@ class Maximised(drawing.Result):
 
 
 def maximise(
-    model_or_run: nn.Module | Run | str | Path,
+    model_or_run: Model,
     layer: str | None = None,
     channels: int | Sequence[int] | None = None,
     *,
-    pretrained: bool | str | Path | Run = False,
+    pretrained: Pretrained = False,
     classes: str | int | Sequence[str | int] | None = None,
     unit: bool = False,
     steps: int = 128,
@@ -192,7 +185,7 @@ def _ascend(
     """Pictures `(B, H, W, C)` uint8, their activations and those at first, both `(B,)`."""
 
     def activation(pictures: Tensor) -> tuple[Tensor, Tensor]:
-        return goal.activation(subject.net, _normalised(pictures, subject.preprocess))
+        return goal.activation(subject.net, normalised(pictures, subject.preprocess))
 
     random = torch.Generator().manual_seed(seed)
     draw = Draw(len(goal.channels), goal.shape, subject.device, random)
@@ -211,8 +204,8 @@ def _ascend(
         optimizer.step()
         stepped()
     with torch.no_grad():
-        pixels = _pixels(draw.pictures())
-        reached, _ = activation(_from_pixels(pixels, subject.device))
+        pixels = to_pixels(draw.pictures())
+        reached, _ = activation(from_pixels(pixels, subject.device))
     return pixels, reached.cpu().numpy(), at_first.cpu().numpy()
 
 
@@ -241,200 +234,3 @@ def moved(pictures: Tensor, random: torch.Generator, far: float = 1.0) -> Tensor
     matrices = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1).to(pictures)  # (B, 2, 3)
     places = functional.affine_grid(matrices, list(pictures.shape), align_corners=False)
     return functional.grid_sample(pictures, places, padding_mode="reflection", align_corners=False)
-
-
-# --- what a code keeps
-
-ALPHA, BETA = 6, 2  # the paper's
-IN_RANGE, NATURAL = 0.03, 4.0  # what the alpha-norm and the total variation count, against an error of the code of 1
-STEP = 0.2  # of Adam, which comes to rest along a cosine
-
-
-@dataclass(frozen=True)
-class Inverted(drawing.Result):
-    """N images, and for each of L layers the pictures that were made from what the layer says of them."""
-
-    name: str  # the net's
-    layers: tuple[str, ...]
-    pictures: tuple[str, ...]  # the images' names
-    pixels: np.ndarray  # (N, H, W, C) uint8, the images as the net sees them
-    made: np.ndarray  # (L, N, H, W, C) uint8
-    code_errors: np.ndarray  # (L, N) float32: |code of what was made - code of the image| / |code of the image|
-    errors: np.ndarray  # (L, N) float32: the same of the pixels, where mid-grey is 0
-    psnr: np.ndarray  # (L, N) float32: decibels; infinite where they are the same
-
-    def __str__(self) -> str:
-        kept = ", ".join(f"{name} {psnr:.1f} dB" for name, psnr in zip(self.layers, self.psnr.mean(1), strict=True))
-        many = len(self.pictures)
-        pictures = self.pictures[0] if many == 1 else f"{drawing.some(many, 'picture')}, on average"
-        return f"what layers keep of {pictures}: {kept}, of {self.name}"
-
-    def figure(self):
-        """A strip for each of the first images."""
-        both = list(zip(self.pixels, self.made.swapaxes(0, 1), strict=True))
-        rows = [[image, *made] for image, made in both[: drawing.DRAWN]]
-        titles = [
-            ["the image", *(self._title(layer, row) for layer in range(len(self.layers)))] for row in range(len(rows))
-        ]
-        figure = drawing.page(rows, titles)
-        figure.suptitle(f"{self.name}: an image, made again from what each layer says of it", fontsize=9)
-        return figure
-
-    def _title(self, layer: int, image: int) -> str:
-        psnr, error = self.psnr[layer, image], self.code_errors[layer, image]
-        return f"{self.layers[layer]}: {psnr:.1f} dB, code off by {error:.1%}"
-
-
-def invert(
-    model_or_run: nn.Module | Run | str | Path,
-    images: str | Path | Iterable,
-    layers: str | Sequence[str] | None = None,
-    *,
-    pretrained: bool | str | Path | Run = False,
-    steps: int = 200,
-    size: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-) -> Inverted:
-    """Images from their codes: pictures of which layers say the same.
-
-    Mahendran, Vedaldi: Understanding deep image representations by inverting them, 2014, arXiv 1412.0035, section 3.
-    From noise, the squared relative error of the code is made small, together with the alpha-norm of the pixels, which
-    keeps them from the ends of their range, and their total variation. (Instead of gradient descent with momentum on
-    pixels it is Adam on Fourier coefficients, as in `maximise`; the total variation weighs the same for all layers.)
-
-    Args:
-        model_or_run: a net, a run, or a net's name; see `Subject.open`.
-        images: files, folders, patterns, PIL images or uint8 arrays; see `Subject.look`.
-        layers: one or several, by stages or modules' paths; None is every stage.
-        pretrained: weights for a net's name.
-        steps: of Adam, for each layer.
-        size: the images' side; None is that which the net takes.
-        seed: of the noise.
-        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
-
-    Raises:
-        InputError: for a layer that is not there or says nothing of an image (zeros only), and for an image that
-            cannot be read.
-    """
-    at_least("steps", steps)
-    at_least("seed", seed, 0)
-    subject = Subject.open(model_or_run, pretrained, device)
-    looked = subject.look(images, size)
-    with untouched(subject.net) as net:
-        subject = replace(subject, net=net)
-        ends = [layer_of(net, name, looked.x) for name in several(layers or stages_of(net) or None)]
-        batches = looked.x.split(AT_ONCE)
-        total = steps * len(ends) * len(batches)
-        with bars.show(total=total, desc="inverting", unit="step") as bar:
-            parts = [_inverted(subject, end, batches, steps, seed, bar.update) for end in ends]
-    made, code_errors = (np.stack(each) for each in zip(*parts, strict=True))
-    off = (made.astype(np.float32) - looked.pixels) / 255
-    with np.errstate(divide="ignore"):
-        psnr = -10 * np.log10((off**2).mean((2, 3, 4)))  # of images in 0..1
-    errors = _norm(off, 2) / _norm(looked.pixels / np.float32(255) - 0.5, 1)
-    layers = tuple(layer.name for layer in ends)
-    return Inverted(subject.name, layers, looked.names, looked.pixels, made, code_errors, errors, psnr)
-
-
-def _norm(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.sqrt((values**2).sum(tuple(range(axis, values.ndim))))
-
-
-def _inverted(
-    subject: Subject, layer: Layer, batches: Sequence[Tensor], steps: int, seed: int, stepped: Callable[[], object]
-) -> tuple[np.ndarray, np.ndarray]:
-    """What `_descend` makes, of all images."""
-    random = torch.Generator().manual_seed(seed)
-    parts = [_descend(subject, layer, x, steps, random, stepped) for x in batches]
-    pixels, errors = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return pixels, errors
-
-
-def _descend(
-    subject: Subject, layer: Layer, x: Tensor, steps: int, random: torch.Generator, stepped: Callable[[], object]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures `(B, H, W, C)` uint8 and the relative errors of their codes `(B,)`."""
-
-    def code_of(x: Tensor) -> Tensor:
-        return output_of(subject.net, layer, x).flatten(1)
-
-    with torch.no_grad():
-        code = code_of(x)
-    length = code.norm(dim=1)
-    if not length.all():
-        raise InputError(f"{layer.name} says nothing of an image (zeros only), from which nothing can be made")
-
-    def error(pictures: Tensor) -> Tensor:
-        return (code_of(_normalised(pictures, subject.preprocess)) - code).norm(dim=1) / length
-
-    draw = Draw(len(x), x.shape[1:], x.device, random)
-    optimizer = torch.optim.Adam([draw.coefficients], lr=STEP)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        with torch.enable_grad():
-            pictures = draw.pictures()
-            in_range = (2 * pictures - 1).pow(ALPHA).mean((1, 2, 3))
-            loss = error(pictures).square() + IN_RANGE * in_range + NATURAL * variation(pictures, BETA)
-            draw.coefficients.grad = torch.autograd.grad(loss.sum(), draw.coefficients)[0]
-        optimizer.step()
-        schedule.step()
-        stepped()
-    with torch.no_grad():
-        pixels = _pixels(draw.pictures())
-        return pixels, error(_from_pixels(pixels, x.device)).cpu().numpy()
-
-
-# --- both
-
-# The axes along which the colours of photos vary independently (brightness, blue against yellow, green against
-# magenta), as columns of red, green and blue, each as long as colours vary along it, the first 1: eigenvectors of the
-# covariance of the pixels of 500 photos, one for each of 500 classes of ImageNet, times the roots of the eigenvalues.
-COLOURS = ((0.564, -0.201, 0.061), (0.577, -0.011, -0.116), (0.590, 0.203, 0.055))
-
-
-class Draw:
-    """B pictures as Fourier coefficients, of which a step of any size changes all frequencies as photos have them: the
-    strength of a frequency falls with its height (D. Field: Relations between the statistics of natural images and the
-    response properties of cortical cells, 1987).
-    """
-
-    def __init__(self, many: int, shape: tuple[int, int, int], device: torch.device, random: torch.Generator):
-        channels, *self._sides = shape
-        down, across = torch.fft.fftfreq(self._sides[0]), torch.fft.rfftfreq(self._sides[1])
-        height = torch.hypot(*torch.meshgrid(down, across, indexing="ij"))  # (H, W // 2 + 1)
-        self._strength = (1 / height.clamp(min=1 / max(self._sides))).to(device) / 4
-        start = 0.01 * torch.randn(many, channels, *height.shape, 2, generator=random)
-        self.coefficients = start.to(device).requires_grad_()
-
-    def pictures(self) -> Tensor:
-        """`(B, C, H, W)` in 0..1."""
-        spectrum = torch.view_as_complex(self.coefficients) * self._strength
-        x = torch.fft.irfft2(spectrum, s=self._sides, norm="ortho")
-        if x.shape[1] == 3:
-            x = torch.einsum("bahw,ca->bchw", x, torch.tensor(COLOURS, device=x.device))
-        return x.sigmoid()
-
-
-def variation(pictures: Tensor, power: float) -> Tensor:
-    """Total variation of pictures `(B, C, H, W)`: `(B,)`, the mean over all pixels and channels of what the steps to
-    the right and down are long, to a power (equation 4 of Mahendran and Vedaldi, over the number of pixels).
-    """
-    across = (pictures[..., :-1, 1:] - pictures[..., :-1, :-1]).square()
-    down = (pictures[..., 1:, :-1] - pictures[..., :-1, :-1]).square()
-    return (across + down + 1e-12).pow(power / 2).mean((1, 2, 3))  # a root of 0 would have no slope
-
-
-def _normalised(pictures: Tensor, preprocess: Preprocess | Sheet) -> Tensor:
-    """From 0..1 to what the net takes."""
-    mean, std = (torch.tensor(values).to(pictures)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    return (pictures - mean) / std
-
-
-def _pixels(pictures: Tensor) -> np.ndarray:
-    """`(B, C, H, W)` around 0..1 to `(B, H, W, C)` uint8."""
-    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _from_pixels(pixels: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255

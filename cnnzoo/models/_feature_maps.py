@@ -1,0 +1,185 @@
+"""The feature maps of a net's stages, without what comes after them."""
+
+import copy
+import random
+from collections.abc import Sequence
+from numbers import Integral
+from threading import get_ident
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.graph_module import reduce_graph_module
+
+from cnnzoo.errors import InputError
+from cnnzoo.models._base import Net
+from cnnzoo.registry import Stage
+
+
+class FeatureInfo:
+    """What timm's feature extractors tell of their maps, which code written for them asks: of the chosen stages, or by
+    `idx`, a number or several, of any. Reduction is how many pixels of the image's side come to one of the map's.
+    """
+
+    def __init__(self, stages: Sequence[Stage], out_indices: Sequence[int], size: int):
+        self.out_indices = list(out_indices)
+        self.info = [
+            {"num_chs": stage.shape[0], "reduction": round(size / stage.shape[1]), "module": stage.name, "index": index}
+            for index, stage in enumerate(stages)
+        ]
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> list[int] | int:
+        return self.get("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> list[int] | int:
+        return self.get("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> list[str] | str:
+        return self.get("module", idx)
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> list | int | str:
+        if isinstance(idx, Integral):
+            return self.info[idx][key]
+        return [self.info[index][key] for index in (self.out_indices if idx is None else idx)]
+
+    def get_dicts(self, keys: Sequence[str] | None = None, idx: int | Sequence[int] | None = None) -> list[dict] | dict:
+        if isinstance(idx, Integral):
+            return {key: self.info[idx][key] for key in keys or self.info[idx]}
+        return [self.get_dicts(keys, index) for index in (self.out_indices if idx is None else idx)]
+
+    def __getitem__(self, index: int) -> dict:
+        return self.info[index]
+
+    def __len__(self) -> int:
+        return len(self.info)
+
+
+class FeatureMaps(fx.GraphModule):
+    """A net cut off past the last of the chosen stages: `forward` returns their maps, each `(B, C, H, W)`, input to
+    output. Neither heads nor later layers are kept, and what stays has the names it has in the net.
+
+    `names`, `channels`, `shapes` (for one image of the net's own input size) and `feature_info` describe the maps. Of a
+    user's net that torch.fx cannot follow, all is kept and computed, under the name `net`.
+    """
+
+    def __init__(self, net: nn.Module, stages: Sequence[Stage], out_indices: Sequence[int] | None):
+        spatial = [stage for stage in stages if len(stage.shape) == 3]
+        if not spatial:
+            raise InputError(f"{net.entry.name} has no stages with feature maps; create it without features_only")
+        indices = [*range(len(spatial))] if out_indices is None else list(out_indices)
+        for index in indices:
+            if not isinstance(index, Integral) or not -len(spatial) <= index < len(spatial):
+                raise InputError(
+                    f"out_indices has {index!r}, but there are {len(spatial)} stages: "
+                    f"{', '.join(stage.name for stage in spatial)}"
+                )
+        chosen = [spatial[index] for index in indices]
+        super().__init__(*_cut(net, [stage.modules[-1] for stage in chosen]), "FeatureMaps")
+        self.names = [stage.name for stage in chosen]
+        self.channels = [stage.shape[0] for stage in chosen]
+        self.shapes = [stage.shape for stage in chosen]
+        self.feature_info = FeatureInfo(spatial, [i % len(spatial) for i in indices], net.entry.input_size[1])
+
+    def __deepcopy__(self, memo: dict) -> "FeatureMaps":
+        twin = super().__deepcopy__(memo)
+        type(twin).__name__ = "FeatureMaps"  # each has a class of its own
+        vars(twin).update(copy.deepcopy(_lacking(twin, vars(self)), memo))
+        return twin
+
+    def __reduce__(self) -> tuple:
+        return _unpickled, super().__reduce__()[1]
+
+
+def _lacking(maps: FeatureMaps, facts: dict) -> dict:
+    """Those attributes that a copy made by torch has not taken over."""
+    return {name: fact for name, fact in facts.items() if name not in vars(maps) and name != "_graph"}
+
+
+def _unpickled(body: dict, imports: str) -> FeatureMaps:
+    facts, plain = dict(body), reduce_graph_module(body, imports)
+    maps = FeatureMaps.__new__(FeatureMaps)
+    fx.GraphModule.__init__(maps, plain, plain.graph, "FeatureMaps")
+    vars(maps).update(_lacking(maps, facts))
+    return maps
+
+
+class _Coarse(fx.Tracer):
+    """Follows a net's forward pass, but into those modules alone that one of `ends` lies within."""
+
+    def __init__(self, ends: Sequence[str] = ()):
+        super().__init__()
+        self.ends = ends
+
+    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
+        return not any(end.startswith(f"{path}.") for end in self.ends)
+
+
+def _cut(net: nn.Module, ends: Sequence[str]) -> tuple[nn.Module, fx.Graph]:
+    """A module, and what of its forward pass leads to the outputs of the submodules `ends`."""
+    modes = {module: module.training for module in net.modules()}
+    with torch.random.fork_rng(devices=[]):
+        dice = _dice()
+        try:
+            # A hook on the net itself would be passed by.
+            graphs = [] if net._forward_pre_hooks else [_traced(net.train(mode), ends) for mode in (True, False)]
+        except Exception:  # of any kind: a user's net may do what torch.fx does not know
+            graphs = []
+        drawn = _dice() != dice
+    for module, mode in modes.items():
+        module.training = mode
+    # What the mode decides, or a draw, would be decided for ever.
+    if len({graph.python_code("self").src for graph in graphs}) == 1 and not drawn:
+        return net, graphs[0]
+    whole = nn.Module()
+    whole.net = _Watched(net, ends)
+    graph = fx.Graph()
+    graph.output(graph.call_module("net", (graph.placeholder("x"),)))
+    return whole, graph
+
+
+def _dice() -> tuple:
+    return torch.get_rng_state().numpy().tobytes(), random.getstate()
+
+
+def _traced(net: nn.Module, ends: Sequence[str]) -> fx.Graph:
+    graph = _Coarse(ends).trace(net)
+    outputs = {node.target: node for node in graph.nodes if node.op == "call_module"}
+    chosen = [outputs[end] for end in ends]
+    next(iter(reversed(graph.nodes))).args = (chosen,)
+    past = True  # the last of them
+    for node in reversed(graph.nodes):
+        past = past and node not in chosen
+        if not node.users and node.op not in ("placeholder", "output") and (past or not _works_in_place(node)):
+            graph.erase_node(node)
+    return graph
+
+
+def _works_in_place(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    return node.op != "call_module" and (name.endswith("_") or bool(node.kwargs.get("inplace")))
+
+
+class _Watched(nn.Module):
+    """A net as it is, from whose forward pass the outputs of the submodules `ends` are picked."""
+
+    def __init__(self, net: nn.Module, ends: Sequence[str]):
+        super().__init__()
+        self.net, self.ends = net, ends
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps, mine = {}, get_ident()
+
+        def keep(end: str):
+            return lambda module, args, output: maps.__setitem__(end, output) if get_ident() == mine else None
+
+        handles = [self.net.get_submodule(end).register_forward_hook(keep(end)) for end in self.ends]
+        features = getattr(self.net, "forward_features", None)
+        if features is None or self.net._forward_pre_hooks:
+            features = self.net  # which may have but a forward, or a hook that changes the images
+        elif isinstance(self.net, Net):
+            x = self.net.check_images(x)
+        try:
+            features(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [maps[end] for end in self.ends]
