@@ -2,8 +2,8 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 
 from cnnzoo.errors import InputError, expect, near, unknown
 
@@ -45,6 +45,7 @@ class Entry:
     aux: tuple[str, ...] = ()  # the auxiliary heads, where the net is built with them
     aux_params: int = 0  # trainable, of all auxiliary heads
     first_conv: str = ""  # the submodule that sees the image
+    paper_names: Mapping[str, str] = field(default_factory=dict, hash=False)  # "conv5_3": "features.28", …
     min_size: int = 1  # the least height and width that works; 0: those of input_size alone
     loss: str = "cross_entropy"  # the paper's own, by its name in train/losses.py
     claims: tuple[Claim, ...] = ()  # what the paper states of this net

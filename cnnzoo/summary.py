@@ -7,8 +7,8 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Summary(Shown):
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()  # on figures told elsewhere
     channels_last: bool = False  # outputs are printed HxWxC
+    paper_names: Mapping[str, str] = field(default_factory=dict)  # to layers that are called otherwise
 
     @property
     def total(self) -> Row:
@@ -71,7 +72,8 @@ class Summary(Shown):
 
     def compact(self) -> "Summary":
         """The table as papers and lectures print it: the image first, then a row for each layer together with the
-        BatchNorm, activation and dropout after it, whose outputs are counted once; outputs are HxWxC.
+        BatchNorm, activation and dropout after it, whose outputs are counted once; outputs are HxWxC, and layers are
+        called as in the paper, by names that `cnnzoo.visualize` takes, too.
         """
         if self.channels_last:
             return self
@@ -84,6 +86,8 @@ class Summary(Shown):
                 rows[-1] = replace(layer, kind=kind, params=layer.params + row.params)
             else:
                 rows.append(row)
+        named = {layer: name for name, layer in self.paper_names.items()}
+        rows = (replace(row, layer=named.get(row.layer, row.layer)) for row in rows)
         return replace(self, rows=tuple(rows), channels_last=True)
 
     @property
@@ -186,8 +190,9 @@ def summary(
         module.register_forward_hook(record(layer))
     with torch.no_grad(), counter, watch:
         net(image)
-    name, notes = (entry.name, entry.notes) if entry else (type(net).__name__, ())
-    return Summary(name, input_size, tuple(rows), notes)
+    if entry is None:
+        return Summary(type(net).__name__, input_size, tuple(rows))
+    return Summary(entry.name, input_size, tuple(rows), entry.notes, paper_names=entry.paper_names)
 
 
 def _input_size(net: nn.Module, given: int | Sequence[int] | None) -> tuple[int, int, int]:

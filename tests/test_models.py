@@ -235,6 +235,16 @@ def test_stages_and_head_hold_every_parameter_once(name):
     assert held == Counter(own for own, _ in net.named_parameters())
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if cnnzoo.info(name).paper_names])
+def test_names_of_the_paper_stand_for_layers_in_their_order(name):
+    net, names = on_meta(name), cnnzoo.info(name).paper_names
+    paths = [path for path, _ in net.named_modules()]
+    order = [paths.index(path) for path in names.values()]
+    assert order == sorted({*order})
+    assert not names.keys() & {*paths}
+    assert all(cnnzoo.visualize.layer_of(net, own).module is net.get_submodule(path) for own, path in names.items())
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_stages_run_from_input_to_output_and_then_the_head(name):
     entry = cnnzoo.info(name)

@@ -68,6 +68,13 @@ def test_the_note_on_the_slides_sum_tells_the_sum():
         assert f"Note: {note}." in text
 
 
+def test_the_slides_table_calls_layers_as_the_paper_does():
+    layers = [row.layer for row in cnnzoo.summary("vgg16_bn").compact().rows]
+    assert layers[:4] == ["input", "conv1_1", "conv1_2", "pool1"]
+    assert layers[-5:] == ["conv5_3", "pool5", "fc6", "fc7", "fc8"]
+    assert [row.layer for row in cnnzoo.summary("vgg16_bn").rows][:2] == ["features.0", "features.1"]
+
+
 def test_alexnets_conv1_is_the_slides():
     conv1 = rows("alexnet_2012")["conv1"]
     assert (conv1.output, conv1.params) == ((96, 55, 55), 34_944)

@@ -208,6 +208,7 @@ def facts(block: type[nn.Module], params: int, macs: int, paper: str = PAPER, ye
             Stage("stage4", ("layer4",), (widths[3], 7, 7)),
         ),
         "first_conv": "conv1",
+        "paper_names": {f"conv{number + 1}_x": f"layer{number}" for number in (1, 2, 3, 4)},
         **more,
     }
 

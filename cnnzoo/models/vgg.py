@@ -109,6 +109,18 @@ def _stages(depths: tuple[int, ...], batch_norm: bool) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+def _paper_names(depths: tuple[int, ...], batch_norm: bool) -> dict[str, str]:
+    """conv1_1 … conv5_3, pool1 … pool5, fc6, fc7 and fc8, as the paper's own model files call them."""
+    names, index = {}, 0
+    for number, depth in enumerate(depths, start=1):
+        for place in range(1, depth + 1):
+            names[f"conv{number}_{place}"] = f"features.{index}"
+            index += 3 if batch_norm else 2
+        names[f"pool{number}"] = f"features.{index}"
+        index += 1
+    return names | {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
+
+
 _ERRORS = ("top-1 error, ILSVRC 2012 validation", "top-5 error, ILSVRC 2012 validation")
 _ONE_SCALE, _SCALES, _CROPS = "one test scale", "several test scales", "several scales and crops"
 # depth: parameters, if given; top-1 and top-5 errors of Tables 3, 4 and 5, by how they were measured
@@ -158,6 +170,7 @@ for _depth, (_depths, _params, _params_bn, _macs) in VARIANTS.items():
             macs=_macs,
             stages=_stages(_depths, _batch_norm),
             first_conv="features.0",
+            paper_names=_paper_names(_depths, _batch_norm),
             claims=_claims(_depth),
             notes=_NOTES.get(_depth, ()),
             differences=(*_SHARED, "BatchNorm after every convolution, which the paper (2014) does not have")

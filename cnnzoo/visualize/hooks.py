@@ -99,9 +99,9 @@ def several(given: T | Iterable[T]) -> list[T]:
 
 
 def layer_of(net: nn.Module, name: str | nn.Module | None = None, x: Tensor | None = None) -> Layer:
-    """A layer's name and module, by a stage's name (whose last module it is), "head", "first_conv", a module's dotted
-    path or the module itself; None is the last stage that gives maps of more than one place, or the last of all where
-    none does.
+    """A layer's name and module, by a stage's name (whose last module it is), "head", "first_conv", the name that the
+    net's paper has for it, a module's dotted path or the module itself; None is the last stage that gives maps of more
+    than one place, or the last of all where none does.
 
     Which stage that is depends on the images: 7x7 maps of 224x224 pixels have a single place in 32x32. Given `x`
     `(B, C, H, W)`, its first image is tried; without it, the size that the net was registered with counts.
@@ -167,12 +167,16 @@ def _stages(net: nn.Module) -> tuple:
 
 
 def _ends(net: nn.Module) -> dict[str, str]:
-    """The path of the module whose output is that of a stage, the head or the first convolution, by their names."""
+    """The path of the module whose output is that of a stage, the head, the first convolution or a layer that the paper
+    calls otherwise, by their names.
+    """
     ends = {stage.name: stage.modules[-1] for stage in _stages(net)}
     entry = getattr(net, "entry", None)
     for name in ("head", "first_conv"):
         if path := getattr(entry, name, ""):
             ends.setdefault(name, path)
+    for name, path in getattr(entry, "paper_names", {}).items():
+        ends.setdefault(name, path)
     return ends
 
 
