@@ -180,7 +180,7 @@ def make_trainer(
     return Trainer(
         model,
         losses.build(config.loss, model.entry.loss, weights, _teacher(config, data, device), config.augment.mixes),
-        optim.build(config.optim, model, stages),
+        optim.build(config.optim, model, stages) if plan else None,  # torch takes a second over the first one
         train_batches(config, data, device, batch_size, classes, share),
         val_batches(data, device, max(batch_size, 256), share),
         phases=plan,

@@ -84,7 +84,7 @@ class Trainer:
     Args:
         model: the net, on its device.
         loss: `(outputs, targets, images) -> scalar`.
-        optimizer: with groups that bear the key "stage".
+        optimizer: with groups that bear the key "stage"; None where there are no phases.
         batches: has `len()` in steps, `batch_size`, and `epoch(number, start) -> iterator of (images, targets)`.
         val_batches: iterable of (images, targets), each validation image once.
         phases: what moves when, see phases.py.
@@ -118,7 +118,7 @@ class Trainer:
         self,
         model: nn.Module,
         loss: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         batches,
         val_batches: Iterable[tuple[Tensor, Tensor]],
         *,
@@ -185,6 +185,8 @@ class Trainer:
 
         Raises Interrupted after saving when `should_stop` says so, and InputError where the run diverges.
         """
+        if not self.phases:
+            return self.progress
         if state is not None:
             self._load(state)
             self._has_saved = True
