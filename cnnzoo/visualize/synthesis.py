@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cnnzoo import bars
 from cnnzoo.checkpoint import Run
+from cnnzoo.data.lookup import look_up
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.visualize import drawing
@@ -239,8 +239,7 @@ def moved(pictures: Tensor, random: torch.Generator, far: float = 1.0) -> Tensor
     cos, sin = angle.cos() / scale, angle.sin() / scale
     rows = ((cos, -sin, 2 * SHIFT * shift_x), (sin, cos, 2 * SHIFT * shift_y))  # whole sides are 2 wide
     matrices = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1).to(pictures)  # (B, 2, 3)
-    places = functional.affine_grid(matrices, list(pictures.shape), align_corners=False)
-    return functional.grid_sample(pictures, places, padding_mode="reflection", align_corners=False)
+    return look_up(pictures, matrices, outside="reflection")
 
 
 # --- what a code keeps
