@@ -11,11 +11,15 @@ rooms       visualize (looking inside a net), labs (what lectures claim, put to 
 Each is imported when it is first used, so that `import cnnzoo` itself costs next to nothing.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from cnnzoo import lazy
 
 __version__ = "0.1.0"
+
+# On a Mac's GPU, what torch cannot compute there the processor does; read when torch is imported.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo import labs as labs

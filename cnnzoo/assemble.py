@@ -19,7 +19,7 @@ from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balan
 from cnnzoo.data.draws import Share
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.sources import Dataset, Split
-from cnnzoo.device import pick_precision
+from cnnzoo.device import layout_on, pick_precision
 from cnnzoo.errors import InputError, counted, dimensions
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
@@ -208,7 +208,11 @@ def make_trainer(
 
 
 def lies_channels_last(config: Config, model: nn.Module) -> bool:
-    """Whether images and weights are to lie channels-last in memory: as the config says, if the net can take it."""
+    """Whether images and weights are to lie channels-last in memory: as the config says, if net and device can take
+    it.
+    """
+    if layout_on(next(model.parameters()).device) != torch.channels_last:
+        return False
     return config.train.channels_last and not getattr(model, "channels_first", False)
 
 

@@ -33,7 +33,24 @@ def pick_precision(name: str, device: torch.device) -> str:
         raise InputError("the precision is fp16, which CPUs cannot train in; take fp32, or bf16")
     if name == "bf16" and device.type == "cuda" and not native:
         raise InputError(f"the precision is bf16, which {torch.cuda.get_device_name(device)} lacks; take fp16 or fp32")
+    if device.type == "mps":
+        _check_on_mps(name)
     return name
+
+
+def _check_on_mps(precision: str) -> None:
+    """Where the system or torch are too old, autocast would do nothing but warn, and the scaling of fp16 would fail."""
+    if precision == "bf16" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise InputError("the precision is bf16, for which MPS needs macOS 14; take fp16 or fp32")
+    if precision == "fp16" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8):
+        raise InputError(f"the precision is fp16, for which MPS needs torch 2.8, and this is {torch.__version__}")
+
+
+def layout_on(device: torch.device) -> torch.memory_format:
+    """How images and weights lie in memory where nobody says. On MPS a convolution's gradient takes thirty times as
+    long channels-last (pytorch/pytorch#193349), and BatchNorm and pooling have given wrong numbers (#174345).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def computes_in_bf16(device: torch.device) -> bool:
@@ -55,7 +72,9 @@ def autocast(device: torch.device, precision: str):
 
 def wait(device: torch.device) -> None:
     """Until a GPU has done all that it was told, as whoever measures time has to."""
-    if device.type != "cpu":
+    if device.type == "mps":  # which torch.accelerator does not wait for before torch 2.7
+        torch.mps.synchronize()
+    elif device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 

@@ -53,9 +53,13 @@ def _program() -> str:
     return "cnnzoo" if name == "__main__.py" else name
 
 
-def _commit() -> str | None:
-    """Of the cnnzoo that runs, if it runs from a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+def _commit(home: Path = Path(__file__).parent.parent) -> str | None:
+    """Of the cnnzoo that runs, if it runs from a git checkout. Else git is not asked: it would tell of a checkout in
+    which the environment lies, and on a Mac without developer tools offer to install them.
+    """
+    if not (home / ".git").exists():
+        return None
+    command = ["git", "-C", str(home), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(
             command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=10

@@ -1,7 +1,7 @@
 """What to say when the input is wrong, and how words are chosen for it. A leaf that every room may import."""
 
 import difflib
-import os
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -44,8 +44,10 @@ def dimensions(shape: Iterable[int]) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name with every undecodable byte replaced, so that it can be printed."""
-    return os.fsencode(name).decode(errors="replace")
+    """A file's name, with what the locale left undecoded read as UTF-8, and replaced where it is none, so that it can
+    be printed.
+    """
+    return name.encode("utf-8", sys.getfilesystemencodeerrors()).decode(errors="replace")
 
 
 def faults(bad: Mapping[object, str]) -> str:

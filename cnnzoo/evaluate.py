@@ -349,7 +349,7 @@ def judge(
     for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
         tell(note)
     known = zoo.class_names(net) or classes
-    labels = np.array(zoo.outputs_of(net, classes, chosen.source))[part.labels]
+    labels = np.array(zoo.outputs_of(net, classes, chosen.source), dtype=np.int64)[part.labels]
     fitted = _cross_fitted(net, part.names)
     if fitted:
         which = "these" if len(fitted) == len(labels) else f"{len(fitted):,} of these {len(labels):,}"

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from cnnzoo import quantize
-from cnnzoo.device import BF16_GAIN, pick_precision
+from cnnzoo.device import BF16_GAIN, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
 from cnnzoo.quiet import quiet
 
@@ -71,7 +71,7 @@ class Optimized(nn.Module):
         return answers if self._gives_several else answers[0]
 
     def _plain(self, x: Tensor) -> list[Tensor]:
-        answers = self.net(x.contiguous(memory_format=torch.channels_last))
+        answers = self.net(x.contiguous(memory_format=layout_on(x.device)))
         self._gives_several = not isinstance(answers, Tensor)
         return _floats(answers)
 
@@ -187,8 +187,9 @@ def _floats(answers: Tensor | Sequence[Tensor]) -> list[Tensor]:
 def _converted(net: nn.Module, precision: str) -> Run:
     """A copy with its weights in this precision, once and for all."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    fast = folded(net).to(dtype=dtype, memory_format=torch.channels_last)
-    return lambda x: _floats(fast(x.to(dtype=dtype, memory_format=torch.channels_last)))
+    layout = layout_on(next(net.parameters()).device)
+    fast = folded(net).to(dtype=dtype, memory_format=layout)
+    return lambda x: _floats(fast(x.to(dtype=dtype, memory_format=layout)))
 
 
 def folded(net: nn.Module) -> nn.Module:

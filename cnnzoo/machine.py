@@ -66,6 +66,8 @@ def give_back(device: torch.device) -> None:
     """Hand what was freed, and kept for the next step, back to the device: that step may want it in other pieces."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
     elif device.type == "cpu" and _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 

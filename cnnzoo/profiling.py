@@ -106,7 +106,7 @@ def advice(parts: Anatomy, config: Config, device: str, precision: str) -> str:
     means = []
     if device != "cpu" and precision == "fp32":
         means.append("train.precision bf16")
-    if not config.train.channels_last:
+    if not config.train.channels_last and device != "mps":
         means.append("train.channels_last true")
     if device == "cuda" and config.train.compile is False:
         means.append("train.compile true")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -16,7 +17,7 @@ from cnnzoo.checkpoint import Run, Writer, read_card
 from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
-from cnnzoo.errors import InputError, Interrupted, counted
+from cnnzoo.errors import InputError, Interrupted, counted, printable
 from cnnzoo.signals import heard
 from cnnzoo.telling import Tell, as_typed, silent
 from cnnzoo.train import distributed, rehearsal
@@ -295,8 +296,12 @@ def was_restarted(folder: Path) -> bool:
 
 def begin(config: Config) -> Run:
     """A config's run to come. Raises InputError where there is something already, and among the photos to learn from,
-    which it would not leave as they are.
+    which it would not leave as they are; and for folders that no config.yaml can name.
     """
+    for key, name in (("run", str(config.folder)), ("data.source", config.data.source)):
+        if any("\ud800" <= letter <= "\udfff" for letter in name):  # what Python makes of bytes that it cannot decode
+            known = sys.getfilesystemencoding()
+            raise InputError(f"{key} is {printable(name)}, whose name is no {known}; rename it, or set PYTHONUTF8=1")
     sources.refuse_within(config.data, config.folder)
     return Run.new(config.folder)
 

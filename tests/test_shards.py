@@ -58,6 +58,17 @@ def assert_aligned(data: sources.Dataset) -> None:
 # ---- shards
 
 
+def test_names_in_another_encoding_are_read_once_and_again(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as tar:
+        for number in range(6):
+            add(tar, f"\u00e9t\u00e9{number}.png", photo(number % 2))
+            add(tar, f"\u00e9t\u00e9{number}.cls", str(number % 2).encode())
+    first, again = (load(tmp_path / "a.tar") for _ in range(2))
+    assert_aligned(again)
+    assert first.train.names == again.train.names
+    assert "t\udce9" in again.train.names[0]
+
+
 @pytest.mark.parametrize("pattern", ["train-{000..002}.tar", "train-*.tar", "train-{0..2}.tar"])
 def test_a_pattern_is_all_its_shards_in_order(pattern, tmp_path):
     digits = len("{000..002}") - 7 if "000" in pattern or "*" in pattern else 1

@@ -9,6 +9,7 @@ import traceback
 from json import dumps
 from pathlib import Path
 
+from cnnzoo.cli.speech import csv_of
 from cnnzoo.errors import InputError, counted, near
 
 
@@ -77,7 +78,7 @@ def summary(
     if json:
         print(dumps(table.to_dict()))
     else:
-        print(table.to_csv() if csv else table.to_markdown() if markdown else table, end="" if csv else "\n")
+        print(csv_of(table) if csv else table.to_markdown() if markdown else table)
 
 
 def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False, json: bool = False) -> None:
@@ -94,7 +95,7 @@ def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False,
     if json:
         print(dumps(result.to_dict()))
     elif csv:
-        print(result.to_csv(), end="")
+        print(csv_of(result))
     else:
         print(result)
         if out:

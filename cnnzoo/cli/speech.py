@@ -27,6 +27,11 @@ def aside(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def csv_of(result) -> str:
+    """A result's CSV to be printed. Where CSV has its own ends of lines, Windows would end them once more."""
+    return result.to_csv().replace("\r\n", "\n").removesuffix("\n")
+
+
 def go_on_with(run, say: Tell = tell) -> None:
     """What a finished run is good for."""
     path = as_typed(run.path)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from cnnzoo.cli.parsing import one_of
-from cnnzoo.cli.speech import aside, numbers
+from cnnzoo.cli.speech import aside, csv_of, numbers
 
 
 def filters(
@@ -355,7 +355,7 @@ def _draw(out: str, what: str, *given: object, csv: bool = False, **options: obj
     with tuned(pick_device("auto")):
         result = getattr(visualize, what)(*given, **options)
     result.save(out)
-    print(result.to_csv() if csv else f"{result}: {out}", end="" if csv else "\n")
+    print(csv_of(result) if csv else f"{result}: {out}")
 
 
 def _channels(text: str | None) -> list[int] | None:

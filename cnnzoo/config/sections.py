@@ -409,7 +409,8 @@ class TrainConfig(_Section, name="train"):
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda, cuda:1 …
         precision: auto (bfloat16 where the GPU has it, on a CPU where it proves clearly faster and the run is
             longer than seconds; else fp32), fp32, bf16 or fp16.
-        channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer.
+        channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer; never on MPS, where
+            they do not.
         compile: run the net through torch.compile, graphs as CUDA graphs too; auto tries both on a GPU before a long
             run and takes what is fastest.
         phases: null trains everything for `epochs`; a list freezes and thaws stages, see PhaseConfig.

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.draws import TRIES, Draws
+from cnnzoo.data.lookup import look_up
 from cnnzoo.data.policies import Policy
 from cnnzoo.data.preprocess import normalise
 from cnnzoo.data.to_device import to_device
+from cnnzoo.device import layout_on
 from cnnzoo.errors import InputError
 
 
@@ -118,13 +120,10 @@ class Augment:
 
         A crop alone never reaches outside, so there the outermost half pixel is spared the black.
         """
-        theta = _tensor(self._affine(draws), pixels.device)
-        grid = nn.functional.affine_grid(
-            theta, [len(pixels), pixels.shape[3], self.size, self.size], align_corners=False
-        )
         images = pixels.permute(0, 3, 1, 2).to(torch.float32)
         outside = "zeros" if self.moves else "border"
-        return nn.functional.grid_sample(images, grid, padding_mode=outside, align_corners=False).permute(0, 2, 3, 1)
+        size = (self.size, self.size)
+        return look_up(images, _tensor(self._affine(draws), pixels.device), size, outside).permute(0, 2, 3, 1)
 
     def _affine(self, draws: Draws) -> np.ndarray:
         """`(B, 2, 3)`: where in the image, on the scale -1 to 1, each place of the result is looked up."""
@@ -204,7 +203,7 @@ class Mix:
         paired[-1].clamp_(max=len(images) - 1)
         targets = nn.functional.one_hot(labels, self.classes).float()
         if not cuts:
-            images = torch.lerp(images[paired], images, share).contiguous(memory_format=torch.channels_last)
+            images = torch.lerp(images[paired], images, share).contiguous(memory_format=layout_on(images.device))
         else:
             images, share = self._paste(images, paired, share, draws)
         return images, torch.lerp(targets[paired], targets, share)

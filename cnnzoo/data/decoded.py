@@ -81,7 +81,7 @@ class _Rows:
     """
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...] | None):
-        place = folder / hashlib.sha256(f"{name} {shape}".encode()).hexdigest()[:24]
+        place = folder / hashlib.sha256(f"{name} {shape}".encode(errors="surrogatepass")).hexdigest()[:24]
         self.places = (place.with_suffix(".u8"), place.with_suffix(".rows"))
         self.lock = FileLock(place.with_suffix(".lock"))
         self.shape, self.bytes = shape, math.prod(shape or [0])

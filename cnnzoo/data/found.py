@@ -44,7 +44,7 @@ class Part:
             told = [f"{name} (did you mean {like}?)" if like else name for name, like in meant.items()]
             without = f"; or go on without them in a copy: {remedy}" if remedy else ""
             raise InputError(f"{wrong}: {', '.join(told)}{without}")
-        places = np.array([classes.index(name) for name in own])
+        places = np.array([classes.index(name) for name in own], dtype=np.int64)
         return replace(self, labels=places[self.labels])
 
 

@@ -89,7 +89,7 @@ def _pairs(
             return images, places, names
         if unknown := [name for name in names if name not in classes]:
             raise InputError(f"the label {unknown[0]!r} is none of the classes{did_you_mean(unknown[0], classes)}")
-        return images, np.array([list(classes).index(name) for name in names])[places], list(classes)
+        return images, np.array([list(classes).index(name) for name in names], dtype=np.int64)[places], list(classes)
     if given.min() < 0 or given.max() >= len(classes):
         wrong = given[(given < 0) | (given >= len(classes))][0]
         raise InputError(f"the label {wrong} is no place in {counted(len(classes), 'class', 'classes')}, from 0")

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.draws import Draws
+from cnnzoo.data.lookup import look_up
 from cnnzoo.data.to_device import to_device
 
 # The largest amount of each change: RandAugment's, and TrivialAugment's "wide" one (arXiv 2103.10158, table 1).
@@ -67,7 +68,7 @@ def change(name: str, images: Tensor, amount: Tensor) -> Tensor:
     if name in ("autocontrast", "equalize"):
         return getattr(functional, name)(images)
     if name in _MATRICES:
-        return _move(images, _MATRICES[name](amount))
+        return look_up(images, _MATRICES[name](amount))
     each = amount[:, None, None, None]
     if name == "posterize":
         step = 2 ** each.round()
@@ -100,9 +101,3 @@ _MATRICES: dict[str, Callable[[Tensor], Tensor]] = {
     "translate_y": lambda m: _matrix(torch.ones_like(m), 0 * m, 0 * m, 0 * m, torch.ones_like(m), 2 * m),
     "rotate": _rotation,
 }
-
-
-def _move(images: Tensor, matrix: Tensor) -> Tensor:
-    """Look every place up, bilinearly; what lies outside is black."""
-    grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
-    return nn.functional.grid_sample(images, grid, align_corners=False)

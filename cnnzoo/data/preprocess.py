@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from cnnzoo.data.decoding import Stored, as_image, decode, decode_content, read
 from cnnzoo.data.to_device import to_device
+from cnnzoo.device import layout_on
 
 _HUGE = 50_000_000  # pixels of an intermediate image that is not worth making, only for its ends to be cut off
 
@@ -262,10 +263,13 @@ def centre(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def normalise(batch: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """`(B, H, W, C)` uint8 or float on the scale 0..255 to `(B, C, H, W)` float32 in channels-last memory."""
+    """`(B, H, W, C)` uint8 or float on the scale 0..255 to `(B, C, H, W)` float32, in memory as the device's nets want
+    it.
+    """
     count, height, width, _ = batch.shape
     # A whole row at a time: broadcasting over 3 channels instead is six times slower on a CPU.
     figures = np.array([[1 / (255 * s), -m / s] for m, s in zip(mean, std, strict=True)], np.float32)
     scale, offset = to_device(np.tile(figures, (width, 1)).T.copy(), batch.device)
     rows = batch.reshape(count, height, -1).to(torch.float32, copy=True)
-    return rows.mul_(scale).add_(offset).view(batch.shape).permute(0, 3, 1, 2)
+    images = rows.mul_(scale).add_(offset).view(batch.shape).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=layout_on(images.device))  # nothing to do where channels come last

@@ -29,6 +29,7 @@ from cnnzoo.errors import InputError
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")  # name, ending; with WebDataset, hidden files are no members
+_ODD = "surrogateescape"  # for a name that is no UTF-8
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -118,12 +119,12 @@ class _Sample(NamedTuple):
 
 def _index(files: Sequence[Path]) -> tuple[list[_Sample], int]:
     """All samples in order, and how many others lack an image or a class; kept beside the data, for later runs."""
-    key = hashlib.sha256("\n".join(map(stamp, files)).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\n".join(map(stamp, files)).encode(errors=_ODD)).hexdigest()[:24]
     kept = cache_folder(files[0].parent) / f"{key}.shards.npz"
     if kept.exists():
         with np.load(kept, allow_pickle=False) as arrays:
             columns = [arrays[name] for name in _Sample._fields]
-            columns = [c.tolist() if c.dtype.kind == "i" else map(bytes.decode, c.tolist()) for c in columns]
+            columns = [c.tolist() if c.dtype.kind == "i" else map(_decoded, c.tolist()) for c in columns]
             return list(map(_Sample, *columns)), int(arrays["bare"])
     samples, bare = [], 0
     for shard, file in enumerate(bars.show(files, desc="reading shards", unit="shard")):
@@ -141,15 +142,19 @@ def _keep(place: Path, samples: Sequence[_Sample], bare: int) -> None:
     arrays = {}
     for name in _Sample._fields:
         column = [getattr(sample, name) for sample in samples]
-        arrays[name] = np.array([x.encode() if isinstance(x, str) else x for x in column])
+        arrays[name] = np.array([x.encode(errors=_ODD) if isinstance(x, str) else x for x in column])
     with suppress(OSError), atomic.replacing(place) as part, open(part, "wb") as file:
         np.savez(file, bare=bare, **arrays)
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode(errors=_ODD)
 
 
 def _samples(shard: int, file: Path) -> Iterator[_Sample | None]:
     """Of a tar; None for one without an image or a class."""
     try:
-        with tarfile.open(file, "r:") as tar:
+        with tarfile.open(file, "r:", encoding="utf-8", errors=_ODD) as tar:
             for _, members in groupby(_members(tar), lambda member: member[0]):
                 image, label = None, None
                 for _, ending, member in members:

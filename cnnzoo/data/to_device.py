@@ -16,9 +16,10 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 class SideStream:
-    """Copies arrays to a device, to a GPU on a stream of its own: beside what the GPU computes, not in between.
+    """Copies arrays to a device, to a GPU of NVIDIA's on a stream of its own: beside what it computes, not in between.
 
-    One thread may `send` what another will `receive`.
+    One thread may `send` what another will `receive`. On other devices the latter copies, for MPS aborts the process
+    where two threads give it work at once.
     """
 
     def __init__(self, device: torch.device):
@@ -28,16 +29,17 @@ class SideStream:
     def send(self, *arrays: np.ndarray) -> Sent:
         """Begin to copy."""
         if self._stream is None:
-            return [to_device(array, self.device) for array in arrays], None
+            return [torch.from_numpy(array) for array in arrays], None
         with torch.cuda.stream(self._stream):
             return [to_device(array, self.device) for array in arrays], self._stream.record_event()
 
     def receive(self, sent: Sent) -> list[Tensor]:
         """The tensors; whatever the GPU is told to do with them from now on waits for their arrival."""
         tensors, arrived = sent
-        if arrived is not None:
-            current = torch.cuda.current_stream(self.device)
-            current.wait_event(arrived)
-            for tensor in tensors:
-                tensor.record_stream(current)  # or their memory might be used anew while it is being read
+        if arrived is None:
+            return [tensor.to(self.device) for tensor in tensors]
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(arrived)
+        for tensor in tensors:
+            tensor.record_stream(current)  # or their memory might be used anew while it is being read
         return tensors

@@ -148,7 +148,7 @@ class _Predictions:
             place = {file: i for i, file in enumerate(sources.real_paths(self.images))}
             rows = [place[file] for file in sources.real_paths(images)]
         columns = [self.classes.index(name) for name in classes]
-        of_class = np.array([classes.index(name) for name in self.classes])
+        of_class = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
         return _Predictions(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
 
 

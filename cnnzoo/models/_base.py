@@ -197,6 +197,37 @@ class HeNet(Net):
             super().init_layer(name, module)
 
 
+@fx.wrap  # torch.fx, which knows no shapes, cannot choose
+def adaptive_pool2d(x: Tensor, places: int, kind: str = "avg") -> Tensor:
+    """`(B, C, H, W)` to `(B, C, places, places)`: the means ("avg") or maxima ("max") of torch's adaptive windows.
+
+    Where these are not all of one size, MPS refuses means, and gives wrong maxima; there they are taken one by one.
+    """
+    if x.device.type == "mps" and any(side % places for side in x.shape[2:]):
+        return pool_by_windows(x, places, kind)
+    pool = {"avg": nn.functional.adaptive_avg_pool2d, "max": nn.functional.adaptive_max_pool2d}[kind]
+    return pool(x, places)
+
+
+def pool_by_windows(x: Tensor, places: int, kind: str) -> Tensor:
+    """The same by slices alone, along the height and then along the width."""
+    for axis in (2, 3):
+        side, windows = x.shape[axis], []
+        for place in range(places):
+            first, end = place * side // places, -(-(place + 1) * side // places)
+            window = x.narrow(axis, first, end - first)
+            windows.append(window.mean(axis) if kind == "avg" else window.amax(axis))
+        x = torch.stack(windows, axis)
+    return x
+
+
+class AdaptivePool(nn.AdaptiveAvgPool2d):
+    """torch's, to a square, which MPS can take too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return adaptive_pool2d(x, self.output_size)
+
+
 class GlobalPool(nn.Module):
     """`(B, C, H, W)` to `(B, C)`: each map's mean ("avg"), its maximum ("max"), or the mean of both ("avgmax").
 
@@ -217,13 +248,10 @@ class GlobalPool(nn.Module):
         self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "avg":
-            x = nn.functional.adaptive_avg_pool2d(x, self.grid)
-        elif self.kind == "max":
-            x = nn.functional.adaptive_max_pool2d(x, self.grid)
+        if self.kind == "avgmax":
+            x = (adaptive_pool2d(x, self.grid) + adaptive_pool2d(x, self.grid, "max")) / 2
         else:
-            mean, top = nn.functional.adaptive_avg_pool2d(x, self.grid), nn.functional.adaptive_max_pool2d(x, self.grid)
-            x = (mean + top) / 2
+            x = adaptive_pool2d(x, self.grid, self.kind)
         return x.flatten(1)
 
     def extra_repr(self) -> str:

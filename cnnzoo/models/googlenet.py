@@ -27,7 +27,7 @@ The net of the paper is in googlenet_2014.py. Differences from it: see `cnnzoo i
 
 from torch import Tensor, nn
 
-from cnnzoo.models._base import GlobalPool, HeNet
+from cnnzoo.models._base import AdaptivePool, GlobalPool, HeNet
 from cnnzoo.models._blocks import Branches, ConvNormRelu
 from cnnzoo.registry import Claim, Stage, register
 
@@ -55,7 +55,7 @@ class AuxiliaryHead(nn.Module):
     """Classifies maps from the middle of the net (section 5)."""
 
     brick = ConvNormRelu
-    pool = nn.AdaptiveAvgPool2d
+    pool = AdaptivePool
 
     def __init__(self, channels: int, num_classes: int):
         super().__init__()

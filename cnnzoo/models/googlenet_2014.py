@@ -24,6 +24,7 @@ Max pooling rounds sizes up, as in Caffe.
 
 from torch import Tensor, fx, nn
 
+from cnnzoo.models._base import adaptive_pool2d
 from cnnzoo.models.googlenet import FACTS, AuxiliaryHead, GoogLeNet, Inception, stages
 from cnnzoo.registry import register
 
@@ -49,7 +50,7 @@ class Inception2014(Inception):
 def pooled(x: Tensor, places: int) -> Tensor:
     if x.shape[-2:] == (14, 14):
         return nn.functional.avg_pool2d(x, 5, stride=3)
-    return nn.functional.adaptive_avg_pool2d(x, places)
+    return adaptive_pool2d(x, places)
 
 
 class AuxiliaryPool(nn.AdaptiveAvgPool2d):

@@ -26,7 +26,7 @@ weights' preprocessing.
 import torch
 from torch import Tensor, fx, nn
 
-from cnnzoo.models._base import GlobalPool, Net
+from cnnzoo.models._base import GlobalPool, Net, adaptive_pool2d
 from cnnzoo.models._blocks import ConvNormRelu, chain
 from cnnzoo.registry import Claim, Stage, register
 
@@ -139,7 +139,7 @@ class InceptionE(nn.Module):
 def pooled(x: Tensor, places: int) -> Tensor:
     if min(x.shape[-2:]) >= 17:
         return nn.functional.avg_pool2d(x, 5, stride=3)
-    return nn.functional.adaptive_avg_pool2d(x, places)
+    return adaptive_pool2d(x, places)
 
 
 class AuxiliaryPool(nn.AdaptiveAvgPool2d):

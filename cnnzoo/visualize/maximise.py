@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cnnzoo import bars
+from cnnzoo.data.lookup import look_up
 from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.fourier import AT_ONCE, Draw, from_pixels, normalised, to_pixels, variation
@@ -232,5 +232,4 @@ def moved(pictures: Tensor, random: torch.Generator, far: float = 1.0) -> Tensor
     cos, sin = angle.cos() / scale, angle.sin() / scale
     rows = ((cos, -sin, 2 * SHIFT * shift_x), (sin, cos, 2 * SHIFT * shift_y))  # whole sides are 2 wide
     matrices = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1).to(pictures)  # (B, 2, 3)
-    places = functional.affine_grid(matrices, list(pictures.shape), align_corners=False)
-    return functional.grid_sample(pictures, places, padding_mode="reflection", align_corners=False)
+    return look_up(pictures, matrices, outside="reflection")
