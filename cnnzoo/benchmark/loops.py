@@ -91,7 +91,8 @@ def plain_steps(
     return run
 
 
-def batch(many: int, size: int, device: torch.device, channels: int = 3, classes: int = 10) -> tuple[Tensor, Tensor]:
+def batch(many: int, size: int, device: torch.device, channels: int = 3) -> tuple[Tensor, Tensor]:
+    """Images of noise `(many, channels, size, size)` and their classes, of ten."""
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(many, channels, size, size, generator=generator)
-    return images.to(device), torch.randint(classes, (many,), generator=generator).to(device)
+    return images.to(device), torch.randint(10, (many,), generator=generator).to(device)

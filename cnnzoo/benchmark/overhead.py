@@ -15,6 +15,8 @@ from cnnzoo.benchmark.loops import PLAIN, Kept, batch, plain_steps, trainer_of
 from cnnzoo.config import TrainConfig
 from cnnzoo.train.anatomy import Stepper
 
+WATCHED = 20  # steps whose synchronisations are counted
+
 
 def overhead(bench: Bench, steps: int = 1500) -> Iterator[Row]:
     """C8: the trainer beside a hand-written loop over the same batches, step by step in turn, at a step of a few ms.
@@ -92,26 +94,28 @@ def _graph_of_a_step(net: nn.Module, images: Tensor, targets: Tensor) -> torch.c
     return graph
 
 
-def host_syncs(bench: Bench, steps: int = 20) -> Iterator[Row]:
+def host_syncs(bench: Bench) -> Iterator[Row]:
     """G9: how often a step makes the processor wait for the GPU."""
     images, targets = batch(64, 32, bench.device)
     net, peer = (zoo.create("resnet20").to(bench.device) for _ in range(2))
-    stepper, plain = Stepper(trainer_of(net, Kept(images, targets, steps), [], precision="bf16")), plain_steps(peer, 1)
-    counts = [_syncs(lambda: stepper.step(images, targets), steps), _syncs(lambda: plain(images, targets), steps)]
+    stepper = Stepper(trainer_of(net, Kept(images, targets, WATCHED), [], precision="bf16"))
+    plain = plain_steps(peer, 1)
+    counts = [_syncs(lambda: stepper.step(images, targets)), _syncs(lambda: plain(images, targets))]
     bench.note(
         f"{counts[0]:g} host synchronisations a step in ours, {counts[1]:g} in the plain loop, which reads the loss"
     )
     yield from ()
 
 
-def _syncs(step: Callable[[], object], steps: int) -> float:
+def _syncs(step: Callable[[], object]) -> float:
+    """Host synchronisations a step."""
     step()  # what is only set up once
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            for _ in range(steps):
+            for _ in range(WATCHED):
                 step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in found) / steps
+    return sum("synchroniz" in str(warning.message) for warning in found) / WATCHED

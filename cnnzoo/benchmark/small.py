@@ -23,6 +23,7 @@ from cnnzoo.train.trainer import EpochReport
 
 CIFAR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR_BATCH = 128
+MOST_EPOCHS = 40  # of the plain loop on MNIST
 
 MNIST = {  # configs/lenet5_mnist_fast.yaml
     "run": "runs/lenet5_mnist_fast",
@@ -198,12 +199,12 @@ def _our_seconds(bench: Bench) -> float | None:
     return good and sum(report.seconds for report in reports[:good])
 
 
-def _plain_seconds(bench: Bench, most: int = 40) -> float | None:
+def _plain_seconds(bench: Bench) -> float | None:
     train, test = _mnist_loaders()
     torch.manual_seed(0)
     net = zoo.create("lenet5").to(bench.device)
     step, seconds = plain_steps(net, 1, lr=0.05), 0.0
-    for _ in range(most):
+    for _ in range(MOST_EPOCHS):
         net.train()
         started = time.perf_counter()
         for images, targets in train:
