@@ -347,19 +347,19 @@ def test_a_stopped_run_resumes_to_the_weights_it_would_have_had(tmp_path, after,
     assert [{**line, **UNTIMED} for line in whole.metrics] == [{**line, **UNTIMED} for line in run.metrics]
 
 
-def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path):
+def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path, elsewhere):
     """SIGKILL, with a save at every step, mid-epoch or mid-write as it happens; scripts/kill_trials.py makes twenty."""
-    sections = {"augment": {"shift": 0.1}, "train": {"epochs": 8}}
+    sections = {"augment": {"shift": 0.1}, "train": {"epochs": 8, "batch_size": 128}}
     whole = train(short(tmp_path / "whole", **sections))
     killed = Run(tmp_path / "killed")
     saving = config.read(short(killed.path, **sections), ["--train.checkpoint_minutes=0"])
     (tmp_path / "config.yaml").write_text(config.dump(saving))
-    line = [sys.executable, "-m", "cnnzoo", "train", "--config", str(tmp_path / "config.yaml")]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
-        while not killed.state_file.exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 1))
-        process.kill()
+    process = elsewhere("train", "--config", tmp_path / "config.yaml")
+    while not killed.state_file.exists() and process.is_alive():
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 1))
+    process.kill()
+    process.join()
     train(resume=killed.path)
     assert equal(weights(whole.path), weights(killed.path))
 
