@@ -35,9 +35,10 @@ from cnnzoo import visualize
 from cnnzoo.benchmark.harness import Bench, data_root
 from cnnzoo.visualize import faithfulness
 from cnnzoo.visualize.cams import map_layer
-from cnnzoo.visualize.deconv import Album, carried_back, strongest
+from cnnzoo.visualize.deconv import carried_back
 from cnnzoo.visualize.hooks import Layer
 from cnnzoo.visualize.methods import METHODS, maps_of
+from cnnzoo.visualize.strongest import Album, strongest
 
 PHOTOS = data_root() / "imagenet_samples"
 IMAGES = int(os.environ.get("BENCH_IMAGES", "100"))

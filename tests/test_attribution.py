@@ -16,6 +16,7 @@ from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
+from cnnzoo.cli import visualize as commands
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import cams, gradients, untouched
 from cnnzoo.visualize.methods import METHODS, maps_of
@@ -69,6 +70,13 @@ def test_every_family_is_seen_by_every_method(name):
         assert found.shape == (1, *x.shape[2:]), method
         assert found.isfinite().all(), method
         assert found.std() > 0, method
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.family in ("saliency", "gradcam")])
+def test_a_method_is_named_where_it_is_chosen(name):
+    for room in (visualize, commands):
+        (told,) = re.findall(r"^ *method: (.*)$", getattr(room, METHODS[name].family).__doc__, re.M)
+        assert name in re.split(r"[\s,]+", told.replace(".", ""))
 
 
 @pytest.mark.parametrize("name", FLAT)

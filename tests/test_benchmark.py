@@ -15,7 +15,7 @@ from conftest import PRELOADED
 from PIL import Image
 
 from cnnzoo import benchmark, config
-from cnnzoo.benchmark import cifar, decoding, inference, peers, training
+from cnnzoo.benchmark import cifar, decoding, inference, overhead, peers, small, steps
 from cnnzoo.benchmark import photos as training_photos
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.benchmark.harness import Bench, Results, Unequal
@@ -92,7 +92,7 @@ def test_inference_is_measured_beside_its_peers(monkeypatch):
 
 
 def test_training_is_measured_beside_its_peers(monkeypatch):
-    monkeypatch.setattr(training, "CPU_BATCHES", {"resnet18": 1})
+    monkeypatch.setattr(steps, "CPU_BATCHES", {"resnet18": 1})
     monkeypatch.setattr(peers, "size_of", lambda name: 64)
     monkeypatch.setattr(Bench, "side", lambda bench, make, *args: make(bench.device, *args))  # spares four processes
     rows = benchmark.run(["C2"], rounds=1).rows
@@ -117,7 +117,7 @@ def test_what_goes_wrong_in_the_other_process_is_told(monkeypatch):
 
 
 def test_the_trainers_overhead_is_measured_step_by_step():
-    rows = list(training.overhead(Bench("C8", CPU), steps=20))
+    rows = list(overhead.overhead(Bench("C8", CPU), steps=20))
     assert [row.rounds for row in rows] == [18, 18]
 
 
@@ -232,7 +232,7 @@ def test_an_airbench_that_fails_is_quoted(g3, tmp_path):
 
 @pytest.mark.parametrize(
     ("recipe", "file"),
-    [(cifar.RECIPE, "wrn_16_4_cifar10_94.yaml"), (training.MNIST, "lenet5_mnist_fast.yaml")],
+    [(cifar.RECIPE, "wrn_16_4_cifar10_94.yaml"), (small.MNIST, "lenet5_mnist_fast.yaml")],
     ids=["G3", "C7"],
 )
 def test_a_benchmark_trains_what_the_config_says(recipe, file):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cnnzoo import registry, zoo
-from cnnzoo.benchmark.training import trainer_of
+from cnnzoo.benchmark.loops import trainer_of
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment

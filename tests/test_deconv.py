@@ -16,8 +16,9 @@ from cnnzoo import visualize
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 from cnnzoo.visualize import Subject, layer_of, untouched
-from cnnzoo.visualize.deconv import BATCH, Album, carried_back, strongest
+from cnnzoo.visualize.deconv import carried_back
 from cnnzoo.visualize.partway import maps_of, output_of, windows
+from cnnzoo.visualize.strongest import BATCH, Album, strongest
 
 CHAINS = {"alexnet", "alexnet_2012", "lenet5", "lenet5_1998", "mlp", "nin_cifar10", "plain18", "plain20", "vgg11"}
 

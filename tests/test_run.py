@@ -42,6 +42,11 @@ def short(folder, **sections) -> dict:
     return {"run": str(folder), **SHORT, **sections}
 
 
+def train(*given, **options) -> Run:
+    """What is trained for its weights or figures, to which a report would add a second."""
+    return cnnzoo.train(*given, with_report=False, **options)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Run:
     """lenet5 after three epochs on digits."""
@@ -84,7 +89,7 @@ def test_the_stored_config_is_complete_and_reruns_the_run(finished, tmp_path):
     again = config.read(finished.config_file, [f"--run={tmp_path / 'again'}"])
     sections = "run model data augment loss optim schedule train probe ensemble"
     assert set(vars(again)) == set(sections.split())
-    cnnzoo.train(again)
+    train(again)
     assert equal(weights(finished.path), weights(tmp_path / "again"))
 
 
@@ -234,9 +239,7 @@ def test_reading_a_config_moves_nobody(finished, monkeypatch):
 
 
 def test_pretrained_weights_bring_their_preprocessing_along(finished, tmp_path):
-    run = cnnzoo.train(
-        short(tmp_path / "b", model={"name": "lenet5", "pretrained": str(finished.path)}, train={"epochs": 1})
-    )
+    run = train(short(tmp_path / "b", model={"name": "lenet5", "pretrained": str(finished.path)}, train={"epochs": 1}))
     assert cnnzoo.load(run).preprocessing == cnnzoo.load(finished).preprocessing
     assert run.metrics[0]["val_top1"] > 0.9
 
@@ -244,14 +247,14 @@ def test_pretrained_weights_bring_their_preprocessing_along(finished, tmp_path):
 def test_phases_from_a_config(finished, tmp_path):
     phases = [{"epochs": 1, "trainable": ["head"]}, {"epochs": 1, "rates": {"head": 1, "*": 0.1}}]
     sections = {"model": {"name": "lenet5", "pretrained": str(finished.path)}, "train": {"phases": phases}}
-    run = cnnzoo.train(short(tmp_path / "c", **sections))
+    run = train(short(tmp_path / "c", **sections))
     assert [line["epoch"] for line in run.metrics] == [1, 2]
 
 
 def test_the_paper_net_trains_with_its_own_loss(tmp_path):
     data = {"source": "digits", "mean": [0.0784], "std": [0.7843]}
     optim = {"lr": 0.02, "clip_norm": 5.0}
-    run = cnnzoo.train(
+    run = train(
         short(
             tmp_path / "d", model={"name": "lenet5_1998"}, data=data, optim=optim, train={"epochs": 6, "batch_size": 32}
         )
@@ -261,7 +264,7 @@ def test_the_paper_net_trains_with_its_own_loss(tmp_path):
 
 def test_mnist_from_the_real_files(data_root, tmp_path):
     sections = {"model": {"name": "mlp"}, "data": {"source": "mnist", "root": str(data_root)}}
-    run = cnnzoo.train(short(tmp_path / "m", **sections, train={"epochs": 1, "batch_size": 256}))
+    run = train(short(tmp_path / "m", **sections, train={"epochs": 1, "batch_size": 256}))
     assert run.metrics[0]["val_top1"] > 0.95
     assert len(run.predictions[1]) == 10_000
 
@@ -331,7 +334,7 @@ def stopped(folder, after: int, **sections) -> Run:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Run:
     """What a run comes to that nothing interrupts."""
-    return cnnzoo.train(short(tmp_path_factory.mktemp("runs") / "whole", **BY_CHANCE))
+    return train(short(tmp_path_factory.mktemp("runs") / "whole", **BY_CHANCE))
 
 
 BY_CHANCE = {"augment": {"rotation": 10, "shift": 0.1, "cutout": 4}, "model": {"name": "lenet5", "drop_rate": 0.3}}
@@ -340,24 +343,25 @@ BY_CHANCE = {"augment": {"rotation": 10, "shift": 0.1, "cutout": 4}, "model": {"
 @pytest.mark.parametrize("after", [3, 11, 14])
 def test_a_stopped_run_resumes_to_the_weights_it_would_have_had(tmp_path, after, whole):
     run = stopped(tmp_path / "parts", after, **BY_CHANCE)
-    cnnzoo.train(resume=run.path)
+    train(resume=run.path)
     assert equal(weights(whole.path), weights(run.path))
     assert [{**line, **UNTIMED} for line in whole.metrics] == [{**line, **UNTIMED} for line in run.metrics]
 
 
-def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path):
+def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path, elsewhere):
     """SIGKILL, with a save at every step, mid-epoch or mid-write as it happens; scripts/kill_trials.py makes twenty."""
-    sections = {"augment": {"shift": 0.1}, "train": {"epochs": 8, "checkpoint_minutes": 0}}
-    whole = cnnzoo.train(short(tmp_path / "whole", **sections))
+    sections = {"augment": {"shift": 0.1}, "train": {"epochs": 8, "batch_size": 128}}
+    whole = train(short(tmp_path / "whole", **sections))
     killed = Run(tmp_path / "killed")
-    (tmp_path / "config.yaml").write_text(config.dump(config.read(short(killed.path, **sections))))
-    line = [sys.executable, "-m", "cnnzoo", "train", "--config", str(tmp_path / "config.yaml")]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
-        while not killed.state_file.exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 1))
-        process.kill()
-    cnnzoo.train(resume=killed.path)
+    saving = config.read(short(killed.path, **sections), ["--train.checkpoint_minutes=0"])
+    (tmp_path / "config.yaml").write_text(config.dump(saving))
+    process = elsewhere("train", "--config", tmp_path / "config.yaml")
+    while not killed.state_file.exists() and process.is_alive():
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 1))
+    process.kill()
+    process.join()
+    train(resume=killed.path)
     assert equal(weights(whole.path), weights(killed.path))
 
 
@@ -382,17 +386,15 @@ def test_two_worker_counts_give_the_same_weights(tmp_path):
     for workers in (1, 4):
         data = {"source": str(source), "size": 32, "cache": "none", "workers": workers}
         augment = {"flip": True, "crop": "resized"}
-        run = cnnzoo.train(
-            short(tmp_path / str(workers), data=data, augment=augment, train={"epochs": 2, "batch_size": 8})
-        )
+        run = train(short(tmp_path / str(workers), data=data, augment=augment, train={"epochs": 2, "batch_size": 8}))
         results.append(weights(run.path))
     assert equal(*results)
 
 
 def test_resume_auto_starts_or_goes_on(tmp_path):
-    cnnzoo.train(short(tmp_path / "r"), resume="auto")
+    train(short(tmp_path / "r"), resume="auto")
     before = weights(tmp_path / "r")
-    cnnzoo.train(short(tmp_path / "r"), resume="auto")
+    train(short(tmp_path / "r"), resume="auto")
     assert equal(before, weights(tmp_path / "r"))
 
 
@@ -470,7 +472,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, whol
     content = run.state_file.read_bytes()
     run.state_file.write_bytes(content[: len(content) // 2])
     told = []
-    cnnzoo.train(resume=run.path, tell=told.append)
+    train(resume=run.path, tell=told.append)
     assert any("last.pt is damaged" in line and "going on from last.prev.pt" in line for line in told)
     assert equal(weights(whole.path), weights(run.path))
 
@@ -499,7 +501,7 @@ def test_a_disk_that_fills_leaves_the_last_good_checkpoint(tmp_path, elsewhere):
     assert line.startswith("cnnzoo: error: ")
     assert run.state_file.read_bytes() == good
     assert not [file for file in run.path.iterdir() if file.name.endswith(".part")]
-    cnnzoo.train(resume=run.path)
+    train(resume=run.path)
 
 
 def test_a_run_outlives_a_disk_that_is_full_for_a_while(tmp_path, whole):
@@ -608,17 +610,17 @@ def test_a_stop_that_could_not_be_saved_says_so(tmp_path, monkeypatch, capsys):
 
 def test_a_file_is_overridden_by_a_mapping_or_by_words(tmp_path):
     (tmp_path / "c.yaml").write_text("model: {name: lenet5}\ntrain: {epochs: 3, batch_size: 128}\n")
-    run = cnnzoo.train(tmp_path / "c.yaml", overrides={"run": str(tmp_path / "a"), "train.epochs": 1})
+    run = train(tmp_path / "c.yaml", overrides={"run": str(tmp_path / "a"), "train.epochs": 1})
     assert len(run.metrics) == 1
-    run = cnnzoo.train(tmp_path / "c.yaml", overrides=f"--run {tmp_path / 'b'} --train.epochs 1")
+    run = train(tmp_path / "c.yaml", overrides=f"--run {tmp_path / 'b'} --train.epochs 1")
     assert len(run.metrics) == 1
-    cnnzoo.train(resume=run, overrides={"data.workers": 2})  # which a run may go on with
+    train(resume=run, overrides={"data.workers": 2})  # which a run may go on with
     with pytest.raises(InputError, match=r"begun with another config: train.seed is 0 there and 1 here"):
-        cnnzoo.train(resume=run, overrides={"train.seed": 1})
+        train(resume=run, overrides={"train.seed": 1})
 
 
 def test_ctrl_c_in_python_saves_and_tells_how_to_go_on(tmp_path, monkeypatch):
-    whole, step, steps = cnnzoo.train(short(tmp_path / "whole")), Trainer.step, iter(range(100))
+    whole, step, steps = train(short(tmp_path / "whole")), Trainer.step, iter(range(100))
 
     def interrupted(self: Trainer, *batch: torch.Tensor) -> torch.Tensor:
         if next(steps) == 9:
@@ -628,9 +630,9 @@ def test_ctrl_c_in_python_saves_and_tells_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "step", interrupted)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"^stopped; saved; go on by cnnzoo.train\(resume='.*r'\)$"):
-        cnnzoo.train(short(tmp_path / "r"))
+        train(short(tmp_path / "r"))
     assert signal.getsignal(signal.SIGINT) is before
-    assert equal(weights(cnnzoo.train(resume=tmp_path / "r").path), weights(whole.path))
+    assert equal(weights(train(resume=tmp_path / "r").path), weights(whole.path))
 
 
 def test_a_run_in_a_thread_which_hears_no_signals_trains_all_the_same(tmp_path):
@@ -651,9 +653,9 @@ def test_a_run_that_ended_before_it_learnt_anything_is_no_obstacle_to_the_next(t
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "step", fails)
         with pytest.raises(ZeroDivisionError):
-            cnnzoo.train(short(tmp_path / "r"))
+            train(short(tmp_path / "r"))
     assert (tmp_path / "r" / "config.yaml").exists()
-    assert cnnzoo.train(short(tmp_path / "r", optim={"lr": 0.02})).is_finished
+    assert train(short(tmp_path / "r", optim={"lr": 0.02})).is_finished
 
 
 @pytest.mark.parametrize("kept", ["config.yaml", "notes.txt"])
@@ -700,14 +702,14 @@ def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path, fails
 @pytest.mark.parametrize("compile", [True, "graphs"])
 def test_a_run_may_be_compiled(compile, tmp_path, monkeypatch):
     monkeypatch.setattr(forms, "compiled", lambda model, graphs=False: torch.compile(model, backend="eager"))
-    run = cnnzoo.train(short(tmp_path / "run", train={"epochs": 1, "compile": compile}))
+    run = train(short(tmp_path / "run", train={"epochs": 1, "compile": compile}))
     assert run.metrics[0]["val_top1"] > 0.2
 
 
 def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
     run = stopped(tmp_path / "run", 3)
     (run.path / ".last.pt.0123456789ab.part").write_bytes(b"half")
-    cnnzoo.train(resume=run.path)
+    train(resume=run.path)
     assert not list(run.path.glob("*.part"))
     assert not list(run.path.glob(".*.part"))
 
@@ -724,8 +726,8 @@ def test_a_misspelt_run_or_config_is_told_the_near_one(finished, tmp_path):
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     run = stopped(tmp_path / "r", 3)
     with run.locked(), pytest.raises(InputError, match=r"another process is training in .*r; wait for it"):
-        cnnzoo.train(resume=run.path)
-    cnnzoo.train(resume=run.path)
+        train(resume=run.path)
+    train(resume=run.path)
 
 
 def test_a_start_that_fails_leaves_no_folder(tmp_path):
@@ -753,7 +755,7 @@ def test_folds_hold_every_image_out_once_and_finished_ones_are_kept(tmp_path, cl
 
 def test_a_teacher_is_a_run_that_knows_the_same_classes(finished, tmp_path):
     taught = {"teacher": str(finished.path), "teacher_weight": 0.9}
-    run = cnnzoo.train(short(tmp_path / "taught", loss=taught))
+    run = train(short(tmp_path / "taught", loss=taught))
     assert run.metrics[-1]["train_loss"] > 0
     (tmp_path / "two").mkdir()
     for name in ("a", "b"):
@@ -761,9 +763,7 @@ def test_a_teacher_is_a_run_that_knows_the_same_classes(finished, tmp_path):
         for i in range(4):
             Image.new("L", (32, 32), 50 * i).save(tmp_path / "two" / name / f"{i}.png")
     with pytest.raises(InputError, match="knows other classes than"):
-        cnnzoo.train(
-            short(tmp_path / "x", loss=taught, data={"source": str(tmp_path / "two")}, model={"name": "lenet5"})
-        )
+        train(short(tmp_path / "x", loss=taught, data={"source": str(tmp_path / "two")}, model={"name": "lenet5"}))
 
 
 def test_memory_that_does_not_suffice_costs_time_and_not_the_run(tmp_path):
@@ -794,7 +794,8 @@ def tell(line):
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 data, train = {"source": "digits", "size": 32, "val_fraction": 0.6}, {"epochs": 1, "batch_size": 512}
-cnnzoo.train({"run": sys.argv[1], "model": {"name": "resnet20"}, "data": data, "train": train}, tell=tell)
+config = {"run": sys.argv[1], "model": {"name": "resnet20"}, "data": data, "train": train}
+cnnzoo.train(config, tell=tell, with_report=False)
 """
 
 

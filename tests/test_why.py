@@ -103,10 +103,10 @@ def test_one_member_is_no_committee(runs):
 def test_the_command_fits_a_method_once(runs, tmp_path, cli, monkeypatch):
     fits, fit = [], LogisticRegression.fit
     monkeypatch.setattr(LogisticRegression, "fit", lambda *given: fits.append(1) or fit(*given))
-    stacking = ["ensemble", *(run.path for run in runs), "--method", "stacking", "--run"]
-    assert cli(*stacking, tmp_path / "run").code == 0
+    combine(members.panel(runs), "stacking")
     once = len(fits)
-    assert cli(*stacking, tmp_path / "other", "--why", tmp_path / "why").code == 0
+    words = [*(run.path for run in runs), "--method", "stacking", "--run", tmp_path / "run"]
+    assert cli("ensemble", *words, "--why", tmp_path / "why").code == 0
     assert len(fits) == 2 * once
     found = json.loads((tmp_path / "why" / "diversity.json").read_text())
     assert found["committee_top1"] == cnnzoo.diversity(runs, "stacking").committee_top1

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cnnzoo import zoo
-from cnnzoo.benchmark.training import trainer_of
+from cnnzoo.benchmark.loops import trainer_of
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import batches, to_device
 from cnnzoo.data.arrays import ArrayImages

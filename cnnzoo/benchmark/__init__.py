@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cnnzoo.benchmark import cifar, decoding, inference, photos, training
+from cnnzoo.benchmark import cifar, decoding, inference, overhead, photos, small, steps
 from cnnzoo.benchmark.harness import Bench, Results, Row, machine
 from cnnzoo.errors import unknown
 
@@ -54,28 +54,28 @@ SUITE = {
         Benchmark("C1", inference.own_precision),
         Benchmark("C1b", inference.fp32),
         Benchmark("C1d", inference.int8),
-        Benchmark("C2", training.steps_on_cpu),
+        Benchmark("C2", steps.steps_on_cpu),
         Benchmark("C3", decoding.crops),
         Benchmark("C3b", decoding.evaluated),
         Benchmark("C3c", decoding.decoders),
         Benchmark("C4", decoding.cached),
-        Benchmark("C5", training.feed),
-        Benchmark("C5b", training.cifar),
-        Benchmark("C7", training.mnist),
-        Benchmark("C7b", training.mnist_rate),
-        Benchmark("C8", training.overhead),
+        Benchmark("C5", small.feed),
+        Benchmark("C5b", small.cifar),
+        Benchmark("C7", small.mnist),
+        Benchmark("C7b", small.mnist_rate),
+        Benchmark("C8", overhead.overhead),
         Benchmark("C9", imports),
-        Benchmark("G1", training.steps_on_gpu, "cuda"),
-        Benchmark("G1b", training.more_steps_on_gpu, "cuda"),
+        Benchmark("G1", steps.steps_on_gpu, "cuda"),
+        Benchmark("G1b", steps.more_steps_on_gpu, "cuda"),
         Benchmark("G2", inference.on_gpu, "cuda"),
         Benchmark("G2b", inference.one_image, "cuda"),
         Benchmark("G3", cifar.until_94, "cuda"),
-        Benchmark("G4", training.mnist, "cuda"),
+        Benchmark("G4", small.mnist, "cuda"),
         Benchmark("G5", photos.epochs, "cuda"),
         Benchmark("G6", photos.transfer, "cuda"),
-        Benchmark("G7", training.memory, "cuda"),
-        Benchmark("G8", training.against_a_graph, "cuda"),
-        Benchmark("G9", training.host_syncs, "cuda"),
+        Benchmark("G7", steps.memory, "cuda"),
+        Benchmark("G8", overhead.against_a_graph, "cuda"),
+        Benchmark("G9", overhead.host_syncs, "cuda"),
     )
 }
 

@@ -21,7 +21,7 @@ from torch import nn
 from cnnzoo import bars, zoo
 from cnnzoo import config as config_
 from cnnzoo.benchmark.harness import Bench, Row, data_root
-from cnnzoo.benchmark.training import trainer_of
+from cnnzoo.benchmark.loops import trainer_of
 from cnnzoo.config import Config
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment

@@ -13,6 +13,7 @@ from cnnzoo.device import computes_in_bf16
 from cnnzoo.errors import InputError
 
 BATCHES = {"alexnet": 8, "vgg16": 2, "googlenet": 8}  # images at once on a CPU, 4 for the other nets
+FOLDS = 5  # of the photos, each of which calibrates once
 TRAINED = {"squeezenet1_1": "caffe_in1k", "googlenet_2014": "bvlc_in1k"}  # whose weights need no fetching
 
 
@@ -116,7 +117,7 @@ def int8(bench: Bench) -> Iterator[Row]:
     yield from _points_lost(bench)
 
 
-def _points_lost(bench: Bench, folds: int = 5) -> Iterator[Row]:
+def _points_lost(bench: Bench) -> Iterator[Row]:
     """On 500 photos of ImageNet's classes: calibrated on a fifth of them, judged on the others, five times."""
     folder = data_root() / "imagenet_samples"
     files = sorted(folder.glob("*.jpg"))
@@ -124,7 +125,7 @@ def _points_lost(bench: Bench, folds: int = 5) -> Iterator[Row]:
         bench.note("points lost: not run, since $CNNZOO_DATA has no imagenet_samples")
         return
     labels = torch.tensor([int(file.name[:3]) for file in files])  # names begin with the class's number
-    fold = torch.arange(len(files)) % folds
+    fold = torch.arange(len(files)) % FOLDS
     for name, tag in TRAINED.items():
         try:
             net = zoo.create(name, tag).eval()
@@ -134,7 +135,7 @@ def _points_lost(bench: Bench, folds: int = 5) -> Iterator[Row]:
         photos = torch.stack([zoo.preprocessing(net)(file) for file in files])
         plain = _right(inference.optimize(net, "fp32"), photos, labels)
         points = []
-        for number in range(folds):
+        for number in range(FOLDS):
             fast = inference.optimize(net, "int8", calibration=photos[fold == number])
             judged = fold != number
             points.append((_right(fast, photos[judged], labels[judged]), plain[judged]))
@@ -142,7 +143,7 @@ def _points_lost(bench: Bench, folds: int = 5) -> Iterator[Row]:
         lost = sorted(100 * (b.double().mean() - a.double().mean()).item() for a, b in points)
         note = (
             f"top-1 {int8:.2f} % in int8, {fp32:.2f} % in fp32, {lost[0]:.2f} to {lost[-1]:.2f} points lost over "
-            f"{folds} calibrations"
+            f"{FOLDS} calibrations"
         )
         images = photos[:4]
         side, peer = _answers(fast, images), {"ours, eager fp32": _answers(net, images)}

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from cnnzoo import bars, learn
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row, cached_in, data_root
-from cnnzoo.benchmark.training import as_in_fit, plain_steps, train, trainer_of
+from cnnzoo.benchmark.loops import as_in_fit, plain_steps, train, trainer_of
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment

@@ -29,7 +29,7 @@ class _Again(Exception):
         self.wait = wait
 
 
-def download(url: str, target: Path, sha256: str, attempts: int = ATTEMPTS) -> Path:
+def download(url: str, target: Path, sha256: str) -> Path:
     """Fetch `url` into `target`, whole and with the right hash or not at all; `sha256` is the beginning of the hash, or
     "" for the hash that the Hugging Face hub sends with the file.
 
@@ -41,15 +41,15 @@ def download(url: str, target: Path, sha256: str, attempts: int = ATTEMPTS) -> P
     with filelock.FileLock(f"{target}.lock"):
         if target.exists():  # another process was faster
             return target
-        for attempt in range(1, attempts + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             resumed = part.exists()
             try:
                 told = _stream(url, part)
                 _check(url, part, sha256 or told, resumed)
             except _Again as trouble:
-                if attempt == attempts:
+                if attempt == ATTEMPTS:
                     kept = f"; {_mib(part)} are kept to go on with" if part.exists() else ""
-                    raise InputError(f"{trouble}, {attempts} times{kept}") from None
+                    raise InputError(f"{trouble}, {ATTEMPTS} times{kept}") from None
                 time.sleep(trouble.wait)
             else:
                 os.replace(part, target)

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from cnnzoo.errors import InputError
 from cnnzoo.registry import Entry
 from cnnzoo.shown import Shown
-from cnnzoo.weights.layouts import RULES
+from cnnzoo.weights.layouts import RULES, State
 
 # What training scripts put a state dict into: averaged weights before plain ones, since they are the better.
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "model_state_dict", "net", "weights")
@@ -131,30 +131,16 @@ def load_into(
     unused = [name for name in tensors if name not in own and name.startswith(heads)]
     for name in unused:
         del tensors[name]
-    reshaped, adapted = [], []
-    for name, tensor in tensors.items():
-        if name not in own or tensor.shape == own[name].shape:
-            continue
-        if tensor.numel() == own[name].numel() and tensor.shape[:1] == own[name].shape[:1]:
-            reshaped.append(name)
-            tensors[name] = tensor.reshape(own[name].shape)
-        elif first in theirs and _sees_image(tensor, own[name], state[first][1], own[first]):
-            adapted.append(name)
-            tensors[name] = adapt_channels(tensor, own[name].shape[1])
+    reshaped = _reshape(tensors, own)
+    adapted = _adapt(tensors, own, first)
     for name in own:
         if name.endswith("num_batches_tracked") and name not in tensors:  # files from before PyTorch 0.4.1 lack them
             tensors[name] = torch.zeros((), dtype=torch.int64)
-    fits = {name for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
-    anew = {name.rpartition(".")[0] for name in own if name.startswith(heads) and name not in fits}
-    initialised = [name for name in own if name.rpartition(".")[0] in anew]  # a layer's weight and bias together
+    initialised = _without_value(tensors, own, heads)
     for name in initialised:
         tensors.pop(name, None)
     _refuse_mismatch(own, tensors, initialised, theirs, f"{source} does not hold weights of {entry.name}")
-
-    device = torch.empty(0).device  # also within `with torch.device(…)`, before torch 2.7
-    tensors = {name: tensor.to(device, own[name].dtype) for name, tensor in tensors.items()}
-    tied = len([*net.named_parameters(remove_duplicate=False)]) > len([*net.parameters()])  # which copies alone stay
-    net.load_state_dict(tensors, strict=False, assign=not tied)
+    _put_into(net, tensors, own)
     changed = {*adapted, *reshaped, *initialised}
     return LoadReport(
         tuple(name for name in own if name not in changed),
@@ -166,6 +152,33 @@ def load_into(
     )
 
 
+def _misshapen(tensors: State, own: State) -> list[str]:
+    return [name for name, tensor in tensors.items() if name in own and tensor.shape != own[name].shape]
+
+
+def _reshape(tensors: State, own: State) -> list[str]:
+    """Give tensors that hold as many numbers as ours our shape; returns their names."""
+    found = [name for name in _misshapen(tensors, own) if _holds_as_many(tensors[name], own[name])]
+    for name in found:
+        tensors[name] = tensors[name].reshape(own[name].shape)
+    return found
+
+
+def _holds_as_many(tensor: Tensor, own: Tensor) -> bool:
+    return tensor.numel() == own.numel() and tensor.shape[:1] == own.shape[:1]
+
+
+def _adapt(tensors: State, own: State, first: str) -> list[str]:
+    """Give the kernels that see the image our number of channels; returns their names."""
+    if first not in tensors or first not in own:
+        return []
+    channels = tensors[first], own[first]
+    found = [name for name in _misshapen(tensors, own) if _sees_image(tensors[name], own[name], *channels)]
+    for name in found:
+        tensors[name] = adapt_channels(tensors[name], own[name].shape[1])
+    return found
+
+
 def _sees_image(kernel: Tensor, own: Tensor, first: Tensor, own_first: Tensor) -> bool:
     """Whether two kernels differ in nothing but the image's channels, as the first convolution's do.
 
@@ -175,6 +188,21 @@ def _sees_image(kernel: Tensor, own: Tensor, first: Tensor, own_first: Tensor) -
         return False
     channels = (kernel.shape[1], own.shape[1]) == (first.shape[1], own_first.shape[1])
     return channels and kernel[:, :1].shape == own[:, :1].shape
+
+
+def _without_value(tensors: State, own: State, heads: tuple[str, ...]) -> list[str]:
+    """What stays at random: of heads the layers that the file lacks, or has in another shape, whole."""
+    fits = {name for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
+    anew = {name.rpartition(".")[0] for name in own if name.startswith(heads) and name not in fits}
+    return [name for name in own if name.rpartition(".")[0] in anew]
+
+
+def _put_into(net: nn.Module, tensors: State, own: State) -> None:
+    """Without a copy of what fits already, unless parameters are in several places."""
+    device = torch.empty(0).device  # also within `with torch.device(…)`, before torch 2.7
+    tensors = {name: tensor.to(device, own[name].dtype) for name, tensor in tensors.items()}
+    tied = len([*net.named_parameters(remove_duplicate=False)]) > len([*net.parameters()])  # which copies alone stay
+    net.load_state_dict(tensors, strict=False, assign=not tied)
 
 
 def _refuse_mismatch(
