@@ -294,6 +294,8 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["list", "--pretraind"], ["unknown key 'pretraind'", "pretrained"]),
         (["info", "resent50"], ["unknown model 'resent50'", "resnet50"]),
         (["info"], ["name"]),
+        (["ensemble", "runs/a", "runs/b", "--why"], ["--why needs a value"]),
+        (["train", "--train.epochs"], ["--train.epochs needs a value"]),
         (["summary", "lenet5", "--input", "3,a"], ["--input is 3,a"]),
         (["summary", "lenet5", "--input", "32x32"], ["--input is 32x32, but must be three whole numbers", "or one"]),
         (["summary", "lenet5", "--input", "1,16,16"], ["at least 32x32, not 16x16"]),

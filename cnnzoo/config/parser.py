@@ -56,6 +56,8 @@ class Parser(ArgumentParser):
             words = match[1].split()
             option = next((word for word in words if word.startswith("-")), None)
             return self._unknown_key(option) if option else self._unexpected(words[0])
+        if match := re.search(r"argument (--[\w.-]+)\S*: expected (?:one|at least one) argument", message):
+            return f"{match[1]} needs a value; --help tells which"
         if match := re.search(r"arguments are required: (.*)", message):
             options = self._option_string_actions
             missing = (f"--{name}" if f"--{name}" in options else name for name in match[1].split(", "))
