@@ -154,7 +154,7 @@ def download(url: str, target: Path, sha256: str, attempts: int = ATTEMPTS) -> P
                     raise InputError(f"{trouble}, {attempts} times{kept}") from None
                 time.sleep(trouble.wait)
             else:
-                os.replace(part, target)
+                atomic.rename(part, target)
                 return target
     raise AssertionError("every attempt returns or raises")
 
