@@ -2,11 +2,14 @@
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cnnzoo.errors import InputError
+
+_HELD = (5, 32)  # on Windows: access denied, sharing violation
 
 
 def beside(path: Path, ending: str = "part") -> Path:
@@ -26,13 +29,27 @@ def replacing(path: Path, ending: str = "part") -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         sync(part)
-        os.replace(part, path)
+        rename(part, path)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(part)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def rename(part: Path, path: Path) -> None:
+    """Give a file the name of another, whose place it takes. On Windows that waits for a virus scanner, or what copies
+    files to a cloud, to let go of a file that has just been written.
+    """
+    for pause in (0.05, 0.1, 0.2, 0.4, 0.8):
+        try:
+            return os.replace(part, path)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _HELD:
+                raise
+        time.sleep(pause)
+    return os.replace(part, path)
 
 
 def sync(path: Path) -> None:

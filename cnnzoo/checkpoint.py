@@ -213,7 +213,7 @@ class Run(Drawn):
             part.write_bytes(buffer.getbuffer())
             atomic.sync(part)
             if self.state_file.exists():
-                os.replace(self.state_file, self.state_before)
+                atomic.rename(self.state_file, self.state_before)
 
     def load_state(self) -> tuple[dict, str | None]:
         """The newest whole state, and what was wrong with a newer one. Raises InputError where there is none."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from cnnzoo import bars
+from cnnzoo import atomic, bars
 from cnnzoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def download(url: str, target: Path, sha256: str) -> Path:
                     raise InputError(f"{trouble}, {ATTEMPTS} times{kept}") from None
                 time.sleep(trouble.wait)
             else:
-                os.replace(part, target)
+                atomic.rename(part, target)
                 return target
     raise AssertionError("every attempt returns or raises")
 

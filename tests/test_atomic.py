@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all."""
+
+import os
+
+import pytest
+
+from cnnzoo import atomic
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Renaming fails so many times, as on Windows while a virus scanner reads the file."""
+
+    def fail(times: int, why: int) -> list[float]:
+        replace, pauses = os.replace, []
+
+        def refuse(part, path):
+            if len(pauses) < times:
+                error = PermissionError(13, "Permission denied")
+                error.winerror = why
+                raise error
+            replace(part, path)
+
+        monkeypatch.setattr(atomic.os, "replace", refuse)
+        monkeypatch.setattr(atomic.time, "sleep", pauses.append)
+        return pauses
+
+    return fail
+
+
+def test_who_holds_a_new_file_is_waited_for(tmp_path, held):
+    pauses = held(3, 32)
+    atomic.write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert pauses == [0.05, 0.1, 0.2]
+
+
+@pytest.mark.parametrize(("why", "waits"), [(32, 5), (None, 0)])
+def test_a_file_that_cannot_be_replaced_is_named_and_stays(tmp_path, held, why, waits):
+    (tmp_path / "file").write_bytes(b"old")
+    pauses = held(100, why)
+    with pytest.raises(PermissionError) as refused:
+        atomic.write(tmp_path / "file", b"new")
+    assert refused.value.filename == str(tmp_path / "file")
+    assert len(pauses) == waits
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("file", b"old")]
