@@ -36,10 +36,13 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     of_target = margins[is_target].mean(dtype=np.float64)
     of_next = np.where(is_target, -np.inf, margins).max(axis=1).mean(dtype=np.float64)
     wanted = of_target + (of_next - of_target) / (count + 2)
+    scaled = np.empty_like(margins)  # one for all trials, in the logits' own precision
 
     def loss(log_temperature: float) -> float:
-        sharpness = np.exp(-log_temperature)
-        return np.log(np.exp(margins * sharpness).sum(axis=1, dtype=np.float64)).mean() - wanted * sharpness
+        sharpness = margins.dtype.type(np.exp(-log_temperature))
+        np.multiply(margins, sharpness, out=scaled)
+        np.exp(scaled, out=scaled)
+        return np.log(scaled.sum(axis=1, dtype=np.float64)).mean() - wanted * sharpness
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 

@@ -20,6 +20,7 @@ from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
+from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.device import pick_device
@@ -229,7 +230,7 @@ def compare_runs(
     """
     names = (zoo.called(first), zoo.called(second))
     judged = [judge(each, data, **options) for each in (first, second)]
-    images = [sources.real_paths(one.images) for one in judged]
+    images = [real_paths(one.images) for one in judged]
     if set(images[0]) != set(images[1]):
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})
         raise InputError(
@@ -420,8 +421,8 @@ def _cross_fitted(net: nn.Module, names: Sequence[str]) -> dict[int, np.ndarray]
     run = getattr(net, "run", None)
     if run is None or not run.is_cross_fitted:
         return {}
-    said = dict(zip(sources.real_paths(run.split["val"]), run.predictions[0], strict=True))
-    return {place: said[file] for place, file in enumerate(sources.real_paths(names)) if file in said}
+    said = dict(zip(real_paths(run.split["val"]), run.predictions[0], strict=True))
+    return {place: said[file] for place, file in enumerate(real_paths(names)) if file in said}
 
 
 def _same(data: str | Path, source: str) -> bool:

@@ -44,9 +44,7 @@ def fast_form(
         InputError: for what `optimize` refuses, and for another precision of a net that it made.
     """
     if isinstance(net, inference.Optimized):
-        if precision not in ("auto", net.precision):
-            raise InputError(f"the net was optimised for {net.precision}; give the plain net for precision {precision}")
-        return net
+        return inference.optimize(net, precision)
     if not many or (precision in ("auto", "fp32") and many < inference.FEW):
         return net
     if precision != "int8":

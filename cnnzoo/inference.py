@@ -3,8 +3,11 @@
 import contextlib
 import copy
 import io
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,6 +21,7 @@ from cnnzoo.quiet import quiet
 FEW = 100  # images that the net as it is gets through before its fast form would be ready
 # To which fast and plain outputs must agree: of the largest output, in int8 of their standard deviation, on average.
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
+SIZES = 8  # of images that there are fast forms for, since each holds the weights once more; others get the plain net
 TF32 = 5e-3  # in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
 
 
@@ -45,6 +49,9 @@ class Optimized(nn.Module):
     no faster; bf16 must be clearly ahead, so that a photo asked for twice gets the same answer. The first images of
     each size are given to the plain net as well; it does the work where it is faster, or where the others do not agree
     with it.
+
+    Threads may share it: the first to come with a size chooses, and others wait for that. What is chosen is a process's
+    own, and goes when the net's weights change, or move to another device; so copies and forked processes choose anew.
     """
 
     def __init__(self, net: nn.Module, precision: str, compiled: bool = False):
@@ -52,44 +59,97 @@ class Optimized(nn.Module):
         self.net = net.eval()
         self.precision, self.compiled = precision, compiled
         self.agreement: float | None = None  # in int8: share of the calibration images that get the plain net's class
-        self._by_size: dict[tuple[int, ...], Run] = {}
+        self._in_8_bits: dict[tuple[int, ...], bytes] = {}  # graphs, by the size of images
         self._gives_several = False
         for name in ("preprocessing", "classes", "num_classes", "temperature", "entry"):
             if hasattr(net, name):
                 setattr(self, name, getattr(net, name))
+        self.eval()
+        self._begin()
 
     def train(self, mode: bool = True) -> "Optimized":
         return super().train(False)
 
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._by_size: dict[tuple[int, ...], Run] = {}
+        self._look_at_weights()
+
+    def _look_at_weights(self) -> None:
+        self._weights = [*chain(self.net.parameters(), self.net.buffers())]
+        self._standing = self._stands()
+
+    def _stands(self) -> tuple:
+        """What the choice holds for: this process, and these values of the weights."""
+        values = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._weights]
+        return os.getpid(), self.net.training, values
+
+    def __getstate__(self) -> dict:
+        """What copies and pickles have of it, which is neither locks nor functions."""
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_by_size", "_weights", "_standing")}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._begin()
+
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         size = tuple(x.shape[1:])
-        if size not in self._by_size:
-            # On a CPU a few images tell which form is fastest; on a GPU they tell how fast kernels are launched.
-            self._by_size[size] = self._chosen(x[:4] if x.device.type == "cpu" else x)
-        answers = self._by_size[size](x)
+        run = self._by_size.get(size)
+        if run is None or self._standing != self._stands():
+            with self._lock:
+                run = self._chosen(size, x)
+        answers = run(x)
         return answers if self._gives_several else answers[0]
 
-    def _plain(self, x: Tensor) -> list[Tensor]:
-        answers = self.net(x.contiguous(memory_format=layout_on(x.device)))
+    def _chosen(self, size: tuple[int, ...], x: Tensor) -> Run:
+        """How images of this size are answered: known, or chosen now. One thread at a time."""
+        if self._standing != (now := self._stands()):
+            if self._standing[-1] != now[-1]:
+                self._in_8_bits = {}
+            self._by_size = {}
+            self._look_at_weights()
+        if size in self._by_size:
+            return self._by_size[size]
+        if self.precision == "int8":
+            run = self._from_8_bits(size)
+        else:
+            # While it is being trained it is not to be disturbed, nor is its dropout to be seen.
+            is_trained = any(module.training for module in self.net.modules())
+            net = copy.deepcopy(self.net).eval() if is_trained else self.net
+            if len(self._by_size) == SIZES:
+                return _plain(net)
+            # On a CPU a few images tell which form is fastest; on a GPU they tell how fast kernels are launched.
+            run = self._fastest(net, x[:4] if x.device.type == "cpu" else x)
+        self._by_size[size] = run
+        return run
+
+    def _from_8_bits(self, size: tuple[int, ...]) -> Run:
+        if not self._in_8_bits:
+            raise InputError("the net's weights have changed since int8 was calibrated; optimise it anew")
+        if size not in self._in_8_bits:
+            calibrated = " or ".join(map(dimensions, self._in_8_bits))
+            raise InputError(f"int8 was calibrated on images of {calibrated}, but is given {dimensions(size)}")
+        return _session(self._in_8_bits[size])
+
+    def _answers(self, net: nn.Module, images: Tensor) -> list[Tensor]:
+        answers = net(images.contiguous(memory_format=layout_on(images.device)))
         self._gives_several = not isinstance(answers, Tensor)
         return _floats(answers)
 
-    def _chosen(self, images: Tensor) -> Run:
-        """The fastest of the functions for images of this size that agree with the plain net, or that itself."""
-        if self.precision == "int8":
-            calibrated, given = " or ".join(map(dimensions, self._by_size)), dimensions(images.shape[1:])
-            raise InputError(f"int8 was calibrated on images of {calibrated}, but is given {given}")
-        wanted = self._plain(images)
+    def _fastest(self, net: nn.Module, images: Tensor) -> Run:
+        """Of the functions for images of this size that agree with the plain net, and that itself."""
+        plain = _plain(net)
+        wanted = self._answers(net, images)
         trials = [(images, wanted)]
         if images.device.type == "cpu":  # where a graph may have taken the number of images for fixed
             few = images[:1] if len(images) > 1 else torch.cat([images, images])
-            trials.append((few, self._plain(few)))
+            trials.append((few, plain(few)))
         in_tf32 = self.precision == "fp32" and images.device.type == "cuda"
         share = TF32 if in_tf32 else TOLERANCE[self.precision]
         allowed = [share * max(answer.abs().max().item(), 1.0) for answer in wanted]
-        agreeing = {self._plain: 1.0}
-        for run, gain in self._forms(images).items():
+        agreeing = {plain: 1.0}
+        for run, gain in self._forms(net, images).items():
             with contextlib.suppress(Exception):  # what does not compile, has no kernel in 16 bits, or fails in a graph
                 pairs = [zip(run(few), answers, allowed, strict=True) for few, answers in trials]
                 # Which is not so of what is no number.
@@ -97,14 +157,14 @@ class Optimized(nn.Module):
                     agreeing[run] = gain
         return min(agreeing, key=lambda run: agreeing[run] * _seconds(run, images))
 
-    def _forms(self, images: Tensor) -> dict[Run, float]:
+    def _forms(self, net: nn.Module, images: Tensor) -> dict[Run, float]:
         """The functions to choose from, and how many times as fast as the others each must be."""
         kind = images.device.type
         if kind == "cpu":
-            forms = {} if self.precision == "fp32" else {_converted(self.net, self.precision): BF16_GAIN}
-            graph = _exported(self.net, images)
+            forms = {} if self.precision == "fp32" else {_converted(net, self.precision): BF16_GAIN}
+            graph = _exported(net, images)
             return forms | ({_session(graph): 1.0} if graph else {})
-        run = _converted(self.net, self.precision)
+        run = _converted(net, self.precision)
         if kind == "cuda":
             run = torch.compile(run) if self.compiled else Replayed(run)
         return {run: 1.0}
@@ -112,13 +172,14 @@ class Optimized(nn.Module):
     @torch.inference_mode()
     def calibrate(self, images: Tensor, batch_size: int = 16) -> None:
         """Make the int8 form for images of this size, and tell how far it agrees with the plain net."""
-        if len(self._plain(images[:1])) > 1:
+        if len(self._answers(self.net, images[:1])) > 1:
             raise InputError("this net gives several answers to an image, and int8 is for one; take precision fp32")
         graph = _exported(self.net, images[:1])
         if graph is None:
             raise InputError("this net cannot be exported to ONNX, which int8 needs; take precision fp32")
-        run = _session(quantize.quantized(graph, images))
-        wanted, given = (torch.cat([f(part)[0] for part in images.split(batch_size)]) for f in (self._plain, run))
+        graph = quantize.quantized(graph, images)
+        forms = (_plain(self.net), _session(graph))
+        wanted, given = (torch.cat([run(part)[0] for part in images.split(batch_size)]) for run in forms)
         self.agreement = (wanted.argmax(1) == given.argmax(1)).double().mean().item()
         error = ((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-12)).item()
         if not error <= TOLERANCE["int8"]:
@@ -127,7 +188,7 @@ class Optimized(nn.Module):
                 f"{TOLERANCE['int8']:.0%} are allowed, and with another class for {1 - self.agreement:.1%} of the "
                 f"images; take precision fp32"
             )
-        self._by_size[tuple(images.shape[1:])] = run
+        self._in_8_bits[tuple(images.shape[1:])] = graph
 
 
 def optimize(
@@ -136,7 +197,8 @@ def optimize(
     """The fast inference form of a net, on the net's own device.
 
     Args:
-        model: a net that takes `(B, C, H, W)` float32; it is put into eval mode and otherwise left alone.
+        model: a net that takes `(B, C, H, W)` float32; it is put into eval mode and otherwise left alone. One that is
+            optimised already is returned as it is.
         precision: fp32, bf16, fp16, int8, or auto: bf16 where the processor computes in it, else fp32. Asked for
             bf16, a CPU answers in fp32 unless bf16 is clearly faster. In fp32 outputs agree within 1e-4 of the largest
             one (on CUDA, which computes in TF32, within 5e-3), in bf16 within 5e-2; where they do not, the plain net
@@ -151,15 +213,23 @@ def optimize(
     Returns:
         A module for the same images and the same float32 outputs, without gradients, with the net's
         `preprocessing`, `classes` and `num_classes`; in int8 with `agreement`, the share of the calibration images for
-        which it names the plain net's class, and for images of their size alone.
+        which it names the plain net's class, and for images of their size alone. Threads may share it, and it may be
+        copied and pickled. When the net's weights change, by training or from a file, so do its answers; in int8 it
+        refuses then. Layers that are replaced by others it does not see: optimise the net anew.
 
     Raises:
-        InputError: for an unknown precision; for int8 without calibration, without the onnx library, on another device
-            than a CPU, or where it deviates by more than 0.3 of the outputs' standard deviation.
+        InputError: for an unknown precision, or another than that of a net optimised already; for int8 without
+            calibration, without the onnx library, on another device than a CPU, or where it deviates by more than 0.3
+            of the outputs' standard deviation.
     """
     expect(model, nn.Module, "a net is wanted, such as cnnzoo.load gives of a run")
     if precision not in ("auto", *TOLERANCE):
         raise unknown("precision", precision, ("auto", *TOLERANCE))
+    if isinstance(model, Optimized):
+        if precision not in ("auto", model.precision):
+            was = f"the net was optimised for {model.precision}"
+            raise InputError(f"{was}; give the plain net for precision {precision}")
+        return model
     if (precision == "int8") != (calibration is not None):
         raise InputError(
             "precision int8 needs calibration: a hundred images or more like those to come, (N, C, H, W) float32 as "
@@ -178,6 +248,10 @@ def optimize(
             raise InputError(f"int8 runs on a CPU, but the net is on {device}; take bf16, or the device cpu")
         fast.calibrate(calibration)
     return fast
+
+
+def _plain(net: nn.Module) -> Run:
+    return lambda x: _floats(net(x.contiguous(memory_format=layout_on(x.device))))
 
 
 def _floats(answers: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -205,16 +279,18 @@ def folded(net: nn.Module) -> nn.Module:
 class Replayed:
     """A function of images on CUDA, recorded once for each small batch's shape as a CUDA graph and then replayed, since
     a few images are computed sooner than their kernels are launched one by one. What cannot be recorded is run.
+
+    A graph has one place for images and one for answers, so threads take turns.
     """
 
     def __init__(self, run: Run, most: int = 32):
-        self.run, self.most = run, most
+        self.run, self.most, self._lock = run, most, threading.Lock()
         self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         if len(x) > self.most:
             return self.run(x)
-        with torch.cuda.device(x.device):
+        with self._lock, torch.cuda.device(x.device):
             if x.shape not in self.graphs:
                 try:
                     self.graphs[x.shape] = self._record(x)
@@ -233,7 +309,7 @@ class Replayed:
             for _ in range(3):  # libraries choose and prepare their kernels first
                 self.run(given)
         torch.cuda.current_stream().wait_stream(aside)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may go on using the GPU
             answers = self.run(given)
         return graph, given, answers
 

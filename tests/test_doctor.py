@@ -319,6 +319,18 @@ def test_copies_are_each_told_once_with_the_first_of_them(tmp_path):
     assert found(tmp_path) == [("duplicate", f"ant/00_{i}.jpg", "ant/00.jpg") for i in range(1, 4)]
 
 
+def test_short_vectors_overlook_no_pair():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((200, 450)).astype(np.float32) * np.geomspace(1, 0.01, 450, dtype=np.float32)
+    vectors[100:] = vectors[:100] + 0.2 * vectors[100:]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[7] = 0  # a plain photo
+    short, products = duplicates._shortened(vectors), vectors @ vectors.T
+    assert short.shape == (200, 32)
+    assert (short @ short.T >= products - duplicates.ROUNDING).all()
+    assert ((short @ short.T >= 0.9) & (products < 0.9)).mean() < 0.05
+
+
 def test_near_at_one_leaves_only_files_that_are_the_same(tmp_path):
     paint(tmp_path, {"ant": 12, "bee": 10})
     (tmp_path / "ant" / "same.jpg").write_bytes((tmp_path / "ant" / "00.jpg").read_bytes())

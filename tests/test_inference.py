@@ -1,10 +1,16 @@
 """The fast form of a net gives what the plain net gives."""
 
+import copy
 import logging
 import os
+import pickle
+import subprocess
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import fx, nn
@@ -76,7 +82,7 @@ def test_a_net_that_its_graph_would_not_equal_runs_as_it_is():
     torch.manual_seed(1)
     for _ in range(4):
         images = torch.randn(2, 3, 2, 2)
-        fast._by_size.clear()
+        fast._begin()
         with torch.no_grad():
             torch.testing.assert_close(fast(images), net(images))
 
@@ -126,7 +132,7 @@ def test_sixteen_bits_stay_near():
     assert (given - expected).abs().max() <= 5e-2 * max(1.0, expected.abs().max().item())
 
 
-@pytest.mark.parametrize(("seconds", "in_16_bits"), [(0.0, False), (0.02, True)])
+@pytest.mark.parametrize(("seconds", "in_16_bits"), [(0.0, False), (0.1, True)])
 def test_in_bf16_a_cpu_answers_in_fp32_unless_bf16_is_clearly_faster(monkeypatch, seconds, in_16_bits):
     class Net(nn.Module):
         def __init__(self):
@@ -158,6 +164,100 @@ def test_in_bf16_a_cpu_answers_in_fp32_unless_bf16_is_clearly_faster(monkeypatch
 def test_what_does_not_go_together_is_told(options, words):
     with pytest.raises(InputError, match=words):
         cnnzoo.optimize(cnnzoo.create("lenet5"), **options)
+
+
+# ---- in a program that runs for long
+
+
+@pytest.fixture
+def choices(monkeypatch):
+    """Of every choice of a form, the thread that made it."""
+    made, choose = [], Optimized._fastest
+
+    def counted(fast, net, images):
+        made.append(threading.get_ident())
+        return choose(fast, net, images)
+
+    monkeypatch.setattr(Optimized, "_fastest", counted)
+    return made
+
+
+def test_what_is_optimised_is_used_as_it_is(choices):
+    fast = cnnzoo.optimize(cnnzoo.create("lenet5"), "fp32")
+    assert not any(module.training for module in fast.modules())
+    assert cnnzoo.optimize(fast) is fast
+    photo = np.zeros((28, 28), np.uint8)
+    for _ in range(3):
+        cnnzoo.predict(fast, photo)
+    assert len(choices) == 1
+    with pytest.raises(InputError, match="the net was optimised for fp32; give the plain net for precision bf16"):
+        cnnzoo.optimize(fast, "bf16")
+
+
+def test_threads_choose_once(choices):
+    net = cnnzoo.create("lenet5").eval()
+    fast, images = cnnzoo.optimize(net, "fp32"), torch.randn(4, 1, 32, 32)
+    with torch.no_grad():
+        expected = net(images)
+    with ThreadPoolExecutor(8) as pool:
+        for given in pool.map(fast, [images] * 8):
+            torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
+    assert len(choices) == 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
+def test_copies_answer_for_themselves(copied):
+    fast, images = cnnzoo.optimize(cnnzoo.create("lenet5"), "fp32"), torch.randn(2, 1, 32, 32)
+    expected = fast(images)
+    twin = copied(fast)
+    torch.testing.assert_close(twin(images), expected, rtol=1e-4, atol=1e-4)
+    nn.init.zeros_(twin.net.get_classifier().weight)
+    torch.testing.assert_close(fast(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_it_answers_by_the_weights_as_they_are():
+    net, images = cnnzoo.create("lenet5", drop_rate=0.5), torch.randn(2, 1, 32, 32)
+    fast = cnnzoo.optimize(net, "fp32")
+    fast(images)
+    for change in (
+        lambda: net.load_state_dict(cnnzoo.create("lenet5").state_dict()),
+        lambda: setattr(net.get_classifier().weight, "data", torch.randn_like(net.get_classifier().weight)),
+        lambda: net.double().float(),
+        net.train,  # whose dropout is not seen
+    ):
+        change()
+        given = fast(images)
+        with torch.no_grad():
+            torch.testing.assert_close(given, copy.deepcopy(net).eval()(images), rtol=1e-4, atol=1e-4)
+    assert net.training
+
+
+def test_sizes_without_end_take_no_memory_without_end(choices, monkeypatch):
+    monkeypatch.setattr("cnnzoo.inference.SIZES", 2)
+    net = cnnzoo.create("resnet20").eval()
+    fast = cnnzoo.optimize(net, "fp32")
+    for side in (32, 36, 40, 44, 32):
+        images = torch.randn(1, 3, side, side)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(images), net(images), rtol=1e-4, atol=1e-4)
+    assert len(choices) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are Unix's")
+def test_a_forked_process_has_threads_of_its_own():
+    """As servers that load a net once and then fork."""
+    code = """
+import os, torch, cnnzoo
+torch.set_num_threads(1)  # or torch's own threads would be missed
+torch.manual_seed(0)
+fast, images = cnnzoo.optimize(cnnzoo.create("lenet5"), "fp32"), torch.randn(4, 1, 32, 32)
+expected = fast(images)
+if not (child := os.fork()):
+    os._exit(not torch.allclose(fast(images), expected, atol=1e-4))
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
 
 
 # ---- int8
@@ -194,6 +294,18 @@ def test_int8_is_for_the_size_it_was_calibrated_on(eight_bits):
     _, fast = eight_bits
     with pytest.raises(InputError, match="calibrated on images of 3x32x32, but is given 3x48x48"):
         fast(torch.randn(1, 3, 48, 48))
+
+
+def test_int8_goes_with_its_copies_and_not_with_other_weights(eight_bits):
+    _, fast = eight_bits
+    images = torch.randn(2, 3, 32, 32)
+    expected = fast(images)
+    for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert torch.equal(twin(images), expected)
+        nn.init.zeros_(twin.net.get_classifier().weight)
+        with pytest.raises(InputError, match="weights have changed since int8 was calibrated"):
+            twin(images)
+    assert torch.equal(fast(images), expected)
 
 
 def test_int8_that_would_answer_differently_is_refused():

@@ -140,13 +140,13 @@ def test_a_files_content_is_a_picture_too(net, folder):
     content = file.read_bytes()
     wanted = cnnzoo.predict(net, file).probabilities
     with open(file, "rb") as opened:
-        given = [content, opened, io.BytesIO(content)]
+        given = [content, opened, io.BytesIO(content), bytearray(content), memoryview(content)]
         alone, together = cnnzoo.predict(net, content), cnnzoo.predict(net, [*given, content[:20]])
     np.testing.assert_array_equal(alone.probabilities, wanted)
-    np.testing.assert_allclose(together.probabilities[:3], np.repeat(wanted, 3, axis=0), atol=1e-6)
-    assert together.errors[:3] == ("", "", "")
-    assert together.files[3] == "image 3"
-    assert together.errors[3]
+    np.testing.assert_allclose(together.probabilities[:5], np.repeat(wanted, 5, axis=0), atol=1e-6)
+    assert together.errors[:5] == ("",) * 5
+    assert together.files[5] == "image 5"
+    assert together.errors[5]
 
 
 def test_pictures_in_memory_are_numbered(net, folder):

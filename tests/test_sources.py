@@ -1149,3 +1149,15 @@ def test_held_out_tells_of_bad_files(spoilt):
     assert notes == (f"1 file left out because it cannot be read: {spoilt}/val/blue/000.png: it is cut short",)
     with pytest.raises(InputError, match=r"^1 file cannot be read"):
         judge(spoilt, split=True)
+
+
+def test_a_folder_is_looked_up_once_for_all_its_files(tmp_path, monkeypatch):
+    folder, asked, realpath = photos.folder(tmp_path / "photos", each=4), [], os.path.realpath
+    (tmp_path / "link").symlink_to(folder)
+    files = sorted(folder.glob("*/*.*"))
+    linked = [tmp_path / "link" / file.relative_to(folder) for file in files]
+    expected = [f"{file.resolve()}" for file in files]
+    monkeypatch.setattr(os.path, "realpath", lambda name, **options: asked.append(name) or realpath(name, **options))
+    for given in (files, linked):
+        assert [told.partition("\0")[0] for told in decoded_once.stamps(given)] == expected
+    assert len(asked) == 2 * len({file.parent for file in files}) < len(files)

@@ -41,7 +41,7 @@ class Pictures:
         if not (_is_one(images) or isinstance(images, Iterable)):
             raise InputError(f"images are {images!r}, but must be files, folders, patterns, PIL images or uint8 arrays")
         given = [images] if _is_one(images) else list(images)
-        self._given = [item.read() if hasattr(item, "read") else item for item in given]
+        self._given = [_content(item) for item in given]
         self._count = self.passed_over = 0  # the latter: files in folders, of other endings than an image's
         for item in self._given:
             found = Counter(is_image for _, is_image in _found(item))
@@ -59,11 +59,17 @@ class Pictures:
         return (file for item in self._given for file, is_image in _found(item) if is_image)
 
 
+def _content(item: Any) -> Any:
+    """Bytes, of a file that is open and of what holds them; all else as it is."""
+    item = item.read() if hasattr(item, "read") else item
+    return bytes(item) if isinstance(item, bytearray | memoryview) else item
+
+
 def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray | Tensor):
         channels = images.shape[2:] if isinstance(images, np.ndarray) else images.shape[:1]
         return images.ndim == 2 or (images.ndim == 3 and channels[0] in (1, 3, 4))
-    return isinstance(images, str | bytes | Path | Image.Image) or hasattr(images, "read")
+    return isinstance(images, str | bytes | bytearray | memoryview | Path | Image.Image) or hasattr(images, "read")
 
 
 def _found(item: Any) -> Iterator[tuple[Any, bool]]:

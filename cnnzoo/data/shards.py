@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnzoo import atomic, bars
-from cnnzoo.data.decoded import cache_folder, stamp
+from cnnzoo.data.decoded import cache_folder, stamps
 from cnnzoo.data.decoding import EXTENSIONS, Stored
 from cnnzoo.data.found import Found, Part, photos
 from cnnzoo.errors import InputError
@@ -43,8 +43,8 @@ def find(source: str) -> Found:
     samples, bare = _index(files)
     if not samples:
         raise InputError(f"{source} holds no image with its class, such as 000017.jpg and 000017.cls")
-    stamps = {file: stamp(file) for file in files}
-    images = [_Member(files[s.shard], s.name, s.offset, s.size, stamps[files[s.shard]]) for s in samples]
+    stamped = dict(zip(files, stamps(files), strict=True))
+    images = [_Member(files[s.shard], s.name, s.offset, s.size, stamped[files[s.shard]]) for s in samples]
     classes, labels = _classes([sample.label for sample in samples], files[0].with_name("classes.txt"))
     part = Part(images, labels, tuple(map(str, images)))
     notes = (f"{bare} of {len(samples) + bare} samples in {source} passed over for want of an image or a class",)
@@ -119,7 +119,7 @@ class _Sample(NamedTuple):
 
 def _index(files: Sequence[Path]) -> tuple[list[_Sample], int]:
     """All samples in order, and how many others lack an image or a class; kept beside the data, for later runs."""
-    key = hashlib.sha256("\n".join(map(stamp, files)).encode(errors=_ODD)).hexdigest()[:24]
+    key = hashlib.sha256("\n".join(stamps(files)).encode(errors=_ODD)).hexdigest()[:24]
     kept = cache_folder(files[0].parent) / f"{key}.shards.npz"
     if kept.exists():
         with np.load(kept, allow_pickle=False) as arrays:

@@ -4,12 +4,11 @@ A source is a set by name (`named`), a folder of photos (`folders`), tar shards 
 Face's (`hugging_face`).
 """
 
-import functools
 import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import folders, hugging_face, shards
 from cnnzoo.data.arrays import IN_MEMORY, ArrayImages, File, FittedImages, Images, choose
 from cnnzoo.data.crops import Crops
-from cnnzoo.data.decoded import cache_folder, decode_files, stamp
+from cnnzoo.data.decoded import cache_folder, decode_files, stamps
 from cnnzoo.data.decoding import as_image, opened
 from cnnzoo.data.found import Found, Part, at_hand, photo_resize
 from cnnzoo.data.named import NAMED
@@ -245,15 +244,6 @@ def has_held_out(config: DataConfig) -> bool:
     return _find(config).val is not None
 
 
-def real_paths(names: Iterable[str]) -> list[str]:
-    """Names of images with no links in them, by which two are told to be the same file. Each folder is looked up once,
-    which takes a tenth of the time.
-    """
-    folder = functools.cache(os.path.realpath)
-    parts = ((name, *os.path.split(name)) for name in names)
-    return [os.path.realpath(n) if os.path.islink(n) else os.path.join(folder(home), file) for n, home, file in parts]
-
-
 def fingerprint(config: DataConfig) -> str:
     """Changes with any image of a source and any label, and with what is held out."""
     found = _find(config)
@@ -261,8 +251,10 @@ def fingerprint(config: DataConfig) -> str:
     digest = hashlib.sha256(repr((config.source, found.classes, split)).encode())
     for part in filter(None, (found.train, found.val)):
         digest.update(np.ascontiguousarray(part.labels))
-        for image in [part.images] if isinstance(part.images, np.ndarray) else part.images:
-            digest.update(os.fsencode(stamp(image)) if isinstance(image, File) else np.ascontiguousarray(image))
+        images = [part.images] if isinstance(part.images, np.ndarray) else part.images
+        told = stamps([image for image in images if isinstance(image, File)])
+        for image in images:
+            digest.update(os.fsencode(next(told)) if isinstance(image, File) else np.ascontiguousarray(image))
     return digest.hexdigest()
 
 

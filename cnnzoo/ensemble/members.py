@@ -21,6 +21,7 @@ from cnnzoo import atomic, config
 from cnnzoo.checkpoint import LOCK, Run, read_arrays, read_card
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
+from cnnzoo.data.decoded import real_paths
 from cnnzoo.errors import InputError, counted, expect
 from cnnzoo.evaluate import judge
 from cnnzoo.telling import Tell, silent
@@ -145,8 +146,8 @@ class _Predictions:
         """The same in another order of classes and images."""
         rows = [*range(len(images))]
         if images != self.images:
-            place = {file: i for i, file in enumerate(sources.real_paths(self.images))}
-            rows = [place[file] for file in sources.real_paths(images)]
+            place = {file: i for i, file in enumerate(real_paths(self.images))}
+            rows = [place[file] for file in real_paths(images)]
         columns = [self.classes.index(name) for name in classes]
         of_class = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
         return _Predictions(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
@@ -226,7 +227,7 @@ def _compare(first: Run, of_first: _Predictions, second: Run, of_second: _Predic
         raise InputError(f"{first.path} and {second.path} do not know the same classes: only one knows {named}")
     if of_first.images == of_second.images:
         return
-    images = [set(sources.real_paths(said.images)) for said in (of_first, of_second)]
+    images = [set(real_paths(said.images)) for said in (of_first, of_second)]
     if images[0] != images[1]:
         many, shared = [f"{len(each):,}" for each in images], len(images[0] & images[1])
         raise InputError(
@@ -239,6 +240,6 @@ def _compare(first: Run, of_first: _Predictions, second: Run, of_second: _Predic
 def _among(images: Sequence[str], lists: Sequence[Iterable[str]]) -> tuple[int, ...]:
     """How many of the images each list names, whatever links lead to them."""
     every = list({name for names in lists for name in names})  # once: runs of one split name the same
-    real, files = dict(zip(every, sources.real_paths(every), strict=True)), sources.real_paths(images)
+    real, files = dict(zip(every, real_paths(every), strict=True)), real_paths(images)
     named = [{real[name] for name in names} for names in lists]
     return tuple(sum(file in own for file in files) for own in named)

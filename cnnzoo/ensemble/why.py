@@ -11,6 +11,7 @@ from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
+from cnnzoo.data.decoded import real_paths
 from cnnzoo.ensemble import dossier, members
 from cnnzoo.ensemble.combine import Combination, combine
 from cnnzoo.ensemble.diversity import Diversity, study
@@ -77,7 +78,7 @@ def _look(run: str, data: str | None, root: str | None, names: Sequence[str]) ->
     chosen = own if data is None else DataConfig(source=data)
     chosen = chosen if root is None else replace(chosen, root=root)
     part, _, _ = sources.held_out(chosen, zoo.preprocessing(net), split=data is None)
-    place, files = {file: i for i, file in enumerate(sources.real_paths(part.names))}, sources.real_paths(names)
+    place, files = {file: i for i, file in enumerate(real_paths(part.names))}, real_paths(names)
     if strangers := [name for name, file in zip(names, files, strict=True) if file not in place]:
         raise InputError(f"{chosen.source} no longer holds {strangers[0]}, on which {run} was judged")
     return part.images.take(np.array([place[file] for file in files]))
