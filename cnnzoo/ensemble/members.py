@@ -4,11 +4,8 @@ Where a run has predictions already, no image goes through its net.
 """
 
 import glob
-import hashlib
-import io
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +14,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 from scipy.special import log_softmax
 
-from cnnzoo import atomic, config
-from cnnzoo.checkpoint import LOCK, Run, read_arrays, read_card
+from cnnzoo.checkpoint import LOCK, Run, read_card
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.decoded import real_paths
+from cnnzoo.ensemble.predictions import RunPredictions, predictions
 from cnnzoo.errors import InputError, counted, expect
-from cnnzoo.evaluate import judge
 from cnnzoo.telling import Tell, silent
 
 SHOWN = 10  # classes that a message names
@@ -117,7 +113,7 @@ def panel(
     opened = [Run.open(folder) for run in named for folder in _expanded(run)]
     _check(opened)
     key = sources.fingerprint(DataConfig(source=data, root=root)) if data else None
-    said = [_said(run, data, key, root, device, tell) for run in opened]
+    said = [predictions(run, data, key, root, device, tell) for run in opened]
     first = said[0]
     for run, one in zip(opened[1:], said[1:], strict=True):
         _compare(opened[0], first, run, one)
@@ -131,26 +127,6 @@ def panel(
     learnt = _among(first.images, [run.split["train"] for run in opened])
     fitted = _among(first.images, [run.split["val"] if run.is_cross_fitted else () for run in opened])
     return Panel(names, first.classes, logits, first.targets, first.images, temperatures, learnt, fitted)
-
-
-@dataclass(frozen=True)
-class _Predictions:
-    """What one run says of images."""
-
-    classes: tuple[str, ...]
-    logits: np.ndarray  # (N, at least K)
-    targets: np.ndarray  # (N,), places in classes
-    images: tuple[str, ...]
-
-    def aligned(self, classes: tuple[str, ...], images: tuple[str, ...]) -> "_Predictions":
-        """The same in another order of classes and images."""
-        rows = [*range(len(images))]
-        if images != self.images:
-            place = {file: i for i, file in enumerate(real_paths(self.images))}
-            rows = [place[file] for file in real_paths(images)]
-        columns = [self.classes.index(name) for name in classes]
-        of_class = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
-        return _Predictions(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
 
 
 def _expanded(run: str | Path | Run) -> list[str]:
@@ -187,40 +163,7 @@ def _is_training(run: Run) -> bool:
         return False
 
 
-def _said(run: Run, data: str | None, key: str | None, root: str | None, device: str, tell: Tell) -> _Predictions:
-    """A run's predictions, from its folder where they are there."""
-    classes = tuple(read_card(run.model_file)["classes"])
-    if data is None and run.predictions_file.exists():
-        logits, targets = run.predictions
-        images = tuple(run.split["val"])
-        if len(images) != len(logits):
-            raise InputError(
-                f"{run.predictions_file} has {len(logits):,} rows for the {len(images):,} images of split.json; "
-                f"remove it, and it is made anew"
-            )
-        return _Predictions(classes, logits, targets, images)
-    key = key or sources.fingerprint(config.read(run.config_file).data)
-    weights = hashlib.sha256(run.model_file.read_bytes()).hexdigest()
-    file = run.path / f"predictions-{hashlib.sha256(f'{weights} {key}'.encode()).hexdigest()[:16]}.npz"
-    with suppress(FileNotFoundError, InputError):  # damaged, they are made anew
-        classes, logits, targets, images = read_arrays(file, "classes", "logits", "targets", "images")
-        return _Predictions(tuple(classes.tolist()), logits, targets, tuple(images.tolist()))
-    tell(f"{run.path} has no predictions {f'of {data} ' if data else ''}yet, so they are made")
-    judged = judge(run.path, data, root=root, device=device, tell=silent)
-    made = _Predictions(judged.classes, judged.outputs, judged.targets, judged.images)
-    with suppress(OSError):  # a folder that may only be read: they are made again next time
-        atomic.write(file, _packed(made))
-    return made
-
-
-def _packed(said: _Predictions) -> bytes:
-    buffer = io.BytesIO()
-    names = {"classes": np.array(said.classes), "images": np.array(said.images)}
-    np.savez(buffer, logits=said.logits.astype(np.float32), targets=said.targets, **names)
-    return buffer.getvalue()
-
-
-def _compare(first: Run, of_first: _Predictions, second: Run, of_second: _Predictions) -> None:
+def _compare(first: Run, of_first: RunPredictions, second: Run, of_second: RunPredictions) -> None:
     """Raises InputError where two runs say something of different images, or of different classes."""
     if strangers := sorted(set(of_first.classes) ^ set(of_second.classes)):
         named = ", ".join(strangers[:SHOWN]) + (" …" if len(strangers) > SHOWN else "")

@@ -61,21 +61,7 @@ def recipe(
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     entry = registry.lookup(model)
-    if epochs is None:
-        epochs = EPOCHS[mode]
-    epochs = tuple(int(n) for n in ((epochs,) if isinstance(epochs, Integral) else epochs))
-    if len(epochs) != len(EPOCHS[mode]):
-        wanted = f"say {','.join(map(str, EPOCHS[mode]))}" if EPOCHS[mode] else "leave it out"
-        phases = counted(len(EPOCHS[mode]), "phase")
-        raise InputError(f"mode {mode} has {phases}, but epochs names {len(epochs)}; {wanted}")
-    stages = [stage.name for stage in entry.stages]
-    rates = {stage: round(DECAY**distance, 6) for distance, stage in enumerate(reversed(stages), 1)}
-    moving = {
-        "probe": [],
-        "head": [["head"]],
-        "staged": [[*stages[-1:], "head"], ["*"]],
-        "full": [["*"]],
-    }[mode]
+    epochs = _of_phases(mode, EPOCHS[mode] if epochs is None else epochs)
     aux = {"aux_logits": False} if "aux_logits" in inspect.signature(entry.build).parameters else {}
     augments = mode in ("staged", "full")
     seen = views if views is not None else 1 if mode == "probe" else "auto"
@@ -93,12 +79,7 @@ def recipe(
             "epochs": sum(epochs),
             "batch_size": batch_size,
             "seed": seed,
-            "phases": [
-                {"epochs": n, "trainable": names, "rates": rates if names != ["head"] else {}}
-                for n, names in zip(epochs, moving, strict=True)
-                if n
-            ]
-            or None,
+            "phases": _phases(mode, epochs, [stage.name for stage in entry.stages]) or None,
             "batch_norm": "keep",
             "balance": balance,
             # One cycle gains most at its end, so only what brings nothing for most of a phase is cut short.
@@ -106,3 +87,24 @@ def recipe(
             "cache_features": True,
         },
     }
+
+
+def _of_phases(mode: str, epochs: int | Sequence[int]) -> tuple[int, ...]:
+    """The epochs of each phase. Raises InputError unless they are as many as the mode has phases."""
+    epochs = tuple(int(n) for n in ((epochs,) if isinstance(epochs, Integral) else epochs))
+    if len(epochs) != len(EPOCHS[mode]):
+        wanted = f"say {','.join(map(str, EPOCHS[mode]))}" if EPOCHS[mode] else "leave it out"
+        phases = counted(len(EPOCHS[mode]), "phase")
+        raise InputError(f"mode {mode} has {phases}, but epochs names {len(epochs)}; {wanted}")
+    return epochs
+
+
+def _phases(mode: str, epochs: Sequence[int], stages: Sequence[str]) -> list[dict]:
+    """What is trainable when, of a net of these stages, and at which rates, the head's being 1."""
+    rates = {stage: round(DECAY**distance, 6) for distance, stage in enumerate(reversed(stages), 1)}
+    moving = {"probe": [], "head": [["head"]], "staged": [[*stages[-1:], "head"], ["*"]], "full": [["*"]]}[mode]
+    return [
+        {"epochs": n, "trainable": names, "rates": rates if names != ["head"] else {}}
+        for n, names in zip(epochs, moving, strict=True)
+        if n
+    ]

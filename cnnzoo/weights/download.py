@@ -4,6 +4,8 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,37 +65,45 @@ def _stream(url: str, part: Path) -> str:
 
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-    try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            if answer.status_code == 416:  # there is no more: whole, or not what the server has
-                if answer.headers.get("Content-Range", "").rpartition("/")[2] != str(have):
-                    part.unlink()
-                    raise _Again(f"{url} is not what was begun", 0)
-                return _told_hash(answer)
-            _check_status(url, answer)
-            have = have if answer.status_code == 206 else 0
-            total = have + int(answer.headers.get("Content-Length", 0))
-            bar = bars.show(total=total or None, initial=have, desc=part.stem, unit="B", unit_scale=True)
-            with bar, open(part, "ab" if have else "wb") as file:
-                for block in answer.iter_content(BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
-                file.flush()
-                os.fsync(file.fileno())
-            if total and part.stat().st_size < total:
-                raise _Again(f"{url} broke off after {_mib(part)}", 1)
+    with _told(url, part), requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        if answer.status_code == 416:  # there is no more: whole, or not what the server has
+            if answer.headers.get("Content-Range", "").rpartition("/")[2] != str(have):
+                part.unlink()
+                raise _Again(f"{url} is not what was begun", 0)
             return _told_hash(answer)
-    except requests.exceptions.SSLError as error:
+        _check_status(url, answer)
+        have = have if answer.status_code == 206 else 0
+        total = have + int(answer.headers.get("Content-Length", 0))
+        bar = bars.show(total=total or None, initial=have, desc=part.stem, unit="B", unit_scale=True)
+        with bar, open(part, "ab" if have else "wb") as file:
+            for block in answer.iter_content(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())
+        if total and part.stat().st_size < total:
+            raise _Again(f"{url} broke off after {_mib(part)}", 1)
+        return _told_hash(answer)
+
+
+@contextmanager
+def _told(url: str, part: Path) -> Iterator[None]:
+    """Errors of requests as what they mean: it may go better the next time, or it will not, and why."""
+    from requests import exceptions
+
+    try:
+        yield
+    except exceptions.SSLError as error:
         raise InputError(f"{url}: no trusted connection ({_short(error)}); REQUESTS_CA_BUNDLE may name yours") from None
-    except requests.exceptions.Timeout:
+    except exceptions.Timeout:
         raise _Again(f"{url} stalled", 1) from None
-    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
+    except (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError):
         raise _Again(f"{url} broke off after {_mib(part)}", 1) from None
-    except requests.exceptions.ConnectionError as error:
+    except exceptions.ConnectionError as error:
         if "timed out" in str(error).lower():
             raise _Again(f"{url} stalled", 1) from None
         raise InputError(f"{url} cannot be reached ({_short(error)})") from None
-    except requests.exceptions.RequestException as error:
+    except exceptions.RequestException as error:
         raise InputError(f"{url}: {_short(error)}") from None
 
 

@@ -1,0 +1,75 @@
+"""What one run says of images: from its folder where that is there, else made once and kept."""
+
+import hashlib
+import io
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnnzoo import atomic, config
+from cnnzoo.checkpoint import Run, read_arrays, read_card
+from cnnzoo.data import sources
+from cnnzoo.data.decoded import real_paths
+from cnnzoo.errors import InputError
+from cnnzoo.evaluate import judge
+from cnnzoo.telling import Tell, silent
+
+
+@dataclass(frozen=True)
+class RunPredictions:
+    """What one run says of images."""
+
+    classes: tuple[str, ...]
+    logits: np.ndarray  # (N, at least K)
+    targets: np.ndarray  # (N,), places in classes
+    images: tuple[str, ...]
+
+    def aligned(self, classes: tuple[str, ...], images: tuple[str, ...]) -> "RunPredictions":
+        """The same in another order of classes and images."""
+        rows = [*range(len(images))]
+        if images != self.images:
+            place = {file: i for i, file in enumerate(real_paths(self.images))}
+            rows = [place[file] for file in real_paths(images)]
+        columns = [self.classes.index(name) for name in classes]
+        of_class = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
+        return RunPredictions(classes, self.logits[rows][:, columns], of_class[self.targets[rows]], images)
+
+
+def predictions(
+    run: Run, data: str | None, key: str | None, root: str | None, device: str, tell: Tell
+) -> RunPredictions:
+    """A run's predictions of what it held out, or of `data`, whose fingerprint is `key`; `tell` is given a line where
+    they must be made.
+
+    Raises InputError for predictions in the folder that are not as many as the images.
+    """
+    classes = tuple(read_card(run.model_file)["classes"])
+    if data is None and run.predictions_file.exists():
+        logits, targets = run.predictions
+        images = tuple(run.split["val"])
+        if len(images) != len(logits):
+            raise InputError(
+                f"{run.predictions_file} has {len(logits):,} rows for the {len(images):,} images of split.json; "
+                f"remove it, and it is made anew"
+            )
+        return RunPredictions(classes, logits, targets, images)
+    key = key or sources.fingerprint(config.read(run.config_file).data)
+    weights = hashlib.sha256(run.model_file.read_bytes()).hexdigest()
+    file = run.path / f"predictions-{hashlib.sha256(f'{weights} {key}'.encode()).hexdigest()[:16]}.npz"
+    with suppress(FileNotFoundError, InputError):  # damaged, they are made anew
+        classes, logits, targets, images = read_arrays(file, "classes", "logits", "targets", "images")
+        return RunPredictions(tuple(classes.tolist()), logits, targets, tuple(images.tolist()))
+    tell(f"{run.path} has no predictions {f'of {data} ' if data else ''}yet, so they are made")
+    judged = judge(run.path, data, root=root, device=device, tell=silent)
+    made = RunPredictions(judged.classes, judged.outputs, judged.targets, judged.images)
+    with suppress(OSError):  # a folder that may only be read: they are made again next time
+        atomic.write(file, _packed(made))
+    return made
+
+
+def _packed(said: RunPredictions) -> bytes:
+    buffer = io.BytesIO()
+    names = {"classes": np.array(said.classes), "images": np.array(said.images)}
+    np.savez(buffer, logits=said.logits.astype(np.float32), targets=said.targets, **names)
+    return buffer.getvalue()
