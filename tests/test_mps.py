@@ -99,7 +99,7 @@ def test_images_and_weights_lie_as_the_device_wants_them(monkeypatch):
     )
     try:
         inference._converted(net, "bf16")(images.contiguous(memory_format=torch.channels_last))
-        inference.Optimized(net, "fp32")._plain(images.contiguous(memory_format=torch.channels_last))
+        inference._plain(net)(images.contiguous(memory_format=torch.channels_last))
     finally:
         hook.remove()
     assert len(seen) >= 38
