@@ -136,7 +136,7 @@ def test_register_gives_the_builder_back(tiny):
 
 
 def test_unknown_fact_is_refused():
-    with pytest.raises(cnnzoo.InputError, match=r"unknown fact of tiny 'parameters'; did you mean params or paper_names\?"):
+    with pytest.raises(cnnzoo.InputError, match=r"of tiny 'parameters'; did you mean params or paper_names\?"):
         cnnzoo.register("tiny", parameters=1)(Tiny)
     assert cnnzoo.list_models("tiny") == []
 
