@@ -395,7 +395,7 @@ def test_warm_up_rises_in_a_straight_line():
 # ---- optimisers and losses
 
 
-RATES = {"sgd": 0.1, "lars": 5.0, "lamb": 0.05, "muon": 0.05}
+RATES = {"sgd": 0.1, "lars": 0.1, "lamb": 0.05, "muon": 0.05}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb", "lars", "muon"])

@@ -144,7 +144,8 @@ def _traced(net: nn.Module, ends: Sequence[str]) -> fx.Graph:
     graph = _Coarse(ends).trace(net)
     outputs = {node.target: node for node in graph.nodes if node.op == "call_module"}
     chosen = [outputs[end] for end in ends]
-    next(iter(reversed(graph.nodes))).args = (chosen,)
+    end = next(iter(reversed(graph.nodes)))
+    end.args, end.type = (chosen,), None  # it was the net's own
     past = True  # the last of them
     for node in reversed(graph.nodes):
         past = past and node not in chosen
