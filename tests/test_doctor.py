@@ -713,6 +713,9 @@ def test_errors_make_the_exit_code_1_and_mended_ones_0(cli, tmp_path):
 def test_errors_that_copying_cannot_mend_make_the_exit_code_1(cli, tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 10})
     assert "go on with" not in cli("check", folder)[1]
+    (tmp_path / "none good").mkdir()
+    (tmp_path / "none good" / "ant.jpg").write_text("no image")
+    assert "go on with" not in cli("check", tmp_path / "none good")[1]
     code, out, _ = cli("check", folder, "--fix", "good")
     assert code == 1
     assert out.endswith("to be mended by hand: one class: ant\n")

@@ -112,6 +112,18 @@ def _stages(stem: tuple[int, int], fires: tuple[tuple[int, ...], ...], sides: tu
     return tuple(stages)
 
 
+def _paper_names(fires: tuple[tuple[int, ...], ...]) -> dict[str, str]:
+    """conv1, fire2 … fire9 and conv10; a pooling bears the number of the layer before it (Table 1)."""
+    names, number, index = {"conv1": "features.0"}, 1, 2
+    for widths in fires:
+        names[f"maxpool{number}"] = f"features.{index}"
+        for _ in widths:
+            number, index = number + 1, index + 1
+            names[f"fire{number}"] = f"features.{index}"
+        index += 1
+    return names | {"conv10": "classifier.1"}
+
+
 # name: stem, fires, sides of the stages' maps, least image, parameters, multiply-adds, differences
 # fmt: off
 VARIANTS = {
@@ -137,5 +149,6 @@ for _name, (_stem, _fires, _sides, _min_size, _params, _macs, _differences) in V
         min_size=_min_size,
         stages=_stages(_stem, _fires, _sides),
         first_conv="features.0",
+        paper_names=_paper_names(_fires),
         differences=_differences,
     )(partial(SqueezeNet, _stem, _fires, _min_size))

@@ -104,8 +104,10 @@ class Checkup(Shown):
 
     @property
     def mendable(self) -> bool:
-        """`copies.fix` leaves errors out."""
-        return any(finding.severity == "error" and KINDS[finding.kind].left_out for finding in self.findings)
+        """`copies.fix` leaves errors out, and something stays."""
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        stays = {photo.name for photo in self.photos} - {finding.file for finding in errors}
+        return bool(stays) and any(KINDS[finding.kind].left_out for finding in errors)
 
     def __str__(self) -> str:
         counts = Counter((photo.part, photo.label) for photo in self.photos)
