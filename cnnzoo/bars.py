@@ -13,6 +13,7 @@ def show(
 
     Arguments are tqdm's, but for `hidden`: it is to show nowhere at all.
     """
+    hidden = hidden or sys.stderr is None  # as where a process has no console, on Windows
     disable = hidden or None  # None: unless stderr is a terminal
     if type(sys.stdout).__module__.startswith("ipykernel."):  # no terminal, but a person looks on
         # A notebook marks what comes by stderr as if something was wrong, and keeps every stroke.

@@ -6,7 +6,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _lock = threading.RLock()
 
@@ -21,8 +21,12 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
-        sys.stdout.flush()
-        kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+        kept = {}
+        if sys.stdout is not None:  # as it is where a process has no console, on Windows, or has closed it
+            sys.stdout.flush()
+        for descriptor in (1, 2):
+            with suppress(OSError):
+                kept[descriptor] = os.dup(descriptor)
         try:
             with open(os.devnull, "wb") as nowhere:
                 for descriptor in kept:

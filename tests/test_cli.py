@@ -237,6 +237,21 @@ def test_a_pipe_that_does_not_know_every_letter_gets_signs_for_the_others(tmp_pa
     assert rb"\u732b" in out.buffer.getvalue()
 
 
+def test_without_a_console_all_goes_on(tmp_path):
+    """As under pythonw on Windows, or where a service has closed what it does not read."""
+    code = (
+        "import sys; sys.stdout = sys.stderr = None\n"
+        "from cnnzoo.cli import main\n"
+        "import cnnzoo\n"
+        "cnnzoo.train({'model': 'mlp', 'data': 'digits', 'train': {'epochs': 1}, 'run': 'r'}, with_report=False)\n"
+        "cnnzoo.export('r', 'net.onnx')\n"
+        "sys.exit(main(['export', 'r', '--out', 'again.onnx']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
+
+
 def test_a_net_and_its_data_may_be_named_without_more_ado(cli, tmp_path):
     code, out, _ = cli("train", "--model", "lenet5", "--data=digits", "--train.epochs", 1, "--run", "r")
     assert code == 0

@@ -46,6 +46,9 @@ COMMANDS: dict[str, Callable] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code, which is 0 where the command returns none."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as a service may have them
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a pipe on Windows, say, does not know every letter of a file's name
             stream.reconfigure(errors="backslashreplace")
