@@ -16,7 +16,7 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM).
+    """The run was asked to stop (Ctrl-C, SIGTERM, SIGHUP).
 
     Its state is saved in the run folder, unless `unsaved` says why it could not be; before there is a run, `folder` is
     None.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, from which training goes on another day."""
+"""Ctrl-C, SIGTERM and the end of a terminal, from which training goes on another day."""
 
 import signal
 import threading
@@ -9,8 +9,9 @@ from cnnzoo.errors import Interrupted
 
 
 class StopSignals:
-    """Ctrl-C and SIGTERM. Once training asks whether to stop, it ends its step and saves; before that, while photos are
-    decoded, say, there is nothing to save, and Interrupted is raised at once. A second signal stops in any case.
+    """Ctrl-C, SIGTERM and SIGHUP. Once training asks whether to stop, it ends its step and saves; before that, while
+    photos are decoded, say, there is nothing to save, and Interrupted is raised at once. A second signal stops in any
+    case.
     """
 
     def __init__(self):
@@ -28,11 +29,18 @@ class StopSignals:
             raise Interrupted
 
 
+def _stopping() -> Iterator[signal.Signals]:
+    yield from (signal.SIGINT, signal.SIGTERM)
+    hangup = getattr(signal, "SIGHUP", None)  # the terminal is gone; Windows has none
+    if hangup and signal.getsignal(hangup) == signal.SIG_DFL:  # else nohup, say, has it ignored
+        yield hangup
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[StopSignals]:
     """What signals say meanwhile."""
     signals = StopSignals()
-    before = {number: signal.signal(number, signals.catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signals.catch) for number in _stopping()}
     try:
         yield signals
     finally:

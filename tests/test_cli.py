@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from cnnzoo import config
+from cnnzoo.checkpoint import Run
 from cnnzoo.cli import COMMANDS, main
 from cnnzoo.registry import unregister
 from cnnzoo.summary import COLUMNS
@@ -176,6 +177,15 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     )
     assert done.stdout == "alexnet\n"
     assert done.stderr == ""
+
+
+def test_training_goes_on_when_its_reader_is_gone(tmp_path):
+    options = "--model mlp --data digits --train.epochs 2 --run r"
+    command = f"{sys.executable} -m cnnzoo train {options} | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("mlp on digits: ")
+    assert done.stderr == ""
+    assert Run(tmp_path / "r").is_finished
 
 
 def test_import_is_lazy():

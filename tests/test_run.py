@@ -31,7 +31,7 @@ from cnnzoo.checkpoint import Run, read_safetensors, read_torch
 from cnnzoo.cli import speech
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.registry import unregister
-from cnnzoo.signals import StopSignals
+from cnnzoo.signals import StopSignals, stop_on_signals
 from cnnzoo.train import forms
 from cnnzoo.train.trainer import Trainer
 
@@ -573,7 +573,7 @@ def test_a_run_whose_images_are_others_by_now_does_not_go_on(tmp_path):
         cnnzoo.train(resume=run.path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_the_first_step_stops_at_once(tmp_path, cli, monkeypatch, number):
     def decoding(*_: object) -> None:
         os.kill(os.getpid(), number)
@@ -586,6 +586,17 @@ def test_a_signal_before_the_first_step_stops_at_once(tmp_path, cli, monkeypatch
     assert stop.value.code == 128 + number
     assert time.monotonic() - started < 30
     assert not (tmp_path / "r").exists()
+
+
+def test_the_end_of_a_terminal_is_ignored_where_it_was_before():
+    """As nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_stop_that_could_not_be_saved_says_so(tmp_path, monkeypatch, capsys):

@@ -2,8 +2,8 @@
 
 Commands are typed functions, each with the others of its subject: what stands before `*` is given by place, what stands
 after it by `--name`. They import what they need when they run, so that the command line is there at once.
-Exit codes: 0 done; 1 checked, with errors found; 2 wrong input, told in one line; 130 and 143 Ctrl-C and SIGTERM, after
-saving.
+Exit codes: 0 done; 1 checked, with errors found; 2 wrong input, told in one line; 129, 130 and 143 the end of the
+terminal, Ctrl-C and SIGTERM, after saving.
 """
 
 import inspect
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from cnnzoo import __version__
 from cnnzoo.cli import committees, nets, training, transfer, trials, use, visualize, weights
 from cnnzoo.cli.parsing import keys_of_config, overview, parser_of
+from cnnzoo.cli.speech import hush
 from cnnzoo.config import Config
 from cnnzoo.errors import InputError, unknown
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (InputError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader has seen enough, as head does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            hush(sys.stdout)
             return 0
         if os.environ.get("CNNZOO_TRACEBACK"):
             raise

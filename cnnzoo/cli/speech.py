@@ -1,9 +1,10 @@
 """What commands say and hear: lines for a person, numbers between commas, how a stopped one ends."""
 
+import errno
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError, Interrupted
@@ -19,12 +20,26 @@ def is_first() -> bool:
 def tell(line: str) -> None:
     """A line for a person, at once, by the first of a team's processes."""
     if is_first():
-        print(line, flush=True)
+        _say(line, sys.stdout)
 
 
 def aside(line: str) -> None:
     """A line for a person, beside what the command gives."""
-    print(line, file=sys.stderr, flush=True)
+    _say(line, sys.stderr)
+
+
+def _say(line: str, stream: TextIO) -> None:
+    """Nothing that is said may end what is being done: the reader or the terminal may be gone, or the disk full."""
+    try:
+        print(line, file=stream, flush=True)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # there may be room again
+            hush(stream)
+
+
+def hush(stream: TextIO) -> None:
+    """Whatever else is said there, nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def csv_of(result) -> str:
