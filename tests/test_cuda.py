@@ -1,5 +1,8 @@
 """What holds on a GPU besides: no step makes the processor wait, and nets see and answer what they do on a CPU."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from cnnzoo.config import AugmentConfig
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
+from cnnzoo.inference import TF32, TOLERANCE, optimize
 from cnnzoo.train.anatomy import Stepper
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -75,3 +79,19 @@ def test_every_net_computes_on_a_gpu():
                 expected = net(x)
                 apart = (net.cuda()(x.cuda()).cpu() - expected).abs().max()
             assert apart < 0.05 * expected.std(), name  # convolutions there keep 10 bits of the mantissa (TF32)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_optimised_net_answers_as_the_plain_one_from_several_threads_and_in_a_copy(precision):
+    net = zoo.create("resnet20").eval()
+    batches = [torch.randn(size, 3, 32, 32, generator=torch.Generator().manual_seed(size)) for size in (1, 7, 32, 64)]
+    with torch.no_grad():
+        wanted = [net(x) for x in batches]
+    fast = optimize(net.cuda(), precision)
+    share = TF32 if precision == "fp32" else TOLERANCE[precision]
+    for one in (fast, copy.deepcopy(fast)):
+        with ThreadPoolExecutor(4) as pool:  # each batch again and again, so that recorded graphs are replayed
+            given = list(pool.map(lambda place, one=one: one(batches[place % 4].cuda()).cpu(), range(32)))
+        for place, answers in enumerate(given):
+            most = wanted[place % 4].abs().max().clamp(min=1.0).item()
+            torch.testing.assert_close(answers, wanted[place % 4], rtol=0, atol=share * most)
