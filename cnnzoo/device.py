@@ -42,7 +42,7 @@ def _check_on_mps(precision: str) -> None:
     """Where the system or torch are too old, autocast would do nothing but warn, and the scaling of fp16 would fail."""
     if precision == "bf16" and not torch.backends.mps.is_macos_or_newer(14, 0):
         raise InputError("the precision is bf16, for which MPS needs macOS 14; take fp16 or fp32")
-    if precision == "fp16" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8):
+    if precision == "fp16" and torch.__version__ < (2, 8):
         raise InputError(f"the precision is fp16, for which MPS needs torch 2.8, and this is {torch.__version__}")
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -108,12 +109,12 @@ def test_images_and_weights_lie_as_the_device_wants_them(monkeypatch):
 
 def test_what_a_system_is_too_old_for_is_refused(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: (major, minor) <= (13, 3))
-    monkeypatch.setattr(torch, "__version__", "2.8.0")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.0"))
     with pytest.raises(InputError, match="bf16, for which MPS needs macOS 14; take fp16 or fp32"):
         pick_precision("bf16", MPS)
     assert pick_precision("fp16", MPS) == "fp16"
     assert pick_precision("auto", MPS) == "fp32"
-    monkeypatch.setattr(torch, "__version__", "2.7.1")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.7.1"))
     with pytest.raises(InputError, match=r"fp16, for which MPS needs torch 2\.8, and this is 2\.7\.1"):
         pick_precision("fp16", MPS)
 

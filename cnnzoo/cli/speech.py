@@ -39,7 +39,8 @@ def _say(line: str, stream: TextIO) -> None:
 
 def hush(stream: TextIO) -> None:
     """Whatever else is said there, nobody reads it any more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def csv_of(result) -> str:
