@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +14,20 @@ from torch import nn
 from cnnzoo import bars, registry, zoo
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import sources
+from cnnzoo.data.arrays import Unreadable
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
-from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.data.preprocess import Preprocess, centre, normalise
 from cnnzoo.data.sources import Dataset, Split
 from cnnzoo.device import layout_on, pick_precision
 from cnnzoo.errors import InputError, counted, dimensions
+from cnnzoo.familiar import Familiarity, spread
+from cnnzoo.inference import Features
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
 from cnnzoo.telling import Tell, as_typed
-from cnnzoo.train import forms, losses, optim, phases
+from cnnzoo.train import forms, losses, optim, phases, validation
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Feed, Trainer
@@ -357,6 +360,7 @@ class Probed:
     probe: "Probe"
     report: EpochReport  # as epoch 0
     outputs: torch.Tensor  # logits (N, K) of the validation images
+    familiarity: Familiarity
 
 
 def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Probed:
@@ -390,7 +394,30 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     )
     took = time.perf_counter() - started
     report = EpochReport(0, train_loss, val_loss, found.scores[0].val_top1, 0.0, took, rows / took)
-    return Probed(found, report, outputs)
+    return Probed(found, report, outputs, Familiarity.learn(train.plain, val.plain))
+
+
+def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:
+    """What tells images like the training images, by features of the net; None for a net that gives none."""
+    if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
+        return None
+    return Familiarity.learn(*(_vectors(net, part, data.preprocess) for part in (data.train, data.val)))
+
+
+def _vectors(net: nn.Module, part: Split, preprocess: Preprocess) -> np.ndarray:
+    """`(M, D)`: what the head sees of some of the images, as evaluation has them; one that is gone is black."""
+    device, places = next(net.parameters()).device, spread(len(part))
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for some in np.array_split(places, -(-len(places) // 64)):
+            try:
+                pixels = part.images.take(some)
+            except Unreadable as gap:
+                pixels = gap.pixels
+            shown = torch.from_numpy(np.ascontiguousarray(centre(pixels, preprocess.size))).to(device)
+            yield normalise(shown, preprocess.mean, preprocess.std), torch.from_numpy(part.labels[some])
+
+    return validation.logits(Features(net), batches())[0].numpy()
 
 
 def rebuild_head(model: nn.Module, spec: dict) -> None:

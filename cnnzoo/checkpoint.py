@@ -8,6 +8,7 @@ soup.json           whose weights were averaged, where the net is a soup
 split.json          which images were trained on and which validated on
 last.pt             everything that resuming needs (last.prev.pt: the one before)
 model.safetensors   the best weights; the header rebuilds the net, its classes and its preprocessing
+familiar.npz        what tells images like the training images from others, see familiar.py
 predictions.npz     logits and targets of the validation images, by the best weights; cross-fitted, where a committee
                     learnt from these images
 committee.json      what the members of a committee reach alone and together, where the run is one
@@ -40,6 +41,7 @@ from torch import Tensor
 
 from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, did_you_mean, expect
+from cnnzoo.familiar import Familiarity
 from cnnzoo.shown import Drawn, Table
 from cnnzoo.telling import Tell, as_typed
 
@@ -123,6 +125,7 @@ class Run(Drawn):
     model_file = property(lambda self: self.path / "model.safetensors")
     report_file = property(lambda self: self.path / "report.html")
     predictions_file = property(lambda self: self.path / "predictions.npz")
+    familiar_file = property(lambda self: self.path / "familiar.npz")
     state_file = property(lambda self: self.path / "last.pt")
     state_before = property(lambda self: self.path / "last.prev.pt")
 
@@ -244,9 +247,7 @@ class Run(Drawn):
 
     def save_predictions(self, logits: np.ndarray, targets: np.ndarray) -> None:
         """`(N, K)` float32 and `(N,)` int64 of the validation images."""
-        buffer = io.BytesIO()
-        np.savez(buffer, logits=logits.astype(np.float32), targets=targets.astype(np.int64))
-        atomic.write(self.predictions_file, buffer.getvalue())
+        _write_arrays(self.predictions_file, logits=logits.astype(np.float32), targets=targets.astype(np.int64))
 
     @property
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
@@ -257,6 +258,20 @@ class Run(Drawn):
                 way = f"make it anew by cnnzoo train --config {as_typed(self.config_file)} --run NEW"
             raise InputError(f"{self.path} has no predictions yet; {way}")
         return read_arrays(self.predictions_file, "logits", "targets")
+
+    def save_familiarity(self, familiarity: Familiarity) -> None:
+        _write_arrays(self.familiar_file, **vars(familiarity))
+
+    @property
+    def familiarity(self) -> Familiarity | None:
+        """What tells images like those that the net learnt from; None for nets without features, and of older runs."""
+        if not self.familiar_file.exists():
+            return None
+        try:
+            return Familiarity(*read_arrays(self.familiar_file, "known", "distances"))
+        except InputError:
+            wrong = f"{self.familiar_file} is damaged or cut short"
+            raise InputError(f"{wrong}; without it the net answers, and says nothing of familiarity") from None
 
 
 class Writer:
@@ -342,6 +357,12 @@ def read_torch(file: Path) -> dict:
             str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         )  # torch adds a paragraph of guesses
         raise InputError(f"{file} is damaged or cut short ({why})") from None
+
+
+def _write_arrays(file: Path, **arrays: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    atomic.write(file, buffer.getvalue())
 
 
 def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:

@@ -39,6 +39,18 @@ class Features(nn.Module):
         return self.net.forward_head(self.net.forward_features(x), pre_logits=True)
 
 
+class WithFeatures(nn.Module):
+    """A net's logits `(B, K)`, and the vectors `(B, num_features)` that its head sees."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.net.forward_features(x)
+        return self.net.forward_head(maps), self.net.forward_head(maps, pre_logits=True)
+
+
 class Optimized(nn.Module):
     """A net in eval mode that answers faster: `(B, C, H, W)` float32 in, `(B, K)` float32 out, no gradients; a list of
     float32 maps where the net gives one, as with `features_only`.

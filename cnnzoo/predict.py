@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from numbers import Real
 from pathlib import Path
@@ -18,9 +19,13 @@ from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, at_least, counted
+from cnnzoo.familiar import STRANGE, Familiarity
 from cnnzoo.fast import MANY, Sample, fast_form
+from cnnzoo.inference import WithFeatures
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
+
+_ROWS = ("files", "probabilities", "errors", "upscaled", "familiarity")  # what Predictions has of each image
 
 SHOWN = 20  # images, where a person looks at what was said of many
 TOP = 5  # most likely classes that are told
@@ -32,15 +37,22 @@ class Prediction(Shown):
 
     file: str
     top: tuple[tuple[str, float], ...]  # classes and probabilities, most likely first; none with an error
-    abstain: bool  # no class is likely enough, or there is an error
+    abstain: bool  # no class is likely enough, the image is not familiar enough, or there is an error
+    familiarity: float | None  # see Predictions; None where the net does not tell
     error: str  # what is wrong with the image, "" where nothing is
 
     def __str__(self) -> str:
-        return f"{self.file}  {_said(self.top[:TOP], self.abstain, self.error)}"
+        return f"{self.file}  {_said(self.top[:TOP], _doubts(self.abstain, self.familiarity), self.error)}"
 
 
-def _said(best: Sequence[tuple[str, float]], abstain: bool, error: str) -> str:
-    return error or f"{'unsure: ' if abstain else ''}{'  '.join(f'{name} {p:.1%}' for name, p in best)}"
+def _doubts(abstain: bool, familiarity: float | None) -> str:
+    """Why an answer is to be taken with care."""
+    is_strange = familiarity is not None and familiarity < STRANGE
+    return ", ".join(["unsure"] * abstain + ["unlike the training images"] * is_strange)
+
+
+def _said(best: Sequence[tuple[str, float]], doubts: str, error: str) -> str:
+    return error or f"{doubts and f'{doubts}: '}{'  '.join(f'{name} {p:.1%}' for name, p in best)}"
 
 
 @dataclass(frozen=True)
@@ -52,18 +64,21 @@ class Predictions(Shown):
     errors: tuple[str, ...]  # what is wrong with an image, "" where nothing is
     classes: tuple[str, ...]
     upscaled: np.ndarray  # (N,) bool: the image has fewer pixels than the net takes
+    familiarity: np.ndarray  # (N,) float32, from 0 to 1, see familiar.Familiarity; NaN where the net does not tell
     min_confidence: float = 0.0
+    min_familiarity: float = 0.0
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, place: int | slice) -> "Prediction | Predictions":
         if isinstance(place, slice):
-            files, probabilities, errors = (each[place] for each in (self.files, self.probabilities, self.errors))
-            return Predictions(files, probabilities, errors, self.classes, self.upscaled[place], self.min_confidence)
+            return replace(self, **{name: getattr(self, name)[place] for name in _ROWS})
         place = range(len(self))[place]  # a negative one is counted from the end; raises IndexError
         one = self[place : place + 1]
-        return Prediction(one.files[0], tuple(one.top(len(self.classes))[0]), bool(one.abstain[0]), one.errors[0])
+        familiarity = None if np.isnan(one.familiarity[0]) else float(one.familiarity[0])
+        best = tuple(one.top(len(self.classes))[0])
+        return Prediction(one.files[0], best, bool(one.abstain[0]), familiarity, one.errors[0])
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[place] for place in range(len(self)))
@@ -83,13 +98,15 @@ class Predictions(Shown):
         rows = []
         for row in self[:SHOWN]:
             said = [f"{name} {p:.1%}" for name, p in row.top[:TOP]] or [""] * (len(heads) - 2)
-            rows.append([row.file, *said, row.error or "unsure" * row.abstain])
+            rows.append([row.file, *said, row.error or _doubts(row.abstain, row.familiarity)])
         return Table(heads, rows, heads, notes=self._more())
 
     @property
     def abstain(self) -> np.ndarray:
-        """`(N,)` bool: no answer to rely on, as no class reaches `min_confidence`, or the image could not be read."""
-        return ~(self.probabilities.max(axis=1) >= self.min_confidence)
+        """`(N,)` bool: no answer to rely on, as no class reaches `min_confidence`, the image does not reach
+        `min_familiarity`, or it could not be read.
+        """
+        return ~(self.probabilities.max(axis=1) >= self.min_confidence) | (self.familiarity < self.min_familiarity)
 
     def top(self, many: int) -> list[list[tuple[str, float]]]:
         """For each image its most likely classes with their probabilities, most likely first; empty where there is an
@@ -103,22 +120,26 @@ class Predictions(Shown):
     def lines(self, many: int = TOP) -> list[str]:
         """For each image a line for a person: the file, and its most likely classes or what is wrong with it."""
         width = max(map(len, self.files), default=0)
-        told = zip(self.files, self.top(many), self.abstain, self.errors, strict=True)
-        return [f"{file:<{width}}  {_said(best, abstain, error)}" for file, best, abstain, error in told]
+        doubts = map(_doubts, self.abstain.tolist(), self.familiarity.tolist())
+        told = zip(self.files, self.top(many), doubts, self.errors, strict=True)
+        return [f"{file:<{width}}  {_said(best, doubt, error)}" for file, best, doubt, error in told]
 
     def columns(self, many: int = TOP) -> dict[str, type]:
-        """What a table of the `many` most likely classes consists of: file, top1 …, prob1 …, abstain, error."""
+        """What a table of the `many` most likely classes consists of: file, top1 …, prob1 …, abstain, familiarity,
+        error.
+        """
         numbers = range(1, min(many, len(self.classes)) + 1)
         names, probabilities = ({f"{what}{n}": kind for n in numbers} for what, kind in (("top", str), ("prob", float)))
-        return {"file": str, **names, **probabilities, "abstain": bool, "error": str}
+        return {"file": str, **names, **probabilities, "abstain": bool, "familiarity": float, "error": str}
 
     def rows(self, many: int = TOP) -> Iterator[dict[str, Any]]:
         """For each image the values of `columns`, by their names; None where there is nothing to say."""
         names = self.columns(many)
-        told = zip(self.files, self.top(many), self.abstain.tolist(), self.errors, strict=True)
-        for file, best, abstain, error in told:
-            said = [*(name for name, _ in best), *(round(p, 6) for _, p in best)] or [None] * (len(names) - 3)
-            yield dict(zip(names, [file, *said, abstain, error or None], strict=True))
+        familiar = (None if np.isnan(share) else round(share, 4) for share in self.familiarity.tolist())
+        told = zip(self.files, self.top(many), self.abstain.tolist(), familiar, self.errors, strict=True)
+        for file, best, abstain, share, error in told:
+            said = [*(name for name, _ in best), *(round(p, 6) for _, p in best)] or [None] * (len(names) - 4)
+            yield dict(zip(names, [file, *said, abstain, share, error or None], strict=True))
 
     def to_csv(self, many: int = TOP) -> str:
         """A table of `columns`."""
@@ -132,6 +153,7 @@ def predict(
     pretrained: bool | str | Path | Run = False,
     batch_size: int | None = None,
     min_confidence: float = 0.0,
+    min_familiarity: float = 0.0,
     mirror: bool = False,
     precision: str = "auto",
     device: str | None = None,
@@ -146,6 +168,9 @@ def predict(
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
         batch_size: images to a forward pass; None is 16 on a CPU, which more do not make faster, else 128.
         min_confidence: if the most likely class is less likely than this, the image has no answer.
+        min_familiarity: nor if its familiarity is less than this, such as 0.05. That is the share of images like those
+            that the net was trained on which are as far from all of them as this one, or farther: a net is often sure
+            of its answer to a picture of something else altogether. A run's net tells it, in all precisions but int8.
         mirror: whether probabilities are the mean over the image and its mirror image, at twice the time.
         precision: auto (bf16 where the device computes in it and there are many images, else fp32), fp32, bf16, fp16 or
             int8 (on a CPU), see `cnnzoo.optimize`. int8 is calibrated on images that the run trained on; for a bare
@@ -159,21 +184,23 @@ def predict(
 
     Raises:
         InputError: where there is nothing to predict on; for an array that is no picture; for a net that takes
-            neither colour nor grey images; for a precision that device or net lack.
+            neither colour nor grey images; for a precision that device or net lack; for min_familiarity where the net
+            does not tell it.
     """
-    options = {"batch_size": batch_size, "min_confidence": min_confidence, "mirror": mirror, "device": device}
-    options |= {"pretrained": pretrained}
+    options = {"batch_size": batch_size, "min_confidence": min_confidence, "min_familiarity": min_familiarity}
+    options |= {"mirror": mirror, "device": device, "pretrained": pretrained}
     return join(stream(model_or_run, images, **options, precision=precision, tell=tell))
 
 
 def join(parts: Iterable[Predictions]) -> Predictions:
     """What `stream` yields, as one."""
     parts = list(parts)
-    files, errors = (tuple(chain.from_iterable(getattr(part, name) for part in parts)) for name in ("files", "errors"))
-    probabilities, upscaled = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("probabilities", "upscaled")
-    )
-    return replace(parts[0], files=files, probabilities=probabilities, errors=errors, upscaled=upscaled)
+    columns = {name: [getattr(part, name) for part in parts] for name in _ROWS}
+    joined = {
+        name: np.concatenate(own) if isinstance(own[0], np.ndarray) else tuple(chain.from_iterable(own))
+        for name, own in columns.items()
+    }
+    return replace(parts[0], **joined)
 
 
 def stream(
@@ -183,6 +210,7 @@ def stream(
     pretrained: bool | str | Path | Run = False,
     batch_size: int | None = None,
     min_confidence: float = 0.0,
+    min_familiarity: float = 0.0,
     mirror: bool = False,
     precision: str = "auto",
     device: str | None = None,
@@ -191,8 +219,9 @@ def stream(
     """`predict` for any number of images: batch by batch, and what is yielded is all that takes memory."""
     if batch_size is not None:
         at_least("batch_size", batch_size)
-    if not isinstance(min_confidence, Real) or not 0 <= min_confidence <= 1:
-        raise InputError(f"min_confidence is {min_confidence}, but must be between 0 and 1")
+    for name, least in (("min_confidence", min_confidence), ("min_familiarity", min_familiarity)):
+        if not isinstance(least, Real) or not 0 <= least <= 1:
+            raise InputError(f"{name} is {least}, but must be between 0 and 1")
     pictures = images if isinstance(images, Pictures) else Pictures(images)
     net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.open_net(model_or_run, pretrained)[0]
     preprocess = zoo.preprocessing(net)
@@ -201,7 +230,12 @@ def stream(
     if net is not model_or_run or device is not None:
         net = net.to(pick_device(device or "auto"))
     batch_size = batch_size or (16 if next(net.parameters()).device.type == "cpu" else 128)
-    return _stream(net, preprocess, pictures, batch_size, min_confidence, mirror, precision, tell)
+    familiarity = None if precision == "int8" else getattr(net, "familiarity", None)
+    if min_familiarity and familiarity is None:
+        why = "precision int8 gives no features" if precision == "int8" else f"{zoo.called(model_or_run)} has none"
+        raise InputError(f"min_familiarity is {min_familiarity}, but {why}; a trained run's net tells it, see predict")
+    least = {"min_confidence": min_confidence, "min_familiarity": min_familiarity}
+    return _stream(net, preprocess, pictures, batch_size, familiarity, least, mirror, precision, tell)
 
 
 def _stream(
@@ -209,7 +243,8 @@ def _stream(
     preprocess: Preprocess | Sheet,
     pictures: Pictures,
     batch_size: int,
-    min_confidence: float,
+    familiarity: Familiarity | None,
+    least: dict[str, float],
     mirror: bool,
     precision: str,
     tell: Tell,
@@ -221,22 +256,27 @@ def _stream(
     classes = _classes(net, preprocess, device)
     bar = bars.show(total=len(pictures), desc="predicting", unit="image")
     try:
-        fast = fast_form(
-            net, preprocess, len(pictures), precision, lambda: _spread(pictures, preprocess, batch_size), tell=tell
-        )
+        answering = WithFeatures(net) if familiarity else net
+        some = partial(_spread, pictures, preprocess, batch_size)
+        fast = fast_form(answering, preprocess, len(pictures), precision, some, tell=tell)
         for batch in read_ahead(pictures, preprocess, batch_size):
             probabilities = np.full((len(batch), len(classes)), np.nan, np.float32)
+            familiar = np.full(len(batch), np.nan, np.float32)
             good = [place for place, picture in enumerate(batch) if not picture.error]
             if good:
                 pixels = torch.from_numpy(np.stack([batch[place].pixels for place in good])).to(device)
                 with torch.inference_mode():
                     views = [normalise(pixels, preprocess.mean, preprocess.std)]
                     views += [preprocess.mirrored(views[0])] if mirror else []
-                    likely = sum((fast(view).float() / temperature).softmax(1) for view in views) / len(views)
+                    answers = [fast(view) for view in views]
+                    if familiarity:
+                        answers, features = zip(*answers, strict=True)
+                        familiar[good] = familiarity.of(features[0].float().cpu().numpy())
+                    likely = sum((logits.float() / temperature).softmax(1) for logits in answers) / len(views)
                 probabilities[good] = likely.cpu().numpy()
             files, errors = tuple(picture.name for picture in batch), tuple(picture.error for picture in batch)
             upscaled = np.array([picture.upscaled for picture in batch], dtype=bool)
-            yield Predictions(files, probabilities, errors, classes, upscaled, min_confidence)
+            yield Predictions(files, probabilities, errors, classes, upscaled, familiar, **least)
             bar.update(len(batch))
     finally:
         bar.close()
@@ -270,7 +310,7 @@ class Tally:
     """Counts what streams by, and tells what a person should know of it."""
 
     def __init__(self):
-        self.images = self.unread = self.unsure = self.upscaled = 0
+        self.images = self.unread = self.unsure = self.strange = self.upscaled = 0
         self.examples: list[str] = []  # of what is wrong with files
 
     def watch(self, parts: Iterable[Predictions]) -> Iterator[Predictions]:
@@ -280,15 +320,18 @@ class Tally:
             self.examples = [*self.examples, *wrong][:3]
             self.images += len(part)
             self.unread += len(wrong)
-            self.unsure += int(part.abstain.sum()) - len(wrong)
+            self.unsure += int((part.probabilities.max(axis=1) < part.min_confidence).sum())
+            self.strange += int((part.familiarity < STRANGE).sum())
             self.upscaled += int(part.upscaled.sum())
             yield part
 
     def notes(self) -> list[str]:
         """A line for each thing that happened."""
+        many_strange = self.strange > 2 * STRANGE * self.images  # more than chance makes of such as the net knows
         told = {
             "could not be read": self.unread,
             "are unsure: no class is likely enough": self.unsure,
+            f"seem unlike the training images; of images like those, {STRANGE:.0%} do": self.strange * many_strange,
             "have fewer pixels than the net takes and were scaled up": self.upscaled,
         }
         return [f"{many:,} of {self.images:,} images {what}" for what, many in told.items() if many]

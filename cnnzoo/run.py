@@ -18,6 +18,7 @@ from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, Interrupted, counted, printable
+from cnnzoo.familiar import Familiarity
 from cnnzoo.signals import heard
 from cnnzoo.telling import Tell, as_typed, silent
 from cnnzoo.train import distributed, rehearsal
@@ -140,8 +141,8 @@ def _train(
         writer.close()
         for number, epoch in enumerate(config.cycle_ends, 1):
             finish_snapshot(run, number, epoch, config, data, device)
-        outputs = probed.outputs if probed and not trainer.progress.epoch else None
-        finish(run, config, data, device, tell, outputs, with_report)
+        known = probed if probed and not trainer.progress.epoch else None
+        finish(run, config, data, device, tell, known and known.outputs, known and known.familiarity, with_report)
     team.wait()
 
 
@@ -233,12 +234,13 @@ def finish(
     device: torch.device,
     tell: Tell,
     outputs: torch.Tensor | None = None,
+    familiarity: Familiarity | None = None,
     with_report: bool = True,
 ) -> None:
     """What a finished run leaves behind beside its weights: the best weights' predictions, the temperature that makes
-    their probabilities honest, and the report.
+    their probabilities honest, what tells strange images, and the report.
 
-    `outputs` are those predictions `(N, K)`, where they are known already.
+    `outputs` are those predictions `(N, K)`, where they are known already, as `familiarity` may be.
     """
     from cnnzoo import calibrate  # SciPy takes half a second to import, which the first epoch need not wait for
 
@@ -248,6 +250,8 @@ def finish(
         outputs, targets = logits(zoo.load(run).to(device), batches)
         for line in batches.problems:
             tell(line)
+    if familiarity := familiarity or assemble.familiarity(zoo.load(run).to(device), data):
+        run.save_familiarity(familiarity)
     run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
     run.save_predictions(outputs.numpy(), targets.numpy())  # with which it counts as finished
     report = f"; report: {write_report(run, config, data)}" if with_report else ""

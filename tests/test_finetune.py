@@ -276,6 +276,7 @@ def test_one_number_is_the_epochs_of_one_phase(tune):
     ("options", "said"),
     [
         ({"epochs": 3}, "mode staged has 2 phases, but epochs names 1; say 2,4"),
+        ({"epochs": "1,2"}, "epochs is '1,2', but must be a number for each phase, such as (2, 4)"),
         ({"mode": "probe", "epochs": 3}, "mode probe has 0 phases, but epochs names 1; leave it out"),
         ({"epochs": (1, 1), "budget": 60}, "epochs and budget both say how long it takes; give one of them"),
         ({"budget": "5 parsecs"}, "budget is 5 parsecs, but must be a duration such as 90s, 10m or 2h"),

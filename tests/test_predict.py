@@ -245,7 +245,8 @@ def test_every_format_holds_the_same_rows(cli, model_file, folder, ending):
     assert "1 of 6 images could not be read" in err
     rows = read(folder.parent / f"out{ending}")
     assert rows == list(result.rows())
-    assert list(rows[0]) == ["file", "top1", "top2", "top3", "prob1", "prob2", "prob3", "abstain", "error"]
+    names, shares = (f"top{n}" for n in (1, 2, 3)), (f"prob{n}" for n in (1, 2, 3))
+    assert list(rows[0]) == ["file", *names, *shares, "abstain", "familiarity", "error"]
     assert rows[0]["prob1"] == pytest.approx(result.probabilities[0].max(), abs=1e-6)
     assert rows[4] == {
         **dict.fromkeys(rows[0]),

@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "weights": {"registry", "models"},
     "data": {"config", "resampling"},
     "train": {"config"},
-    "checkpoint": {"figures"},
+    "checkpoint": {"figures", "familiar"},
     "calibrate": set(),
+    "familiar": set(),
     "resampling": set(),
     "tables": set(),
     "zoo": {"registry", "own", "config", "models", "weights", "data", "checkpoint"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "claims": {"registry", "checkpoint", "zoo", "weights", "summary"},
     "figures": set(),
     "compare": {"figures", "zoo", "weights", "summary", "claims"},
-    "predict": {"data", "checkpoint", "zoo", "fast", "tables"},
+    "predict": {"data", "checkpoint", "zoo", "inference", "fast", "familiar", "tables"},
     "evaluate": {"config", "data", "checkpoint", "zoo", "train.validation", "calibrate", "fast", "tables"},
     "export": {"data", "checkpoint", "zoo"},
     "report": {"config", "data", "checkpoint", "zoo", "evaluate", "calibrate", "visualize", "figures"},
@@ -49,9 +50,9 @@ MAY_IMPORT = {
     "benchmark": {"config", "data", "train", "zoo", "inference", "quantize", "learn"},
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}
     | {"calibrate", "resampling"},
-    "assemble": {"registry", "config", "models", "data", "train", "zoo", "transfer"},
-    "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "loggers"}
-    | {"signals", "environment"},
+    "assemble": {"registry", "config", "models", "data", "train", "zoo", "inference", "familiar", "transfer"},
+    "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "familiar"}
+    | {"loggers", "signals", "environment"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},

@@ -852,7 +852,7 @@ def test_predict_writes_a_row_for_every_file(finished, pictures, cli, tmp_path):
     done = cli("predict", finished.path, pictures, "--out", "out.csv", "--top", 2)
     assert done.code == 0, done.err
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["file", "top1", "top2", "prob1", "prob2", "abstain", "error"]
+    assert list(rows[0]) == ["file", "top1", "top2", "prob1", "prob2", "abstain", "familiarity", "error"]
     assert len(rows) == 5
     for row in rows:
         name = row["file"].rpartition("/")[2]

@@ -60,6 +60,7 @@ def predict(
     out: str | None = None,
     top: int = 5,
     min_confidence: float = 0.0,
+    min_familiarity: float = 0.0,
     mirror: bool = False,
     batch_size: int | None = None,
     precision: str = "auto",
@@ -69,9 +70,11 @@ def predict(
 
     Args:
         images: files, folders with all in them, or patterns in quotes, such as "photos/**/*.jpg".
-        out: write a table (.csv, .json, .parquet) with the columns file, top1 …, prob1 …, abstain, error.
+        out: write a table (.csv, .json, .parquet) with the columns file, top1 …, prob1 …, abstain, familiarity, error.
         top: how many classes to name.
         min_confidence: abstain from an answer where the most likely class is less likely than this, such as 0.6.
+        min_familiarity: abstain from images that are farther from all training images than this share of images like
+            those is, such as 0.05.
         mirror: take the mean over each image and its mirror image, at twice the time.
         batch_size: images to a forward pass; by default 16 on a CPU, else 128.
         precision: auto (bf16 for many images on a device that computes in it, else fp32), fp32, bf16, fp16 or int8 (on
@@ -86,8 +89,8 @@ def predict(
         tables.check(out)
     pictures = Pictures(images)
     net, _ = zoo.open_net(run_or_model, pretrained)
-    options = {"batch_size": batch_size, "min_confidence": min_confidence, "mirror": mirror, "device": device}
-    options |= {"precision": precision, "tell": aside}
+    options = {"batch_size": batch_size, "min_confidence": min_confidence, "min_familiarity": min_familiarity}
+    options |= {"mirror": mirror, "device": device, "precision": precision, "tell": aside}
     tally = Tally()
     parts = tally.watch(stream(net, pictures, **options))
     if out:

@@ -90,8 +90,11 @@ def recipe(
 
 
 def _of_phases(mode: str, epochs: int | Sequence[int]) -> tuple[int, ...]:
-    """The epochs of each phase. Raises InputError unless they are as many as the mode has phases."""
-    epochs = tuple(int(n) for n in ((epochs,) if isinstance(epochs, Integral) else epochs))
+    """The epochs of each phase. Raises InputError unless they are numbers, as many as the mode has phases."""
+    given = (epochs,) if isinstance(epochs, Integral) else epochs
+    if isinstance(given, str) or not all(isinstance(n, Integral) for n in given):
+        raise InputError(f"epochs is {epochs!r}, but must be a number for each phase, such as {EPOCHS[mode] or ()}")
+    epochs = tuple(map(int, given))
     if len(epochs) != len(EPOCHS[mode]):
         wanted = f"say {','.join(map(str, EPOCHS[mode]))}" if EPOCHS[mode] else "leave it out"
         phases = counted(len(EPOCHS[mode]), "phase")
