@@ -23,7 +23,7 @@ from cnnzoo.data.sources import Dataset, Split
 from cnnzoo.device import layout_on, pick_precision
 from cnnzoo.errors import InputError, counted, dimensions
 from cnnzoo.familiar import Familiarity, spread
-from cnnzoo.inference import Features
+from cnnzoo.inference import Features, WithFeatures
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
 from cnnzoo.telling import Tell, as_typed
@@ -37,7 +37,7 @@ from cnnzoo.transfer.features import Backbone, Extracted
 if TYPE_CHECKING:
     from cnnzoo.transfer.probe import Probe
 
-FEW = 5_000  # training images, of which a probe may see several views each
+FEW = 5_000  # training images, of which a probe may see several views each, and tells what fewer lead to
 
 
 def make_weights_ready(config: Config) -> None:
@@ -384,6 +384,8 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
         found = probe.fit(*images, classifier=classifier, learns=learns, folds=asked.folds, **steps)
         if asked.bag or asked.boost:
             found = committee.gather(found, *images, bag=asked.bag, boost=asked.boost, **steps)
+        elif not learns and len(data.train.labels) <= FEW:
+            found = probe.with_learning_curve(found, *images, seed=config.train.seed)
     for line in str(found).splitlines():
         tell(line)
     put_head(model, found.head)
@@ -398,26 +400,35 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
 
 
 def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:
-    """What tells images like the training images, by features of the net; None for a net that gives none."""
-    if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
+    """What tells images like the training images, by features of the net in eval mode; None for a net that gives none,
+    or whose answers are not those of its head to them.
+    """
+    trained, held_out = (_Some(part, data.preprocess, next(net.parameters()).device) for part in (data.train, data.val))
+    try:
+        with torch.inference_mode():
+            images = next(iter(held_out))[0][:2]
+            if not torch.allclose(net(images), WithFeatures(net)(images)[0], rtol=1e-2, atol=1e-2):
+                return None
+        return Familiarity.learn(*(validation.logits(Features(net), some)[0].numpy() for some in (trained, held_out)))
+    except Exception:  # of any kind: what a user's net cannot do is to cost no run
         return None
-    return Familiarity.learn(*(_vectors(net, part, data.preprocess) for part in (data.train, data.val)))
 
 
-def _vectors(net: nn.Module, part: Split, preprocess: Preprocess) -> np.ndarray:
-    """`(M, D)`: what the head sees of some of the images, as evaluation has them; one that is gone is black."""
-    device, places = next(net.parameters()).device, spread(len(part))
+class _Some:
+    """Enough images to tell others by, as evaluation has them, with their labels; one that is gone is black."""
 
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __init__(self, part: Split, preprocess: Preprocess, device: torch.device):
+        self.part, self.preprocess, self.device = part, preprocess, device
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        places = spread(len(self.part))
         for some in np.array_split(places, -(-len(places) // 64)):
             try:
-                pixels = part.images.take(some)
+                pixels = self.part.images.take(some)
             except Unreadable as gap:
                 pixels = gap.pixels
-            shown = torch.from_numpy(np.ascontiguousarray(centre(pixels, preprocess.size))).to(device)
-            yield normalise(shown, preprocess.mean, preprocess.std), torch.from_numpy(part.labels[some])
-
-    return validation.logits(Features(net), batches())[0].numpy()
+            shown = torch.from_numpy(np.ascontiguousarray(centre(pixels, self.preprocess.size))).to(self.device)
+            yield normalise(shown, self.preprocess.mean, self.preprocess.std), torch.from_numpy(self.part.labels[some])
 
 
 def rebuild_head(model: nn.Module, spec: dict) -> None:

@@ -13,6 +13,7 @@ import torch
 import cnnzoo
 from cnnzoo.errors import InputError
 from cnnzoo.familiar import ENOUGH, STRANGE, Familiarity
+from cnnzoo.registry import unregister
 from cnnzoo.telling import silent
 
 rng = np.random.default_rng(0)
@@ -158,3 +159,31 @@ def test_a_run_from_scratch_has_it_too(tmp_path):
     config = {"model": "lenet5", "data": {"source": tmp_path / "photos", "size": 32}, "train": {"epochs": 1}}
     run = cnnzoo.train({**config, "run": tmp_path / "run"}, tell=silent)
     assert run.familiarity.known.shape == (len(run.split["train"]), 84)
+
+
+class Stranger(torch.nn.Module):
+    """A net of a user's, whose answers are not those of its head to its features, or which has no features."""
+
+    def __init__(self, num_classes=3, in_chans=3, features=True):
+        super().__init__()
+        self.conv, self.fc = torch.nn.Conv2d(in_chans, 4, 3), torch.nn.Linear(4, num_classes)
+        if features:
+            self.forward_features, self.forward_head = self.conv, self._head
+
+    def _head(self, maps, pre_logits=False):
+        return maps.mean((2, 3)) if pre_logits else self.fc(maps.mean((2, 3)))
+
+    def forward(self, x):
+        return 2 * self._head(self.conv(x)) + 1
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_of_a_net_that_does_otherwise_nothing_is_told(features, pictures, tmp_path):
+    cnnzoo.register("stranger", input_size=(3, 32, 32), num_classes=3)(Stranger)
+    try:
+        config = {"model": {"name": "stranger", "args": {"features": features}}, "data": {"source": pictures}}
+        run = cnnzoo.train({**config, "train": {"epochs": 1}, "run": tmp_path / "run"}, tell=silent)
+        assert run.familiarity is None
+        assert np.isnan(cnnzoo.predict(run, pictures).familiarity).all()
+    finally:
+        unregister("stranger")

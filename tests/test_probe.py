@@ -53,6 +53,26 @@ def test_each_classifier_becomes_a_head_that_answers_as_its_score_says(classifie
     torch.testing.assert_close(probe.predict(again, z), logits)
 
 
+@pytest.mark.parametrize("classifier", ["logistic", "centroid", "knn"])
+def test_a_learning_curve_tells_what_fewer_images_lead_to(classifier):
+    images = (*blobs(3, each=120, apart=0.4), *blobs(3, each=100, seed=5, apart=0.4))
+    images = (images[0][:, None], *images[1:], 3)
+    found = probe.fit(*images, classifier=classifier)
+    curve = probe.with_learning_curve(found, *images).curve
+    assert [many for many, _ in curve] == [90, 180, 360]
+    assert curve[-1][1] == found.scores[0].val_top1
+    assert curve[0][1] < curve[-1][1] + 0.02
+    assert probe.with_learning_curve(found, *images).curve == curve
+    told = str(probe.with_learning_curve(found, *images)).splitlines()[-1]
+    assert told.startswith(f"learning curve, by training images: {curve[0][1]:.1%} with 90, ")
+
+
+def test_few_images_have_no_learning_curve():
+    images = (*blobs(2, each=40), *blobs(2, each=10, seed=5))
+    images = (images[0][:, None], *images[1:], 2)
+    assert probe.with_learning_curve(probe.fit(*images, classifier="ridge"), *images).curve == ()
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_the_logistic_head_is_scikit_learns_regression(classes):
     found = fit(classes, classifier="logistic")

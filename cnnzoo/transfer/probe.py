@@ -6,13 +6,13 @@ alone, so that the validation images still tell the truth. A fitted one becomes 
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from torch import Tensor, nn
 
 from cnnzoo import machine
@@ -21,6 +21,10 @@ from cnnzoo.models import _heads
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.classifiers import Data, Kind, fit_one, kinds
+
+PARTS = (8, 4, 2)  # of the training images, for a learning curve: an eighth, a quarter, half
+DRAWS = 3  # of each part
+LEAST = 64  # images, from which on a part tells something
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Probe(Shown):
 
     scores: tuple[Score, ...]  # the chosen one's first, the others by accuracy
     head: nn.Module  # (B, D) float32 -> logits (B, K)
+    # So many training images, and the validation top-1 that they lead to; empty where that was not looked for.
+    curve: tuple[tuple[int, float], ...] = field(default=(), kw_only=True)
 
     def _table(self) -> Table:
         rows = []
@@ -47,7 +53,7 @@ class Probe(Shown):
             cv = "-" if s.cv_top1 is None else f"{s.cv_top1:.2%}"
             rows.append((s.classifier, s.setting, cv, f"{s.val_top1:.2%}", f"{s.seconds:.1f}"))
         heads = ("classifier", "setting", "cross-validated", "validation", "seconds")
-        return Table(heads, rows, heads[:2], notes=self._why())
+        return Table(heads, rows, heads[:2], notes=[*self._why(), *self._learning_curve()])
 
     def _why(self) -> list[str]:
         """Why the first is taken, where others were tried."""
@@ -58,8 +64,13 @@ class Probe(Shown):
         why = ", the best by cross-validation" if best else ": the simplest within a standard error of the best"
         return [f"{taken.classifier} is taken{why}"]
 
+    def _learning_curve(self) -> list[str]:
+        said = ", ".join(f"{top1:.1%} with {many:,}" for many, top1 in self.curve)
+        return [f"learning curve, by training images: {said}"] if said else []
+
     def to_dict(self) -> dict:
-        return {"scores": [asdict(score) for score in self.scores], "head": _heads.describe(self.head)}
+        scores = [asdict(score) for score in self.scores]
+        return {"scores": scores, "head": _heads.describe(self.head), "curve": self.curve}
 
 
 @machine.one_blas_thread()
@@ -125,6 +136,37 @@ def _is_among_the_best(score: Score, scores: Sequence[Score], images: int) -> bo
     """
     best = max(score.cv_top1 or 0.0 for score in scores)
     return (score.cv_top1 or 0.0) >= best - np.sqrt(best * (1 - best) / images)
+
+
+@machine.one_blas_thread()
+def with_learning_curve(
+    found: Probe,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    val_vectors: np.ndarray,
+    val_labels: np.ndarray,
+    classes: int,
+    *,
+    seed: int = 0,
+) -> Probe:
+    """The same, with what its classifier reaches with fewer training images: whether more photos would help.
+
+    The images are as in `fit`. Each part of them is drawn `DRAWS` times, class by class; the mean counts.
+    """
+    data, score = Data.of(vectors, labels, classes), found.scores[0]
+    kind = kinds(len(labels), seed)[score.classifier]
+    judged, points = kind.prepare(data, val_vectors), []
+    for part in PARTS:
+        many = len(labels) // part
+        if many < LEAST or np.bincount(labels).min() < 2 * part:
+            continue
+        top1 = []
+        for places, _ in StratifiedShuffleSplit(DRAWS, train_size=many, random_state=seed).split(labels, labels):
+            rows, own = data.rows(places)
+            fitted = fit_one(kind.settings[score.setting], kind.prepare(data, rows), own)
+            top1.append((fitted.predict(judged) == val_labels).mean())
+        points.append((many, float(np.mean(top1))))
+    return replace(found, curve=(*points, (len(labels), score.val_top1)) if points else ())
 
 
 @torch.inference_mode()
