@@ -69,6 +69,7 @@ def test_a_run_folder_holds_what_the_house_names(finished):
     assert sorted(file.name for file in finished.path.iterdir()) == [
         "config.yaml",
         "environment.json",
+        "familiar.npz",
         "last.prev.pt",
         "last.pt",
         "metrics.jsonl",
