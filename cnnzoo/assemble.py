@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cnnzoo import bars, registry, zoo
+from cnnzoo.building import only_channels
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import Unreadable
@@ -26,6 +27,7 @@ from cnnzoo.familiar import Familiarity, spread
 from cnnzoo.inference import Features, WithFeatures
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
+from cnnzoo.naming import outputs_of
 from cnnzoo.telling import Tell, as_typed
 from cnnzoo.train import forms, losses, optim, phases, validation
 from cnnzoo.train.distributed import Team
@@ -60,7 +62,7 @@ def net_input(config: Config) -> tuple[int, int | None, Preprocess | None]:
     its weights were trained with, where it is known.
     """
     entry = registry.lookup(config.model.name)
-    channels = config.model.in_chans or zoo.only_channels(entry)
+    channels = config.model.in_chans or only_channels(entry)
     return entry.input_size[1], channels, zoo.trained_preprocessing(entry.name, config.model.pretrained)
 
 
@@ -270,7 +272,7 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     name, _, tag = said.partition(".")
     net, _ = zoo.open_net(*((said, False) if Path(said).expanduser().exists() else (name, tag or True)))
     classes = config.model.num_classes or len(data.classes)
-    if net.num_classes != classes or zoo.outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
+    if net.num_classes != classes or outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
         raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")
     wants, gets = zoo.preprocessing(net), data.preprocess
     if isinstance(net, CommitteeNet):  # whose members normalise by themselves

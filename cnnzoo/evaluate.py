@@ -26,6 +26,7 @@ from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form
+from cnnzoo.naming import class_names, outputs_of
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell
 from cnnzoo.train.validation import logits
@@ -349,8 +350,8 @@ def judge(
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
     for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
         tell(note)
-    known = zoo.class_names(net) or classes
-    labels = np.array(zoo.outputs_of(net, classes, chosen.source), dtype=np.int64)[part.labels]
+    known = class_names(net) or classes
+    labels = np.array(outputs_of(net, classes, chosen.source), dtype=np.int64)[part.labels]
     fitted = _cross_fitted(net, part.names)
     if fitted:
         which = "these" if len(fitted) == len(labels) else f"{len(fitted):,} of these {len(labels):,}"

@@ -18,6 +18,7 @@ from cnnzoo import atomic, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.errors import InputError, expect, unknown
+from cnnzoo.naming import output_names
 from cnnzoo.quiet import quiet
 from cnnzoo.shown import Shown
 
@@ -91,7 +92,7 @@ def export(
     if format == "onnx":
         _need_onnx()
     net = _open(run_or_model, pretrained)
-    classes = zoo.output_names(net)
+    classes = output_names(net)
     graph = _Probabilities(net) if preprocess else _Logits(net)
     card = {
         "name": net.entry.name,

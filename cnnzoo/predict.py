@@ -22,6 +22,7 @@ from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.familiar import STRANGE, Familiarity
 from cnnzoo.fast import MANY, Sample, fast_form
 from cnnzoo.inference import WithFeatures
+from cnnzoo.naming import output_names
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
 
@@ -285,7 +286,7 @@ def _stream(
 def _classes(net: nn.Module, preprocess: Preprocess | Sheet, device: torch.device) -> tuple[str, ...]:
     """What the outputs are called; those of a net from elsewhere are counted from an answer."""
     if hasattr(net, "num_classes"):
-        return zoo.output_names(net)
+        return output_names(net)
     height, width, channels = preprocess.shape
     with torch.inference_mode():
         count = net(torch.zeros(1, channels, height, width, device=device)).shape[1]

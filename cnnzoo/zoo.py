@@ -3,33 +3,27 @@
 import copy
 import inspect
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import config, registry
+from cnnzoo.building import build, materialise
 from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
 from cnnzoo.config import DataConfig
 from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
-from cnnzoo.errors import InputError, at_least, counted, did_you_mean, expect, quoted, unknown
-from cnnzoo.models import _heads, _rules
+from cnnzoo.errors import InputError, counted, did_you_mean, expect, quoted
+from cnnzoo.models import _rules
 from cnnzoo.models._committee import CommitteeNet, Seat
 from cnnzoo.models._feature_maps import FeatureMaps
-from cnnzoo.own import look_over
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import fetch, table
 from cnnzoo.weights.load import load_into, sizes, to_our_names, unwrap
-
-_OURS = {name: registry.lookup(name) for name in registry.names()}  # of whose layers `init_layer` sets every value
 
 
 def create(
@@ -70,8 +64,8 @@ def create(
         if value is not None
     }
     source = _find(entry, pretrained) if pretrained else None
-    net = _with_weights(entry, {**options, **arch}, source) if source else _build(entry, {**options, **arch})
-    _materialise(net)
+    net = _with_weights(entry, {**options, **arch}, source) if source else build(entry, {**options, **arch})
+    materialise(net)
     if features_only:
         if isinstance(out_indices, int):
             raise InputError(f"out_indices is {out_indices}, but must be a sequence such as ({out_indices},)")
@@ -83,98 +77,6 @@ def create(
     if out_indices is not None:
         raise InputError("out_indices goes with features_only=True")
     return net
-
-
-_OF_ANY_NET = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "aux_logits")  # nothing of the features
-_OWN = ("pretrained", "features_only", "out_indices")  # what create takes by itself, of whatever net
-
-
-def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
-    """The net; one of ours still on the meta device, without values, since trained weights would make drawing them a
-    waste of time. What a user's constructor makes may lie in values, and is left to it.
-
-    Beside the builder's own options, `head` describes one that takes the place of the net's own, see models._heads.
-    """
-    options = dict(options)
-    head = options.pop("head", None)
-    for key, least in (("num_classes", 0), ("in_chans", 1)):
-        at_least(key, options.get(key, 1), least)
-    for key in ("drop_rate", "drop_path_rate"):
-        value = options.get(key, 0)
-        if not isinstance(value, Real) or not 0 <= value < 1:
-            raise InputError(f"{key} is {value!r}, but must be a number of at least 0 and below 1")
-    headless = options.get("num_classes") == 0
-    if headless:
-        del options["num_classes"]
-    options = _taken(entry, options)
-    arch = {key: value for key, value in options.items() if key not in _OF_ANY_NET}
-    if _OURS.get(entry.name) is entry:
-        with torch.device("meta"):
-            net = entry.build(**options)
-    else:
-        net = entry.build(**options)
-        known = inspect.signature(entry.build).parameters
-        for key, fact in (("num_classes", entry.num_classes), ("in_chans", entry.input_size[0])):
-            if not hasattr(net, key):
-                setattr(net, key, options.get(key, known[key].default if key in known else fact))
-        entry = look_over(net, entry, bool(arch))
-    net.entry, net.arch = entry, arch
-    if headless:
-        _behead(net)
-    if head:
-        net.set_submodule(entry.head, _heads.build(head, net.num_features))
-    return net
-
-
-def _fixed(entry: Entry) -> dict[str, int]:
-    """The classes and channels that an entry states, of those that its builder cannot be told."""
-    facts = {"num_classes": entry.num_classes, "in_chans": entry.input_size[0]}
-    return {key: fact for key, fact in facts.items() if not _takes(entry, key)}
-
-
-def _takes(entry: Entry, option: str) -> bool:
-    known = inspect.signature(entry.build).parameters
-    return option in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-
-
-def only_channels(entry: Entry) -> int | None:
-    """How many channels images must have; None where the builder can be told."""
-    return _fixed(entry).get("in_chans")
-
-
-def _taken(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
-    """The options, once the builder is known to take them; without classes and channels that it need not be told."""
-    fixed = _fixed(entry)
-    for key, value in options.items():
-        if key in fixed and value != fixed[key]:
-            says = {"num_classes": "num_classes", "in_chans": "input_size"}[key]
-            why = f"its builder has no argument {key}, and its {says} says {fixed[key]}"
-            raise InputError(f"{entry.name} cannot have {key} {value}: {why}")
-        if key not in fixed and not _takes(entry, key):
-            raise unknown(f"argument of {entry.name}", key, (*inspect.signature(entry.build).parameters, *_OWN))
-    return {key: value for key, value in options.items() if key not in fixed}
-
-
-def _behead(net: nn.Module) -> None:
-    if hasattr(net, "reset_classifier"):
-        net.reset_classifier(0)
-    elif net.entry.head:
-        net.set_submodule(net.entry.head, nn.Identity())
-        net.num_classes = 0
-    else:
-        raise InputError(f"{net.entry.name} is registered without its head, so that cannot be taken off; name it there")
-
-
-def _materialise(net: nn.Module) -> None:
-    """Give a first value to whatever of a net of ours no file gave one, on the default device."""
-    device = torch.empty(0).device  # which torch.get_default_device does not tell within a `with` before torch 2.7
-    if device.type == "meta":
-        return
-    for name, module in net.named_modules():
-        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-        if any(tensor.is_meta for tensor in own):
-            module.to_empty(device=device, recurse=False)
-            net.init_layer(name, module)
 
 
 @dataclass(frozen=True)
@@ -198,12 +100,12 @@ def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.
     head = source.card.get("head")
     if head and options.get("num_classes", head["num_classes"]) == head["num_classes"]:
         options = {**options, "num_classes": head["num_classes"], "head": head}
-    net = _build(entry, options)
+    net = build(entry, options)
     state = to_our_names(content, entry, list(net.state_dict()))
     taken = inspect.signature(entry.build).parameters
     implied = {key: size for key, size in sizes(state, entry).items() if key not in options and key in taken}
     if any(getattr(net, key, size) != size for key, size in implied.items()):
-        net = _build(entry, {**options, **implied})
+        net = build(entry, {**options, **implied})
     bgr, lacks = (source.row.bgr, source.row.lacks) if source.row else (False, "")
     net.load_report = load_into(net, entry, state, source.name, bgr, lacks)
     if "preprocess" in source.card:
@@ -314,7 +216,7 @@ def of_card(card: dict, state: dict[str, Tensor], where: str) -> nn.Module:
         options = {key: card[key] for key in ("num_classes", "in_chans", "drop_rate") if card[key] is not None}
         source = _Source(where, lambda: state, card)
         net = _with_weights(registry.lookup(card["name"]), {**options, **card["args"]}, source)
-        _materialise(net)
+        materialise(net)
     net.temperature = float(card.get("temperature", 1.0))
     return net.eval()
 
@@ -401,43 +303,6 @@ def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
         file = _named(pretrained, net.entry) or "the best known file"
         raise InputError(f"{file} lacks a part of {name}: without {anew} it knows nothing")
     return net
-
-
-def class_names(net: nn.Module) -> tuple[str, ...] | None:
-    """What a net's outputs are called; None where they have no names, or those of a head that it no longer has."""
-    names = tuple(getattr(net, "classes", None) or ())
-    return names if names and len(names) == net.num_classes else None
-
-
-def output_names(net: nn.Module) -> tuple[str, ...]:
-    """What a net's outputs are called, or their numbers where they have no names."""
-    return class_names(net) or tuple(map(str, range(net.num_classes)))
-
-
-def outputs_of(net: nn.Module, classes: Sequence[str], source: str) -> list[int]:
-    """Which of a net's outputs belongs to each class of a source.
-
-    Where a net knows ImageNet's thousand, classes may be called by their WordNet ids, as ImageNet's folders are.
-
-    Raises InputError for classes that the net does not know.
-    """
-    known = class_names(net)
-    if known is None:
-        if net.num_classes != len(classes):
-            outputs = f"{net.num_classes} outputs without names"
-            raise InputError(f"{source} has {len(classes)} classes, but the net has {outputs}")
-        return [*range(len(classes))]
-    places = {name: place for place, name in reversed([*enumerate(known)])}
-    if len(known) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):
-        from timm.data import ImageNetInfo
-
-        places = {wordnet_id: place for place, wordnet_id in enumerate(ImageNetInfo().label_names())}
-    if strangers := [name for name in classes if name not in places]:
-        raise InputError(
-            f"{source} has classes that the net does not know: {', '.join(strangers[:10])}; "
-            f"it knows {', '.join(known[:10])}"
-        )
-    return [places[name] for name in classes]
 
 
 def preprocessing(model_or_name: nn.Module | str | Path | Run) -> Preprocess | Sheet:

@@ -16,6 +16,7 @@ from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, expect, unknown
 from cnnzoo.inference import Optimized
+from cnnzoo.naming import output_names
 from cnnzoo.visualize.hooks import layer_of, untouched
 
 Model = nn.Module | Run | str | Path  # what can be looked into, see `Subject.open`
@@ -76,7 +77,7 @@ class Subject:
         preprocess = zoo.preprocessing(net)
         if not isinstance(preprocess, Preprocess | Sheet):
             raise InputError(f".preprocessing of {name} must be a Preprocess, but is {type(preprocess).__name__}")
-        return cls(net, name, zoo.output_names(net), preprocess)
+        return cls(net, name, output_names(net), preprocess)
 
     @property
     def device(self) -> torch.device:
