@@ -79,7 +79,7 @@ class Evaluation(Shown):
         before = f"calibration error {self.calibration_error:.2%}"
         if self.temperature is None:
             return (
-                f"{before}, by temperature {self.calibrated_error:.2%} "
+                f"{before}, with a temperature {self.calibrated_error:.2%} "
                 f"(fitted on one half of these images and judged on the other)"
             )
         if self.temperature == 1:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -122,6 +123,13 @@ def test_wrong_input_is_told_in_one_line(fails, tmp_path, arguments, words):
     for word in words:
         assert word in line
     assert [file.name for file in tmp_path.iterdir()] == ["taken"]
+
+
+def test_ctrl_c_ends_a_lab_in_the_middle_of_its_training(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda *_: signal.raise_signal(signal.SIGINT))
+    code, _, err = cli("lab", "dropout", "--quick")
+    assert (code, err.splitlines()[-1]) == (130, "cnnzoo: stopped")
+    assert not list(tmp_path.iterdir())
 
 
 # ---- what the labs measure by

@@ -37,9 +37,10 @@ def photo(seed: int, side: int) -> Tensor:
 
 @contextmanager
 def trained(config: dict) -> Iterator[cnnzoo.Run]:
-    """The run that `cnnzoo.train` makes of a config, in a folder that is gone afterwards."""
+    """The run that `cnnzoo.train` makes of a config, in a folder that is gone afterwards; so Ctrl-C saves nothing."""
     with TemporaryDirectory(prefix="cnnzoo-lab-") as folder:
-        yield cnnzoo.train({**config, "run": f"{folder}/run"}, with_report=False, tell=lambda line: None)
+        whole = {**config, "run": f"{folder}/run"}
+        yield cnnzoo.train(whole, with_report=False, tell=lambda line: None, should_stop=lambda: False)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

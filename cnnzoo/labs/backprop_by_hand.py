@@ -99,7 +99,13 @@ def run(seed: int, quick: bool) -> Seen:
         held=apart[worst] < ROUNDING,
         told=f"{len(apart)} comparisons, {apart[worst]:.0e} apart at most ({worst}), relative to the largest value",
         figures={"apart": apart},
-        pictures={"maps": x[0], "largest": largest[0], "gradient": d[0], "by hand": by_hand[0], "autograd": theirs[0]},
+        pictures={
+            "maps": x[0],
+            "the largest of each 2x2": largest[0],
+            "the gradient by those": d[0],
+            "by the maps, by hand": by_hand[0],
+            "by the maps, by autograd": theirs[0].numpy(),
+        },
     )
 
 
@@ -110,9 +116,8 @@ def _apart(mine: np.ndarray, other: torch.Tensor) -> float:
 
 def draw(seen: Sequence[Seen]):
     figure, axes = sheet(2, 5)
-    titles = ("maps", "largest", "gradient", "by hand", "autograd")
-    for axis, title in zip(axes[0], titles, strict=True):
-        show(axis, np.asarray(seen[0].pictures[title]), f"max pooling: {title}", cmap="RdBu_r", vmin=-3, vmax=3)
+    for axis, (title, picture) in zip(axes[0], seen[0].pictures.items(), strict=True):
+        show(axis, picture, title, cmap="RdBu_r", vmin=-3, vmax=3)
     for axis in axes[1]:
         axis.remove()
     panel = figure.add_subplot(axes[1, 0].get_subplotspec().get_gridspec()[1, :])

@@ -83,7 +83,9 @@ def draw(seen: Sequence[Seen]):
             figures = np.mean([each.figures[what][way] for each in seen], 0)
             panel.bar(np.arange(len(WINDOWS)) + place / 4, figures, 0.22, label=way)
         panel.set_xticks(np.arange(len(WINDOWS)) + 1 / 4, [f"{window}x{window}" for window in WINDOWS])
+        panel.set_xlabel("window")
     axes[-2].set_title("strength of the strongest, whole maps: 1", fontsize="small")
     axes[-1].set_title("change as the image moves by a pixel", fontsize="small")
-    axes[-1].legend(fontsize="small")
+    axes[-1].set_ylim(0, 1.2)  # which leaves room for the legend
+    axes[-1].legend(fontsize="small", ncols=len(WAYS), loc="upper center")
     return figure

@@ -87,7 +87,7 @@ def draw(seen: Sequence[Seen]):
     axes = grid.flatten()
     for panel, (name, picture) in zip(axes, pictures.items(), strict=False):
         field = seen[0].figures[name]
-        show(panel, picture, f"{name}: {field['effective']:.0f} of {field['theoretical']}", cmap="magma")
+        show(panel, picture, f"{name}: {field['effective']:.0f} of {field['theoretical']} pixels", cmap="magma")
     plain = [name for name in pictures if name.endswith("layers")]
     depths = [int(name.split()[0]) for name in plain]
     for kind in ("theoretical", "effective"):

@@ -75,13 +75,14 @@ class Deconvolved(drawing.Result):
 
     def figure(self):
         """For each channel the reconstructions, 0 in grey and each on a scale of its own, and beside them the same
-        patches of the images.
+        patches of the images, with the largest and the smallest of their activations.
         """
         cells, titles = [], []
         both = self.patches(self.reconstructions), self.patches(self.pixels)
         for channel, activations, signals, pixels in zip(self.channels, self.activations, *both, strict=True):
             cells += [drawing.grid([drawing.scaled(signal) for signal in signals]), drawing.grid(pixels)]
-            titles += [f"channel {channel}", f"{activations[0]:.3g} … {activations[-1]:.3g}"]
+            most, least = (drawing.brief(activations[place]) for place in (0, -1))
+            titles += [f"channel {channel}", f"activations {most} to {least}"]
         across = min(4, len(cells))
         rows, named = ([whole[i : i + across] for i in range(0, len(whole), across)] for whole in (cells, titles))
         figure = drawing.page(rows, named)

@@ -32,6 +32,11 @@ def some(many: int, thing: str) -> str:
     return f"the first {DRAWN} of {counted(many, thing)}" if many > DRAWN else counted(many, thing)
 
 
+def brief(number: float) -> str:
+    """A number in three digits, or from 1,000 on in whole ones, without a power of ten."""
+    return f"{number:,.0f}" if abs(number) >= 999.5 else f"{number:.3g}"
+
+
 def scaled(array: np.ndarray) -> np.ndarray:
     """Any numbers to float32 in 0..1: 0 becomes 0.5, and what lies farthest from it 0 or 1."""
     array = np.asarray(array, np.float32)

@@ -53,7 +53,9 @@ class Maximised(drawing.Result):
                 line = own[start : start + MANY]
                 rows.append([self.pixels[place] for place in line])
                 of_layer = "" if self.what == "class" else f"{layer}, "
-                titles.append([f"{of_layer}{self.labels[place]}: {self.activations[place]:.3g}" for place in line])
+                titles.append(
+                    [f"{of_layer}{self.labels[place]}: {drawing.brief(self.activations[place])}" for place in line]
+                )
         figure = drawing.page(rows, titles)
         figure.suptitle(f"{self.name}: what excites a {self.what} most", fontsize=9)
         return figure

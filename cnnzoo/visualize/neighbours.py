@@ -97,7 +97,9 @@ class Neighbours(drawing.Result):
             for space, nearest in (("features", self.features), ("pixels", self.pixels)):
                 row += list(self.among.images.take(nearest.places[query]))
                 about = zip(nearest.places[query], nearest.distances[query], strict=True)
-                said += [f"{space} {distance:.3g}\n{self.among.class_of(place)}" for place, distance in about]
+                said += [
+                    f"{space} {drawing.brief(distance)}\n{self.among.class_of(place)}" for place, distance in about
+                ]
             rows.append(row)
             titles.append(said)
         return drawing.page(rows, titles, side=1.2)
