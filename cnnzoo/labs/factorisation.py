@@ -100,7 +100,7 @@ def run(seed: int, quick: bool) -> Seen:
     )
 
 
-LABEL = "weights of the large one (grey) and of the small ones; beside them multiply-adds and what a unit sees"
+LABEL = "weights (grey: the large one); beside them multiply-adds, and what a unit sees"
 
 
 def draw(seen: Sequence[Seen]):

@@ -12,7 +12,8 @@ Sizes are those of the paper's Table 1 for a 224x224 image; names are torchvisio
     6, 7    4096          two fully connected layers of 4096, ReLU, dropout
     head    1000          fully connected
 
-Every convolution is 3x3 with ReLU, and every stage of convolutions ends in 2x2 max pooling.
+Every convolution is 3x3 with ReLU, and every stage of convolutions ends in 2x2 max pooling. Three 3x3 see 7x7 pixels
+with 55 % of the weights of a 7x7 (section 2.3). A-LRN and C, of which three convolutions are 1x1, are left out.
 
 Differences from the paper: see `cnnzoo info vgg16`.
 """
