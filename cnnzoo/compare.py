@@ -5,6 +5,7 @@ Culurciello: An Analysis of Deep Neural Network Models for Practical Application
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import groupby
@@ -15,7 +16,7 @@ from cnnzoo.claims import JUDGED_ON, best
 from cnnzoo.errors import InputError
 from cnnzoo.shown import Drawn, Table
 from cnnzoo.summary import summary
-from cnnzoo.weights.table import Weights
+from cnnzoo.weights.table import Weights, list_weights
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ class Comparison(Drawn):
 
 
 def compare(names: str | Sequence[str] | None = None, out: str | Path | None = None) -> Comparison:
-    """Compare nets by the best weights that the weights table has for each.
+    """Compare nets by the best weights that the weights table has for each, or by those that NET.TAG names. Part of
+    what tells two nets apart is how they were trained; "*.tv_in1k" were so much alike, but for resnext101_64x4d's.
 
     Args:
-        names: of nets, or wildcard patterns; None is every net that has weights.
+        names: of nets, or NET.TAG, or wildcard patterns of either; None is every net that has weights.
         out: a file for the picture, its kind by its suffix (.png, .svg, .pdf …); None draws nothing.
 
     Raises:
@@ -77,24 +79,30 @@ def compare(names: str | Sequence[str] | None = None, out: str | Path | None = N
     if out is not None:
         figures.check(out)
     asked = [names] if isinstance(names, str) else names or ()
-    chosen = dict.fromkeys(name for pattern in asked for name in _matching(pattern))
-    rows = {name: best(name) for name in chosen or zoo.list_models(pretrained=True)}
-    points = [_point(name, row) for name, row in rows.items() if row]
+    found = [pair for pattern in asked or ["*"] for pair in _matching(pattern)]
+    points = [_point(row) for row in {(row.model, row.tag): row for _, row in found if row}.values()]
+    without = tuple(dict.fromkeys(name for name, row in found if not row)) if asked else ()
     if not points:
-        raise InputError(f"there are no weights of known accuracy for {', '.join(rows)}; see cnnzoo list --pretrained")
+        told = ", ".join(without)
+        raise InputError(f"there are no weights of known accuracy for {told}; see cnnzoo list --pretrained")
     points.sort(key=lambda point: (point.judged_on != JUDGED_ON[1000], point.judged_on, -point.top1))
-    without = tuple(name for name, row in rows.items() if not row) if chosen else ()
     comparison = Comparison(tuple(points), without)
     if out is not None:
         figures.save(draw(comparison), out)
     return comparison
 
 
-def _matching(pattern: str) -> list[str]:
-    return zoo.list_models(pattern) or [zoo.info(pattern).name]  # which says what is near
+def _matching(pattern: str) -> list[tuple[str, Weights | None]]:
+    """Nets with their best weights, or what matches NET.TAG."""
+    name, dot, _ = pattern.partition(".")
+    names = zoo.list_models(name) or [zoo.info(name).name]  # which says what is near
+    if not dot:
+        return [(name, best(name)) for name in names]
+    return [(row.model, row) for row in list_weights(pattern) if row.top1 is not None] or [(pattern, None)]
 
 
-def _point(name: str, row: Weights) -> Point:
+def _point(row: Weights) -> Point:
+    name = row.model
     entry = zoo.info(name)
     channels, side, _ = entry.input_size
     macs = entry.macs if row.size == side else summary(name, (channels, row.size, row.size)).total.macs
@@ -163,7 +171,11 @@ def _names(axes, points: Sequence[Point]) -> None:
     radii = [math.sqrt(LARGEST * point.params / most / math.pi) * figure.dpi / 72 for point in points]
     dots = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
     frame, legend = axes.get_window_extent().padded(-5).extents, axes.get_legend().get_window_extent().extents
-    texts = [axes.text(*_place(point), point.model, fontsize=8, va="bottom") for point in points]
+    many = Counter(point.model for point in points)
+    labels = [point.model if many[point.model] == 1 else f"{point.model}.{point.tag}" for point in points]
+    texts = [
+        axes.text(*_place(point), label, fontsize=8, va="bottom") for point, label in zip(points, labels, strict=True)
+    ]
     sizes = [(extent.width, extent.height) for extent in (text.get_window_extent() for text in texts)]
     boxes: list[Box] = dots.copy()
 

@@ -47,6 +47,15 @@ def test_a_name_may_be_a_pattern_and_counts_once():
     assert [point.model for point in cnnzoo.compare("vgg11").points] == ["vgg11"]
 
 
+def test_tags_choose_other_weights_than_the_best(tmp_path):
+    points = cnnzoo.compare("resnet[15]*.tv_in1k", out=tmp_path / "nets.png").points
+    assert {(point.model, point.tag) for point in points} >= {("resnet50", "tv_in1k"), ("resnet152", "tv_in1k")}
+    both = cnnzoo.compare(["resnet50", "resnet50.tv*"]).points
+    assert [point.tag for point in both] == ["tv2_in1k", "tv_in1k"]
+    with pytest.raises(cnnzoo.InputError, match=r"no weights of known accuracy for resnet50\.tv9; see"):
+        cnnzoo.compare("resnet50.tv9")
+
+
 def test_nets_without_weights_are_named():
     assert cnnzoo.compare(["resnet50*", "lenet5"]).without == ("resnet50_2015", "lenet5")
 

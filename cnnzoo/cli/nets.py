@@ -82,10 +82,10 @@ def summary(
 
 
 def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False, json: bool = False) -> None:
-    """Compare nets by their best weights: accuracy against multiply-adds, with parameters as area.
+    """Compare nets by their weights: accuracy against multiply-adds, with parameters as area.
 
     Args:
-        names: nets, or wildcard patterns; every net that has weights by default.
+        names: nets (their best weights) or NET.TAG, with wildcards; every net that has weights by default.
         out: draw the picture into this file.
         csv: print CSV.
     """

@@ -27,7 +27,7 @@ SOURCE = (
 
 RATES = tuple(10 ** (power / 2) for power in range(-7, 4))
 QUICK_RATES = (1e-3, 1e-1, 1e0, 1e1)
-STEPS = 200
+STEPS, QUICK_STEPS = 200, 100
 BATCH = 64
 PIXELS, DEPTH = 64, 8  # a layer is as wide as an image has pixels
 GUESSING = math.log(10)  # the loss of giving all ten digits the same probability
@@ -45,12 +45,12 @@ def net(batch_norm: bool) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(PIXELS, 10))
 
 
-def learn(net: nn.Module, images: Tensor, labels: Tensor, rate: float) -> list[float]:
+def learn(net: nn.Module, images: Tensor, labels: Tensor, rate: float, steps: int) -> list[float]:
     """The loss of each step's batch, at most WORST."""
     losses = []
     sgd = torch.optim.SGD(net.parameters(), rate)
     order = torch.Generator().manual_seed(0)
-    for _ in range(STEPS):
+    for _ in range(steps):
         batch = torch.randint(len(images), (BATCH,), generator=order)
         loss = cross_entropy(net(images[batch]), labels[batch])
         sgd.zero_grad()
@@ -64,12 +64,12 @@ def run(seed: int, quick: bool) -> Seen:
     pixels, truth = digits()
     images = torch.from_numpy(pixels).float().flatten(1)
     images, labels = (images - images.mean()) / images.std(), torch.from_numpy(truth)
-    rates = QUICK_RATES if quick else RATES
+    rates, steps = (QUICK_RATES, QUICK_STEPS) if quick else (RATES, STEPS)
     losses, ends, highest = {}, {}, {}
     for kind, batch_norm in (("plain", False), ("BatchNorm", True)):
         start = net(batch_norm)
-        losses[kind] = [learn(copy.deepcopy(start), images, labels, rate) for rate in rates]
-        ends[kind] = [float(np.mean(history[-STEPS // 10 :])) for history in losses[kind]]
+        losses[kind] = [learn(copy.deepcopy(start), images, labels, rate, steps) for rate in rates]
+        ends[kind] = [float(np.mean(history[-steps // 10 :])) for history in losses[kind]]
         highest[kind] = max((rate for rate, end in zip(rates, ends[kind], strict=True) if end < LEARNT), default=0.0)
     little = all(end[0] > GUESSING / 2 for end in ends.values())
     nothing = all(end[-1] > GUESSING / 2 for end in ends.values())
@@ -89,12 +89,12 @@ def draw(seen: Sequence[Seen]):
     for what, place in (("too low", 0), ("low", (best + 1) // 2), ("best", best), ("too high", best + 1)):
         curve = np.mean([each.figures["losses"]["plain"][place] for each in seen], 0)
         smooth = np.convolve(curve, np.full(10, 0.1), "valid")  # the mean of ten steps
-        axes[0].plot(range(10, STEPS + 1), smooth, label=f"{what}: {rates[place]:.2g}")
+        axes[0].plot(range(10, len(curve) + 1), smooth, label=f"{what}: {rates[place]:.2g}")
     axes[0].set(xlabel="step", ylabel="training loss, plain, mean of ten steps", ylim=(0, 1.2 * GUESSING))
     for kind, style in (("plain", "o-"), ("BatchNorm", "s-")):
         ends = np.mean([each.figures["last loss"][kind] for each in seen], 0)
         axes[1].semilogx(rates, ends, style, label=kind)
-    axes[1].set(xlabel="learning rate", ylabel=f"training loss after {STEPS} steps", ylim=(0, 1.2 * GUESSING))
+    axes[1].set(xlabel="learning rate", ylabel=f"training loss after {len(curve)} steps", ylim=(0, 1.2 * GUESSING))
     axes[1].axhline(GUESSING, color="grey", linestyle=":", label="guessing")
     for panel in axes:
         panel.legend(fontsize="small")
