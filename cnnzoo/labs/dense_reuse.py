@@ -136,10 +136,17 @@ def config(seed: int, quick: bool) -> dict:
 
 
 def draw(seen: Sequence[Seen]):
-    figure, (axes,) = sheet(1, 3, 4, 4)
-    for panel, (name, table) in zip(axes, seen[0].pictures.items(), strict=True):
-        show(panel, table, f"{name}: mean weight, largest 1", cmap="jet", vmin=0, vmax=1)
+    figure, (axes,) = sheet(1, 4, 3.6, 4.4)
+    for panel, (name, table) in zip(axes, seen[0].pictures.items(), strict=False):
+        weights = show(panel, table, f"{name}: mean weight, largest 1", cmap="viridis", vmin=0, vmax=1)
         panel.set(xlabel="layer", ylabel="source: 0 is the block's input")
         panel.set_xticks(range(len(table)), range(1, len(table) + 1), fontsize="x-small")
         panel.set_yticks(range(len(table)), range(len(table)), fontsize="x-small")
+    figure.colorbar(weights, ax=axes[2], shrink=0.6)
+    kinds = {"whole": "top1", **{f"without the {half}": f"top1, {half} half cut" for half in ("older", "newer")}}
+    kinds["newest alone"] = "top1, all but the newest cut"
+    top1 = [100 * np.mean([each.figures[figure] for each in seen]) for figure in kinds.values()]
+    axes[3].bar_label(axes[3].bar(list(kinds), top1), fmt="%.1f")
+    axes[3].set(ylim=(0, 110), ylabel="held out right, %")
+    axes[3].tick_params(axis="x", rotation=30)
     return figure
