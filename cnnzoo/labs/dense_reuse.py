@@ -143,7 +143,7 @@ def draw(seen: Sequence[Seen]):
         panel.set_xticks(range(len(table)), range(1, len(table) + 1), fontsize="x-small")
         panel.set_yticks(range(len(table)), range(len(table)), fontsize="x-small")
     figure.colorbar(weights, ax=axes[2], shrink=0.6)
-    kinds = {"whole": "top1", **{f"without the {half}": f"top1, {half} half cut" for half in ("older", "newer")}}
+    kinds = {"whole": "top1", **{f"{half} half cut": f"top1, {half} half cut" for half in ("older", "newer")}}
     kinds["newest alone"] = "top1, all but the newest cut"
     top1 = [100 * np.mean([each.figures[figure] for each in seen]) for figure in kinds.values()]
     axes[3].bar_label(axes[3].bar(list(kinds), top1), fmt="%.1f")
