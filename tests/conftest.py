@@ -76,6 +76,14 @@ def weights(tmp_path_factory) -> Path:
     return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
 
 
+@pytest.fixture
+def no_report(monkeypatch):
+    """For tests that look at no report: to draw one takes longer than the whole of so small a run."""
+    from cnnzoo.report import page  # here, since matplotlib takes a while to import
+
+    monkeypatch.setattr(page, "render", lambda *_: "")
+
+
 class Said(NamedTuple):
     """What a command gave back and said."""
 
