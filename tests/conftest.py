@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -23,6 +24,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads 
 # Processes that begin with everything imported, which is most of what a short one takes.
 PRELOADED = multiprocessing.get_context("forkserver")
 PRELOADED.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "cnnzoo.report"])
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector need not look at all that was imported again and again, nor at the tests themselves."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +74,14 @@ def pictures(tmp_path_factory) -> Path:
 def weights(tmp_path_factory) -> Path:
     """A file of weights for resnet20."""
     return photos.weights(tmp_path_factory.mktemp("weights") / "resnet20.pth")
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """For tests that look at no report: to draw one takes longer than the whole of so small a run."""
+    from cnnzoo.report import page  # here, since matplotlib takes a while to import
+
+    monkeypatch.setattr(page, "render", lambda *_: "")
 
 
 class Said(NamedTuple):

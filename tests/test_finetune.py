@@ -22,6 +22,8 @@ from cnnzoo.train import losses
 from cnnzoo.train.ema import EMA
 from cnnzoo.transfer.finetune import recipe
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 SMALL = ("--augment.mixup=0.2", "--data.val_fraction=0.25")
 
 

@@ -4,6 +4,7 @@ import inspect
 from collections import defaultdict
 
 import torch
+from torch import nn
 
 import cnnzoo
 from cnnzoo import registry
@@ -39,11 +40,24 @@ def side_of(entry, least):
 
 
 def small(name):
-    """A net with few classes, and a small image."""
+    """A net with few classes and few hidden units, and a small image."""
     torch.manual_seed(0)
-    net = cnnzoo.create(name, num_classes=5)
+    with torch.device("meta"):
+        net = cnnzoo.create(name, num_classes=5)
+    narrow(net)
+    net.to_empty(device="cpu").init_weights()
     side = side_of(net.entry, 48)
     return net, torch.rand(1, net.in_chans, side, side) * 4 - 2
+
+
+def narrow(net):
+    """Of the 4,096 units in AlexNet's and VGG's hidden layers, leave 64: most of the nets' values belong to them, and
+    show no more than so few do.
+    """
+    for name, layer in [*net.named_modules()]:
+        if isinstance(layer, nn.Linear) and 4096 in (layer.in_features, layer.out_features):
+            sizes = (64 if size == 4096 else size for size in (layer.in_features, layer.out_features))
+            net.set_submodule(name, nn.Linear(*sizes, device="meta"))
 
 
 def on_meta(name, **options):

@@ -162,6 +162,7 @@ def _confusion(result: Evaluation) -> Figure:
                     va="center",
                     fontsize=8,
                     color="white" if shares[row, column] > 0.5 else "black",
+                    in_layout=False,  # which would measure every number, though all lie inside
                 )
     return figure
 
