@@ -8,10 +8,10 @@ import numpy as np
 import photos
 import pytest
 import torch
-import zoo_cases
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from zoo_cases import FAMILIES, small
 
 import cnnzoo
 from cnnzoo import visualize
@@ -149,15 +149,14 @@ def few(tmp_path_factory):
     return photos.folder(tmp_path_factory.mktemp("photos") / "few", each=5, kinds=("blue", "green"))
 
 
-@pytest.mark.parametrize("name", zoo_cases.FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_units_of_every_family_are_judged_by_default(name, few):
-    torch.manual_seed(0)
-    net = cnnzoo.create(name).eval()
-    side = zoo_cases.side_of(net.entry, 64)
-    net.preprocessing = replace(cnnzoo.preprocessing(net), size=side, resize=side)
+    net, x = small(name)
+    net.eval()
+    net.preprocessing = replace(cnnzoo.preprocessing(net), size=x.shape[2], resize=x.shape[2])
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     found = visualize.concepts(net, str(few))
-    assert found.layer == visualize.layer_of(net, None, torch.zeros(1, net.in_chans, side, side)).name
+    assert found.layer == visualize.layer_of(net, None, x).name
     assert np.isfinite(found.answers).all()
     assert found.answers.std(0).max() > 0
     assert found.auc.max() > 0.5
