@@ -18,6 +18,7 @@ from PIL import Image
 from cnnzoo import config
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli import COMMANDS, main
+from cnnzoo.cli.parsing import overview, parser_of
 from cnnzoo.registry import unregister
 from cnnzoo.summary import COLUMNS
 
@@ -32,6 +33,13 @@ def photos(folder, classes=("cat", "dog"), each=4, size=(40, 40)):
 
 
 # ---- what it prints
+
+
+def test_commands_need_no_docstrings_of_which_python_OO_has_none():
+    def command(name: str, *, many: int = 1): ...
+
+    assert vars(parser_of("command", command).parse_args(["a", "--many", "2"])) == {"name": "a", "many": 2}
+    assert "None" not in overview({"command": command}, "cnnzoo")
 
 
 def test_list_names_nets_in_natural_order(cli):
@@ -321,6 +329,7 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["info"], ["name"]),
         (["ensemble", "runs/a", "runs/b", "--why"], ["--why needs a value"]),
         (["train", "--train.epochs"], ["--train.epochs needs a value"]),
+        (["predict", "x", "y", "--batch-size", "abc"], ["batch_size is abc, but must be a whole number or null"]),
         (["summary", "lenet5", "--input", "3,a"], ["--input is 3,a"]),
         (["summary", "lenet5", "--input", "32x32"], ["--input is 32x32, but must be three whole numbers", "or one"]),
         (["summary", "lenet5", "--input", "1,16,16"], ["at least 32x32, not 16x16"]),

@@ -75,6 +75,12 @@ def test_a_run_folder_may_begin_at_home():
     assert config.read({"run": "~/runs/x"}).folder == Path.home() / "runs" / "x"
 
 
+@pytest.mark.parametrize("folder", ["1e5", "-2.5E+3", "12", "yes"])
+def test_a_folder_called_as_a_number_is_still_one_when_its_config_is_read(folder, tmp_path):
+    (tmp_path / "config.yaml").write_text(config.dump(config.Config(run=folder)))
+    assert config.read(tmp_path / "config.yaml").run == folder
+
+
 def test_what_is_dumped_is_read_back():
     phases = [config.PhaseConfig(2, ["head"])]
     made = config.Config(model=config.ModelConfig(name="vgg16"), train=config.TrainConfig(phases=phases))

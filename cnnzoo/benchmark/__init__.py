@@ -45,7 +45,7 @@ class Benchmark:
     @property
     def about(self) -> str:
         """The first line of its docstring, without the name it begins with."""
-        return self.run.__doc__.splitlines()[0].partition(": ")[2]
+        return (self.run.__doc__ or "").partition("\n")[0].partition(": ")[2]
 
 
 SUITE = {

@@ -42,7 +42,7 @@ def parser_of(name: str, function: Callable) -> Parser:
         if key == "overrides":  # which keys_of_config has taken out
             continue
         kind, default = parameter.annotation, parameter.default
-        about = {"help": help_of[key]}
+        about = {"help": help_of.get(key)}  # python -OO has no docstrings
         if parameter.kind is parameter.KEYWORD_ONLY:
             option = f"--{key.rstrip('_').replace('_', '-')}"  # class_ is --class
             about["dest"] = key
@@ -96,7 +96,7 @@ def one_of(commands: Mapping[str, Callable], group: str, options: Sequence[str])
 def overview(commands: Mapping[str, Callable], prefix: str) -> str:
     width = max(map(len, commands))
     lines = [
-        f"  {name:<{width}}  {docstring_parser.parse(function.__doc__).short_description}"
+        f"  {name:<{width}}  {docstring_parser.parse(function.__doc__).short_description or ''}"
         for name, function in commands.items()
     ]
     return "\n".join([f"usage: {prefix} COMMAND …        ({prefix} COMMAND --help tells more)", "", *lines])

@@ -94,7 +94,7 @@ class Parser(ArgumentParser):
 
     def wanted(self, key: str, problem: str = "") -> str:
         """The type of a key in words."""
-        action = next((action for action in self._actions if f"--{key}" in action.option_strings), None)
+        action = next((action for action in self._actions if action.dest == key), None)
         kind = str(getattr(action, "_typehint", None) or re.search(r"Expected an? (.*?)\. Got", problem)[1])
         kind = re.sub(r"<class '([\w.]+)'>", r"\1", kind)
         kind = re.sub(r"(typing|cnnzoo\.config\.sections)\.", "", kind)

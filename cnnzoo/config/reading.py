@@ -18,9 +18,16 @@ from cnnzoo.errors import InputError, did_you_mean, expect, quoted
 from cnnzoo.telling import words_typed
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e5, a folder's name, say, which the parser would read as numbers."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[\d.]+e[-+]?\d+$", re.IGNORECASE), None)
+
+
 def dump(config: Config) -> str:
     """The complete config as YAML, in the order of the dataclasses."""
-    return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
+    return yaml.dump(plain(dataclasses.asdict(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 @cache  # making it takes longer than reading a config
