@@ -10,6 +10,7 @@ from torch import nn
 import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import registry
 from cnnzoo.errors import InputError, at_least, unknown
+from cnnzoo.habits import INSTEAD
 from cnnzoo.models import _heads
 from cnnzoo.own import look_over
 from cnnzoo.registry import Entry
@@ -81,6 +82,8 @@ def _taken(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
             why = f"its builder has no argument {key}, and its {says} says {fixed[key]}"
             raise InputError(f"{entry.name} cannot have {key} {value}: {why}")
         if key not in fixed and not _takes(entry, key):
+            if key in INSTEAD:
+                raise InputError(f"unknown argument of {entry.name} {key!r}; here it is {INSTEAD[key]}")
             raise unknown(f"argument of {entry.name}", key, (*inspect.signature(entry.build).parameters, *_OWN))
     return {key: value for key, value in options.items() if key not in fixed}
 

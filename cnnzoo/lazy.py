@@ -21,8 +21,10 @@ class Package(ModuleType):
         home = self._homes.get(name)
         if home is None:
             from cnnzoo.errors import did_you_mean
+            from cnnzoo.habits import INSTEAD
 
             hint = did_you_mean(name, self._homes, f"help({self.__name__}) tells what it has")
+            hint = f"; here it is {INSTEAD[name]}" if name in INSTEAD and self.__name__ == "cnnzoo" else hint
             text = f"module {self.__name__!r} has no attribute {name!r}{hint}"
             raise AttributeError(text, name=name, obj=None)  # without the module, of which Python would guess too
         if home == self.__name__:  # the name is a room's

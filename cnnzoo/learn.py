@@ -239,6 +239,7 @@ def pick(
     *,
     budget: float | str | None = 600,
     seed: int = 0,
+    device: str = "auto",
     tell: Tell = print,
 ) -> Ranking:
     """Probe several backbones through the feature cache and rank them.
@@ -249,6 +250,7 @@ def pick(
         budget: seconds, or a text such as 10m; nets that by their multiply-adds would not fit in what is left are not
             begun. None: no limit.
         seed: of the folds.
+        device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         tell: is given a line for each net, and what is wrong with the data.
 
     Raises:
@@ -256,7 +258,7 @@ def pick(
     """
     expect(folder, (str, os.PathLike), "a folder or a data set's name is wanted")
     at_least("seed", seed, 0)
-    started, limit = time.perf_counter(), _seconds(budget)
+    started, limit, where = time.perf_counter(), _seconds(budget), pick_device(device)
     found: list[Candidate] = []
     missing: dict[str, str] = {}
     told: set[str] = set()
@@ -276,7 +278,7 @@ def pick(
         except InputError as error:  # a damaged file, say, which is no reason to lose the others
             missing[name] = str(error)
             continue
-        candidate, data = _judge(os.fspath(folder), row, net, seed, tell)
+        candidate, data = _judge(os.fspath(folder), row, net.to(where), seed, tell)
         found.append(candidate)
         macs_per_second = max(macs_per_second, macs / candidate.seconds)
         for note in data.notes:
@@ -309,9 +311,9 @@ def _rows(models: Sequence[str]) -> list[table.Weights]:
 
 
 def _judge(source: str, row: table.Weights, net: nn.Module, seed: int, tell: Tell) -> tuple[Candidate, sources.Dataset]:
-    """One backbone, and the data as it sees it."""
+    """One backbone, on its device, and the data as it sees it."""
     started = time.perf_counter()
-    model = net.eval().to(pick_device("auto"))
+    model = net.eval()
     preprocess = Preprocess.from_dict(row.preprocess)
     config = DataConfig(source=source, bad_files="skip")
     data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)

@@ -101,7 +101,7 @@ def lookup(name: str) -> Entry:
     """The entry called `name`. Raises InputError that offers the near names."""
     expect(name, str, "a net is named by a text such as resnet18")
     if name not in _entries:
-        plain, _, tag = name.partition(".")
+        plain, _, tag = name.rpartition("/")[2].partition(".")  # hf-hub:timm/resnet18.a1_in1k
         if plain in _entries:
             raise InputError(f"unknown model {name!r}; weights are named apart: model {plain}, pretrained {tag}")
         if not near(name, _entries):

@@ -19,8 +19,11 @@ from cnnzoo import config
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli import COMMANDS, main
 from cnnzoo.cli.parsing import overview, parser_of
+from cnnzoo.errors import InputError
+from cnnzoo.habits import INSTEAD
 from cnnzoo.registry import unregister
 from cnnzoo.summary import COLUMNS
+from cnnzoo.zoo import create
 
 
 def photos(folder, classes=("cat", "dog"), each=4, size=(40, 40)):
@@ -222,6 +225,20 @@ def test_a_misspelt_name_is_told_the_near_one(home, typed, meant):
         getattr(import_module(home), typed)
 
 
+def test_names_of_timm_and_torchvision_are_told_what_to_type_here():
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'create_model'; here it is cnnzoo.create\(name, pretrained"
+    ):
+        getattr(import_module("cnnzoo"), "create_model")  # noqa: B009
+    with pytest.raises(
+        InputError, match="unknown argument of mlp 'checkpoint_path'; here it is pretrained=True, a tag"
+    ):
+        create("mlp", checkpoint_path="x.pth")
+    for advice in INSTEAD.values():
+        for name in re.findall(r"cnnzoo\.(\w+)", advice):
+            assert hasattr(import_module("cnnzoo"), name)
+
+
 def test_a_name_like_no_other_is_told_where_all_are():
     with pytest.raises(AttributeError, match=r"has no attribute 'dream'; help\(cnnzoo.visualize\) tells what it has"):
         getattr(import_module("cnnzoo.visualize"), "dream")  # noqa: B009
@@ -329,6 +346,9 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["info"], ["name"]),
         (["ensemble", "runs/a", "runs/b", "--why"], ["--why needs a value"]),
         (["train", "--train.epochs"], ["--train.epochs needs a value"]),
+        (["pick", "digits", "--device", "abacus"], ["the device is abacus, which cannot be used here"]),
+        (["pick", "digits", "--seed", str(2**63)], [f"seed is {2**63}, but must be a number below 2**63"]),
+        (["train", "--optim.lr", "inf"], ["optim.lr is inf, but must be a number below 2**63"]),
         (["predict", "x", "y", "--batch-size", "abc"], ["batch_size is abc, but must be a whole number or null"]),
         (["summary", "lenet5", "--input", "3,a"], ["--input is 3,a"]),
         (["summary", "lenet5", "--input", "32x32"], ["--input is 32x32, but must be three whole numbers", "or one"]),

@@ -93,9 +93,10 @@ def test_far_miss_says_so():
         cnnzoo.create("qqq")
 
 
-def test_a_name_with_the_tag_of_its_weights_is_told_apart():
+@pytest.mark.parametrize("hub", ["", "hf-hub:timm/"])
+def test_a_name_with_the_tag_of_its_weights_is_told_apart(hub):
     with pytest.raises(cnnzoo.InputError, match=r"weights are named apart: model resnet18, pretrained tv_in1k$"):
-        cnnzoo.create("resnet18.tv_in1k")
+        cnnzoo.create(f"{hub}resnet18.tv_in1k")
 
 
 def test_second_registration_names_both_modules():

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "telling", "bars", "shown", "lazy"}
+EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "telling", "bars", "shown", "lazy", "habits"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "bars": set(),
     "shown": {"figures"},
     "lazy": set(),
+    "habits": set(),
     "registry": set(),
     "config": set(),
     "own": {"registry"},

@@ -20,6 +20,7 @@ def check(
     fix: str | None = None,
     out: str | None = None,
     workers: int = 0,
+    device: str = "auto",
     json: bool = False,
 ) -> int:
     """Tell whether a folder of photos is fit to learn from: damaged and odd files, duplicates, leaks, doubtful labels.
@@ -33,6 +34,7 @@ def check(
         fix: copy the good photos into this new folder, and name there in left_out.csv what was left out.
         out: write every finding into this table (.csv, .json, .parquet).
         workers: threads that open files; 0 is one for each core.
+        device: of the model: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
     """
     from cnnzoo import tables
     from cnnzoo.transfer import copies, doctor
@@ -41,7 +43,7 @@ def check(
         tables.check(out)
     if fix:
         copies.room_for_copies(folder, fix)
-    options = {"model": model, "pretrained": pretrained, "near": near, "workers": workers}
+    options = {"model": model, "pretrained": pretrained, "near": near, "workers": workers, "device": device}
     checkup = doctor.check(folder, **options, tell=aside)
     if out:
         checkup.write(out)
@@ -67,7 +69,15 @@ def _after(checkup, fixed) -> str:
     return f"cnnzoo check {folder} --fix GOOD" if checkup.mendable else ""
 
 
-def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: int = 0, json: bool = False) -> None:
+def pick(
+    folder: str,
+    *,
+    models: str | None = None,
+    budget: str = "10m",
+    seed: int = 0,
+    device: str = "auto",
+    json: bool = False,
+) -> None:
     """Probe several nets on a folder of photos and rank them by accuracy, speed and size.
 
     Args:
@@ -79,7 +89,7 @@ def pick(folder: str, *, models: str | None = None, budget: str = "10m", seed: i
     from cnnzoo import learn
 
     say = aside if json else tell
-    ranking = learn.pick(folder, models or (), budget=budget, seed=seed, tell=say)
+    ranking = learn.pick(folder, models or (), budget=budget, seed=seed, device=device, tell=say)
     if json:
         print(dumps(ranking.to_dict()))
         return

@@ -26,7 +26,9 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Namespace:
         self._given = args or ()
-        return super().parse_args(args, *more, **options)
+        parsed = super().parse_args(args, *more, **options)
+        refuse_giants(parsed)
+        return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(self._explain(message))
@@ -116,6 +118,13 @@ class Parser(ArgumentParser):
             "list[PhaseConfig]": "a list of phases",
         }
         return " or ".join(words.get(part, part) for part in kind.split(" | "))
+
+
+def refuse_giants(parsed: Namespace) -> None:
+    """Raises InputError for a number that is infinite, not a number, or too large for what computes with it."""
+    for key, value in parsed.items():
+        if isinstance(value, int | float) and not abs(value) < 2**63:
+            raise InputError(f"{key} is {value}, but must be a number below 2**63")
 
 
 def no_section(key: str, value: object) -> str:

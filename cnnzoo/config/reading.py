@@ -12,7 +12,7 @@ from types import NoneType
 import yaml
 from jsonargparse import Namespace
 
-from cnnzoo.config.parser import MAIN, Parser, no_section
+from cnnzoo.config.parser import MAIN, Parser, no_section, refuse_giants
 from cnnzoo.config.sections import Config, plain
 from cnnzoo.errors import InputError, did_you_mean, expect, quoted
 from cnnzoo.telling import words_typed
@@ -162,6 +162,7 @@ def _build(parse: Callable[[Parser], Namespace]) -> Config:
     reader = parser()
     try:
         parsed = parse(reader)
+        refuse_giants(parsed)
         for key, value in vars(parsed).items():
             absent = value is None and key == "ensemble"
             if key not in ("config", "run") and not (absent or isinstance(value, Namespace)):

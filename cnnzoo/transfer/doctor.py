@@ -56,6 +56,7 @@ def check(
     pretrained: bool | str | Path | Run = True,
     near: float = NEAR,
     workers: int = 0,
+    device: str = "auto",
     tell: Tell = print,
 ) -> Checkup:
     """Look at every file of a folder of class folders, perhaps in train/ and val/ (valid, validation, test).
@@ -67,6 +68,7 @@ def check(
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
         near: the correlation of thumbnails from which on two photos are one, up to 1.
         workers: threads that open files; 0 is one for each core.
+        device: of the net: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         tell: is given a line where features cannot be cached.
 
     Raises:
@@ -79,7 +81,7 @@ def check(
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
     takes, backbone = (LEAST, ""), None
     if model:
-        net = zoo.open_net(model, pretrained)[0].to(pick_device("auto"))
+        net = zoo.open_net(model, pretrained)[0].to(pick_device(device))
         backbone = Backbone(net, zoo.preprocessing(net), cache_folder(folder), tell)
         takes = (backbone.preprocess.size, f"{zoo.called(model)} takes")
     photos, classes = _photos(folder)

@@ -1,0 +1,27 @@
+"""What users of timm, torchvision and Keras type, and what to do here instead. A leaf that every room may import."""
+
+_WEIGHTS = "pretrained=True, a tag of cnnzoo.list_weights(name), a file or a run folder"
+_PREPARE = "preprocessing(net or name), which turns pictures into what the weights want"
+_MAPS = "create(name, features_only=True), which gives every stage's maps"
+
+INSTEAD = {  # by the name elsewhere
+    # of functions
+    **dict.fromkeys(("create_model", "get_model", "build_model"), "cnnzoo.create(name, pretrained)"),
+    "model_info": "cnnzoo.info(name)",
+    "is_model": "name in cnnzoo.list_models()",
+    **dict.fromkeys(("list_pretrained", "get_weight", "get_model_weights"), "cnnzoo.list_weights(pattern)"),
+    **dict.fromkeys(("load_model", "load_learner"), "cnnzoo.load(run_or_file)"),
+    **dict.fromkeys(("load_checkpoint", "load_state_dict"), "cnnzoo.create(name, pretrained=FILE)"),
+    **dict.fromkeys(("fit", "train_model"), "cnnzoo.train(config), or cnnzoo.finetune(folder)"),
+    **dict.fromkeys(("ImageFolder", "create_dataset", "create_loader"), "a folder's name wherever data is asked for"),
+    **dict.fromkeys(("create_transform", "resolve_data_config", "resolve_model_data_config"), f"cnnzoo.{_PREPARE}"),
+    **dict.fromkeys(("transforms", "transform_for"), f"cnnzoo.{_PREPARE}"),
+    "create_feature_extractor": f"cnnzoo.{_MAPS}",
+    # of arguments
+    **dict.fromkeys(("checkpoint_path", "weights", "pretrained_cfg_overlay", "strict"), _WEIGHTS),
+    "pretrained_cfg": f"{_WEIGHTS}; and cnnzoo.{_PREPARE}",
+    "cache_dir": "$CNNZOO_WEIGHTS, the folder where weights lie",
+    **dict.fromkeys(("scriptable", "exportable"), "cnnzoo.export(net, out)"),
+    **dict.fromkeys(("device", "dtype"), ".to(…) of the net"),
+    **dict.fromkeys(("dropout", "dropout_rate"), "drop_rate"),
+}
