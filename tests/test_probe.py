@@ -117,6 +117,10 @@ def test_the_table_says_why_a_classifier_is_taken():
     assert told(0.8) == told(None, 0.8) == told(None) == []
 
 
+def test_a_seed_may_be_larger_than_scikit_learn_takes():
+    assert fit(3, classifier="centroid", seed=2**40).scores[0].val_top1 > 0.8
+
+
 def test_validation_images_choose_nothing():
     (x, y), (z, t) = blobs(3), blobs(3, each=10, seed=5)
     honest = probe.fit(x[:, None], y, z, t, 3)

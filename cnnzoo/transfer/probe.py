@@ -107,6 +107,7 @@ def fit(
     data = Data.of(vectors, labels, classes)
     if missing := set(range(classes)) - set(labels.tolist()):
         raise InputError(f"{len(missing)} of {classes} classes have no training image")
+    seed %= 2**32  # scikit-learn takes no larger one
     known = kinds(len(labels), seed)
     fewest = int(np.bincount(labels).min())
     splits: list[tuple[np.ndarray, np.ndarray]] = []
@@ -153,7 +154,7 @@ def with_learning_curve(
 
     The images are as in `fit`. Each part of them is drawn `DRAWS` times, class by class; the mean counts.
     """
-    data, score = Data.of(vectors, labels, classes), found.scores[0]
+    data, score, seed = Data.of(vectors, labels, classes), found.scores[0], seed % 2**32
     kind = kinds(len(labels), seed)[score.classifier]
     judged, points = kind.prepare(data, val_vectors), []
     for part in PARTS:
