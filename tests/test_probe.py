@@ -106,6 +106,12 @@ def test_auto_tries_all_and_takes_the_simplest_of_the_best():
     assert re.sub("[:,] ", " ", str(found).splitlines()[-1]) == f"logistic is taken {rule}"
 
 
+def test_auto_leaves_out_what_would_take_hours(monkeypatch):
+    monkeypatch.setattr(probe, "SVMS_MOST", 50)
+    assert {score.classifier for score in fit(2).scores} == {*CLASSIFIERS} - {"svm"}
+    assert fit(2, classifier="svm").scores[0].classifier == "svm"
+
+
 def test_the_table_says_why_a_classifier_is_taken():
     def told(*shares):
         scores = (probe.Score(name, "", share, 0.5, 1.0) for name, share in zip(CLASSIFIERS, shares, strict=False))

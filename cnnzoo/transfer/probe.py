@@ -25,6 +25,7 @@ from cnnzoo.transfer.classifiers import Data, Kind, fit_one, kinds
 PARTS = (8, 4, 2)  # of the training images, for a learning curve: an eighth, a quarter, half
 DRAWS = 3  # of each part
 LEAST = 64  # images, from which on a part tells something
+SVMS_MOST = 2_000_000  # images times classes up to which auto tries LIBLINEAR, which takes a class at a time
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def fit(
         val_vectors: `(M, D)`.
         val_labels: `(M,)`; they choose nothing.
         classes: K; the head has so many outputs.
-        classifier: auto, logistic, knn, svm, centroid, ridge or mlp.
+        classifier: auto, logistic, knn, svm, centroid, ridge or mlp. auto leaves out svm where it would take very long
+            (of a thousand classes, from 2,000 images on).
         learns: whether the head is to learn on, so that `auto` leaves out knn, which has nothing to learn by.
         folds: of the cross-validation; fewer where a class has fewer images.
         seed: of the folds, and of what is random in a classifier.
@@ -115,7 +117,10 @@ def fit(
         splitter = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=seed)
         splits = list(splitter.split(np.zeros(len(labels)), labels))
     found = []
-    able = [name for name in known if not (learns and name == "knn")]
+    unfit = {"knn"} if learns else set()
+    if len(labels) * classes > SVMS_MOST:
+        unfit.add("svm")
+    able = [name for name in known if name not in unfit]
     for name in able if classifier == "auto" else [classifier]:
         tell(name)
         started = time.perf_counter()
