@@ -1,26 +1,34 @@
 """Which device, in which precision it computes, when it is done, and when its memory does not suffice. A leaf."""
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from cnnzoo.errors import InputError
+
+Answers = TypeVar("Answers", Tensor, Sequence[Tensor])
 
 BF16_GAIN = 1.2  # that bf16 must bring on a CPU, where small nets lose more to conversions than they gain
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, else MPS, else the CPU. Raises InputError for a device that is not there."""
+    """`auto` is CUDA, else MPS, else the CPU. Raises InputError for a device that is not there, or cannot be used: this
+    torch may be too new or too old for it, or others may have all its memory.
+    """
+    instead = "cpu or auto"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        instead = "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-        if device.type == "meta":
+        if torch.ones(1, device=device).is_meta:  # for which the device has to compute
             raise RuntimeError("it holds no values")
     except (RuntimeError, AssertionError) as error:
         why = " ".join(str(error).splitlines()[0].split())
-        raise InputError(f"the device is {name}, which cannot be used here ({why}); take cpu or auto") from None
+        raise InputError(f"the device is {name}, which cannot be used here ({why}); take {instead}") from None
     return device
 
 
@@ -78,11 +86,27 @@ def wait(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-# CUDA has an exception for it; on a CPU torch and oneDNN each say it in their own words.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "could not create a")
+# CUDA has an exception for it, but not where cuDNN or cuBLAS meet it; on a CPU torch and oneDNN have their own words.
+_OUT_OF_MEMORY = (
+    *("out of memory", "STATUS_ALLOC_FAILED", "unable to find an engine", "Unable to find a valid cuDNN algorithm"),
+    *("can't allocate memory", "bad_alloc", "could not create a"),
+)
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error of torch means that memory did not suffice."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def in_halves(run: Callable[[Tensor], Answers], images: Tensor) -> Answers:
+    """What `run` gives for images `(B, …)`: a row for each, or several such tensors. Where memory does not suffice for
+    all images, half of them are computed at once, and so on.
+    """
+    try:
+        return run(images)
+    except (RuntimeError, MemoryError) as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    both = [in_halves(run, half) for half in images.chunk(2)]
+    return torch.cat(both) if isinstance(both[0], Tensor) else [torch.cat(pair) for pair in zip(*both, strict=True)]

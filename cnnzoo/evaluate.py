@@ -23,7 +23,7 @@ from cnnzoo.data.crops import COUNTS
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.preprocess import Preprocess, Sheet
-from cnnzoo.device import pick_device
+from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.fast import MANY, Sample, fast_form
 from cnnzoo.naming import class_names, outputs_of
@@ -446,5 +446,5 @@ class MeanOfCrops(nn.Module):
         self.net, self.crops = net, crops
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        each = self.net(x).float().log_softmax(1).unflatten(0, (-1, self.crops))
+        each = in_halves(self.net, x).float().log_softmax(1).unflatten(0, (-1, self.crops))
         return each.logsumexp(1) - math.log(self.crops)  # rather than of the mean, which may vanish

@@ -6,12 +6,13 @@ import io
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cnnzoo import quantize
 from cnnzoo.device import BF16_GAIN, layout_on, pick_precision
@@ -283,21 +284,42 @@ def folded(net: nn.Module) -> nn.Module:
     sees their outputs; as it is where torch.fx cannot follow the net.
     """
     try:
-        return fuse(fx.symbolic_trace(copy.deepcopy(net)), inplace=True, no_trace=True)
+        traced = fx.symbolic_trace(copy.deepcopy(net))
+        _fold(traced)
+        return traced
     except Exception:  # of any kind: a net may do what torch.fx does not know
         return copy.deepcopy(net)
+
+
+def _fold(net: fx.GraphModule) -> None:
+    calls = [node for node in net.graph.nodes if node.op == "call_module"]
+    layers = {call: net.get_submodule(call.target) for call in calls}
+    times = Counter(call.target for call in calls)
+    for norm in calls:
+        before = norm.args[0]
+        if (type(layers[norm]), type(layers.get(before))) != (nn.BatchNorm2d, nn.Conv2d):
+            continue
+        if len(before.users) == times[before.target] == 1 and layers[norm].track_running_stats:
+            net.set_submodule(before.target, fuse_conv_bn_eval(layers[before], layers[norm]))
+            norm.replace_all_uses_with(before)
+            net.graph.erase_node(norm)
+    net.delete_all_unused_submodules()
+    net.recompile()
 
 
 class Replayed:
     """A function of images on CUDA, recorded once for each small batch's shape as a CUDA graph and then replayed, since
     a few images are computed sooner than their kernels are launched one by one. What cannot be recorded is run.
 
-    A graph has one place for images and one for answers, so threads take turns.
+    A graph has one place for images and one for answers, and all have their memory in common, so threads and streams
+    take turns.
     """
 
     def __init__(self, run: Run, most: int = 32):
         self.run, self.most, self._lock = run, most, threading.Lock()
         self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
+        self._aside: torch.cuda.Stream | None = None  # on which all are recorded
+        self._done = torch.cuda.Event()  # the latest turn
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         if len(x) > self.most:
@@ -308,22 +330,34 @@ class Replayed:
                     self.graphs[x.shape] = self._record(x)
                 except RuntimeError:
                     self.most = 0
+                    self.graphs.clear()
                     return self.run(x)
             graph, given, answers = self.graphs[x.shape]
+            self._done.wait()
             given.copy_(x)
             graph.replay()
-            return [answer.clone() for answer in answers]
+            answers = [answer.clone() for answer in answers]
+            self._done.record()
+            return answers
 
     def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]:
-        given, graph, aside = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        given, graph, current = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        # torch's own stream for recording is one of the GPU that came first: on another's nothing would be recorded.
+        aside = self._aside = self._aside or torch.cuda.Stream()
+        options = {"stream": aside, "capture_error_mode": "thread_local"}  # others may go on using the GPU
+        if self.graphs:
+            options["pool"] = next(iter(self.graphs.values()))[0].pool()
+        aside.wait_stream(current)
+        with _recording, torch.cuda.stream(aside):  # which leads back to the current one where recording fails, too
             for _ in range(3):  # libraries choose and prepare their kernels first
                 self.run(given)
-        torch.cuda.current_stream().wait_stream(aside)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may go on using the GPU
-            answers = self.run(given)
+            with torch.cuda.graph(graph, **options):
+                answers = self.run(given)
+        current.wait_stream(aside)
         return graph, given, answers
+
+
+_recording = threading.Lock()  # of which CUDA graphs there can be one at a time in a process
 
 
 def _exported(net: nn.Module, images: Tensor) -> bytes | None:

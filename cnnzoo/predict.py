@@ -17,7 +17,7 @@ from cnnzoo import bars, tables, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
-from cnnzoo.device import pick_device
+from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.familiar import STRANGE, Familiarity
 from cnnzoo.fast import MANY, Sample, fast_form
@@ -269,7 +269,7 @@ def _stream(
                 with torch.inference_mode():
                     views = [normalise(pixels, preprocess.mean, preprocess.std)]
                     views += [preprocess.mirrored(views[0])] if mirror else []
-                    answers = [fast(view) for view in views]
+                    answers = [in_halves(fast, view) for view in views]
                     if familiarity:
                         answers, features = zip(*answers, strict=True)
                         familiar[good] = familiarity.of(features[0].float().cpu().numpy())

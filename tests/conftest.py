@@ -21,6 +21,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads 
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start
 
+# A GPU is for test_cuda.py, since the others know figures of the CPU to many digits. CNNZOO_TEST_DEVICE=auto gives it
+# to all, which shows how far each of them is true there, too.
+GPU, VISIBLE = torch.cuda.is_available(), os.environ.get("CUDA_VISIBLE_DEVICES")
+if os.environ.get("CNNZOO_TEST_DEVICE") != "auto":
+    torch.cuda.is_available = lambda: False
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # to the processes that tests start: this one has looked already
+
 # Processes that begin with everything imported, which is most of what a short one takes.
 PRELOADED = multiprocessing.get_context("forkserver")
 PRELOADED.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "cnnzoo.report"])

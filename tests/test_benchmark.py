@@ -1,10 +1,12 @@
 """Sides take turns, are checked to give the same, and only their ratios are told."""
 
+import contextlib
 import json
 import math
 import multiprocessing
 import os
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from cnnzoo import benchmark, config
 from cnnzoo.benchmark import cifar, decoding, inference, overhead, peers, small, steps
 from cnnzoo.benchmark import photos as training_photos
 from cnnzoo.benchmark.apart import Apart
-from cnnzoo.benchmark.harness import Bench, Results, Unequal
+from cnnzoo.benchmark.harness import Bench, Results, TimeUp, Unequal
 from cnnzoo.errors import InputError
 
 CPU = torch.device("cpu")
@@ -30,6 +32,14 @@ def test_sides_take_turns_and_warm_up_first():
     rows = list(Bench("X", CPU, rounds=3).contest("what", lambda: calls.append("ours"), sides, work=10))
     assert calls == ["ours", "a", "b"] * 4
     assert [(row.peer, row.rounds) for row in rows] == [("a", 3), ("b", 3)]
+
+
+def test_rounds_beyond_the_time_there_is_are_left_out_but_for_one():
+    slow = partial(time.sleep, 0.01)
+    (row,) = Bench("X", CPU, rounds=5, until=time.monotonic() + 0.03).contest("what", slow, {"a": slow}, work=1)
+    assert row.rounds == 1
+    with pytest.raises(TimeUp, match="no time was left for what"):
+        next(Bench("X", CPU, until=time.monotonic()).contest("what", slow, {"a": slow}, work=1))
 
 
 def test_the_ratio_is_the_median_over_rounds_not_that_of_the_medians():
@@ -340,6 +350,45 @@ def test_a_benchmark_that_cannot_run_does_not_keep_others_from_it(monkeypatch, e
     monkeypatch.setitem(benchmark.SUITE, "X", benchmark.Benchmark("X", broken))
     results = benchmark.run(["X"], rounds=1)
     assert (results.rows, results.notes) == ([], {"X": f"not timed: {told}"})
+
+
+def test_a_benchmark_that_takes_too_long_is_stopped_with_its_rows_kept_and_the_others_go_on(monkeypatch):
+    def endless(bench):
+        """X: never."""
+        yield bench.row("what", "peer", [1.0], [2.0])
+        while True:
+            with contextlib.suppress(Exception):  # as code does that tries things out
+                time.sleep(1)
+
+    def brief(bench):
+        """Y: at once."""
+        yield bench.row("what", "peer", [1.0], [2.0])
+
+    for name, function in {"X": endless, "Y": brief}.items():
+        monkeypatch.setitem(benchmark.SUITE, name, benchmark.Benchmark(name, function))
+    kept = []
+    results = benchmark.run(["X", "Y"], keep=lambda found: kept.append(len(found.rows)), minutes=0.3 / 60)
+    assert [row.benchmark for row in results.rows] == ["X", "Y"]
+    assert results.notes == {"X": "stopped, since its time was up"}
+    assert kept == [1, 1, 2, 2]
+    with pytest.raises(InputError, match="minutes is 0, but must be more than 0"):
+        benchmark.run(["Y"], minutes=0)
+
+
+def test_only_waiting_for_the_gpu_is_counted_as_such(monkeypatch):
+    """torch warns of its means to see that, once, in words much like those of what it sees."""
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: warnings.warn(SYNC_MODE, stacklevel=1))
+    calls = iter(range(100))
+
+    def waiting() -> None:
+        if next(calls):  # the first one is not watched
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+
+    assert overhead._syncs(lambda: None) == 0
+    assert overhead._syncs(waiting) == 1
+
+
+SYNC_MODE = "Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations"
 
 
 def test_what_is_measured_is_kept_though_the_rest_is_stopped(monkeypatch, tmp_path, cli):

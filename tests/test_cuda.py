@@ -1,22 +1,42 @@
-"""What holds on a GPU besides: no step makes the processor wait, and nets see and answer what they do on a CPU."""
+"""What holds on a GPU besides: no step makes the processor wait, nets see and answer what they do on a CPU, and every
+way of use goes there from end to end.
+"""
 
 import copy
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import photos
 import pytest
 import torch
+from conftest import GPU, VISIBLE
 
-from cnnzoo import registry, zoo
+import cnnzoo
+from cnnzoo import machine, registry, visualize, zoo
 from cnnzoo.benchmark.loops import trainer_of
+from cnnzoo.checkpoint import Run, read_safetensors
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
-from cnnzoo.inference import TF32, TOLERANCE, optimize
+from cnnzoo.errors import Interrupted
+from cnnzoo.inference import TF32, TOLERANCE, Replayed, optimize
 from cnnzoo.train.anatomy import Stepper
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = pytest.mark.skipif(not GPU, reason="there is no GPU")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def gpu():
+    """Here it is there again, see conftest.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if VISIBLE is not None:
+            patch.setenv("CUDA_VISIBLE_DEVICES", VISIBLE)
+        yield
+
 
 GREY = (0.5,) * 3, (0.25,) * 3
 PIXELS = np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), dtype=np.uint8)
@@ -41,6 +61,7 @@ def no_waiting():
     torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
 def test_no_step_waits_for_the_gpu(augment, no_waiting):
     net = zoo.create("resnet20").cuda()
@@ -95,3 +116,152 @@ def test_an_optimised_net_answers_as_the_plain_one_from_several_threads_and_in_a
         for place, answers in enumerate(given):
             most = wanted[place % 4].abs().max().clamp(min=1.0).item()
             torch.testing.assert_close(answers, wanted[place % 4], rtol=0, atol=share * most)
+
+
+# ---- graphs
+
+
+def test_streams_of_their_own_take_turns_with_a_net():
+    net = optimize(zoo.create("resnet20").eval().cuda(), "fp32")
+    batches = [torch.randn(8, 3, 32, 32, device="cuda") for _ in range(4)]
+    wanted = [net(x) for x in batches]
+    torch.cuda.synchronize()
+
+    def answer(place: int) -> torch.Tensor:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(20):
+                answers = net(batches[place])
+            return answers.cpu()
+
+    with ThreadPoolExecutor(4) as pool:
+        for given, answers in zip(pool.map(answer, range(4)), wanted, strict=True):
+            torch.testing.assert_close(given, answers.cpu())
+
+
+def test_nets_are_recorded_in_several_threads_at_once():
+    nets, x = [zoo.create("resnet20").eval().cuda() for _ in range(4)], torch.randn(1, 3, 32, 32, device="cuda")
+    with torch.no_grad():
+        wanted = [net(x) for net in nets]
+    ways = [Replayed(lambda x, net=net: [net(x)]) for net in nets]
+    together = threading.Barrier(4)
+
+    @torch.inference_mode()
+    def answer(place: int) -> torch.Tensor:
+        together.wait()
+        return ways[place](x)[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for given, answers in zip(pool.map(answer, range(4)), wanted, strict=True):
+            torch.testing.assert_close(given, answers, rtol=1e-3, atol=1e-3)
+    assert [len(way.graphs) for way in ways] == [1] * 4
+
+
+def test_what_cannot_be_recorded_is_run_and_leaves_the_stream_as_it_was():
+    way, x, before = Replayed(lambda x: [x * x.sum().item()]), torch.ones(3, device="cuda"), torch.cuda.current_stream()
+    for _ in range(2):
+        assert way(x)[0].tolist() == [3, 3, 3]
+    assert torch.cuda.current_stream() == before
+    assert way.most == 0
+
+
+# ---- from end to end
+
+EVERYTHING = {
+    "model": {"name": "resnet20"},
+    "augment": {"flip": True, "crop": "padded", "mixup": 0.2, "cutmix": 1.0, "rotation": 5, "erasing": 0.2},
+    "loss": {"label_smoothing": 0.1},
+    "optim": {"lr": 0.02, "clip_norm": 1.0},
+    "train": {"epochs": 3, "batch_size": 12, "ema": "auto", "device": "cuda"},
+}
+
+
+def trained(folder, source, **options) -> Run:
+    config = EVERYTHING | {"run": str(folder), "data": {"source": str(source), "size": 32, "val_fraction": 0.3}}
+    return cnnzoo.train(config, with_report=False, **options)
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory) -> Run:
+    """A net for three kinds of pictures, trained on the GPU with all that changes a step."""
+    return trained(tmp_path_factory.mktemp("runs") / "first", pictures)
+
+
+def test_a_run_on_a_gpu_is_one_that_a_cpu_can_use(run, pictures):
+    assert run.environment["device"] == torch.cuda.get_device_name()
+    sides = [cnnzoo.predict(run, pictures, device=device).probabilities for device in ("cuda", "cpu")]
+    assert sides[0] == pytest.approx(sides[1], abs=0.02)
+    judged = [cnnzoo.judge(run, device=device, crops=crops) for device in ("cuda", "cpu") for crops in (1, 10)]
+    assert judged[0].outputs == pytest.approx(judged[2].outputs, abs=0.05)
+    assert judged[1].outputs == pytest.approx(judged[3].outputs, abs=0.05)
+    assert cnnzoo.evaluate(run).top1 == pytest.approx(run.metrics[-1]["val_top1"], abs=0.5)
+
+
+def test_a_stopped_run_goes_on_to_weights_like_those_it_would_have_had(run, pictures, tmp_path):
+    asked = iter(range(100))
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "run", pictures, should_stop=lambda: next(asked) > 4)
+    again = cnnzoo.train(resume=tmp_path / "run", with_report=False)
+    whole, parts = (read_safetensors(each.model_file) for each in (run, again))
+    for name, values in whole.items():
+        torch.testing.assert_close(parts[name].float(), values.float(), rtol=0.05, atol=0.05, msg=name)
+
+
+@pytest.mark.parametrize("options", [{"compile": "graphs"}, {"precision": "fp16"}, {"accumulate": 2}], ids=str)
+def test_ways_of_training(pictures, tmp_path, options):
+    config = {"run": str(tmp_path / "run"), "model": {"name": "lenet5", "in_chans": 3}}
+    config |= {"data": {"source": str(pictures), "size": 32}, "train": {"epochs": 2, "batch_size": 10, **options}}
+    assert np.isfinite([epoch["train_loss"] for epoch in cnnzoo.train(config, with_report=False).metrics]).all()
+
+
+def test_transfer_learning_and_committees(pictures, weights, run, tmp_path):
+    probed = cnnzoo.probe(pictures, "resnet20", weights, run=tmp_path / "probe")
+    tuned = cnnzoo.finetune(pictures, "resnet20", weights, mode="staged", epochs=(1, 1), run=tmp_path / "tuned")
+    for each in (probed, tuned):
+        assert each.report_file.exists()
+        assert each.metrics[-1]["val_top1"] > 0.4
+    again = trained(tmp_path / "again", pictures)
+    for method in ("mean", "stacking"):
+        assert cnnzoo.combine([run, again], method, run=tmp_path / method).predictions[0].shape[1] == 3
+    assert np.isfinite(cnnzoo.predict(tmp_path / "stacking", pictures).probabilities).all()
+    assert cnnzoo.soup([run, again], run=tmp_path / "soup").is_finished
+    found = cnnzoo.profile(tuned.config_file, steps=2, out=tmp_path / "profile")
+    assert (found.folder / "trace.json").exists()
+
+
+LOOKS = {
+    **{name: {"images": 2} for name in ("saliency", "guided", "gradcam", "occlusion", "activations")},
+    "deconv": {"images": 4, "top": 2, "channels": 1},
+    "invert": {"images": 1, "steps": 3},
+    "maximise": {"classes": "red", "steps": 3},
+    "neighbours": {"many": 2},
+    "filters": {},
+    "sparsity": {"images": 2},
+    "compare": {"image": 1},
+    "walk": {"image": 1},
+}
+
+
+@pytest.mark.parametrize(("what", "options"), LOOKS.items(), ids=LOOKS)
+def test_looking_inside(what, options, run):
+    options = dict(options)
+    if many := options.pop("images", options.pop("image", None)):
+        shown = [photos.picture(number % 3, number) for number in range(many)]
+        given = [shown if what not in ("compare", "walk") else shown[0]]
+    assert getattr(visualize, what)(run, *(given if many else []), **options).figure() is not None
+
+
+def test_where_a_gpus_memory_does_not_suffice_the_batch_is_split():
+    torch.cuda.empty_cache()
+    net = zoo.create("resnet56").cuda()
+    images, targets = torch.randn(1024, 3, 32, 32, device="cuda"), torch.zeros(1024, dtype=torch.int64, device="cuda")
+    told = []
+    trainer = trainer_of(net, [None], [], tell=told.append)
+    stepper = Stepper(trainer)
+    room = torch.cuda.memory_reserved() + 2**30
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with machine.tuned(torch.device("cuda")):
+            assert torch.isfinite(stepper.step(images, targets))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert told[0] == "out of memory with 1024 images at once: from here 512 at once; a step still sees 1024"

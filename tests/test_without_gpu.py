@@ -3,11 +3,17 @@ that whatever reads a value, for which a processor would wait, or mixes devices 
 """
 
 import copy
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+from conftest import GPU
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,9 +25,10 @@ from cnnzoo.config import AugmentConfig
 from cnnzoo.data import batches, to_device
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
+from cnnzoo.inference import Replayed
 from cnnzoo.train.anatomy import Stepper
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="test_cuda.py looks at the GPU itself")
+pytestmark = pytest.mark.skipif(GPU, reason="test_cuda.py looks at the GPU itself")
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(32) % 10
@@ -116,3 +123,73 @@ def test_reading_a_value_is_noticed(gpu):
         x.sum().item()
     x.cpu()
     assert gpu.noted == ["aten._to_copy.default"]
+
+
+# ---- CUDA graphs, of which the means are stood in for
+
+
+class Means(threading.local):
+    """What Replayed asks of torch.cuda: which stream is a thread's current one, and what was recorded on which."""
+
+    def __init__(self):
+        self.current = MagicMock()
+
+
+@pytest.fixture
+def recorded(monkeypatch) -> list[dict]:
+    """The options of each recording, in order; two at once, or one on another stream than the current, is an error."""
+    means, made, alone = Means(), [], threading.Lock()
+
+    @contextmanager
+    def stream(new):
+        before, means.current = means.current, new
+        try:
+            yield
+        finally:
+            means.current = before
+
+    @contextmanager
+    def graph(recording, **options):
+        assert alone.acquire(blocking=False)
+        assert options["stream"] is means.current
+        made.append(options)
+        try:
+            yield
+            time.sleep(0.01)
+        finally:
+            alone.release()
+
+    stand_ins = {"Stream": MagicMock, "Event": MagicMock, "CUDAGraph": MagicMock, "stream": stream, "graph": graph}
+    stand_ins |= {"current_stream": lambda: means.current, "device": lambda _: nullcontext()}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return made
+
+
+def test_graphs_are_recorded_one_at_a_time_and_those_of_a_net_share_a_stream_and_memory(recorded):
+    def answer(_: int) -> None:
+        way, before = Replayed(lambda x: [x + 1]), torch.cuda.current_stream()
+        for many in (1, 2, 1):
+            assert way(torch.zeros(many, 3))[0].equal(torch.ones(many, 3))
+        assert len(way.graphs) == 2
+        assert torch.cuda.current_stream() is before
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(answer, range(4)))
+    assert len(recorded) == 8
+    assert len({id(options["stream"]) for options in recorded}) == 4
+    assert sum("pool" in options for options in recorded) == 4
+
+
+def test_what_cannot_be_recorded_is_run(recorded):
+    calls = iter(range(100))
+
+    def run(x: Tensor) -> list[Tensor]:
+        if next(calls) == 3:  # after the three that warm up
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return [x + 1]
+
+    way = Replayed(run)
+    assert way(torch.zeros(1, 3))[0].equal(torch.ones(1, 3))
+    assert way(torch.zeros(1, 3))[0].equal(torch.ones(1, 3))
+    assert not way.graphs

@@ -1,15 +1,17 @@
 """`cnnzoo benchmark`: ours beside the peers, in one run, in turn. Only ratios are worth quoting."""
 
+import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from cnnzoo.benchmark import cifar, decoding, inference, overhead, photos, small, steps
-from cnnzoo.benchmark.harness import Bench, Results, Row, machine
-from cnnzoo.errors import unknown
+from cnnzoo.benchmark.harness import Bench, Results, Row, TimeUp, at_most, machine
+from cnnzoo.errors import InputError, unknown
 
 WORDS = 300  # characters of an error that are told
 
@@ -85,6 +87,7 @@ def run(
     rounds: int = 5,
     tell: Callable[[Row | str], None] = lambda line: None,
     keep: Callable[[Results], None] = lambda results: None,
+    minutes: float | None = None,
 ) -> Results:
     """Measure benchmarks of the suite, by default all.
 
@@ -92,25 +95,37 @@ def run(
         names: of `SUITE`.
         rounds: in which the sides take turns, after one that warms up.
         tell: is given each row as soon as it is there.
-        keep: is given all that there is after each benchmark.
+        keep: is given all that there is after each row, and after each benchmark.
+        minutes: for all of them: each gets an even share of what the others before it have left, in which it runs as
+            many rounds as fit, and is stopped when it has had twice that.
 
     Raises:
-        InputError: for a benchmark nobody knows.
+        InputError: for a benchmark nobody knows, and for minutes that are none.
     """
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"minutes is {minutes}, but must be more than 0")
     for name in names:
         if name not in SUITE:
             raise unknown("benchmark", name, SUITE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     about, rows, notes = machine(device), [], {}
-    for benchmark in [SUITE[name] for name in names or SUITE]:
-        bench = Bench(benchmark.name, torch.device(benchmark.device), rounds)
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    chosen = [SUITE[name] for name in names or SUITE]
+    for place, benchmark in enumerate(chosen):
+        left = end - (now := time.monotonic())
+        share = left / (len(chosen) - place)
+        bench = Bench(benchmark.name, torch.device(benchmark.device), rounds, until=now + share)
         try:
             if benchmark.device == "cuda" and device.type != "cuda":
                 bench.note("not run: there is no GPU")
             else:
-                for row in benchmark.run(bench):
-                    tell(str(row))
-                    rows.append(row)
+                with at_most(min(2 * share, left)):
+                    for row in benchmark.run(bench):
+                        tell(str(row))
+                        rows.append(row)
+                        keep(Results(about, rows, notes))
+        except TimeUp as stopped:
+            bench.note(str(stopped))
         except Exception as error:  # of any kind, such as a peer that does not compile: the others go on
             bench.note(f"not timed: {' '.join(str(error).split())[:WORDS] or type(error).__name__}")
         if bench.notes:

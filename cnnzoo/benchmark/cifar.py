@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,6 +28,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
 from cnnzoo.data.sources import Dataset
+from cnnzoo.errors import counted
 from cnnzoo.train import forms
 from cnnzoo.train.trainer import EpochReport
 
@@ -79,14 +81,14 @@ def until_known(bench: Bench, config: Config, script: str | None, trials: int) -
     what = f"{config.model.name} on {Path(config.data.source).name}"
     told = (
         f"{_told([run[-1].val_top1 for run in runs])} after {config.train.epochs} epochs and {mean(whole):.3g} s of "
-        f"training, {trials} seeds"
+        f"training, {counted(len(runs), 'seed')}"
     )
     if theirs and reached:
         yield bench.row(
             f"{what} until {goal:.2%}",
             "airbench94's own script",
             until,
-            [trial.seconds for trial in theirs],
+            [trial.seconds for trial in theirs[: len(runs)]],
             unit="runs/s",
             wanted=1.1,
             note=f"{told}; airbench94: {_told([trial.accuracy for trial in theirs])}",
@@ -111,7 +113,9 @@ def _told(accuracies: Sequence[float]) -> str:
 
 
 def _ours(bench: Bench, config: Config, data: Dataset, trials: int) -> list[list[EpochReport]]:
-    """The epochs of each trial, by seed. As in airbench one net gets new values each time, and is warmed up first."""
+    """The epochs of each trial, by seed, of as many as there is time for. As in airbench one net gets new values each
+    time, and is warmed up first.
+    """
     p = data.preprocess
     augment = Augment(config.augment, p.size, p.mean, p.std, config.train.epochs)
     batches = TrainBatches(
@@ -134,7 +138,13 @@ def _ours(bench: Bench, config: Config, data: Dataset, trials: int) -> list[list
         return reports
 
     trial(0, replace(config, train=replace(config.train, epochs=1)))
-    return [trial(seed, config) for seed in bars.show(range(trials), config.model.name)]
+    runs: list[list[EpochReport]] = []
+    for seed in bars.show(range(trials), config.model.name):
+        started = time.monotonic()
+        runs.append(trial(seed, config))
+        if not bench.has_time(time.monotonic() - started):
+            break
+    return runs
 
 
 # ---- airbench's
@@ -163,8 +173,10 @@ def airbench(script: Path, data: Dataset, trials: int) -> list[Trial]:
             command = [sys.executable, "-u", str(script.expanduser().resolve())]
             options = {"cwd": folder, "stdout": subprocess.PIPE, "stderr": errors, "encoding": "utf-8"}
             with subprocess.Popen(command, **options) as process:
-                found = _trials(process.stdout, 1 + trials)  # the first one warms up
-                process.terminate()  # it would go on for 200
+                try:
+                    found = _trials(process.stdout, 1 + trials)  # the first one warms up
+                finally:
+                    process.terminate()  # it would go on for 200
             if len(found) <= trials:
                 errors.seek(0)
                 said = " ".join(errors.read().strip().splitlines()[-1:]) or f"it ended with code {process.returncode}"

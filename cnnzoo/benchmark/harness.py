@@ -5,9 +5,12 @@ round; the median over rounds leaves out the rounds in which it did not.
 """
 
 import json
+import math
 import os
 import platform
+import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -98,16 +101,21 @@ class Bench:
         name: of the benchmark, for its rows.
         device: on which both sides run.
         rounds: that count; as many as `warm_ups` are run before them.
+        until: of `time.monotonic`, after which no contest begins, and no second round that would go beyond it.
     """
 
-    def __init__(self, name: str, device: torch.device, rounds: int = 5, warm_ups: int = 1):
-        self.name, self.device, self.rounds, self.warm_ups = name, device, rounds, warm_ups
+    def __init__(self, name: str, device: torch.device, rounds: int = 5, warm_ups: int = 1, until: float = math.inf):
+        self.name, self.device, self.rounds, self.warm_ups, self.until = name, device, rounds, warm_ups, until
         self.notes: list[str] = []
 
     @property
     def precision(self) -> str:
         """bf16 where the device computes in it, else fp32."""
         return pick_precision("auto", self.device)
+
+    def has_time(self, seconds: float = 0.0) -> bool:
+        """Whether so many seconds are left."""
+        return time.monotonic() + seconds < self.until
 
     def note(self, text: str) -> None:
         """Say in the results what no ratio tells: what was not measured and why, or what else was found."""
@@ -128,7 +136,7 @@ class Bench:
         agree: float | None = None,
         note: str = "",
     ) -> Iterator[Row]:
-        """Let the sides take turns. A row for each peer.
+        """Let the sides take turns. A row for each peer. Raises TimeUp where there is no time to begin.
 
         Args:
             ours: our side.
@@ -139,18 +147,24 @@ class Bench:
                 the largest one.
         """
         wanted = dict(wanted or {})
-        if agree is not None:
-            outputs = ours()
-            for peer, side in peers.items():
-                check_equal(outputs, side(), agree, f"{what}, {peer}")
         sides = {"": ours, **peers}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
+        took = 0.0  # the latest round that counts
         try:
+            if not self.has_time():
+                raise TimeUp(f"no time was left for {what}")
+            if agree is not None:
+                outputs = ours()
+                for peer, side in peers.items():
+                    check_equal(outputs, side(), agree, f"{what}, {peer}")
             for turn in bars.show(range(self.warm_ups + self.rounds), desc=f"{self.name} {what}"):
-                for name, side in sides.items():
-                    took = self.seconds(side)
-                    if turn >= self.warm_ups:
-                        seconds[name].append(took)
+                if turn > self.warm_ups and not self.has_time(took):
+                    break
+                costs = {name: self.seconds(side) for name, side in sides.items()}
+                if turn >= self.warm_ups:
+                    took = sum(costs.values())
+                    for name, cost in costs.items():
+                        seconds[name].append(cost)
         finally:
             for side in sides.values():
                 if isinstance(side, Apart):
@@ -186,6 +200,31 @@ class Bench:
     def wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+class TimeUp(BaseException):
+    """A benchmark has had its share of the time. No Exception, which code that tries things out would take for one that
+    failed.
+    """
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Within, TimeUp is raised once so many seconds have passed; in the main thread of a POSIX system alone."""
+    if math.isinf(seconds) or not hasattr(signal, "SIGALRM") or threading.current_thread() != threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeUp("stopped, since its time was up")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))  # of which 0 would be never
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Unequal(Exception):

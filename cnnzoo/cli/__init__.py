@@ -67,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             nets.register_own()
             code = _run(*arguments)
         sys.stdout.flush()
-    except (InputError, OSError) as error:
+    except (InputError, OSError, RuntimeError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):  # the reader has seen enough, as head does
             hush(sys.stdout)
             return 0
-        if os.environ.get("CNNZOO_TRACEBACK"):
+        if os.environ.get("CNNZOO_TRACEBACK") or not _is_told(error):
             raise
         rank = os.environ.get("RANK", "0")
         who = "" if rank == "0" else f" in process {rank}"
@@ -95,9 +95,19 @@ def _run(command: str, *given: str) -> int:
     return function(**vars(parser.parse_args(given)), **options) or 0
 
 
+def _is_told(error: Exception) -> bool:
+    """Whether an error is the user's affair; others are ours, and come with their traceback."""
+    from cnnzoo.device import is_out_of_memory
+
+    return isinstance(error, InputError | OSError) or is_out_of_memory(error)
+
+
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    if not isinstance(error, InputError | OSError):
+        how = " ".join(str(error).partition(". GPU")[0].split()) or "the system has no more"
+        return f"memory does not suffice ({how}); take fewer or smaller images at once, or a smaller net"
     told = " ".join(str(error).split())
     return re.sub(r"\b([\w.]+)=(?:…|'(\w+)'(?!\)))", _as_option, told)
 

@@ -62,12 +62,20 @@ def profile(
     print(dumps(result.to_dict()) if json else result)
 
 
-def benchmark(names: list[str] = (), *, quick: bool = False, out: str | None = None, json: bool = False) -> None:
+def benchmark(
+    names: list[str] = (),
+    *,
+    quick: bool = False,
+    minutes: float | None = None,
+    out: str | None = None,
+    json: bool = False,
+) -> None:
     """Measure speed beside torchvision, timm and plain loops, in turn in one run; only the ratios are worth quoting.
 
     Args:
         names: of the suite, which cnnzoo benchmark list tells; by default all. Those that begin with G need a GPU.
         quick: two rounds rather than five.
+        minutes: that all may take, of which each benchmark gets an even share of what is left; by default no limit.
         out: a folder for benchmark.json and benchmark.md.
     """
     from cnnzoo import benchmark as suite
@@ -79,7 +87,8 @@ def benchmark(names: list[str] = (), *, quick: bool = False, out: str | None = N
     say = aside if json else tell
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)  # complains now rather than after an hour
-    results = suite.run(names, rounds=2 if quick else 5, tell=say, keep=lambda found: out and found.write(out))
+    options = {"rounds": 2 if quick else 5, "minutes": minutes}
+    results = suite.run(names, **options, tell=say, keep=lambda found: out and found.write(out))
     if json:
         print(dumps(results.to_dict()))
     if out:

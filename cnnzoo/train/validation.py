@@ -5,18 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.device import autocast, is_out_of_memory
-
-
-def _answers(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """Logits of some images, half of them at once where memory does not suffice for all."""
-    try:
-        return [model(images).float()]
-    except (RuntimeError, MemoryError) as error:
-        if len(images) == 1 or not is_out_of_memory(error):
-            raise
-    first, second = images.chunk(2)
-    return _answers(model, first) + _answers(model, second)
+from cnnzoo.device import autocast, in_halves
 
 
 @torch.inference_mode()
@@ -32,7 +21,7 @@ def logits(
             if channels_last and images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
-                all_logits += _answers(model, images)
+                all_logits.append(in_halves(lambda part: model(part).float(), images))
             all_targets.append(targets)
     finally:
         for module, mode in modes.items():

@@ -23,6 +23,7 @@ from cnnzoo.data.arrays import Images
 from cnnzoo.data.augment import Augment, Windows
 from cnnzoo.data.draws import Draws
 from cnnzoo.data.preprocess import Preprocess, centre, normalise
+from cnnzoo.device import in_halves
 from cnnzoo.errors import InputError
 from cnnzoo.inference import Features, optimize
 from cnnzoo.telling import Tell, silent
@@ -99,7 +100,7 @@ class Backbone:
                     for part in (missing[i : i + BATCH] for i in range(0, len(missing), BATCH)):
                         part_keys = [keys[place] for place in part]
                         shown = _shown(pixels[part], part_keys, view, augment, self.preprocess, self.device)
-                        fresh |= dict(zip(part_keys, self.fast(shown).cpu().numpy(), strict=True))
+                        fresh |= dict(zip(part_keys, in_halves(self.fast, shown).cpu().numpy(), strict=True))
                         bar.update(len(part))
                     store.put(fresh)
                     computed += len(fresh)
