@@ -3,14 +3,14 @@
     python scripts/benchmark_transfer.py probe            # accuracies, about half an hour on two cores
     python scripts/benchmark_transfer.py finetune         # hours on two cores
     python scripts/benchmark_transfer.py frozen predict   # speed, about ten minutes
-    python scripts/benchmark_transfer.py strangers        # a quarter of an hour
+    python scripts/benchmark_transfer.py strangers        # some minutes
 
     probe      cnnzoo probe against scikit-learn's LogisticRegression on features taken by hand from the same net, by
                torchvision's transforms, on the same split
     finetune   cnnzoo finetune against its own probe, and against the loop of PyTorch's transfer-learning tutorial: a
                new head alone, then all of the net, for as many epochs each
     frozen     cnnzoo probe, cache empty, against the tutorial's loop over a frozen net for 10 and 50 epochs
-    strangers  how many photos of other things a run calls unlike its training images, and is sure of all the same
+    strangers  how many photos of other things a probe calls unlike its training images, and is sure of all the same
     predict    cnnzoo.predict over JPEG photos against a DataLoader with torchvision's and with timm's own transforms
 
 Photos are read from $CNNZOO_DATA (hymenoptera, flowers, cifar10_jpeg), weights from $CNNZOO_WEIGHTS. BENCH_NETS,
@@ -312,21 +312,17 @@ def strangers(many: int = 400) -> list[dict]:
     rows = []
     for name in chosen("BENCH_NETS", NETS):
         for known in chosen("BENCH_SETS", ("hymenoptera", "flowers")):
-            for mode, epochs in (("probe", None), ("staged", (1, 2))):
-                with empty_cache() as folder:
-                    quickly = {"probe.classifier": "logistic"}
-                    if size := os.environ.get("BENCH_SIZE"):
-                        quickly["data.size"] = int(size)
-                    options = {"mode": mode, "epochs": epochs, "run": folder / "run", "overrides": quickly}
-                    run = cnnzoo.finetune(source_of(known, folder), name, NETS[name], **options, tell=silent)
-                    for other in {"hymenoptera", "flowers", "imagenet_samples"} - {known}:
-                        files = sorted((DATA / other).rglob("*.jpg"))
-                        said = cnnzoo.predict(run, files[:: max(len(files) // many, 1)], tell=silent)
-                        row = {"name": f"strangers, {name}, {known}, {mode}", "shown": other, "photos": len(said)}
-                        row["called_strange"] = 100 * float(np.mean(said.familiarity < STRANGE))
-                        row["sure"] = 100 * float(np.mean(said.probabilities.max(axis=1) > 0.9))
-                        print(row, flush=True)
-                        rows.append(row)
+            with empty_cache() as folder:
+                options = {"classifier": "logistic", "run": folder / "run", "tell": silent}
+                run = cnnzoo.probe(source_of(known, folder), name, NETS[name], **options)
+                for other in sorted({"hymenoptera", "flowers", "imagenet_samples"} - {known}):
+                    files = sorted((DATA / other).rglob("*.jpg"))
+                    said = cnnzoo.predict(run, files[:: max(len(files) // many, 1)], tell=silent)
+                    row = {"name": f"strangers, {name} that learnt {known}", "shown": other, "photos": len(said)}
+                    row["called_strange"] = 100 * float(np.mean(said.familiarity < STRANGE))
+                    row["sure"] = 100 * float(np.mean(said.probabilities.max(axis=1) > 0.9))
+                    print(row, flush=True)
+                    rows.append(row)
     return rows
 
 
