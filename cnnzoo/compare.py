@@ -94,7 +94,7 @@ def compare(names: str | Sequence[str] | None = None, out: str | Path | None = N
 
 def _matching(pattern: str) -> list[tuple[str, Weights | None]]:
     """Nets with their best weights, or what matches NET.TAG."""
-    name, dot, _ = pattern.partition(".")
+    name, dot, _ = pattern.partition(".") if isinstance(pattern, str) else (pattern, "", "")
     names = zoo.list_models(name) or [zoo.info(name).name]  # which says what is near
     if not dot:
         return [(name, best(name)) for name in names]

@@ -328,7 +328,7 @@ def test_what_is_no_run_is_told(make, given, message, tmp_path, monkeypatch):
         (lambda net, photo: cnnzoo.vote_odds(None), "p is None, but must be a probability, or one for each member"),
         (lambda net, photo: cnnzoo.cross_validate({}, None), "folds is None, but must be a whole number of at least 2"),
         (lambda net, photo: cnnzoo.finetune("digits", "lenet5", budget=[1]), "budget is [1], but must be a duration"),
-        (lambda net, photo: labs.run(None), "unknown lab None; known: augmentation"),
+        (lambda net, photo: labs.run(None), "unknown lab None; known: adversarial"),
         (
             lambda net, photo: visualize.maximise(net, seed=None),
             "seed is None, but must be a whole number of at least 0",

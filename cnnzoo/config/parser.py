@@ -1,5 +1,6 @@
 """The library's parser, whose every complaint is one clear line."""
 
+import math
 import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
@@ -121,9 +122,11 @@ class Parser(ArgumentParser):
 
 
 def refuse_giants(parsed: Namespace) -> None:
-    """Raises InputError for a number that is infinite, not a number, or too large for what computes with it."""
+    """Raises InputError for what is infinite or no number, and for a whole number that takes more than 64 bits."""
     for key, value in parsed.items():
-        if isinstance(value, int | float) and not abs(value) < 2**63:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{key} is {value}, but must be a number")
+        if isinstance(value, int) and not abs(value) < 2**63:
             raise InputError(f"{key} is {value}, but must be a number below 2**63")
 
 

@@ -162,7 +162,6 @@ def _build(parse: Callable[[Parser], Namespace]) -> Config:
     reader = parser()
     try:
         parsed = parse(reader)
-        refuse_giants(parsed)
         for key, value in vars(parsed).items():
             absent = value is None and key == "ensemble"
             if key not in ("config", "run") and not (absent or isinstance(value, Namespace)):
@@ -172,6 +171,7 @@ def _build(parse: Callable[[Parser], Namespace]) -> Config:
             if value is None and not may_be_null and "null" not in (wanted := reader.wanted(key)):
                 raise InputError(f"{key} is null, but must be {wanted}; leave it out for its default")
         values = reader.instantiate(parsed)
+        refuse_giants(parsed)
     except InputError:
         raise
     except ValueError as error:  # a list of dataclasses is only checked when it is built
