@@ -245,13 +245,12 @@ def finish(
     from cnnzoo import calibrate  # SciPy takes half a second to import, which the first epoch need not wait for
 
     targets = torch.from_numpy(data.val.labels)
-    net = zoo.load(run).to(device)
     if outputs is None:
         batches = assemble.val_batches(data, device, 256)
-        outputs, targets = logits(net, batches)
+        outputs, targets = logits(zoo.load(run).to(device), batches)
         for line in batches.problems:
             tell(line)
-    if familiarity := familiarity or assemble.familiarity(net, data):
+    if familiarity := familiarity or assemble.familiarity(zoo.load(run).to(device), data):
         run.save_familiarity(familiarity)
     run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
     run.save_predictions(outputs.numpy(), targets.numpy())  # with which it counts as finished

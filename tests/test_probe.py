@@ -67,6 +67,14 @@ def test_a_learning_curve_tells_what_fewer_images_lead_to(classifier):
     assert told.startswith(f"learning curve, by training images: {curve[0][1]:.1%} with 90, ")
 
 
+def test_the_run_keeps_its_learning_curve_and_the_report_shows_it(tmp_path):
+    options = {"model": {"name": "lenet5", "head": "probe"}, "probe": {"classifier": "ridge"}, "train": {"epochs": 0}}
+    run = cnnzoo.train({**options, "run": tmp_path / "run"}, tell=lambda line: None)
+    many, top1 = run.probe["curve"][0]
+    assert (many, len(run.probe["curve"])) == (1438 // 8, 4)
+    assert f"<td>{many}</td><td>{top1:.1%}</td>" in run.report_file.read_text(encoding="utf-8")
+
+
 def test_few_images_have_no_learning_curve():
     images = (*blobs(2, each=40), *blobs(2, each=10, seed=5))
     images = (images[0][:, None], *images[1:], 2)

@@ -181,21 +181,8 @@ def _classifiers(probe: dict) -> str:
         name = f"{score['classifier']} {score['setting']}" + ("" if place else ", taken")
         rows.append((name, cv, f"{score['val_top1']:.1%}"))
     table = _table(("classifier", "cross-validated", "validation"), rows)
-    return table + (_picture(_learning_curve(curve)) if (curve := probe.get("curve")) else "")
-
-
-def _learning_curve(curve: Sequence[tuple[int, float]]) -> Figure:
-    """Whether more photos would help."""
-    figure = Figure(figsize=(4.5, 3), layout="constrained")
-    axes = figure.subplots()
-    many, top1 = zip(*curve, strict=True)
-    axes.plot(many, [100 * share for share in top1], marker="o")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(many, [f"{each:,}" for each in many])
-    axes.minorticks_off()
-    axes.set(xlabel="training images", ylabel="validation top-1, %")
-    axes.grid(alpha=0.3)
-    return figure
+    fewer = [(f"{many:,}", f"{top1:.1%}") for many, top1 in probe.get("curve", ())]
+    return table + (f"<p>Learning curve</p>{_table(('training images', 'validation'), fewer)}" if fewer else "")
 
 
 def _committee(committee: dict) -> str:
