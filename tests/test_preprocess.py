@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm.data
 import torch
 from PIL import Image, features
 from torchvision import models
 
+import cnnzoo
 from cnnzoo.data.decoding import Unreached, decode
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
@@ -86,6 +88,22 @@ def test_where_it_need_not_be_exact_it_is_the_same_within_a_level_or_two(weights
 
 
 # ---- shape, margin, values
+
+
+@pytest.mark.parametrize("size", [(640, 480), (375, 500)])
+@pytest.mark.parametrize(
+    ("name", "tag"), [("googlenet_2014", "bvlc_in1k"), ("resnet50", "tv2_in1k"), ("inception_v3", "tv_in1k")]
+)
+def test_timm_prepares_photos_for_a_net_as_it_does_itself(name, tag, size):
+    net = cnnzoo.create(name)
+    row = next(row for row in cnnzoo.list_weights(name) if row.tag == tag)
+    net.preprocessing = Preprocess.from_dict(row.preprocess)
+    theirs, image = timm.data.create_transform(**timm.data.resolve_data_config(model=net)), photo(*size)
+    torch.testing.assert_close(theirs(image), net.preprocessing(image), atol=1e-5, rtol=0)
+
+
+def test_timm_knows_the_size_that_a_net_without_weights_takes():
+    assert timm.data.resolve_data_config(model=cnnzoo.create("inception_v3"))["input_size"] == (3, 299, 299)
 
 
 def test_result_is_channels_height_width_in_float32():

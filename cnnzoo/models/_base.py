@@ -3,6 +3,7 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -104,6 +105,23 @@ class Net(nn.Module):
     def num_features(self) -> int:
         """Length of the vector the head sees, as its first layer says. Raises InputError where none says it."""
         return _seen_by(self.get_classifier())
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """What timm's tools, such as `timm.data.resolve_data_config(model=net)`, ask a net for: images as its weights
+        know them; of a net without trained weights, their size alone.
+        """
+        known = getattr(self, "preprocessing", None)
+        if known is None:
+            return {"input_size": self.entry.input_size} if hasattr(self, "entry") else {}
+        return {
+            "input_size": (known.channels, known.size, known.size),
+            "mean": known.mean,
+            "std": known.std,
+            "interpolation": known.interpolation,
+            "crop_pct": known.size / known.resize,
+            "crop_mode": "squash" if known.squash else "center",
+        }
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new, random head in place, on the old one's device and in its dtype; none at all for 0.
