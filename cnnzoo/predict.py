@@ -233,8 +233,12 @@ def stream(
     batch_size = batch_size or (16 if next(net.parameters()).device.type == "cpu" else 128)
     familiarity = None if precision == "int8" else getattr(net, "familiarity", None)
     if min_familiarity and familiarity is None:
-        why = "precision int8 gives no features" if precision == "int8" else f"{zoo.called(model_or_run)} has none"
-        raise InputError(f"min_familiarity is {min_familiarity}, but {why}; a trained run's net tells it, see predict")
+        if precision == "int8":
+            raise InputError(
+                "min_familiarity needs features, which precision int8 does not give; take another precision"
+            )
+        name = zoo.called(model_or_run)
+        raise InputError(f"min_familiarity is {min_familiarity}, but {name} does not tell it; a run of its own would")
     least = {"min_confidence": min_confidence, "min_familiarity": min_familiarity}
     return _stream(net, preprocess, pictures, batch_size, familiarity, least, mirror, precision, tell)
 
