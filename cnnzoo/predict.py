@@ -234,9 +234,7 @@ def stream(
     familiarity = None if precision == "int8" else getattr(net, "familiarity", None)
     if min_familiarity and familiarity is None:
         if precision == "int8":
-            raise InputError(
-                "min_familiarity needs features, which precision int8 does not give; take another precision"
-            )
+            raise InputError("min_familiarity needs features, which int8 does not give; take another precision")
         name = zoo.called(model_or_run)
         raise InputError(f"min_familiarity is {min_familiarity}, but {name} does not tell it; a run of its own would")
     least = {"min_confidence": min_confidence, "min_familiarity": min_familiarity}

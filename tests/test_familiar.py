@@ -135,7 +135,7 @@ def test_a_net_that_has_moved_judges_by_what_it_sees_now(pictures, weights, tmp_
 def test_what_cannot_tell_it_says_so(run, others, tmp_path):
     for wrong, options, why in (
         (cnnzoo.create("resnet20", num_classes=2), {}, "but resnet20 does not tell it; a run of its own would"),
-        (run, {"precision": "int8"}, "needs features, which precision int8 does not give; take another"),
+        (run, {"precision": "int8"}, "needs features, which int8 does not give; take another"),
     ):
         with pytest.raises(InputError, match=why):
             cnnzoo.predict(wrong, others, min_familiarity=0.05, **options)
