@@ -23,6 +23,7 @@ from cnnzoo.errors import InputError, dimensions
 from cnnzoo.receptive_field import Field, Watch, pair, tensors
 from cnnzoo.shown import Shown, Table
 
+MOST = 100_000  # pixels of a side; torch cannot count the activations of very many more
 _TEXTS = ("layer", "kind", "kernel", "output")
 COLUMNS = (*_TEXTS, "params", "macs", "activations", "bytes", "receptive_field", "stride")
 
@@ -205,6 +206,8 @@ def _input_size(net: nn.Module, given: int | Sequence[int] | None) -> tuple[int,
     size = (getattr(net, "in_chans", 3), given, given) if isinstance(given, Integral) else given
     if not (isinstance(size, Sequence) and len(size) == 3 and all(map(_is_length, size))):
         raise InputError(f"input_size is {size!r}, but must be three whole numbers (C, H, W), or one: the side")
+    if max(size) > MOST:
+        raise InputError(f"input_size is {dimensions(size)}, but may have {MOST:,} pixels on a side at most")
     return tuple(size)
 
 

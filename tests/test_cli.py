@@ -351,6 +351,10 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["finetune", "digits", "--lr", "inf"], ["optim.lr is inf, but must be a number"]),
         (["predict", "x", "y", "--batch-size", "abc"], ["batch_size is abc, but must be a whole number or null"]),
         (["summary", "lenet5", "--input", "3,a"], ["--input is 3,a"]),
+        (
+            ["summary", "lenet5", "--input", "200000"],
+            ["input_size is 1x200000x200000", "100,000 pixels on a side at most"],
+        ),
         (["summary", "lenet5", "--input", "32x32"], ["--input is 32x32, but must be three whole numbers", "or one"]),
         (["summary", "lenet5", "--input", "1,16,16"], ["at least 32x32, not 16x16"]),
         (["compare", "resent50"], ["unknown model 'resent50'", "resnet50"]),
