@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,10 @@ from cnnzoo import bars, registry, zoo
 from cnnzoo.building import only_channels
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import sources
-from cnnzoo.data.arrays import Unreadable
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
-from cnnzoo.data.preprocess import Preprocess, centre, normalise
+from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.sources import Dataset, Split
 from cnnzoo.device import layout_on, pick_precision
 from cnnzoo.errors import InputError, counted, dimensions
@@ -405,7 +404,9 @@ def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:
     """What tells images like the training images, by features of the net in eval mode; None for a net that gives none,
     or whose answers are not those of its head to them.
     """
-    trained, held_out = (_Some(part, data.preprocess, next(net.parameters()).device) for part in (data.train, data.val))
+    p, device = data.preprocess, next(net.parameters()).device
+    chosen = [part.choose(spread(len(part))) for part in (data.train, data.val)]
+    trained, held_out = (EvalBatches(s.images, s.labels, 64, p.mean, p.std, device, size=p.size) for s in chosen)
     try:
         with torch.inference_mode():
             images = next(iter(held_out))[0][:2]
@@ -414,23 +415,6 @@ def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:
         return Familiarity.learn(*(validation.logits(Features(net), some)[0].numpy() for some in (trained, held_out)))
     except Exception:  # of any kind: what a user's net cannot do is to cost no run
         return None
-
-
-class _Some:
-    """Enough images to tell others by, as evaluation has them, with their labels; one that is gone is black."""
-
-    def __init__(self, part: Split, preprocess: Preprocess, device: torch.device):
-        self.part, self.preprocess, self.device = part, preprocess, device
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        places = spread(len(self.part))
-        for some in np.array_split(places, -(-len(places) // 64)):
-            try:
-                pixels = self.part.images.take(some)
-            except Unreadable as gap:
-                pixels = gap.pixels
-            shown = torch.from_numpy(np.ascontiguousarray(centre(pixels, self.preprocess.size))).to(self.device)
-            yield normalise(shown, self.preprocess.mean, self.preprocess.std), torch.from_numpy(self.part.labels[some])
 
 
 def rebuild_head(model: nn.Module, spec: dict) -> None:

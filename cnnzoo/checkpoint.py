@@ -27,7 +27,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -261,8 +261,9 @@ class Run(Drawn):
 
     def save_familiarity(self, familiarity: Familiarity) -> None:
         _write_arrays(self.familiar_file, **vars(familiarity))
+        self.familiarity = familiarity
 
-    @property
+    @cached_property  # since a server asks for it with each image
     def familiarity(self) -> Familiarity | None:
         """What tells images like those that the net learnt from; None for nets without features, and of older runs."""
         if not self.familiar_file.exists():
@@ -271,7 +272,7 @@ class Run(Drawn):
             return Familiarity(*read_arrays(self.familiar_file, "known", "distances"))
         except InputError:
             wrong = f"{self.familiar_file} is damaged or cut short"
-            raise InputError(f"{wrong}; without it the net answers, and says nothing of familiarity") from None
+            raise InputError(f"{wrong}; remove it, and predictions come without familiarity") from None
 
 
 class Writer:

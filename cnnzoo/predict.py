@@ -231,7 +231,8 @@ def stream(
     if net is not model_or_run or device is not None:
         net = net.to(pick_device(device or "auto"))
     batch_size = batch_size or (16 if next(net.parameters()).device.type == "cpu" else 128)
-    familiarity = None if precision == "int8" else getattr(net, "familiarity", None)
+    run = getattr(net, "run", None)
+    familiarity = run.familiarity if run and precision != "int8" else None
     if min_familiarity and familiarity is None:
         if precision == "int8":
             raise InputError("min_familiarity needs features, which int8 does not give; take another precision")

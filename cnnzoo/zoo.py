@@ -181,8 +181,7 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     """The net of a run folder, or of a model.safetensors from one, in eval mode.
 
     It has `.classes`, `.preprocessing`, `.temperature` (softmax(logits / temperature) is calibrated; 1.0 where none was
-    fitted), `.run`, the folder's Run, or None for a file that lies elsewhere, and `.familiarity`, which tells what is
-    like its training images (a `Familiarity`, or None).
+    fitted) and `.run`, the folder's Run, or None for a file that lies elsewhere.
 
     Raises InputError where there is no such folder or file, where the run has not finished an epoch, or where the file
     does not say which net it is.
@@ -201,7 +200,6 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
         )
     net = of_card(card, read_safetensors(path), str(path))
     net.run = Run(path.parent) if (path.parent / "split.json").exists() else None
-    net.familiarity = net.run.familiarity if net.run else None
     return net
 
 

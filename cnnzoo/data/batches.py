@@ -12,7 +12,7 @@ from cnnzoo.data.arrays import ArrayImages, Images, Unreadable
 from cnnzoo.data.augment import Augment, Mix, Windows
 from cnnzoo.data.draws import Draws, Share
 from cnnzoo.data.parts import Parts
-from cnnzoo.data.preprocess import normalise
+from cnnzoo.data.preprocess import centre, normalise
 from cnnzoo.data.to_device import SideStream, to_device
 from cnnzoo.errors import InputError
 
@@ -171,8 +171,8 @@ class EvalBatches:
     """Every image once, in order, as the weights' preprocessing wants it.
 
     Of images `(N, V, H, W, C)`, which have V crops each, a batch of B labels has B * V images, the first one's first.
-    An image that can no longer be read is black; `problems` has a line for each.
-    Several processes each get their `share` of the images.
+    Of images that are kept larger, for random crops, it is the central `size` x `size`. One that can no longer be read
+    is black; `problems` has a line for each. Several processes each get their `share` of the images.
     """
 
     def __init__(
@@ -184,9 +184,10 @@ class EvalBatches:
         std: tuple,
         device: torch.device | str = "cpu",
         share: Share | None = None,
+        size: int | None = None,
     ):
         self.images, self.labels = images, labels
-        self.batch_size = batch_size
+        self.batch_size, self.size = batch_size, size
         self._own = (share or Share()).of_all(np.arange(len(images)))
         self.mean, self.std = mean, std
         self.device = torch.device(device)
@@ -211,7 +212,7 @@ class EvalBatches:
         except Unreadable as gap:
             pixels = gap.pixels
             _note(self.problems, gap, "it was judged as a black image")
-        return pixels, self.labels[indices]
+        return centre(pixels, self.size) if self.size else pixels, self.labels[indices]
 
 
 def _ahead(items: Iterator, depth: int = 2) -> Iterator:
