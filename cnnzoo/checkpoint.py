@@ -275,6 +275,12 @@ class Run(Drawn):
             raise InputError(f"{wrong}; remove it, and predictions come without familiarity") from None
 
 
+def run_of(net: object) -> Run | None:
+    """The run that a net was loaded from; None of any other, whatever it may call `run`."""
+    run = getattr(net, "run", None)
+    return run if isinstance(run, Run) else None
+
+
 class Writer:
     """Keeps a run going on a full disk: what cannot be written is told once, and tried again with what comes next.
 

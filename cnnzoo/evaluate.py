@@ -15,7 +15,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
 from cnnzoo import bars, calibrate, tables, zoo
-from cnnzoo.checkpoint import Run
+from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
@@ -394,7 +394,7 @@ def _to_calibrate_on(chosen: DataConfig, preprocess: Preprocess | Sheet, is_own:
 
 def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[str]:
     """A line where images to judge a run's net on are those that it learnt from, copied or, by their names, moved."""
-    if (run := getattr(net, "run", None)) is None:
+    if (run := run_of(net)) is None:
         return
 
     def short(name: str) -> tuple[str, ...]:
@@ -419,7 +419,7 @@ def _cross_fitted(net: nn.Module, names: Sequence[str]) -> dict[int, np.ndarray]
     """By the places of those images that a committee was fitted to, what it says of them when fitted to others: `(K,)`
     of each, as its run has them.
     """
-    run = getattr(net, "run", None)
+    run = run_of(net)
     if run is None or not run.is_cross_fitted:
         return {}
     said = dict(zip(real_paths(run.split["val"]), run.predictions[0], strict=True))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cnnzoo import config, inference
+from cnnzoo.checkpoint import run_of
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.errors import InputError
@@ -60,7 +61,7 @@ def fast_form(
 
 def _trained_on(net: nn.Module, preprocess: Preprocess | Sheet, root: str | None) -> Sample | None:
     """Some of the images that the net's run trained on, none that it was validated on; None where there are none."""
-    run = getattr(net, "run", None)
+    run = run_of(net)
     if run is None:
         return None
     try:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cnnzoo import bars, tables, zoo
-from cnnzoo.checkpoint import Run
+from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import in_halves, pick_device
@@ -231,7 +231,7 @@ def stream(
     if net is not model_or_run or device is not None:
         net = net.to(pick_device(device or "auto"))
     batch_size = batch_size or (16 if next(net.parameters()).device.type == "cpu" else 128)
-    run = getattr(net, "run", None)
+    run = run_of(net)
     familiarity = run.familiarity if run and precision != "int8" else None
     if min_familiarity and familiarity is None:
         if precision == "int8":

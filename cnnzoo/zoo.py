@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnzoo import config, registry
 from cnnzoo.building import build, materialise
-from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch
+from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch, run_of
 from cnnzoo.config import DataConfig
 from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
@@ -283,8 +283,8 @@ def open_net(
         net = load(path)
     else:
         net = _of_name(os.fspath(run_or_model), pretrained)
-    run = getattr(net, "run", None)
-    return net, config.read(run.config_file).data if isinstance(run, Run) else None
+    run = run_of(net)
+    return net, config.read(run.config_file).data if run else None
 
 
 def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:

@@ -21,6 +21,7 @@ import cnnzoo
 from cnnzoo import tables
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures
+from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
 from cnnzoo.predict import stream
 
@@ -62,6 +63,23 @@ def test_a_net_may_be_named_with_its_weights(tmp_path):
     assert np.array_equal(named.probabilities, cnnzoo.predict(cnnzoo.create("resnet20", weights), folder).probabilities)
     with pytest.raises(InputError, match="resnet20 without trained weights knows nothing"):
         cnnzoo.predict("resnet20", folder)
+
+
+def test_a_net_of_ones_own_may_call_run_what_it_likes(folder):
+    class Runs(torch.nn.Module):
+        preprocessing, num_classes = Preprocess(32, 32, (0.5,) * 3, (0.5,) * 3), 3
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.classes = torch.nn.Conv2d(3, 3, 32), photos.KINDS
+
+        def run(self, x):
+            return self.conv(x).flatten(1)
+
+        forward = run
+
+    assert len(cnnzoo.predict(Runs(), folder)) == 6
+    assert cnnzoo.evaluate(Runs(), folder).count == 6
 
 
 def test_a_broken_image_has_its_row_and_its_neighbours_have_theirs(net, tmp_path):

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "export": {"data", "checkpoint", "zoo", "naming"},
     "report": {"config", "data", "checkpoint", "zoo", "evaluate", "calibrate", "visualize", "figures"},
     "inference": {"quantize"},
-    "fast": {"config", "data", "inference"},
+    "fast": {"config", "data", "checkpoint", "inference"},
     "quantize": set(),
     "loggers": set(),
     "environment": set(),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnzoo import config
+from cnnzoo.checkpoint import run_of
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages, Images, choose
@@ -97,7 +98,7 @@ def opened(
 
 
 def _of_run(subject: Subject, root: str | None) -> tuple[tuple[Collection, Collection], tuple[str, ...]]:
-    run = getattr(subject.net, "run", None)
+    run = run_of(subject.net)
     if run is None:
         raise InputError(
             f"among which images? {subject.name} is no run that has its own; name a folder or a set by data=…"
