@@ -26,6 +26,7 @@ from cnnzoo.familiar import Familiarity, spread
 from cnnzoo.inference import Features, WithFeatures
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
+from cnnzoo.models._grad_checkpointing import set_grad_checkpointing
 from cnnzoo.naming import outputs_of
 from cnnzoo.telling import Tell, as_typed
 from cnnzoo.train import forms, losses, optim, phases, validation
@@ -166,6 +167,8 @@ def make_trainer(
         if device.type != "cuda":
             raise InputError("train.batch_norm sync needs GPUs, since torch has no SyncBatchNorm for other devices")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if config.train.grad_checkpointing:
+        set_grad_checkpointing(model)
 
     steps = sum(phase.epochs for phase in plan) * (len(train) // batch_size)
     precision, compiled, why = _form(config, data, model, team, batch_size, steps, precision)

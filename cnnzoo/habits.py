@@ -22,6 +22,7 @@ INSTEAD = {  # by the name elsewhere
     "pretrained_cfg": f"{_WEIGHTS}; and cnnzoo.{_PREPARE}",
     "cache_dir": "$CNNZOO_WEIGHTS, the folder where weights lie",
     **dict.fromkeys(("scriptable", "exportable"), "cnnzoo.export(net, out)"),
+    **dict.fromkeys(("grad_checkpointing", "gradient_checkpointing"), "net.set_grad_checkpointing()"),
     **dict.fromkeys(("device", "dtype"), ".to(…) of the net"),
     **dict.fromkeys(("dropout", "dropout_rate"), "drop_rate"),
 }

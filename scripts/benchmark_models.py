@@ -1,10 +1,10 @@
 """What single nets are said to save, measured: in one run, in turn, the same batch and threads.
 
     python scripts/benchmark_models.py                  # all of it
-    python scripts/benchmark_models.py checkpointing    # three minutes on one core
+    python scripts/benchmark_models.py checkpointing    # some minutes on two cores
 
-    checkpointing  a training step of densenet121 with memory_efficient against one without: peak memory and seconds,
-                   so that less is better; peak memory is what the step adds to a fresh process, with CUDA to the device
+    checkpointing  a training step with gradient checkpointing against one without: peak memory and seconds, so that
+                   less is better; peak memory is what the step adds to a fresh process, with CUDA to the device
     loading        vgg16 with the weights of a file, by cnnzoo.create against torchvision's vgg16 and load_state_dict:
                    seconds and peak memory, each in fresh processes
     construction   seconds that every net takes without weights, the slowest ones first
@@ -32,17 +32,23 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 seconds = Bench("models", DEVICE).seconds  # of a call
 
 
-def training_step(name: str, batch: int, **options) -> Callable[[], None]:
+CHECKPOINTED = ("densenet121", "resnet50", "xception", "inception_v3", "vgg16")
+
+
+def training_step(name: str, batch: int, recomputes: bool) -> Callable[[], None]:
     """A step of SGD on random images, ready to be called."""
     torch.manual_seed(0)
-    net = zoo.create(name, **options).to(DEVICE)
+    net = zoo.create(name).to(DEVICE)
+    net.set_grad_checkpointing(recomputes)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     images = torch.randn(batch, *net.entry.input_size, device=DEVICE)
     targets = torch.randint(net.num_classes, (batch,), device=DEVICE)
 
     def step() -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(images), targets).backward()
+        outputs = net(images)
+        logits = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+        nn.functional.cross_entropy(logits, targets).backward()
         optimizer.step()
 
     return step
@@ -73,9 +79,9 @@ def peak(forget: bool = False) -> float:
     return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))[1]) / 2**10
 
 
-def peak_memory(name: str, batch: int, options: dict) -> float:
+def peak_memory(name: str, batch: int, recomputes: bool) -> float:
     """MiB that a first training step adds to this process."""
-    return added_memory(training_step(name, batch, **options))
+    return added_memory(training_step(name, batch, recomputes))
 
 
 def in_fresh_process(function: Callable, *arguments):
@@ -87,15 +93,15 @@ def in_fresh_process(function: Callable, *arguments):
 
 
 def checkpointing(rounds: int = 5, batch: int = 16) -> list[dict]:
-    sides = {"memory_efficient": True}, {}
-    with_, without = (in_fresh_process(peak_memory, "densenet121", batch, options) for options in sides)
-    steps = [training_step("densenet121", batch, **options) for options in sides]
-    turns = [tuple(map(seconds, steps)) for _ in range(rounds + 1)][1:]  # the first is the warm-up
-    what = f"checkpointing, densenet121, batch {batch}"
-    return [
-        ratios(f"{what}: memory", [with_], [without], "MiB"),
-        ratios(f"{what}: time", *map(list, zip(*turns, strict=True)), "s/step"),
-    ]
+    rows = []
+    for name in CHECKPOINTED:
+        with_, without = (in_fresh_process(peak_memory, name, batch, recomputes) for recomputes in (True, False))
+        steps = [training_step(name, batch, recomputes) for recomputes in (True, False)]
+        turns = [tuple(map(seconds, steps)) for _ in range(rounds + 1)][1:]  # the first is the warm-up
+        what = f"checkpointing, {name}, batch {batch}"
+        rows.append(ratios(f"{what}: memory", [with_], [without], "MiB"))
+        rows.append(ratios(f"{what}: time", *map(list, zip(*turns, strict=True)), "s/step"))
+    return rows
 
 
 def load_ours(file: Path) -> None:

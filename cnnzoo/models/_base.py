@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cnnzoo.errors import InputError, at_least, quoted, unknown
+from cnnzoo.models._grad_checkpointing import set_grad_checkpointing
 
 
 @fx.wrap  # to torch.fx, which knows no shapes while it traces, a single step
@@ -152,6 +153,14 @@ class Net(nn.Module):
                     setattr(self, module, None)
                 else:
                     self._replace(name, num_classes)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """In training, compute what lies within the net's blocks again for the backward pass, rather than keep it: a
+        step takes half the memory in most nets, a third more time, and is the same bit by bit.
+
+        Raises InputError for a net without blocks.
+        """
+        set_grad_checkpointing(self, enable)
 
     def _replace(self, name: str, num_classes: int) -> None:
         new = self.new_head(self.get_submodule(name), num_classes)

@@ -25,49 +25,24 @@ between two blocks keeps the channels.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.models._blocks import conv1x1, conv3x3
 from cnnzoo.registry import Claim, Stage, register
 
-# Before torch 2.9, a compiled graph updates the statistics of what it computes twice as often.
-SOUND_WHEN_COMPILED = torch.__version__ >= (2, 9)
-
-
-class Untracked:
-    """While this is entered, a BatchNorm in train mode leaves its running statistics alone."""
-
-    def __init__(self, norm: nn.BatchNorm2d):
-        self.norm = norm
-
-    def __enter__(self) -> None:
-        self.kept = self.norm.momentum, self.norm.num_batches_tracked
-        self.norm.momentum, self.norm.num_batches_tracked = 0.0, None
-
-    def __exit__(self, *error: object) -> None:
-        self.norm.momentum, self.norm.num_batches_tracked = self.kept
-
 
 class DenseLayer(nn.Module):
     """`growth` new maps from all maps so far: BatchNorm, ReLU, 3x3 convolution (section 3, "composite function"), with
     `bottleneck` the same after BatchNorm, ReLU and a 1x1 convolution to four times as many.
-
-    With `memory_efficient`, what lies between the maps so far and a convolution is not kept for the backward pass, but
-    computed again there, which changes neither gradients nor statistics (Pleiss, Chen, Huang, Li, van der Maaten,
-    Weinberger: Memory-Efficient Implementation of DenseNets, 2017, arXiv 1707.06990).
     """
 
-    def __init__(self, in_channels: int, growth: int, bottleneck: bool, drop_rate: float, memory_efficient: bool):
+    def __init__(self, in_channels: int, growth: int, bottleneck: bool, drop_rate: float):
         super().__init__()
         self.bottleneck = bottleneck
-        self.memory_efficient = memory_efficient
         self.norm1 = nn.BatchNorm2d(in_channels)
         self.relu1 = nn.ReLU()
         if bottleneck:
@@ -80,27 +55,10 @@ class DenseLayer(nn.Module):
         self.dropout = nn.Dropout(drop_rate)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        x = self.run(self.first, self.norm1, *maps)
+        x = self.conv1(self.relu1(self.norm1(torch.cat(maps, dim=1))))
         if self.bottleneck:
-            x = self.run(self.second, self.norm2, x)
+            x = self.conv2(self.relu2(self.norm2(x)))
         return self.dropout(x)
-
-    def first(self, *maps: Tensor) -> Tensor:
-        return self.conv1(self.relu1(self.norm1(torch.cat(maps, dim=1))))
-
-    def second(self, x: Tensor) -> Tensor:
-        return self.conv2(self.relu2(self.norm2(x)))
-
-    def run(self, half: Callable, norm: nn.BatchNorm2d, *inputs: Tensor) -> Tensor:
-        """`half(*inputs)`, of which with `memory_efficient` only the inputs are kept for the backward pass."""
-        compiled = torch.compiler.is_compiling()
-        wanted = self.memory_efficient and self.training and any(x.requires_grad for x in inputs)
-        if not wanted or (compiled and not SOUND_WHEN_COMPILED):
-            return half(*inputs)
-        options = {"use_reentrant": False, "preserve_rng_state": False}  # nothing random in it
-        if not compiled:  # a compiled graph updates the statistics once by itself
-            options["context_fn"] = lambda: (nullcontext(), Untracked(norm))
-        return checkpoint(half, *inputs, **options)
 
 
 class DenseBlock(nn.ModuleDict):
@@ -134,7 +92,8 @@ class DenseNet(HeNet):
     """`width` is that of the stem, `depths` counts the layers of each block; `bc` stands for bottleneck layers and for
     halving the channels between blocks (section 3, "DenseNet-BC").
 
-    `memory_efficient` makes a training step slower and smaller, see `DenseLayer`.
+    `memory_efficient`, as torchvision calls it, sets gradient checkpointing (Pleiss, Chen, Huang, Li, van der Maaten,
+    Weinberger: Memory-Efficient Implementation of DenseNets, 2017, arXiv 1707.06990).
     """
 
     head_name = "classifier"
@@ -156,7 +115,7 @@ class DenseNet(HeNet):
         self.in_chans = in_chans
         layers = self.stem(in_chans, width)
         for number, depth in enumerate(depths, start=1):
-            layers[f"denseblock{number}"] = DenseBlock(depth, width, growth, bc, drop_rate, memory_efficient)
+            layers[f"denseblock{number}"] = DenseBlock(depth, width, growth, bc, drop_rate)
             width += depth * growth
             if number < len(depths):
                 before, width = width, width // 2 if bc else width
@@ -168,6 +127,7 @@ class DenseNet(HeNet):
         self.dropout = nn.Identity()  # the layers have theirs
         self.classifier = nn.Linear(width, num_classes)
         self.init_weights()
+        self.set_grad_checkpointing(memory_efficient)
 
     def stem(self, in_chans: int, width: int) -> dict[str, nn.Module]:
         return {

@@ -381,7 +381,7 @@ class Trainer:
         if self.team.size > 1:  # the others are waiting for gradients by now
             raise InputError(f"{what}; set train.accumulate {2 * self.accumulate} and go on by resume='auto'")
         if before == 1:
-            raise InputError(f"{what}; take a smaller net, or smaller images by data.size")
+            raise InputError(f"{what}; set train.grad_checkpointing true, or take a smaller net or smaller images")
         machine.give_back(self.device)
         self.accumulate = min(2 * self.accumulate, many)
         self.tell(f"{what}: from here {-(-many // self.accumulate)} at once; a step still sees {many}")
