@@ -89,7 +89,10 @@ def test_path_may_be_text(resnet20, file):
 
 @pytest.mark.parametrize(
     "prefix",
-    ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.", "model.", "model.backbone."],
+    [
+        *("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.", "model."),
+        *("model.backbone.", "net.", "module.student.net."),
+    ],
 )
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_ema"])
 def test_wrappers_and_prefixes_are_taken_off(resnet20, tmp_path, wrapper, prefix):

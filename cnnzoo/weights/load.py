@@ -69,7 +69,8 @@ def to_our_names(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) 
     `own` are the names in the net's state dict.
     """
     own = set(own)
-    stripped = {_strip(name, own): tensor for name, tensor in state.items()}
+    shared = _shared(list(state), own)
+    stripped = {_strip(name.removeprefix(shared), own): tensor for name, tensor in state.items()}
     state = stripped if len(stripped) == len(state) else dict(state)  # or two names have become one
     theirs = list(state)
     for rule in RULES:
@@ -82,6 +83,15 @@ def to_our_names(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) 
             head = weights[0].removesuffix("weight")
             state = {re.sub(rf"^{re.escape(head)}", f"{entry.head}.", name): t for name, t in state.items()}
     return {ours: (name, tensor) for name, (ours, tensor) in zip(theirs, state.items(), strict=True)}
+
+
+def _shared(names: Sequence[str], own: set[str]) -> str:
+    """What stands before the net's own names in all of a file's: what a module of the user's calls the net, as net."""
+    for dot in re.finditer(r"^|\.", names[0]):
+        start = names[0][: dot.end()]
+        if all(name.startswith(start) for name in names) and any(name.removeprefix(start) in own for name in names):
+            return start
+    return ""
 
 
 def _strip(name: str, own: set[str]) -> str:
