@@ -39,6 +39,18 @@ def test_an_error_stands_beside_that_of_the_best_weights(weights):
     assert resnet["top-5 error, ILSVRC 2012 validation, 10 crops"] == ("6.71 %", "7.14 %, other, one crop")
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("resnet50", "19.14 %, tv2_in1k, one crop, by a later training recipe (tv_in1k: 23.87 %)"),
+        ("resnext101_64x4d", "16.75 %, tv_in1k, one crop, by a later training recipe"),
+        ("alexnet", "43.48 %, tv_in1k, one crop"),
+    ],
+)
+def test_weights_that_owe_their_figure_to_a_later_training_recipe_say_so(name, told):
+    assert told in [ours for what, (_, ours) in beside(name).items() if what.startswith("top-1 error")]
+
+
 def test_a_net_without_weights_is_not_run(weights):
     weights("resnet50", ("unknown", None, None))
     for name in ("resnet50", "alexnet_2012"):
