@@ -238,7 +238,7 @@ def test_the_range_test_finds_a_rate_and_changes_nothing_else(tune):
     told = []
     run = tune(lr="find", epochs=(1, 0), tell=told.append)
     rate = learn.config_.read(run.config_file).optim.lr
-    assert 1e-7 <= rate <= 0.1
+    assert 1e-6 < rate < 0.1  # not where chance had its least loss, among the first and smallest
     assert any("the range test" in line for line in told)
     again = tune("again", lr=rate, epochs=(1, 0))
     assert equal(state(run), state(again))

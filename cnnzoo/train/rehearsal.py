@@ -12,6 +12,8 @@ from cnnzoo.train.validation import logits
 STEPS = 4  # timed, after one that warms up
 RATES = 1e-6, 1.0  # the first and the last of a range test
 TESTED = 80  # rates of a range test
+SETTLED = 10  # of these, until the smoothed loss is that of more than a few batches
+AT_LEAST = 1.2  # times the least loss, which is about as good
 BOTTLENECK = 0.15  # share of the time from which on a part other than the net counts as one
 
 
@@ -52,13 +54,14 @@ def loader_advice(data: DataConfig) -> str:
 def find_rate(trainer: Trainer) -> float:
     """A rate for the last phase by a range test (Smith 2017, arXiv 1506.01186, section 3.3).
 
-    The rate grows evenly on a logarithmic scale, a step at each, until the smoothed loss is four times its least; a
-    tenth of the rate at which the loss was least is taken, as fastai does.
+    The rate grows evenly on a logarithmic scale, a step at each, until the smoothed loss is four times its least. A
+    tenth of the highest rate at which it was still about at its least is taken; where it was least of all (as fastai
+    has it) is chance if the loss has little to fall, as that of a head from a probe has.
     """
     feed = entered(trainer, len(trainer.phases) - 1)
     share = {id(group): group["lr"] / trainer.lr for group in trainer.optimizer.param_groups}
     lowest, highest = RATES
-    rate_at_least, least, smooth, done = lowest, math.inf, 0.0, 0
+    smooth, done, seen = 0.0, 0, []
     while True:
         for images, targets in feed.batches.epoch(done):
             rate = lowest * (highest / lowest) ** (done / (TESTED - 1))
@@ -67,10 +70,11 @@ def find_rate(trainer: Trainer) -> float:
             smooth = 0.8 * smooth + 0.2 * trainer.step(images, targets).item()
             done += 1
             loss = smooth / (1 - 0.8**done)
-            if loss < least:
-                least, rate_at_least = loss, rate
+            if done > SETTLED:
+                seen.append((loss, rate))
+            least = min(seen)[0] if seen else math.inf
             if not loss < 4 * least or done == TESTED:
-                return rate_at_least / 10
+                return max((rate for loss, rate in seen if loss <= AT_LEAST * least), default=lowest) / 10
 
 
 def entered(trainer: Trainer, number: int) -> Feed:
