@@ -3,7 +3,7 @@
 import copy
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ def create(
     in_chans: int | None = None,
     drop_rate: float | None = None,
     features_only: bool = False,
-    out_indices: tuple[int, ...] | None = None,
+    out_indices: Sequence[int | str] | None = None,
     **arch: Any,
 ) -> nn.Module:
     """Build a net of the registry.
@@ -47,7 +47,7 @@ def create(
         in_chans: channels of an image; None likewise.
         drop_rate: dropout probability; None is the net's own.
         features_only: a net that returns the stages' feature maps, see `FeatureMaps`.
-        out_indices: which of them, with features_only; None is all.
+        out_indices: which of them, by number or name, with features_only; None is all.
         **arch: further arguments of the net's builder.
 
     Returns:
@@ -67,8 +67,8 @@ def create(
     net = _with_weights(entry, {**options, **arch}, source) if source else build(entry, {**options, **arch})
     materialise(net)
     if features_only:
-        if isinstance(out_indices, int):
-            raise InputError(f"out_indices is {out_indices}, but must be a sequence such as ({out_indices},)")
+        if isinstance(out_indices, int | str):
+            raise InputError(f"out_indices is {out_indices!r}, but must be a sequence such as ({out_indices!r},)")
         maps = FeatureMaps(net, net.entry.stages, out_indices)
         maps.preprocessing = preprocessing(net)
         if hasattr(net, "load_report"):

@@ -553,6 +553,7 @@ def test_feature_maps_know_their_channels_and_shapes(name, channels, sides):
         ((0, 2), ["stem", "stage2"]),
         ((1, -1), ["stage1", "stage4"]),
         ((-5, 4), ["stem", "stage4"]),
+        (("stage3", 0), ["stage3", "stem"]),
     ],
 )
 def test_out_indices_choose_maps(out_indices, names):
@@ -569,10 +570,16 @@ def test_out_index_out_of_range_names_the_stages(index):
         on_meta("resnet18", features_only=True, out_indices=(index,))
 
 
-@pytest.mark.parametrize("indices", [(0.5,), "12"])
-def test_out_indices_are_whole_numbers(indices):
-    with pytest.raises(cnnzoo.InputError, match=f"out_indices has {indices[0]!r}, but there are 5 stages"):
-        on_meta("resnet18", features_only=True, out_indices=indices)
+@pytest.mark.parametrize("index", [0.5, "stage5"])
+def test_out_indices_are_whole_numbers_or_names(index):
+    with pytest.raises(cnnzoo.InputError, match=f"out_indices has {index!r}, but there are 5 stages"):
+        on_meta("resnet18", features_only=True, out_indices=(index,))
+
+
+@pytest.mark.parametrize("index", [3, "stage3"])
+def test_out_indices_are_several(index):
+    with pytest.raises(cnnzoo.InputError, match=rf"must be a sequence such as \({index!r},\)"):
+        on_meta("resnet18", features_only=True, out_indices=index)
 
 
 def test_a_net_without_maps_says_what_to_do():

@@ -61,17 +61,16 @@ class FeatureMaps(fx.GraphModule):
     user's net that torch.fx cannot follow, all is kept and computed, under the name `net`.
     """
 
-    def __init__(self, net: nn.Module, stages: Sequence[Stage], out_indices: Sequence[int] | None):
+    def __init__(self, net: nn.Module, stages: Sequence[Stage], out_indices: Sequence[int | str] | None):
         spatial = [stage for stage in stages if len(stage.shape) == 3]
         if not spatial:
             raise InputError(f"{net.entry.name} has no stages with feature maps; create it without features_only")
-        indices = [*range(len(spatial))] if out_indices is None else list(out_indices)
+        names = [stage.name for stage in spatial]
+        wanted = names if out_indices is None else out_indices
+        indices = [names.index(index) if index in names else index for index in wanted]
         for index in indices:
             if not isinstance(index, Integral) or not -len(spatial) <= index < len(spatial):
-                raise InputError(
-                    f"out_indices has {index!r}, but there are {len(spatial)} stages: "
-                    f"{', '.join(stage.name for stage in spatial)}"
-                )
+                raise InputError(f"out_indices has {index!r}, but there are {len(spatial)} stages: {', '.join(names)}")
         chosen = [spatial[index] for index in indices]
         super().__init__(*_cut(net, [stage.modules[-1] for stage in chosen]), "FeatureMaps")
         self.names = [stage.name for stage in chosen]
