@@ -50,6 +50,7 @@ class Evaluation(Shown):
     confusion: np.ndarray  # (K, K): row the true class, column the predicted one
     precision: np.ndarray  # (K,)
     recall: np.ndarray  # (K,); NaN of a class that none of the images is of
+    f1: np.ndarray  # (K,); their harmonic mean, NaN likewise
     calibration_error: float  # of softmax(logits), over 15 bins
     calibrated_error: float  # of softmax(logits / temperature)
     temperature: float | None  # None: each half of the images has the one that suits the other half
@@ -59,20 +60,28 @@ class Evaluation(Shown):
         """Of five classes or fewer every image's is among the five."""
         return len(self.classes) > 5
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall: what top1 were, had each class as many images."""
+        return float(np.nanmean(self.recall))
+
     def _table(self) -> Table:
         low, high = self.interval
+        many = self.confusion.sum(1)
+        balanced = f"balanced {self.balanced_accuracy:.2%}   " if many.max() > 2 * many.min() else ""
         top5 = f"top-5 {self.top5:.2%}   " if self.top5_tells else ""
         title = (
-            f"top-1 {self.top1:.2%} (95% interval {low:.1%} to {high:.1%})   {top5}"
+            f"top-1 {self.top1:.2%} (95% interval {low:.1%} to {high:.1%})   {balanced}{top5}"
             f"loss {self.loss:.4f}   {counted(self.count, 'image')}\n{self._calibration()}"
         )
         few = len(self.classes) <= FEW_CLASSES
         named = [_shortened(name, 10) for name in self.classes] if few else []
         rows = []
-        for name, counts, *shares in zip(self.classes, self.confusion, self.precision, self.recall, strict=True):
+        of_class = (self.classes, self.confusion, self.precision, self.recall, self.f1)
+        for name, counts, *shares in zip(*of_class, strict=True):
             taken_for = ["", *map(str, counts)] if few else []
             rows.append((name, f"{counts.sum()}", *map(percent, shares), *taken_for))
-        heads = ("class", "images", "precision", "recall", *(["taken for", *named] if few else []))
+        heads = ("class", "images", "precision", "recall", "F1", *(["taken for", *named] if few else []))
         return Table(heads, rows, title=title)
 
     def _calibration(self) -> str:
@@ -90,6 +99,7 @@ class Evaluation(Shown):
         values = {
             "top1": self.top1,
             "interval": list(self.interval),
+            "balanced_accuracy": self.balanced_accuracy,
             "top5": self.top5,
             "loss": self.loss,
             "images": self.count,
@@ -100,7 +110,7 @@ class Evaluation(Shown):
         }
         shares = {
             key: [None if math.isnan(share) else share for share in getattr(self, key).tolist()]
-            for key in ("precision", "recall")
+            for key in ("precision", "recall", "f1")
         }
         return values | shares | {"confusion": self.confusion.tolist()}
 
@@ -125,10 +135,11 @@ def measure(
     predicted = best[:, 0].numpy()
     known = predicted < len(classes)  # a head may have more outputs than the data has classes
     np.add.at(confusion, (targets[known], predicted[known]), 1)
-    precision, recall, _, _ = precision_recall_fscore_support(
+    precision, recall, f1, _ = precision_recall_fscore_support(
         targets, predicted, labels=np.arange(len(classes)), zero_division=0.0
     )
-    recall[confusion.sum(1) == 0] = math.nan
+    absent = np.bincount(targets, minlength=len(classes)) == 0
+    recall[absent] = f1[absent] = math.nan
     calibrated = (
         calibrate.cross_fitted(outputs, targets) if temperature is None else calibrate.softmax(outputs, temperature)
     )
@@ -142,6 +153,7 @@ def measure(
         confusion=confusion,
         precision=precision,
         recall=recall,
+        f1=f1,
         calibration_error=calibrate.calibration_error(calibrate.softmax(outputs), targets),
         calibrated_error=calibrate.calibration_error(calibrated, targets),
         temperature=temperature,

@@ -146,6 +146,8 @@ def test_a_class_that_no_image_is_of_has_no_recall():
     result = measure(outputs, targets, ("ant", "bee", "wasp"))
     assert [line.split()[3] for line in str(result).splitlines()[-3:]] == ["100.0%", "66.7%", "-"]
     assert result.to_dict()["recall"] == [1.0, pytest.approx(2 / 3), None]
+    assert result.to_dict()["f1"] == [pytest.approx(2 / 3), pytest.approx(4 / 5), None]
+    assert result.balanced_accuracy == pytest.approx(5 / 6)
     json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -155,9 +157,19 @@ def test_each_class_has_precision_recall_and_what_it_was_taken_for():
     assert result.confusion.tolist() == [[2, 0, 0], [0, 1, 1], [1, 0, 1]]
     assert result.precision == pytest.approx([2 / 3, 1, 1 / 2])
     assert result.recall == pytest.approx([1, 1 / 2, 1 / 2])
+    assert result.f1 == pytest.approx([4 / 5, 2 / 3, 1 / 2])
     table = [line.split() for line in str(result).splitlines()[2:]]
-    assert table[0] == ["class", "images", "precision", "recall", "taken", "for", "ant", "bee", "carpenter…"]
-    assert table[2] == ["bee", "2", "100.0%", "50.0%", "0", "1", "1"]
+    assert table[0] == ["class", "images", "precision", "recall", "F1", "taken", "for", "ant", "bee", "carpenter…"]
+    assert table[2] == ["bee", "2", "100.0%", "50.0%", "66.7%", "0", "1", "1"]
+
+
+def test_where_some_classes_are_rare_the_mean_over_classes_is_told_too():
+    often, rarely = np.array([9.0, 0.0], np.float32), np.array([0.0, 9.0], np.float32)
+    uneven = measure(np.stack([often] * 10), np.array([0] * 9 + [1]), ("often", "rarely"))
+    assert "top-1 90.00%" in str(uneven)
+    assert "balanced 50.00%" in str(uneven)
+    assert uneven.to_dict()["balanced_accuracy"] == 0.5
+    assert "balanced" not in str(measure(np.stack([often, rarely]), np.array([0, 1]), ("often", "rarely")))
 
 
 @pytest.mark.parametrize(("classes", "shown"), [(12, True), (13, False)])

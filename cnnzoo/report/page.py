@@ -212,6 +212,7 @@ def _class_table(result: Evaluation) -> str:
         ("images", result.confusion.sum(axis=1)),
         ("precision", map(percent, result.precision)),
         ("recall", map(percent, result.recall)),
+        ("F1", map(percent, result.f1)),
     ]
     if len(result.classes) > NAMED:  # as the confusion matrix's axes are then
         columns.insert(1, ("number", range(len(result.classes))))
