@@ -31,7 +31,8 @@ def draw(seen):
 """
 
 
-LONG = {"degradation", "mlp-vs-cnn", "dense-reuse", "augmentation", "gates", "adversarial"}  # they train: one seed
+# They train: one seed.
+LONG = {"degradation", "mlp-vs-cnn", "dense-reuse", "augmentation", "gates", "adversarial", "transferability"}
 
 
 @pytest.fixture
