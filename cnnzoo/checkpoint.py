@@ -1,4 +1,4 @@
-"""The run folder, in and out. Every file is written whole or not at all, and read without running code.
+"""The run folder, in and out. Every file is written whole or not at all.
 
 config.yaml         complete; reruns the run
 environment.json    versions, machine, command
@@ -16,32 +16,24 @@ report.html         for people
 snapshots/1 …       of a cyclic schedule: a run folder for the net that each cycle ended in
 """
 
-import argparse
 import hashlib
 import io
 import json
 import os
-import pickle
-import re
-import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, did_you_mean, expect
 from cnnzoo.familiar import Familiarity
+from cnnzoo.files import read_arrays, read_card, read_json, read_safetensors, read_torch, write_arrays, write_model
 from cnnzoo.shown import Drawn, Table
 from cnnzoo.telling import Tell, as_typed
 
@@ -66,7 +58,7 @@ class Run(Drawn):
     def _standing(self) -> str:
         """Which net reached what, as far as the folder tells."""
         with suppress(InputError, OSError):
-            net, metrics = read_card(self.model_file)["name"], self.metrics
+            net, metrics = self.card["name"], self.metrics
             best, last = max(metrics, key=lambda report: report["val_top1"]), metrics[-1]["epoch"]
             when = f" in epoch {best['epoch']} of {last}" if last else ""
             return f"{net}, best validation top-1 {best['val_top1']:.2%}{when}"
@@ -135,18 +127,28 @@ class Run(Drawn):
         return self.predictions_file.exists()
 
     @property
+    def card(self) -> dict:
+        """What the header of model.safetensors says: the net, its classes, its preprocessing, how good it is."""
+        return read_card(self.model_file)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of model.safetensors, the best that the run came to."""
+        return read_safetensors(self.model_file)
+
+    @property
     def metrics(self) -> list[dict]:
         """A dictionary for each finished epoch."""
-        return _read_json(self.metrics_file, lines=True) if self.metrics_file.exists() else []
+        return read_json(self.metrics_file, lines=True) if self.metrics_file.exists() else []
 
     @property
     def environment(self) -> dict:
-        return _read_json(self.path / "environment.json")
+        return read_json(self.path / "environment.json")
 
     @property
     def split(self) -> dict[str, list[str]]:
         """The names of the images in "train" and in "val"."""
-        return _read_json(self.path / "split.json")
+        return read_json(self.path / "split.json")
 
     @property
     def probe(self) -> dict | None:
@@ -176,7 +178,7 @@ class Run(Drawn):
 
     def _told(self, name: str) -> dict | None:
         file = self.path / name
-        return _read_json(file) if file.exists() else None
+        return read_json(file) if file.exists() else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -236,18 +238,16 @@ class Run(Drawn):
         raise InputError(f"{self.path} holds no last.pt to resume from")
 
     def save_model(self, weights: Mapping[str, Tensor], card: dict) -> None:
-        """Write model.safetensors. `card` is what rebuilds the net: JSON in the header."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        # One entry, since several would come in another order each time, and the file in other bytes.
-        atomic.write(self.model_file, safetensors_bytes(tensors, {"cnnzoo": json.dumps(card)}))
+        """Write model.safetensors: the weights, and the card that rebuilds the net from them."""
+        write_model(self.model_file, weights, card)
 
     def amend_card(self, **facts: object) -> None:
-        """Say more in the header of model.safetensors."""
-        self.save_model(read_safetensors(self.model_file), {**read_card(self.model_file), **facts})
+        """Say more on the card."""
+        self.save_model(self.weights, {**self.card, **facts})
 
     def save_predictions(self, logits: np.ndarray, targets: np.ndarray) -> None:
         """`(N, K)` float32 and `(N,)` int64 of the validation images."""
-        _write_arrays(self.predictions_file, logits=logits.astype(np.float32), targets=targets.astype(np.int64))
+        write_arrays(self.predictions_file, logits=logits.astype(np.float32), targets=targets.astype(np.int64))
 
     @property
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
@@ -260,7 +260,7 @@ class Run(Drawn):
         return read_arrays(self.predictions_file, "logits", "targets")
 
     def save_familiarity(self, familiarity: Familiarity) -> None:
-        _write_arrays(self.familiar_file, **vars(familiarity))
+        write_arrays(self.familiar_file, **vars(familiarity))
         self.familiarity = familiarity
 
     @cached_property  # since a server asks for it with each image
@@ -329,91 +329,6 @@ class Writer:
             self._problem = error.strerror or str(error)
         else:
             self._problem = ""
-
-
-# What training scripts put beside the weights and what only holds values: their options, and numpy's numbers, whose
-# maker has another name in numpy 1 than in numpy 2.
-_number = np.float64(0).__reduce__()[0]
-_HARMLESS = [
-    *(argparse.Namespace, np.dtype, *{type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}efd"}),
-    *((_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-]
-_alone = Lock()  # since what torch takes for harmless, and what is warned of, is one list for all threads
-
-
-def read_torch(file: Path) -> dict:
-    """A file of torch.save, read without running code. Raises InputError if it is damaged or wants to run code."""
-    try:
-        with _alone, torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a strange pickle's protocol, just before it is refused
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        with open(file, "rb") as content:
-            is_pickle = content.read(1) == pickle.PROTO
-        if code or is_pickle:
-            raise InputError(
-                f"{file} would run code when loaded{f' ({code[1]})' if code else ''}, so it was not; "
-                f"save its tensors alone, or as .safetensors"
-            ) from None
-        raise InputError(f"{file} is damaged or no checkpoint") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        why = (
-            str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        )  # torch adds a paragraph of guesses
-        raise InputError(f"{file} is damaged or cut short ({why})") from None
-
-
-def _write_arrays(file: Path, **arrays: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    atomic.write(file, buffer.getvalue())
-
-
-def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:
-    """Arrays of an .npz. Raises InputError if it is damaged."""
-    try:
-        with open(file, "rb") as content, np.load(content, allow_pickle=False) as arrays:
-            return tuple(arrays[name] for name in names)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError):
-        raise InputError(f"{file} is damaged or cut short; remove it, and it is made anew") from None
-
-
-def _read_json(file: Path, lines: bool = False) -> Any:
-    """What a file of a run says, or each of its `lines`. Raises InputError if it is damaged."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
-    except ValueError:
-        raise InputError(f"{file} is damaged or cut short; restore it, or run its config.yaml again") from None
-
-
-def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, in memory of their own: what safetensors gives is the mapped file itself, which Windows
-    lets nobody replace or remove as long as the net lives. Raises InputError if it is damaged.
-    """
-    with _opened(file) as content:
-        return {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 (no mapping)
-
-
-def read_card(file: Path) -> dict | None:
-    """What `Run.save_model` put into a file's header; None in a file from elsewhere."""
-    with _opened(file) as content:
-        card = (content.metadata() or {}).get("cnnzoo")
-        return json.loads(card) if card else None
-
-
-@contextmanager
-def _opened(file: Path):
-    try:
-        with safe_open(file, framework="pt") as content:
-            yield content
-    except SafetensorError as error:
-        raise InputError(f"{file} is damaged or cut short ({error})") from None
 
 
 def digest(value: object) -> str:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cnnzoo import assemble, learn, zoo
 from cnnzoo import config as config_
-from cnnzoo.checkpoint import Run, read_card
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.errors import InputError, counted, faults
@@ -118,7 +118,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             )
             tell = print if self.verbose else silent
             run = train(config, data=data, with_report=self.run is not None, tell=tell)
-            self.net_, self._card = zoo.load(run), read_card(run.model_file)
+            self.net_, self._card = zoo.load(run), run.card
             logits, targets = run.predictions
             del data  # whose photos may be a map of a file in the folder, which Windows would not remove
         self.validation_score_ = float((logits.argmax(axis=1) == targets).mean())

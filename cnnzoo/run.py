@@ -13,7 +13,7 @@ from torch import nn
 
 from cnnzoo import assemble, environment, loggers, zoo
 from cnnzoo import config as config_
-from cnnzoo.checkpoint import Run, Writer, read_card
+from cnnzoo.checkpoint import Run, Writer
 from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
@@ -166,7 +166,7 @@ def _start_head(
     if config.model.head != "probe":
         return None
     if is_resumed:
-        assemble.rebuild_head(model, read_card(run.model_file)["head"])
+        assemble.rebuild_head(model, run.card["head"])
         return None
     with team.one_after_another():
         return assemble.start_by_probe(config, data, model, tell)

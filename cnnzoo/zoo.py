@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from cnnzoo import config, registry
 from cnnzoo.building import build, materialise
-from cnnzoo.checkpoint import Run, read_card, read_safetensors, read_torch, run_of
+from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.config import DataConfig
 from cnnzoo.data.found import IMAGENET_MEAN, IMAGENET_STD, photo_resize
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
 from cnnzoo.errors import InputError, counted, did_you_mean, expect, quoted
+from cnnzoo.files import read_card, read_safetensors, read_torch
 from cnnzoo.models import _rules
 from cnnzoo.models._committee import CommitteeNet, Seat
 from cnnzoo.models._feature_maps import FeatureMaps

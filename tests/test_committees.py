@@ -13,7 +13,7 @@ from test_probe import blobs
 
 import cnnzoo
 from cnnzoo import config
-from cnnzoo.checkpoint import Run, read_card
+from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.batches import shuffled
 from cnnzoo.errors import InputError, Interrupted
@@ -131,7 +131,7 @@ def test_a_probe_with_many_heads_leaves_a_run_like_any_other(pictures, weights, 
     told = []
     run = cnnzoo.probe(pictures, "resnet20", weights, **how, run=tmp_path / "run", tell=told.append)
     assert any(re.search("members?: validation", line) for line in told)
-    assert read_card(run.model_file)["head"]["kind"] == "committee"
+    assert run.card["head"]["kind"] == "committee"
     outputs, targets = run.predictions
     net = cnnzoo.load(run)
     images = torch.stack([net.preprocessing(name) for name in run.split["val"]])

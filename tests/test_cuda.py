@@ -15,7 +15,7 @@ from conftest import GPU, VISIBLE
 import cnnzoo
 from cnnzoo import machine, registry, visualize, zoo
 from cnnzoo.benchmark.loops import trainer_of
-from cnnzoo.checkpoint import Run, read_safetensors
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
@@ -201,7 +201,7 @@ def test_a_stopped_run_goes_on_to_weights_like_those_it_would_have_had(run, pict
     with pytest.raises(Interrupted):
         trained(tmp_path / "run", pictures, should_stop=lambda: next(asked) > 4)
     again = cnnzoo.train(resume=tmp_path / "run", with_report=False)
-    whole, parts = (read_safetensors(each.model_file) for each in (run, again))
+    whole, parts = (each.weights for each in (run, again))
     for name, values in whole.items():
         torch.testing.assert_close(parts[name].float(), values.float(), rtol=0.05, atol=0.05, msg=name)
 

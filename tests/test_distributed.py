@@ -24,9 +24,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import cnnzoo
 from cnnzoo import assemble
 from cnnzoo import config as config_
-from cnnzoo.checkpoint import Run, read_torch
+from cnnzoo.checkpoint import Run
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.files import read_torch
 from cnnzoo.train.distributed import Team
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"

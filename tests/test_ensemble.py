@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 import cnnzoo
-from cnnzoo.checkpoint import LOCK, Run, read_card, read_safetensors
+from cnnzoo.checkpoint import LOCK, Run
 from cnnzoo.data.preprocess import Preprocess, Sheet, together
 from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.ensemble.combine import METHODS, combine
@@ -61,7 +61,7 @@ def variant(run: Run, folder, tensors: dict | None = None, **card) -> Run:
     """A copy of a run with other weights or another card."""
     shutil.copytree(run.path, folder)
     other = Run(folder)
-    other.save_model(tensors or read_safetensors(run.model_file), {**read_card(run.model_file), **card})
+    other.save_model(tensors or run.weights, {**run.card, **card})
     return other
 
 
@@ -70,8 +70,7 @@ def mirrored(runs, tmp_path_factory) -> Run:
     """The first run's net with its classes in another order."""
     head = cnnzoo.load(runs[0]).entry.head
     tensors = {
-        name: tensor.flip(0) if name.startswith(f"{head}.") else tensor
-        for name, tensor in read_safetensors(runs[0].model_file).items()
+        name: tensor.flip(0) if name.startswith(f"{head}.") else tensor for name, tensor in runs[0].weights.items()
     }
     run = variant(runs[0], tmp_path_factory.mktemp("mirrored") / "run", tensors, classes=photos.KINDS[::-1])
     logits, targets = runs[0].predictions
@@ -197,7 +196,7 @@ def test_it_is_a_run_folder_like_any_other(runs, committee):
     assert committee.environment["torch"] == torch.__version__
     net = cnnzoo.load(committee)
     assert net.classes == photos.KINDS
-    assert net.temperature == read_card(committee.model_file)["temperature"] != 1
+    assert net.temperature == committee.card["temperature"] != 1
     assert not net.train().training
     assert cnnzoo.summary(net).total.params == sum(p.numel() for p in net.parameters())
     assert [row["name"] for row in committee.committee["rows"]] == [*(str(run.path) for run in runs), "mean"]
@@ -218,7 +217,7 @@ def test_its_config_makes_it_again(committee, tmp_path, cli):
     code, out, _ = cli("train", "--config", committee.config_file, "--run", tmp_path / "again")
     assert code == 0
     assert "go on with: cnnzoo predict" in out
-    first, again = (read_safetensors(run.model_file) for run in (committee, Run(tmp_path / "again")))
+    first, again = (run.weights for run in (committee, Run(tmp_path / "again")))
     assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
     with pytest.raises(InputError, match=r"the config of a committee, which cnnzoo\.combine makes"):
         cnnzoo.train({**config, "run": str(tmp_path / "other")})
@@ -280,7 +279,7 @@ def test_members_without_weight_are_left_out(runs, tmp_path):
     assert told[-1].startswith("mean of 2 members in ")
     cnnzoo.combine(runs, weights=[1, 0, 0], run=tmp_path / "one", tell=told.append)
     assert told[-1].startswith("mean of 1 member in ")
-    assert [card["name"] for card in read_card(made.model_file)["members"]] == ["lenet5", "resnet20"]
+    assert [card["name"] for card in made.card["members"]] == ["lenet5", "resnet20"]
     np.testing.assert_allclose(judge(made.path).outputs, made.predictions[0], atol=1e-5)
 
 
@@ -347,8 +346,8 @@ def test_no_label_of_the_test_images_reaches_a_fit(runs, tmp_path):
         (others / old).rename(others / new)
     assert cnnzoo.evaluate(first.path, str(others)).top1 != before
     second = cnnzoo.combine(runs, "stacking", run=tmp_path / "second")
-    tensors = read_safetensors(second.model_file)
-    assert all(torch.equal(tensors[name], tensor) for name, tensor in read_safetensors(first.model_file).items())
+    tensors = second.weights
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in first.weights.items())
 
 
 def linked(source, folder) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import cnnzoo
-from cnnzoo.checkpoint import Run, read_card, read_safetensors
+from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.evaluate import MeanOfCrops, measure
 
@@ -42,7 +42,7 @@ def variant(run: Run, folder, tensors: dict | None = None, **card) -> Run:
     """A copy of a run with other weights or another card."""
     shutil.copytree(run.path, folder)
     other = Run(folder)
-    other.save_model(tensors or read_safetensors(run.model_file), {**read_card(run.model_file), **card})
+    other.save_model(tensors or run.weights, {**run.card, **card})
     return other
 
 
@@ -255,7 +255,7 @@ def test_the_report_shows_how_sure_the_figures_are(run):
 @pytest.fixture(scope="module")
 def blind(run, tmp_path_factory) -> Run:
     """The same net, but for a head that says the same of every picture."""
-    tensors = read_safetensors(run.model_file)
+    tensors = run.weights
     head = cnnzoo.load(run).entry.head
     tensors |= {name: tensor * 0 for name, tensor in tensors.items() if name.startswith(f"{head}.")}
     return variant(run, tmp_path_factory.mktemp("blind") / "run", tensors)
@@ -282,7 +282,7 @@ def test_a_better_net_is_told_from_a_luckier_one(run, blind, cli):
 
 def test_classes_are_aligned_by_name(run, tmp_path):
     """The same net with its classes in another order gives the same answers."""
-    tensors, head = read_safetensors(run.model_file), cnnzoo.load(run).entry.head
+    tensors, head = run.weights, cnnzoo.load(run).entry.head
     tensors |= {name: tensor.flip(0) for name, tensor in tensors.items() if name.startswith(f"{head}.")}
     mirrored = variant(run, tmp_path / "mirrored", tensors, classes=photos.KINDS[::-1])
     result = cnnzoo.compare_runs(run.path, mirrored.path)

@@ -15,9 +15,10 @@ from PIL import Image
 
 import cnnzoo
 from cnnzoo import assemble, learn
-from cnnzoo.checkpoint import Run, read_torch
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import LossConfig
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.files import read_torch
 from cnnzoo.train import losses
 from cnnzoo.train.ema import EMA
 from cnnzoo.transfer.finetune import recipe

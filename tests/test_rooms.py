@@ -27,14 +27,15 @@ MAY_IMPORT = {
     "weights": {"registry", "models"},
     "data": {"config", "resampling"},
     "train": {"config"},
-    "checkpoint": {"figures", "familiar"},
+    "files": set(),
+    "checkpoint": {"figures", "familiar", "files"},
     "calibrate": set(),
     "familiar": set(),
     "resampling": set(),
     "tables": set(),
     "building": {"registry", "own", "models"},
     "naming": set(),
-    "zoo": {"registry", "building", "config", "models", "weights", "data", "checkpoint"},
+    "zoo": {"registry", "building", "config", "models", "weights", "data", "checkpoint", "files"},
     "receptive_field": set(),
     "summary": {"checkpoint", "zoo", "receptive_field"},
     "claims": {"registry", "checkpoint", "zoo", "weights", "summary"},
@@ -62,7 +63,7 @@ MAY_IMPORT = {
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
-    | {"folds"},
+    | {"files", "folds"},
     "visualize": {
         "config",
         "data",

@@ -27,9 +27,10 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo import assemble, config
-from cnnzoo.checkpoint import Run, read_safetensors, read_torch
+from cnnzoo.checkpoint import Run
 from cnnzoo.cli import speech
 from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.files import read_torch
 from cnnzoo.registry import unregister
 from cnnzoo.signals import StopSignals, stop_on_signals
 from cnnzoo.train import forms
@@ -927,8 +928,8 @@ def test_weights_that_were_read_keep_no_hold_of_their_file(tmp_path):
     """On Windows, where a mapped file can be neither replaced nor removed, no run could be finished."""
     run = Run(tmp_path)
     run.save_model({"weight": torch.ones(10_000)}, {"name": "lenet5"})
-    tensors = read_safetensors(run.model_file)
+    tensors = run.weights
     run.amend_card(temperature=2.0)
-    again = read_safetensors(run.model_file)
+    again = run.weights
     assert str(tmp_path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
     assert torch.equal(tensors["weight"], again["weight"])

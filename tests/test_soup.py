@@ -9,7 +9,7 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo import config as config_
-from cnnzoo.checkpoint import Run, read_card
+from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.errors import InputError
 from cnnzoo.registry import unregister
@@ -194,7 +194,7 @@ def test_classes_in_another_order_have_no_common_weights(siblings, tmp_path):
     turned = Run(tmp_path / "turned")
     for name in ("config.yaml", "split.json", "environment.json"):
         turned.write(name, (run.path / name).read_bytes())
-    card = read_card(run.model_file)
+    card = run.card
     turned.save_model(state(run), {**card, "classes": card["classes"][::-1]})
     outputs, targets = run.predictions
     turned.save_predictions(outputs, 9 - targets)

@@ -17,7 +17,7 @@ import numpy as np
 
 from cnnzoo import assemble, atomic, bars, calibrate, zoo
 from cnnzoo import config as config_
-from cnnzoo.checkpoint import Run, read_card
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig, Config
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.device import pick_device
@@ -170,7 +170,7 @@ def _check_size(committee: Run, kind: str, many: int) -> None:
     """Raises InputError where there is a committee of another size, before members are trained that it has not."""
     if not committee.is_finished:
         return
-    made = len(read_card(committee.model_file)["members"])
+    made = len(committee.card["members"])
     trained, weighted = (len([*committee.path.parent.glob(files)]) for files in ("boost*", "weights*.json"))
     has_ended = kind == "boost" and trained > weighted  # with a member for whose mistakes none could be made
     if made > many or (made < many and not has_ended):
@@ -181,7 +181,7 @@ def _is_made(committee: Run, runs: Sequence[Run]) -> bool:
     """Whether a committee of these runs is there. Raises InputError for one of others, or of what these were before."""
     if not committee.is_finished:
         return False
-    if read_card(committee.model_file).get("members") != [read_card(run.model_file) for run in runs]:
+    if committee.card.get("members") != [run.card for run in runs]:
         raise InputError(f"{committee.path} is a committee of other members; remove it, and it is made anew")
     return True
 

@@ -14,7 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from scipy.special import log_softmax
 
-from cnnzoo.checkpoint import LOCK, Run, read_card
+from cnnzoo.checkpoint import LOCK, Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.decoded import real_paths
@@ -121,7 +121,7 @@ def panel(
     for run, one in zip(opened, aligned, strict=True):
         if many := int((one.targets != first.targets).sum()):
             raise InputError(f"{run.path} has other labels than {opened[0].path} for {many:,} of the same images")
-    temperatures = tuple(float(read_card(run.model_file).get("temperature", 1.0)) for run in opened)
+    temperatures = tuple(float(run.card.get("temperature", 1.0)) for run in opened)
     logits = np.stack([one.logits / np.float32(t) for one, t in zip(aligned, temperatures, strict=True)])
     names = tuple(str(run.path) for run in opened)
     learnt = _among(first.images, [run.split["train"] for run in opened])

@@ -1,18 +1,18 @@
 """What one run says of images: from its folder where that is there, else made once and kept."""
 
 import hashlib
-import io
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from cnnzoo import atomic, config
-from cnnzoo.checkpoint import Run, read_arrays, read_card
+from cnnzoo import config
+from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.errors import InputError
 from cnnzoo.evaluate import judge
+from cnnzoo.files import read_arrays, write_arrays
 from cnnzoo.telling import Tell, silent
 
 
@@ -44,7 +44,7 @@ def predictions(
 
     Raises InputError for predictions in the folder that are not as many as the images.
     """
-    classes = tuple(read_card(run.model_file)["classes"])
+    classes = tuple(run.card["classes"])
     if data is None and run.predictions_file.exists():
         logits, targets = run.predictions
         images = tuple(run.split["val"])
@@ -64,12 +64,6 @@ def predictions(
     judged = judge(run.path, data, root=root, device=device, tell=silent)
     made = RunPredictions(judged.classes, judged.outputs, judged.targets, judged.images)
     with suppress(OSError):  # a folder that may only be read: they are made again next time
-        atomic.write(file, _packed(made))
+        names = {"classes": np.array(made.classes), "images": np.array(made.images)}
+        write_arrays(file, logits=made.logits.astype(np.float32), targets=made.targets, **names)
     return made
-
-
-def _packed(said: RunPredictions) -> bytes:
-    buffer = io.BytesIO()
-    names = {"classes": np.array(said.classes), "images": np.array(said.images)}
-    np.savez(buffer, logits=said.logits.astype(np.float32), targets=said.targets, **names)
-    return buffer.getvalue()

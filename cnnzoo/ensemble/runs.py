@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cnnzoo import calibrate, environment, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
-from cnnzoo.checkpoint import Run, read_card, read_safetensors
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, DataConfig, EnsembleConfig
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
@@ -151,13 +151,13 @@ class Ensemble(Shown):
         spec = _rules.describe(rule)
         if weights is not None:
             spec["weights"] = [spec["weights"][i] for i in places]
-        files = [Run(self.panel.names[i]).model_file for i in places]
+        members = [Run(self.panel.names[i]) for i in places]
         state = {f"rule.{name}": tensor for name, tensor in rule.state_dict().items()}
-        for i, file in enumerate(files):
-            state |= {f"members.{i}.{name}": tensor for name, tensor in read_safetensors(file).items()}
+        for i, member in enumerate(members):
+            state |= {f"members.{i}.{name}": tensor for name, tensor in member.weights.items()}
         card = {
             "name": "committee",
-            "members": [read_card(file) for file in files],
+            "members": [member.card for member in members],
             "rule": spec,
             "classes": list(self.panel.classes),
             "num_classes": len(self.panel.classes),
@@ -214,7 +214,7 @@ def write_report(run: Run) -> Path:
 
     Raises InputError where its data no longer holds the images that it was judged on.
     """
-    card = read_card(run.model_file)
+    card = run.card
     member = card["members"][0]
     while "members" in member:
         member = member["members"][0]

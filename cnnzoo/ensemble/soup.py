@@ -19,7 +19,7 @@ from torch.optim.swa_utils import update_bn
 from cnnzoo import assemble, bars, environment, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
-from cnnzoo.checkpoint import Run, read_card, read_safetensors
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import EnsembleConfig
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.members import panel
@@ -133,7 +133,7 @@ def soup(
 
 def _check_alike(runs: Sequence[Run]) -> None:
     """Raises InputError where weights stand for different things."""
-    best, *cards = [read_card(run.model_file) for run in runs]
+    best, *cards = [run.card for run in runs]
     for run, card in zip(runs, (best, *cards), strict=True):
         wrong = [f"another {what}" for key, what in ALIKE.items() if card.get(key) != best.get(key)]
         if card["classes"] != best["classes"]:
@@ -154,7 +154,7 @@ class _Averager:
         if list(self.data.val.names) != runs[0].split["val"]:
             raise InputError(f"{self.data.name} no longer holds the images that {runs[0].path} was validated on")
         self.net = zoo.load(runs[0]).to(device)
-        self.states = [read_safetensors(run.model_file) for run in runs]
+        self.states = [run.weights for run in runs]
         self._check_states()
         self.statistics_differ = any(self._differ(name) for name in self._statistics())
         self._accuracies: dict[tuple[int, ...], float] = {}
@@ -237,5 +237,5 @@ class _Averager:
         target.write("soup.json", json.dumps(asdict(made), indent=2))
         loss = nn.functional.cross_entropy(outputs.double(), torch.from_numpy(self.data.val.labels)).item()
         target.write_metrics([{"epoch": 0, "val_loss": loss, "val_top1": made.top1, "seconds": seconds}])
-        target.save_model(state, {**read_card(self.runs[0].model_file), "epoch": 0, "val_top1": made.top1})
+        target.save_model(state, {**self.runs[0].card, "epoch": 0, "val_top1": made.top1})
         run_.finish(target, config, self.data, self.device, tell, outputs)

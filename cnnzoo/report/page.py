@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cnnzoo import calibrate, figures
-from cnnzoo.checkpoint import Run, read_card
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import Images
@@ -54,7 +54,7 @@ def render(
     outputs, targets = run.predictions
     names = run.split["val"]
     result = measure(outputs, targets, tuple(classes))
-    temperature = read_card(run.model_file).get("temperature", 1.0)
+    temperature = run.card.get("temperature", 1.0)
     config_text = run.config_file.read_text(encoding="utf-8")
     command = as_typed("cnnzoo", "train", "--config", run.config_file, "--run", f"{run.path}-again")
     told = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in _main_figures(run, result).items())

@@ -1,0 +1,114 @@
+"""Files of weights, arrays and JSON: written whole or not at all, read without running code, and named if damaged."""
+
+import argparse
+import io
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from cnnzoo import atomic
+from cnnzoo.errors import InputError
+
+# Beside tensors, training scripts save their options and numpy's numbers, which hold values and run nothing. What makes
+# the latter is called otherwise in numpy 1 than in numpy 2.
+_number = np.float64(0).__reduce__()[0]
+_HARMLESS = [
+    *(argparse.Namespace, np.dtype, *{type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}efd"}),
+    *((_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+_alone = Lock()  # torch's list of what is harmless, and Python's of what is warned of, are shared by all threads
+
+
+def read_torch(file: Path) -> dict:
+    """A file of torch.save, read without running code. Raises InputError if it is damaged or wants to run code."""
+    try:
+        with _alone, torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a strange pickle's protocol, just before it is refused
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        with open(file, "rb") as content:
+            is_pickle = content.read(1) == pickle.PROTO
+        if code or is_pickle:
+            raise InputError(
+                f"{file} would run code when loaded{f' ({code[1]})' if code else ''}, so it was not; "
+                f"save its tensors alone, or as .safetensors"
+            ) from None
+        raise InputError(f"{file} is damaged or no checkpoint") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first_sentence = str(error).partition("\n")[0].partition(". ")[0]  # torch adds a paragraph of guesses
+        why = first_sentence or type(error).__name__
+        raise InputError(f"{file} is damaged or cut short ({why})") from None
+
+
+def write_arrays(file: Path, **arrays: np.ndarray) -> None:
+    """An .npz, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    atomic.write(file, buffer.getvalue())
+
+
+def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:
+    """Arrays of an .npz. Raises InputError if it is damaged."""
+    try:
+        with open(file, "rb") as content, np.load(content, allow_pickle=False) as arrays:
+            return tuple(arrays[name] for name in names)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError):
+        raise InputError(f"{file} is damaged or cut short; remove it, and it is made anew") from None
+
+
+def read_json(file: Path, lines: bool = False) -> Any:
+    """What a file of a run says, or each of its `lines`. Raises InputError if it is damaged."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    except ValueError:
+        raise InputError(f"{file} is damaged or cut short; restore it, or run its config.yaml again") from None
+
+
+def write_model(file: Path, weights: Mapping[str, Tensor], card: dict) -> None:
+    """A .safetensors with `card`, which rebuilds the net, as JSON in its header; whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    # One entry, since several would come in another order each time, and the file in other bytes.
+    atomic.write(file, safetensors_bytes(tensors, {"cnnzoo": json.dumps(card)}))
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, in memory of their own: what safetensors gives is the mapped file itself, which Windows
+    lets nobody replace or remove as long as the net lives. Raises InputError if it is damaged.
+    """
+    with _opened(file) as content:
+        return {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 (no mapping)
+
+
+def read_card(file: Path) -> dict | None:
+    """What `write_model` put into a file's header; None in a file from elsewhere."""
+    with _opened(file) as content:
+        card = (content.metadata() or {}).get("cnnzoo")
+        return json.loads(card) if card else None
+
+
+@contextmanager
+def _opened(file: Path):
+    try:
+        with safe_open(file, framework="pt") as content:
+            yield content
+    except SafetensorError as error:
+        raise InputError(f"{file} is damaged or cut short ({error})") from None
