@@ -19,7 +19,8 @@ from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
 from cnnzoo.data.preprocess import Preprocess
-from cnnzoo.data.sources import Dataset, Split
+from cnnzoo.data.reading import Split
+from cnnzoo.data.sources import Dataset
 from cnnzoo.device import layout_on, pick_precision
 from cnnzoo.errors import InputError, counted, dimensions
 from cnnzoo.familiar import Familiarity, spread

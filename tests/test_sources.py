@@ -21,12 +21,13 @@ from PIL import Image
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import decoded as decoded_once
-from cnnzoo.data import folders, preprocess, sources
+from cnnzoo.data import folders, preprocess, reading, sources
 from cnnzoo.data.arrays import FittedImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import TrainBatches
 from cnnzoo.data.decoding import Unreached
 from cnnzoo.data.preprocess import Preprocess, centre
+from cnnzoo.data.reading import Split
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
 
@@ -79,11 +80,11 @@ def load(source, input_size=8, augment=PLAIN, channels=None, preprocess=None, **
     return sources.load(DataConfig(str(source), **config), augment, input_size, channels, preprocess)
 
 
-def everything(split: sources.Split) -> np.ndarray:
+def everything(split: Split) -> np.ndarray:
     return split.images.take(np.arange(len(split)))
 
 
-def file_names(split: sources.Split) -> list[str]:
+def file_names(split: Split) -> list[str]:
     return ["/".join(Path(name).parts[-2:]) for name in split.names]
 
 
@@ -1071,7 +1072,7 @@ def test_a_file_rewritten_at_its_old_time_is_noticed(tmp_path):
 
 def test_named_sets_that_would_fill_the_memory_are_scaled_when_asked_for(monkeypatch):
     kept = load("digits", size=64)
-    monkeypatch.setattr(sources, "IN_MEMORY", 1000)
+    monkeypatch.setattr(reading, "IN_MEMORY", 1000)
     data = load("digits", size=64)
     assert isinstance(data.train.images, FittedImages)
     assert data.train.images.shape == kept.train.images.shape

@@ -1,14 +1,15 @@
-"""What a source holds, before any decoding or scaling."""
+"""What a source holds, before any decoding or scaling, and how it is divided into training and validation images."""
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from cnnzoo.config import DataConfig
 from cnnzoo.errors import InputError, counted, near
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -58,6 +59,44 @@ class Found:
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     home: Path | None = None  # of the files, if it is files
+
+    def divided(self, config: DataConfig, keep_lone: bool = False) -> "Found":
+        """With `val_fraction` of each class held out, or a fold of it; with `keep_lone` nothing of a class of one
+        image, which else is an InputError.
+        """
+        part, rng = self.train, np.random.default_rng(config.split_seed)
+        val: list[int] = []
+        for label, name in enumerate(self.classes):
+            own = np.flatnonzero(part.labels == label)
+            if len(own) < 2 and not keep_lone:
+                raise InputError(
+                    f"class {name!r} of {config.source} has one image only; "
+                    f"it needs two, one to train and one to validate on"
+                )
+            if len(own) < (config.folds or 0):
+                many = counted(len(own), "image")
+                raise InputError(f"class {name!r} of {config.source} has {many}, too few for {config.folds} folds")
+            many = min(max(round(config.val_fraction * len(own)), 1), len(own) - 1)
+            mixed = rng.permutation(own)
+            val += (mixed if config.folds else mixed[:many]).tolist()
+        if config.folds:  # dealt out in turn through all classes, so that folds are as equal as classes are within them
+            val = val[config.fold :: config.folds]
+        held_out = np.zeros(len(part.labels), dtype=bool)
+        held_out[val] = True
+        return replace(self, train=part.choose(np.flatnonzero(~held_out)), val=part.choose(np.flatnonzero(held_out)))
+
+    def holding_out(self, names: Collection[str], source: str) -> "Found":
+        """With the images of these names, wherever they are, to validate on. Raises InputError where there are none."""
+        wanted = set(names)
+        parts = [part for part in (self.val, self.train) if part is not None]
+        chosen = [part.choose(np.flatnonzero([name in wanted for name in part.names])) for part in parts]
+        chosen = [part for part in chosen if part.names]
+        if not chosen:
+            raise InputError(f"{source} no longer holds any of the {counted(len(wanted), 'image')} that were held out")
+        val = chosen[0] if len(chosen) == 1 else chosen[0].joined(chosen[1])
+        gone = len(wanted) - len(val.names)
+        note = f"{gone:,} of the {counted(len(wanted), 'image')} that were held out are no longer in {source}"
+        return replace(self, val=val, notes=(*self.notes, note) if gone else self.notes)
 
     def divided_as(self, split: Mapping[str, Sequence[str]], source: str) -> "Found":
         """The images of an earlier split, by their names in "train" and "val", whatever has come and gone since.

@@ -13,7 +13,8 @@ from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages, Images, choose
 from cnnzoo.data.decoded import cache_folder
 from cnnzoo.data.preprocess import Preprocess
-from cnnzoo.data.sources import Dataset, Split
+from cnnzoo.data.reading import Split
+from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
 from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.features import Backbone
