@@ -46,7 +46,6 @@ if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo.folds import cross_validate as cross_validate
     from cnnzoo.inference import optimize as optimize
     from cnnzoo.learn import finetune as finetune
-    from cnnzoo.learn import pick as pick
     from cnnzoo.learn import probe as probe
     from cnnzoo.models._base import Net as Net
     from cnnzoo.predict import predict as predict
@@ -55,6 +54,7 @@ if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo.run import train as train
     from cnnzoo.summary import summary as summary
     from cnnzoo.transfer.doctor import check as check
+    from cnnzoo.transfer.ranking import pick as pick
     from cnnzoo.weights.table import list_weights as list_weights
     from cnnzoo.zoo import create as create
     from cnnzoo.zoo import list_models as list_models

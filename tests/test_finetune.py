@@ -345,7 +345,7 @@ def test_pick_ranks_what_is_here_and_names_the_rest(pictures, monkeypatch, tmp_p
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
     monkeypatch.setenv("CNNZOO_WEIGHTS", str(tmp_path))
     with pytest.raises(InputError, match=r"no net could be tried .*resnet18"):
-        learn.pick(pictures, ["resnet18"])
+        cnnzoo.pick(pictures, ["resnet18"])
 
 
 @pytest.mark.parametrize(
@@ -357,14 +357,14 @@ def test_pick_ranks_what_is_here_and_names_the_rest(pictures, monkeypatch, tmp_p
 )
 def test_what_pick_cannot_take_is_told_before_any_work(pictures, options, words):
     with pytest.raises(InputError, match=re.escape(words)):
-        learn.pick(pictures, **options)
+        cnnzoo.pick(pictures, **options)
 
 
 def test_pick_takes_names_between_commas_as_a_list(pictures, monkeypatch, tmp_path):
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
     monkeypatch.setenv("CNNZOO_WEIGHTS", str(tmp_path))
     with pytest.raises(InputError, match=r"no net could be tried .*resnet18.*resnet34"):
-        learn.pick(pictures, "resnet18, resnet34,")
+        cnnzoo.pick(pictures, "resnet18, resnet34,")
 
 
 def test_pick_with_real_weights(pictures, cli, monkeypatch):
@@ -393,7 +393,7 @@ def test_pick_tells_a_cut_photo_once_and_a_damaged_file_of_weights_costs_no_othe
     cut = source / "red" / "01.png"
     cut.write_bytes(cut.read_bytes()[:100])
     told = []
-    ranking = learn.pick(source, ["squeezenet1_1", "resnet20", "resnet32"], budget="5m", tell=told.append)
+    ranking = cnnzoo.pick(source, ["squeezenet1_1", "resnet20", "resnet32"], budget="5m", tell=told.append)
     assert {candidate.model for candidate in ranking.candidates} == {"resnet20", "resnet32"}
     (name,) = ranking.missing
     assert name.startswith("squeezenet1_1")
@@ -402,4 +402,4 @@ def test_pick_tells_a_cut_photo_once_and_a_damaged_file_of_weights_costs_no_othe
 
 def test_pick_does_not_begin_what_does_not_fit(pictures):
     with pytest.raises(InputError, match="no time left"):
-        learn.pick(pictures, ["squeezenet1_1"], budget=1e-9)
+        cnnzoo.pick(pictures, ["squeezenet1_1"], budget=1e-9)

@@ -53,13 +53,13 @@ MAY_IMPORT = {
     "profiling": {"config", "data", "train", "assemble"},
     "benchmark": {"config", "data", "train", "zoo", "inference", "quantize", "learn"},
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}
-    | {"calibrate", "resampling"},
+    | {"calibrate", "resampling", "weights"},
     "assemble": {"registry", "building", "naming", "config", "models", "data", "train", "zoo", "inference", "familiar"}
     | {"transfer"},
     "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "familiar"}
     | {"loggers", "signals", "environment"},
     "folds": {"config", "checkpoint", "run"},
-    "learn": {"registry", "config", "data", "train", "checkpoint", "zoo", "weights", "transfer"} | {"assemble", "run"},
+    "learn": {"config", "train", "checkpoint", "transfer", "assemble", "run"},
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}

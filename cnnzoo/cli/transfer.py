@@ -86,17 +86,17 @@ def pick(
         budget: how long it may take, such as 90s, 10m or 2h.
         seed: of the folds.
     """
-    from cnnzoo import learn
+    from cnnzoo.transfer import ranking
 
     say = aside if json else tell
-    ranking = learn.pick(folder, models or (), budget=budget, seed=seed, device=device, tell=say)
+    found = ranking.pick(folder, models or (), budget=budget, seed=seed, device=device, tell=say)
     if json:
-        print(dumps(ranking.to_dict()))
+        print(dumps(found.to_dict()))
         return
-    print(ranking)
-    for name, why in ranking.missing.items():
+    print(found)
+    for name, why in found.missing.items():
         print(f"{name}: {why}", file=sys.stderr)
-    best = ranking.candidates[0]
+    best = found.candidates[0]
     again = as_typed("cnnzoo", "finetune", folder, "--model", best.model, "--pretrained", best.tag)
     print(f"go on with: {again}")
 
