@@ -22,7 +22,8 @@ from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.ensemble.combine import METHODS, combine
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError
-from cnnzoo.evaluate import judge, measure
+from cnnzoo.evaluate import judge
+from cnnzoo.measures import measure
 from cnnzoo.models import _rules
 from cnnzoo.models._base import Net
 

@@ -13,7 +13,8 @@ import torch
 import cnnzoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
-from cnnzoo.evaluate import MeanOfCrops, measure
+from cnnzoo.evaluate import MeanOfCrops
+from cnnzoo.measures import measure
 
 
 def train(folder, source, **data) -> Run:

@@ -42,9 +42,11 @@ MAY_IMPORT = {
     "figures": set(),
     "compare": {"figures", "zoo", "weights", "summary", "claims"},
     "predict": {"data", "checkpoint", "zoo", "naming", "inference", "fast", "familiar", "tables"},
-    "evaluate": {"config", "data", "checkpoint", "zoo", "naming", "train.validation", "calibrate", "fast", "tables"},
+    "evaluate": {"config", "data", "checkpoint", "zoo", "naming", "train.validation", "calibrate", "fast", "tables"}
+    | {"measures"},
+    "measures": {"calibrate"},
     "export": {"data", "checkpoint", "zoo", "naming"},
-    "report": {"config", "data", "checkpoint", "zoo", "evaluate", "calibrate", "visualize", "figures"},
+    "report": {"config", "data", "checkpoint", "zoo", "measures", "calibrate", "visualize", "figures"},
     "inference": {"quantize"},
     "fast": {"config", "data", "checkpoint", "inference"},
     "quantize": set(),
@@ -63,7 +65,7 @@ MAY_IMPORT = {
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
-    | {"files", "folds"},
+    | {"files", "folds", "measures"},
     "visualize": {
         "config",
         "data",

@@ -27,7 +27,7 @@ from cnnzoo.ensemble.diversity import Diversity
 from cnnzoo.ensemble.members import panel
 from cnnzoo.ensemble.soup import soup
 from cnnzoo.errors import InputError, counted
-from cnnzoo.evaluate import Evaluation, measure
+from cnnzoo.measures import Evaluation, measure
 from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
 from cnnzoo.report import page

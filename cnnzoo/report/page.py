@@ -17,7 +17,7 @@ from cnnzoo.config import Config, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import Images
 from cnnzoo.errors import counted, printable
-from cnnzoo.evaluate import Evaluation, measure, percent
+from cnnzoo.measures import Evaluation, measure, percent
 from cnnzoo.report.insight import Insight
 from cnnzoo.telling import as_typed
 
