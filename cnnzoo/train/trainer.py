@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +50,23 @@ class EpochReport:
     waiting: float = 0.0  # share of those seconds in which there was no batch yet
 
 
+class Batches(Protocol):
+    """What epochs are made of."""
+
+    batch_size: int
+
+    def __len__(self) -> int: ...  # steps in an epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The epoch's images `(B, C, H, W)`, or features `(B, D)`, and targets, from step `start` on."""
+        ...
+
+
 @dataclass(frozen=True)
 class Feed:
     """What a phase trains on."""
 
-    batches: object  # has `len()` in steps, `batch_size`, and `epoch(number, start) -> iterator of (images, targets)`
+    batches: Batches
     val_batches: Iterable[tuple[Tensor, Tensor]]  # each validation image once
     forward: Callable[[Tensor], Tensor]  # images to outputs in training
     judged: nn.Module  # images to logits in validation
@@ -85,7 +98,7 @@ class Trainer:
         model: the net, on its device.
         loss: `(outputs, targets, images) -> scalar`.
         optimizer: with groups that bear the key "stage"; None where there are no phases.
-        batches: has `len()` in steps, `batch_size`, and `epoch(number, start) -> iterator of (images, targets)`.
+        batches: to train on.
         val_batches: iterable of (images, targets), each validation image once.
         phases: what moves when, see phases.py.
         stages: stage name -> names of its parameters, input to output.
@@ -119,7 +132,7 @@ class Trainer:
         model: nn.Module,
         loss: nn.Module,
         optimizer: torch.optim.Optimizer | None,
-        batches,
+        batches: Batches,
         val_batches: Iterable[tuple[Tensor, Tensor]],
         *,
         phases: Sequence[PhaseConfig],
@@ -219,8 +232,10 @@ class Trainer:
         progress.step, progress.loss_sum, progress.seconds, progress.waiting = 0, 0.0, 0.0, 0.0
 
     def _end_early(self, spent: float, next_takes: float) -> None:
-        """The phase, where `patience` epochs of it brought no better accuracy than the best before them; or all, where
-        another epoch would go beyond the `limit` of seconds.
+        """End the phase where its last `patience` epochs were no better than the best before them, and the whole run
+        where another epoch would go beyond the `limit` of seconds.
+
+        A phase is ended by making its length the epochs that it has had.
         """
         lengths, epoch = self.progress.lengths, self.progress.epoch
         number, start = phases_.number_at(lengths, epoch - 1)
@@ -233,15 +248,17 @@ class Trainer:
             lengths[number:] = [epoch - start] + [0] * (len(lengths) - number - 1)
 
     def _go_on_in_phase(self, state: dict | None) -> None:
-        """At the first epoch of a phase, and after resuming within one, enter it."""
+        """Enter the phase of the coming epoch, unless it is under way. `state` is what the run goes on from, if the
+        epoch is the first after that was loaded.
+        """
         number, start = phases_.number_at(self.progress.lengths, self.progress.epoch)
         if self.schedule is not None and self.progress.epoch > start and state is None:
             return
-        saved = [group["lr"] for group in self.optimizer.param_groups]
+        saved = [group["lr"] for group in self.optimizer.param_groups]  # which entering sets to the phase's first ones
         self.enter_phase(number)
         if state is not None and (self.progress.epoch > start or self.progress.step > 0):
             self.schedule.load_state_dict(state["schedule"])
-            slower = self.progress.rate / state["progress"].get("rate", 1.0)
+            slower = self.progress.rate / state["progress"].get("rate", 1.0)  # 1/2 where it had to go back to the state
             for group, lr in zip(self.optimizer.param_groups, saved, strict=True):
                 group["lr"] = lr * slower
 
@@ -254,14 +271,15 @@ class Trainer:
         self.schedule = self.make_schedule(self.optimizer, phase.epochs, len(self.feed.batches))
 
     def to_train_mode(self) -> None:
-        """All but what the phase has frozen, which keeps its statistics."""
+        """Put the net in train mode, but for what the phase has frozen, which keeps its statistics."""
         self.model.train()
         for module in self.frozen:
             module.eval()
 
     def takes_features(self, number: int) -> bool:
-        """Whether a phase's head learns from the answers of what comes before it, which are computed once. A moving
-        average of what has moved is none of these.
+        """Whether the features that a phase's head learns from can be computed once, as nothing before the head moves.
+        With a moving average nothing before it may have moved earlier either, for the average follows the weights
+        for some time after they are frozen.
         """
         since = self.phases[0 if self.ema else number : number + 1]
         return bool(self.make_head_feed) and all(phases_.moves_head_alone(phase, self.stages) for phase in since)
@@ -313,7 +331,7 @@ class Trainer:
         return replace(report, val_loss=judged[0], val_top1=judged[1])
 
     def _timed(self, batches: Iterator) -> Iterator:
-        """The batches; the time until each is there adds up."""
+        """The batches, while the time that each is waited for is added to `progress.waiting`."""
         batches = iter(batches)
         while True:
             started = time.perf_counter()
@@ -324,7 +342,9 @@ class Trainer:
             yield batch
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One step of the optimiser; returns the batch's mean loss, on the device."""
+        """One step of the optimiser on images `(B, C, H, W)`, or features `(B, D)`, and targets `(B,)` int64, or shares
+        `(B, K)`; returns their mean loss, a scalar on the device.
+        """
         if images.ndim == 4:
             images = images.contiguous(memory_format=self.layout)
         total = self._accumulate_gradients(images, targets)
@@ -387,7 +407,9 @@ class Trainer:
         self.tell(f"{what}: from here {-(-many // self.accumulate)} at once; a step still sees {many}")
 
     def _seed_dropout(self) -> None:
-        """For this step alone. torch.manual_seed would do, but formats three stack traces where there is no GPU."""
+        """By the place of the step, so that it does not depend on what ran before. torch.manual_seed would do, but
+        formats three stack traces where there is no GPU.
+        """
         place = (self.seed, self.progress.epoch, self.progress.step)
         seed = hash((*place, self.team.rank) if self.team.rank else place) % 2**63
         torch.default_generator.manual_seed(seed)
