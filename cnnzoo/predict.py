@@ -1,6 +1,7 @@
 """From images to class names: a bad file keeps its row and says why."""
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnzoo import bars, tables, zoo
 from cnnzoo.checkpoint import Run, run_of
@@ -269,21 +270,30 @@ def _stream(
             good = [place for place, picture in enumerate(batch) if not picture.error]
             if good:
                 pixels = torch.from_numpy(np.stack([batch[place].pixels for place in good])).to(device)
-                with torch.inference_mode():
-                    views = [normalise(pixels, preprocess.mean, preprocess.std)]
-                    views += [preprocess.mirrored(views[0])] if mirror else []
-                    answers = [in_halves(fast, view) for view in views]
-                    if familiarity:
-                        answers, features = zip(*answers, strict=True)
-                        familiar[good] = familiarity.of(features[0].float().cpu().numpy())
-                    likely = sum((logits.float() / temperature).softmax(1) for logits in answers) / len(views)
-                probabilities[good] = likely.cpu().numpy()
+                images = normalise(pixels, preprocess.mean, preprocess.std)
+                views = [images, preprocess.mirrored(images)] if mirror else [images]
+                probabilities[good], familiar[good] = _answer(fast, views, temperature, familiarity)
             files, errors = tuple(picture.name for picture in batch), tuple(picture.error for picture in batch)
             upscaled = np.array([picture.upscaled for picture in batch], dtype=bool)
             yield Predictions(files, probabilities, errors, classes, upscaled, familiar, **least)
             bar.update(len(batch))
     finally:
         bar.close()
+
+
+@torch.inference_mode()
+def _answer(
+    net: nn.Module, views: Sequence[Tensor], temperature: float, familiarity: Familiarity | None
+) -> tuple[np.ndarray, np.ndarray | float]:
+    """Of views `(B, C, H, W)` of B images the mean probabilities `(B, K)`, and the familiarity `(B,)` of the first, for
+    which the net gives its features, too; NaN without.
+    """
+    answers, familiar = [in_halves(net, view) for view in views], math.nan
+    if familiarity:
+        answers, features = zip(*answers, strict=True)
+        familiar = familiarity.of(features[0].float().cpu().numpy())
+    likely = sum((logits.float() / temperature).softmax(1) for logits in answers) / len(views)
+    return likely.cpu().numpy(), familiar
 
 
 def _classes(net: nn.Module, preprocess: Preprocess | Sheet, device: torch.device) -> tuple[str, ...]:
