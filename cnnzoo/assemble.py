@@ -40,7 +40,7 @@ from cnnzoo.transfer.features import Backbone, Extracted
 if TYPE_CHECKING:
     from cnnzoo.transfer.probe import Probe
 
-FEW = 5_000  # training images, of which a probe may see several views each, and tells what fewer lead to
+FEW = 5_000  # training images up to which a probe sees several views of each, and tells what fewer would lead to
 
 
 def make_weights_ready(config: Config) -> None:
@@ -177,7 +177,7 @@ def make_trainer(
         tell(why)
 
     def make_head_feed() -> Feed:
-        """Of the features that the net gives at that moment."""
+        """What a head alone is trained on: the features that the net gives at that moment."""
         features, held_out = _features(config, data, model, tell)
         drawn = _draw_weights(config, train)
         batches = FeatureBatches(features.vectors, train.labels, batch_size, seed, device, share, drawn)

@@ -47,7 +47,9 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def _check_on_mps(precision: str) -> None:
-    """Where the system or torch are too old, autocast would do nothing but warn, and the scaling of fp16 would fail."""
+    """Raises InputError where the system or torch are too old: there autocast would do nothing but warn, and the
+    scaling of fp16 would fail.
+    """
     if precision == "bf16" and not torch.backends.mps.is_macos_or_newer(14, 0):
         raise InputError("the precision is bf16, for which MPS needs macOS 14; take fp16 or fp32")
     if precision == "fp16" and torch.__version__ < (2, 8):
@@ -79,7 +81,7 @@ def autocast(device: torch.device, precision: str):
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done all that it was told, as whoever measures time has to."""
+    """Wait until a GPU has done all that it was told, as whoever measures time has to."""
     if device.type == "mps":  # which torch.accelerator does not wait for before torch 2.7
         torch.mps.synchronize()
     elif device.type != "cpu":

@@ -54,8 +54,8 @@ def _program() -> str:
 
 
 def _commit(home: Path = Path(__file__).parent.parent) -> str | None:
-    """Of the cnnzoo that runs, if it runs from a git checkout. Else git is not asked: it would tell of a checkout in
-    which the environment lies, and on a Mac without developer tools offer to install them.
+    """The commit of the cnnzoo that runs, if it runs from a git checkout. Else git is not asked: it would tell of a
+    checkout in which the environment lies, and on a Mac without developer tools offer to install them.
     """
     if not (home / ".git").exists():
         return None

@@ -183,7 +183,7 @@ def judge(
     chosen, is_own = _chosen(own, data, called)
     given = {"root": root, "bad_files": bad_files}
     chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
-    # Those that it held out, though others have come since, which would be split anew.
+    # By name, since dividing a folder anew would also hold out photos that have come since, and train on others.
     names = net.run.split["val"] if is_own else None
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
     for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
@@ -236,7 +236,7 @@ def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[
         return
 
     def short(name: str) -> tuple[str, ...]:
-        """Of a file its name and its folder's, which is its class."""
+        """The last two parts of a file's path: its folder, which is its class, and its name."""
         path = Path(name)
         return path.parts[-2:] if path.suffix.lower() in EXTENSIONS else (name,)
 
@@ -254,8 +254,8 @@ def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[
 
 
 def _cross_fitted(net: nn.Module, names: Sequence[str]) -> dict[int, np.ndarray]:
-    """By the places of those images that a committee was fitted to, what it says of them when fitted to others: `(K,)`
-    of each, as its run has them.
+    """What a committee says of those images that it was fitted to, when it is fitted to the others: logits `(K,)` by
+    the place of the image, as its run has them. Empty for any other net.
     """
     run = run_of(net)
     if run is None or not run.is_cross_fitted:

@@ -281,7 +281,7 @@ _FORMATS = {"onnx": (_to_onnx, _from_onnx), "torch": (_to_torch, _from_torch)}
 
 
 def _compare(run: Callable[[np.ndarray], np.ndarray], graph: _Logits) -> dict[int, float]:
-    """By batch, how far the exported graph is from the net. Raises InputError where that is too far."""
+    """How far the exported graph is from the net, by the size of the batch. Raises InputError where that is too far."""
     differences = {}
     for batch in BATCHES:
         images = graph.images(batch)

@@ -27,13 +27,14 @@ class Familiarity:
 
     @classmethod
     def learn(cls, trained: np.ndarray, held_out: np.ndarray) -> "Familiarity":
-        """From vectors `(N, D)` of images that the net was trained on, and of others like them."""
+        """Take what is needed from vectors `(N, D)` of images that the net was trained on, and of others like them."""
         known = _of_length_1(trained[spread(len(trained))]).astype(np.float16)
         return cls(known, np.sort(_distances(held_out[spread(len(held_out))], known)))
 
     def of(self, vectors: np.ndarray) -> np.ndarray:
-        """Of images with these vectors `(B, D)`, `(B,)` float32 above 0 and at most 1: the share of images like those
-        known that lie as far off or farther. Of such images one in twenty is below 0.05; of strangers more.
+        """The familiarity `(B,)` float32 of images with these vectors `(B, D)`, above 0 and at most 1: the share of
+        images like the known ones that lie as far off or farther. One in twenty of such images is below 0.05; of
+        strangers more are.
         """
         nearer = np.searchsorted(self.distances, _distances(vectors, self.known))
         many = len(self.distances)

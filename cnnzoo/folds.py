@@ -27,7 +27,7 @@ class Folds(Shown):
 
     @property
     def deviation(self) -> float:
-        """Of the folds' accuracies, with one degree of freedom taken off."""
+        """The standard deviation of the folds' accuracies, with one degree of freedom taken off."""
         return float(np.std(self.top1, ddof=1))
 
     def __str__(self) -> str:

@@ -151,7 +151,7 @@ class Optimized(nn.Module):
         return _floats(answers)
 
     def _fastest(self, net: nn.Module, images: Tensor) -> Run:
-        """Of the functions for images of this size that agree with the plain net, and that itself."""
+        """The fastest of the plain net and of those forms of it for images of this size that agree with it."""
         plain = _plain(net)
         wanted = self._answers(net, images)
         trials = [(images, wanted)]
@@ -165,7 +165,7 @@ class Optimized(nn.Module):
         for run, gain in self._forms(net, images).items():
             with contextlib.suppress(Exception):  # what does not compile, has no kernel in 16 bits, or fails in a graph
                 pairs = [zip(run(few), answers, allowed, strict=True) for few, answers in trials]
-                # Which is not so of what is no number.
+                # No comparison with NaN is true, so that a form which gives any is passed over.
                 if all((given - answer).abs().max().item() <= most for trial in pairs for given, answer, most in trial):
                     agreeing[run] = gain
         return min(agreeing, key=lambda run: agreeing[run] * _seconds(run, images))
@@ -386,7 +386,7 @@ def _session(graph: bytes) -> Run:
 
 
 def _seconds(run: Run, images: Tensor) -> float:
-    """Of the better of two runs."""
+    """What the better of two runs takes."""
     times = []
     for _ in range(2):
         started = time.perf_counter()

@@ -111,7 +111,7 @@ KNOWN: dict[str, type] = {"csv": Csv, "tensorboard": TensorBoard, "wandb": WandB
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, float]:
-    """Of a report what can be drawn over epochs."""
+    """What of a report can be drawn over epochs."""
     return {key: value for key, value in report.items() if key != "epoch" and isinstance(value, int | float)}
 
 

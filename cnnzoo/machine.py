@@ -21,7 +21,7 @@ _AFTER = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
 
 @contextmanager
 def tuned(device: torch.device) -> Iterator[None]:
-    """For steps that are all alike.
+    """Set the machine to steps that are all alike.
 
     On a CPU, under glibc, what a step frees is not handed back to the system before the end. A step allocates the same
     tensors as the one before it; handed back in between, every page of them has to be faulted in and filled with zeros
@@ -52,7 +52,8 @@ def tuned(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """For scikit-learn, whose many small products of matrices are over before several threads have found each other.
+    """Let BLAS use one thread for scikit-learn, whose many small products of matrices are over before several threads
+    have found each other.
 
     Logistic regression by cross-validation over 3,446 vectors of 512 numbers took 3.4 s on one thread and 17.8 s on
     two (2 quiet cores of an AMD EPYC, OpenBLAS), over a minute where other processes held the cores; one fit to 20,000

@@ -36,7 +36,7 @@ class Evaluation(Shown):
 
     @property
     def top5_tells(self) -> bool:
-        """Of five classes or fewer every image's is among the five."""
+        """Whether top-5 tells anything: of five classes or fewer, each image's is among the five."""
         return len(self.classes) > 5
 
     @property
@@ -152,7 +152,7 @@ class Comparison(Shown):
 
     @property
     def difference(self) -> float:
-        """Of the accuracies, first minus second, as a fraction."""
+        """The first accuracy minus the second, as a fraction."""
         return (self.only_first - self.only_second) / self.evaluations[0].count
 
     def __str__(self) -> str:

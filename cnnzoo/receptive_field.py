@@ -51,12 +51,12 @@ class Field:
 
     @property
     def whole(self) -> Field:
-        """Behind what mixes all places."""
+        """The field behind what mixes all places."""
         return Field((math.inf, math.inf), self.stride, self.start)
 
 
 def meeting(fields: Iterable[Field]) -> Field:
-    """Where branches meet."""
+    """What is seen where branches meet."""
     sizes, strides, starts = zip(*((field.size, field.stride, field.start) for field in fields), strict=True)
     return Field(_greatest(sizes), _greatest(strides), tuple(map(min, zip(*starts, strict=True))))
 
@@ -133,7 +133,7 @@ class Watch(TorchDispatchMode):
         self.taken: set[int] = set()
 
     def field(self, tensor: Tensor) -> Field:
-        """Of size 0 for a tensor that is not computed from the image."""
+        """What a tensor sees of the image; of size 0 where it is not computed from it."""
         return self._known.get(id(tensor), (None, Field((0, 0), (0, 0))))[1]
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):

@@ -261,7 +261,7 @@ def finish(
 
 
 def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dataset, device: torch.device) -> None:
-    """Beside a snapshot's weights, what makes it a run folder, so that it predicts and joins a committee."""
+    """Put beside a snapshot's weights what makes it a run folder, so that it predicts and joins a committee."""
     snapshot = run.snapshot(number)
     snapshot.write("config.yaml", config_.dump(replace(config, run=str(snapshot.path))))
     for name in ("split.json", "environment.json"):

@@ -42,7 +42,7 @@ class Row:
 
     @property
     def bytes(self) -> int:
-        """Of the activations, as float32."""
+        """What the activations take as float32."""
         return 4 * self.activations
 
 

@@ -185,7 +185,7 @@ def airbench(script: Path, data: Dataset, trials: int) -> list[Trial]:
 
 
 def _trials(lines: Iterator[str], many: int) -> list[Trial]:
-    """From its table: a training ends with `|  |  eval  |  train_acc  |  val_acc  |  tta_val_acc  |  seconds  |`."""
+    """In its table a training ends with `|  |  eval  |  train_acc  |  val_acc  |  tta_val_acc  |  seconds  |`."""
     cells = ([cell.strip() for cell in line.split("|")] for line in lines)
     ends = (Trial(float(row[-3]), float(row[-2])) for row in cells if "eval" in row)
     return [*bars.show(islice(ends, many), "airbench94", many)]

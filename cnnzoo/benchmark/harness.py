@@ -183,14 +183,14 @@ class Bench:
         wanted: float | None = None,
         note: str = "",
     ) -> Row:
-        """From costs (seconds, or bytes) of the rounds, ours and theirs, in which `work` units were done."""
+        """A row from the costs (seconds, or bytes) of the rounds, ours and theirs, each of `work` units."""
         ratios = [there / here for here, there in zip(ours, theirs, strict=True)]
         rates = (work / statistics.median(costs) for costs in (ours, theirs))
         spread = statistics.median(ratios), min(ratios), max(ratios)
         return Row(self.name, what, peer, unit, *rates, *spread, len(ratios), wanted, note)
 
     def seconds(self, side: Side) -> float:
-        """Of one call, with all that it started on the device finished."""
+        """What one call takes, until all that it started on the device is finished."""
         self.wait()
         started = time.perf_counter()
         side()

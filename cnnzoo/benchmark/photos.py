@@ -180,7 +180,7 @@ def _with_statistics(net: nn.Module, side: int) -> nn.Module:
 
 
 def _batches(folder: Path, size: Size, device: torch.device) -> TrainBatches:
-    """As `cnnzoo train` has them with flip and crop: resized."""
+    """Batches as `cnnzoo train` has them with flip and crop: resized."""
     augment = AugmentConfig(flip=True, crop="resized")
     data = sources.load(DataConfig(source=str(folder), size=size.side), augment, size.side)
     p = data.preprocess
@@ -189,7 +189,7 @@ def _batches(folder: Path, size: Size, device: torch.device) -> TrainBatches:
 
 
 def _loader(folder: Path, size: Size, device: torch.device, part: str = "train") -> DataLoader:
-    """As torchvision's training script has them."""
+    """Batches as torchvision's training script has them."""
     from torchvision import datasets
 
     training = part == "train"

@@ -180,7 +180,7 @@ def _mnist(config: Config, device: torch.device) -> tuple[TrainBatches, EvalBatc
 
 
 def _mnist_loaders() -> list[DataLoader]:
-    """Of the training and of the test images, as tutorials have them."""
+    """Batches of the training and of the test images, as tutorials have them."""
     from torchvision import datasets, transforms
 
     prepare = transforms.Compose([transforms.Pad(2), transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])

@@ -34,7 +34,9 @@ class Images(Protocol):
         ...
 
     def take_parts(self, indices: np.ndarray, parts: Parts) -> np.ndarray:
-        """Of the image at `indices[i]` the i-th of `parts`, `(B, parts.size, parts.size, C)` uint8, likewise."""
+        """The i-th of `parts` of the image at `indices[i]`, for each i: `(B, parts.size, parts.size, C)` uint8. Raises
+        as `take` does.
+        """
         ...
 
 

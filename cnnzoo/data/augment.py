@@ -169,7 +169,7 @@ class Augment:
         return batch.masked_fill_(inside[:, :1, :, None] & inside[:, 1:, None, :], 0.0)
 
     def _erase(self, batch: Tensor, draws: Draws) -> Tensor:
-        """In some images a window set to the mean (Zhong et al. 2017, arXiv 1708.04896, section 3.2: a 50th to a third
+        """Set a window of some images to the mean (Zhong et al. 2017, arXiv 1708.04896, section 3.2: a 50th to a third
         of the area, 0.3 to 3.3 times as high as wide).
         """
         sides = self.size * draws.sides((0.02, 1 / 3), (0.3, 1 / 0.3)).clip(max=1.0)

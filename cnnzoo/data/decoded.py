@@ -199,7 +199,9 @@ def _read_all(
 
 
 def stamps(files: Sequence[File]) -> Iterator[str]:
-    """Of each file what changes whenever it or its permissions may have: no program can set back the time of that."""
+    """For each file a text that changes whenever the file or its permissions may have: it tells the time of the last
+    such change, which no program can set back.
+    """
     real = iter(real_paths(os.fspath(file) for file in files if not isinstance(file, Stored)))
     for file in files:
         if isinstance(file, Stored):

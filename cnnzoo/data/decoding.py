@@ -187,7 +187,7 @@ def decode_content(content: bytes, channels: int = 3, at_least: int | None = Non
 
 
 def jpeg_header(content: bytes) -> jpeg.Header | None:
-    """Of a JPEG that needs no care; None leaves it to PIL."""
+    """The header of a JPEG that needs no care; None for all else, which is left to PIL."""
     header = jpeg.read_header(content)
     return header if header and header.width * header.height <= LARGEST else None
 

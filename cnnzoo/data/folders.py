@@ -57,7 +57,7 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def class_name(folder: Path) -> str:
-    """Of a class folder, the same wherever it was copied from: macOS writes an umlaut as two code points."""
+    """The class of a class folder, the same wherever it was copied from: macOS writes an umlaut as two code points."""
     return unicodedata.normalize("NFC", printable(folder.name))
 
 
@@ -71,7 +71,7 @@ def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) 
 
 
 def _alike(file: Path) -> tuple[str, ...]:
-    """By which files come in the same order on every machine, or the same seed would hold out others on each."""
+    """What to sort files by, so that their order, and what a seed holds out of it, are the same on every machine."""
     return tuple(unicodedata.normalize("NFC", part) for part in file.parts)
 
 

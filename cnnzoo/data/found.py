@@ -36,7 +36,7 @@ class Part:
         return Part(images, np.concatenate([self.labels, other.labels]), self.names + other.names)
 
     def among(self, own: Sequence[str], classes: Sequence[str], wrong: str, remedy: str = "") -> "Part":
-        """With labels that are places in `classes`, where they were places in `own`.
+        """The same images, labelled by places in `classes` where they were labelled by places in `own`.
 
         Raises InputError with `wrong`, the classes that are missing, and the command that goes on without them.
         """
@@ -61,8 +61,8 @@ class Found:
     home: Path | None = None  # of the files, if it is files
 
     def divided(self, config: DataConfig, keep_lone: bool = False) -> "Found":
-        """With `val_fraction` of each class held out, or a fold of it; with `keep_lone` nothing of a class of one
-        image, which else is an InputError.
+        """The same images, `val_fraction` of each class held out, or a fold of it. With `keep_lone` nothing is held out
+        of a class of one image, for which else InputError is raised.
         """
         part, rng = self.train, np.random.default_rng(config.split_seed)
         val: list[int] = []
@@ -86,7 +86,7 @@ class Found:
         return replace(self, train=part.choose(np.flatnonzero(~held_out)), val=part.choose(np.flatnonzero(held_out)))
 
     def holding_out(self, names: Collection[str], source: str) -> "Found":
-        """With the images of these names, wherever they are, to validate on. Raises InputError where there are none."""
+        """The same, with the images of these names to validate on. Raises InputError where there are none of them."""
         wanted = set(names)
         parts = [part for part in (self.val, self.train) if part is not None]
         chosen = [part.choose(np.flatnonzero([name in wanted for name in part.names])) for part in parts]

@@ -47,7 +47,7 @@ def has_metadata(content: bytes) -> bool:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Of each segment up to the first scan: its marker, and where what follows the marker begins."""
+    """The marker of each segment up to the first scan, and where what follows the marker begins."""
     place = 2
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]

@@ -87,7 +87,9 @@ def _found(item: Any) -> Iterator[tuple[Any, bool]]:
 
 
 def _is_image(file: str) -> bool:
-    """By its ending; but no pipe, which might be waited for in vain. A link that leads nowhere is told when read."""
+    """Whether a file's ending is an image's; a pipe, which might be waited for in vain, is none. A link that leads
+    nowhere is told when read.
+    """
     ending = os.path.splitext(file)[1].lower()
     return ending in EXTENSIONS and (os.path.isfile(file) or not os.path.exists(file))
 

@@ -138,7 +138,7 @@ def _index(files: Sequence[Path]) -> tuple[list[_Sample], int]:
 
 
 def _keep(place: Path, samples: Sequence[_Sample], bare: int) -> None:
-    """Whole or not at all; where it cannot be kept, the next run reads the shards again."""
+    """Write the index, whole or not at all; where it cannot be kept, the next run reads the shards again."""
     arrays = {}
     for name in _Sample._fields:
         column = [getattr(sample, name) for sample in samples]
@@ -152,7 +152,7 @@ def _decoded(name: bytes) -> str:
 
 
 def _samples(shard: int, file: Path) -> Iterator[_Sample | None]:
-    """Of a tar; None for one without an image or a class."""
+    """The samples of a tar; None for one without an image or a class."""
     try:
         with tarfile.open(file, "r:", encoding="utf-8", errors=_ODD) as tar:
             for _, members in groupby(_members(tar), lambda member: member[0]):

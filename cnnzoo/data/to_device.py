@@ -8,8 +8,8 @@ Sent = tuple[list[Tensor], torch.cuda.Event | None]
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """To a GPU through pinned memory, from which it fetches while the processor goes on; from any other the processor
-    would have to wait until the GPU has done all that it was told before.
+    """Copy an array to the device: to a GPU through pinned memory, from which it fetches while the processor goes on.
+    With any other memory the processor would have to wait until the GPU has done all that it was told before.
     """
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -127,7 +127,7 @@ def _checked(weights: Sequence[float] | None, members: int) -> np.ndarray:
 
 
 def _of_logits(panel: Panel, weights: np.ndarray) -> nn.Module:
-    """Of the logits as the nets give them, so that one whose logits are larger has more of a say."""
+    """The mean of the logits as the nets give them, so that a net whose logits are larger has more of a say."""
     temperatures = np.ones(len(panel)) if panel.temperatures is None else np.array(panel.temperatures)
     return Mean(weights / weights.sum() * temperatures, "logit")
 
@@ -272,7 +272,9 @@ def _check_classes(panel: Panel) -> None:
 
 
 def _parts(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each part of the images the places of the others and its own, classes spread evenly where they can be."""
+    """Divide the images into parts, over which classes spread evenly where they can, and give for each part the places
+    of all other images, and its own.
+    """
     counts = np.bincount(targets)
     fewest = int(counts[counts > 0].min())
     if fewest > 1:

@@ -177,7 +177,7 @@ def draw_images(verdicts: Sequence[Verdict], pixels: np.ndarray, names: Sequence
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    """As the tables call members, whatever their folders are called."""
+    """What the tables call members, whatever their folders are called."""
     return [f"{number} {name}" for number, name in enumerate(names, 1)]
 
 

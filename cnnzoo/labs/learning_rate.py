@@ -36,7 +36,7 @@ WORST = 10.0
 
 
 def net(batch_norm: bool) -> nn.Sequential:
-    """For images `(B, PIXELS)` of ten classes."""
+    """A net for images `(B, PIXELS)` of ten classes."""
     layers: list[nn.Module] = []
     for _ in range(DEPTH):
         linear = nn.Linear(PIXELS, PIXELS)

@@ -17,7 +17,7 @@ LOOKED_THROUGH = 5000  # training images at most among which these are sought
 
 
 class Insight:
-    """Of images that a run's net mistook."""
+    """Why a run's net may have mistaken images."""
 
     def __init__(self, run: Run, data: Dataset):
         self.run, self.data = run, data

@@ -31,7 +31,7 @@ WARM_UPS = 2  # steps that are not counted
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Of a step on `batch_size` images."""
+    """Where the time of a step on `batch_size` images goes."""
 
     batch_size: int
     seconds: dict[str, float]  # a step takes, by PARTS; each part with the device's work for it finished

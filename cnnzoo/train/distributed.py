@@ -38,7 +38,7 @@ class Team:
         return self.rank == 0
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Of each flag, whether it is raised anywhere."""
+        """For each flag, whether any process raises it."""
         if self.size == 1:
             return flags
         raised = torch.tensor(flags, dtype=torch.int32)
@@ -46,7 +46,7 @@ class Team:
         return tuple(map(bool, raised.tolist()))
 
     def mean(self, value: float) -> float:
-        """Of the values that the processes have."""
+        """The mean of the values that the processes have."""
         if self.size == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64)
@@ -86,7 +86,7 @@ class Team:
                 self.wait()
 
     def wait(self) -> None:
-        """For all the others to get here."""
+        """Wait for all the others to get here."""
         if self.size > 1:
             dist.barrier(self._host)
 
@@ -154,7 +154,7 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
 
 
 def _device(name: str) -> torch.device:
-    """Of several processes on a machine, each has a GPU to itself, or all share the CPU."""
+    """The device of this process: of several on a machine each has a GPU to itself, or all share the CPU."""
     local, many, gpus = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
     if name not in ("auto", "cuda", "cpu"):
         raise InputError(f"train.device is {name}, but each of {many} processes needs a device of its own; say auto")

@@ -35,7 +35,7 @@ class EMA:
 
     @torch.no_grad()
     def step(self) -> None:
-        """After every step of the optimiser: a few kernels, whatever the number of tensors."""
+        """Follow the weights, after every step of the optimiser: by a few kernels, whatever the number of tensors."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self._average, [tensor.detach() for tensor in self._current], 1 - decay)

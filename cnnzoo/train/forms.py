@@ -101,7 +101,7 @@ def choose(
 def _seconds(
     model: nn.Module, forward: Callable, images: Tensor, precision: str, steps: int = STEPS, warm_ups: int = WARM_UPS
 ) -> float:
-    """Of forward and backward."""
+    """What a forward and a backward pass take."""
     for number in range(warm_ups + steps):
         if number == warm_ups:
             wait(images.device)

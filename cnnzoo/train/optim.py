@@ -57,8 +57,8 @@ def _optimizer(config: OptimConfig, groups: list[dict], fused: bool) -> torch.op
 
 
 def _start_momentum(sgd: torch.optim.SGD, *_: object) -> None:
-    """At zero, which makes the first step what it would be without. torch's fused kernel breaks where some weights have
-    a momentum already and others, which a net left out of the steps before, have none.
+    """Let momentum start at zero, which makes the first step what it would be without. torch's fused kernel breaks
+    where some weights have a momentum already and others, which a net left out of the steps before, have none.
     """
     weights = [weight for group in sgd.param_groups for weight in group["params"]]
     if len(sgd.state) < len(weights):

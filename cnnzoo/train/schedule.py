@@ -24,7 +24,7 @@ class Schedule:
         self._parts = {name: part for name, part in parts.items() if part is not None}
 
     def step(self) -> None:
-        """After every step of the optimiser."""
+        """To be called after every step of the optimiser."""
         self._steps += 1
         if self._steps <= self._warmup_steps:
             self._warmup.step()
@@ -32,7 +32,7 @@ class Schedule:
             self._main.step()
 
     def end_epoch(self, val_loss: float) -> None:
-        """After every epoch."""
+        """To be called after every epoch."""
         if self._plateau is not None and self._steps >= self._warmup_steps:
             self._plateau.step(val_loss)
 

@@ -190,7 +190,7 @@ class Trainer:
 
     @property
     def epochs(self) -> int:
-        """Of all phases."""
+        """The length of all phases together."""
         return sum(self.progress.lengths)
 
     def fit(self, state: dict | None = None) -> Progress:
@@ -407,8 +407,8 @@ class Trainer:
         self.tell(f"{what}: from here {-(-many // self.accumulate)} at once; a step still sees {many}")
 
     def _seed_dropout(self) -> None:
-        """By the place of the step, so that it does not depend on what ran before. torch.manual_seed would do, but
-        formats three stack traces where there is no GPU.
+        """Seed dropout by the place of the step, so that no step depends on what ran before it. torch.manual_seed
+        would do, but formats three stack traces where there is no GPU.
         """
         place = (self.seed, self.progress.epoch, self.progress.step)
         seed = hash((*place, self.team.rank) if self.team.rank else place) % 2**63

@@ -144,7 +144,7 @@ def _of_length_1(vectors: np.ndarray) -> np.ndarray:
 
 
 def _two_rows(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of two classes scikit-learn keeps one row, whose sign decides; a head has one for each."""
+    """A row for each class, as a head has them: of two classes scikit-learn keeps one row, whose sign decides."""
     weight, bias = np.atleast_2d(weight), np.atleast_1d(bias)
     if len(weight) > 1:
         return weight, bias

@@ -83,7 +83,7 @@ def gather(
     seed: int = 0,
     tell: Tell = silent,
 ) -> Gathered:
-    """In place of the one classifier that a probe has taken, a committee of many.
+    """Put a committee of many in the place of the one classifier that a probe has taken.
 
     Args:
         found: what `probe.fit` found, whose first score names the classifier and its setting; boosting takes the first

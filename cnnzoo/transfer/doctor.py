@@ -211,7 +211,7 @@ def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> l
 
 
 def _oddities(photo: Photo, image: Image.Image, takes: tuple[int, str]) -> Iterator[Finding]:
-    """Of a photo whose header has been read."""
+    """What is odd about a photo, as its header tells."""
     (width, height), (least, who) = image.size, takes
     size, ending = f"{width}x{height}", photo.file.suffix.lower()
     if ending not in ENDINGS.get(image.format, ()):

@@ -76,7 +76,8 @@ class Backbone:
         seed: int = 0,
         what: str = "features",
     ) -> Extracted:
-        """Of every image, `views` vectors: the first of the image as evaluation sees it, the others drawn by `augment`.
+        """Give `views` vectors of every image: the first of the image as evaluation sees it, the others drawn by
+        `augment`.
 
         `images` are uint8, of the size that the net takes, or larger for the random parts of `augment`; `seed` is of
         its draws; `what` is said beside the progress bar.
@@ -120,7 +121,7 @@ def backbone_digest(net: nn.Module, preprocess: Preprocess) -> str:
 
 
 def _key(pixels: np.ndarray, view: int, augment: Augment | None, seed: int) -> bytes:
-    """Of one image `(H, W, C)` in one view."""
+    """The key of one image `(H, W, C)` in one view."""
     # Of what changes images, that which mixes whole batches has no part in a view.
     drawn = f"{view} {seed} {augment.size} {replace(augment.config, mixup=0.0, cutmix=0.0, repeats=1)}" if view else ""
     digest = hashlib.blake2b(f"{pixels.shape} {drawn}".encode(), digest_size=16)

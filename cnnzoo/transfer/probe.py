@@ -137,8 +137,8 @@ def fit(
 
 
 def _is_among_the_best(score: Score, scores: Sequence[Score], images: int) -> bool:
-    """Within a standard error of the best (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3): of such, the simplest
-    is taken.
+    """Whether a score is within a standard error of the best (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3): of
+    such classifiers the simplest is taken.
     """
     best = max(score.cv_top1 or 0.0 for score in scores)
     return (score.cv_top1 or 0.0) >= best - np.sqrt(best * (1 - best) / images)

@@ -171,7 +171,7 @@ def _judge(source: str, row: table.Weights, net: nn.Module, seed: int, tell: Tel
 
 
 def _images_per_second(backbone: Backbone, data: sources.Dataset, batch: int = 16) -> float:
-    """Of the fast form of the net, the better of two batches."""
+    """The rate of the net's fast form, by the better of two batches."""
     size = (data.preprocess.channels, data.preprocess.size, data.preprocess.size)
     images = torch.zeros(batch, *size, device=backbone.device)
     backbone.fast(images)

@@ -49,7 +49,7 @@ def variation(pictures: Tensor, power: float) -> Tensor:
 
 
 def normalised(pictures: Tensor, preprocess: Preprocess | Sheet) -> Tensor:
-    """From 0..1 to what the net takes."""
+    """Images on the scale 0..1, as the net takes them."""
     mean, std = (torch.tensor(values).to(pictures)[:, None, None] for values in (preprocess.mean, preprocess.std))
     return (pictures - mean) / std
 

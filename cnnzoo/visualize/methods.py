@@ -102,5 +102,5 @@ def by_name(method: str, net: nn.Module, x: Tensor) -> Maps:
 
 
 def _upscaled(maps: Tensor, x: Tensor) -> Tensor:
-    """From the size of a layer's maps to that of the images."""
+    """Maps `(B, h, w)` brought to the size of the images `(B, C, H, W)`."""
     return interpolate(maps[:, None], x.shape[-2:], mode="bilinear")[:, 0]

@@ -171,7 +171,7 @@ def _folders(concepts: Path) -> list[Path]:
 
 
 def _drawn(folder: str | Path, many: int, seed: int) -> list[str]:
-    """At most so many of a folder's files."""
+    """At most so many of a folder's files, drawn at random."""
     files = list(Pictures(folder))
     return [files[place] for place in np.random.default_rng(seed).permutation(len(files))[:many]]
 

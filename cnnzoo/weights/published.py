@@ -41,7 +41,7 @@ Accuracies = Mapping[tuple[str, int], tuple[float, float]]  # by timm's NAME.TAG
 
 
 def rows(model: str, accuracies: Accuracies) -> list[Weights]:
-    """Of a net, those of both libraries. timm keeps copies of torchvision's files."""
+    """A net's weights in both libraries. timm keeps copies of torchvision's files."""
     theirs, timms = _torchvision_rows(model), _timm_rows(model, accuracies)
     copies = {row.tag: row.hub for row in timms}
     known = {row.tag for row in theirs}
@@ -125,13 +125,13 @@ def _preprocess(size: int, resize: int, mean: Iterable[float], std: Iterable[flo
 
 
 def _hash_in(file: str) -> str:
-    """By torch hub's habit a file's name ends in the beginning of its SHA-256."""
+    """The beginning of a file's SHA-256, in which by torch hub's habit its name ends."""
     match = re.search(r"-([0-9a-f]{8,})\.", file)
     return match[1] if match else ""
 
 
 def known_accuracies(known: Iterable[Weights]) -> dict[tuple[str, int], tuple[float, float]]:
-    """As the table has them."""
+    """Accuracies that the table has already, top-1 and top-5."""
     named = ((f"{_IN_TIMM.get(row.model, row.model)}.{row.tag}", row) for row in known)
     return {(name, row.size): (row.top1, row.top5) for name, row in named if row.top1 is not None}
 
