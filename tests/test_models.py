@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.feature_extraction import create_feature_extractor
-from zoo_cases import ALL, AUX, SMALL, SPATIAL, on_meta
+from zoo_cases import ALL, AUX, SMALL, SPATIAL, count, on_meta
 
 import cnnzoo
 from cnnzoo.models import _heads
@@ -116,7 +116,7 @@ PUBLISHED_100 = {
     "densenet250_bc": 15_480_556,
 }
 
-# Parameters of single layers or stages.
+# Parameters of single layers, blocks or stages.
 PARTS = {
     "lenet5": {"c1": 156, "c3": 2_416, "c5": 48_120, "f6": 10_164, "output": 850},
     "lenet5_1998": {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164, "output": 0},
@@ -129,15 +129,106 @@ PARTS = {
     "resnet50": {"layer1": 215_808, "layer2": 1_219_584, "layer3": 7_098_368, "layer4": 14_964_736},
     "resnet101": {"layer2": 1_219_584, "layer3": 26_090_496, "layer4": 14_964_736, "fc": 2_049_000},
     "resnet152": {"layer2": 2_339_840, "layer3": 40_613_888, "layer4": 14_964_736, "fc": 2_049_000},
+    "googlenet": {  # the rows of Table 1, with BatchNorm and 3x3 for 5x5
+        "conv1": 9_536,
+        "conv2": 4_224,
+        "conv3": 110_976,
+        "inception3a": 155_872,
+        "inception3b": 340_224,
+        "inception4a": 364_512,
+        "inception4b": 425_232,
+        "inception4c": 486_192,
+        "inception4d": 573_312,
+        "inception4e": 803_840,
+        "inception5a": 978_944,
+        "inception5b": 1_347_040,
+        "fc": 1_025_000,
+        "aux1": 3_188_968,
+        "aux2": 3_191_016,
+    },
+    "googlenet_2014": {  # the same with biases
+        "conv1": 9_472,
+        "conv2": 4_160,
+        "conv3": 110_784,
+        "inception3a": 163_696,
+        "inception3b": 388_736,
+        "inception4a": 376_176,
+        "inception4b": 449_160,
+        "inception4c": 510_104,
+        "inception4d": 605_376,
+        "inception4e": 868_352,
+        "inception5a": 1_043_456,
+        "inception5b": 1_444_080,
+        "fc": 1_025_000,
+        "aux1": 3_188_840,
+        "aux2": 3_190_888,
+    },
+    "inception_v3": {
+        "Conv2d_1a_3x3": 928,
+        "Conv2d_2a_3x3": 9_280,
+        "Conv2d_2b_3x3": 18_560,
+        "Conv2d_3b_1x1": 5_280,
+        "Conv2d_4a_3x3": 138_624,
+        "Mixed_5b": 255_904,
+        "Mixed_5c": 277_472,
+        "Mixed_5d": 285_152,
+        "Mixed_6a": 1_153_280,
+        "Mixed_6b": 1_297_408,
+        "Mixed_6c": 1_691_008,
+        "Mixed_6d": 1_691_008,
+        "Mixed_6e": 2_141_952,
+        "AuxLogits": 3_326_696,
+        "Mixed_7a": 1_698_304,
+        "Mixed_7b": 5_044_608,
+        "Mixed_7c": 6_076_800,
+        "fc": 2_049_000,
+    },
+    "xception": {
+        "conv1": 864,
+        "bn1": 64,
+        "conv2": 18_432,
+        "bn2": 128,
+        "block1": 35_264,
+        "block2": 136_064,
+        "block3": 915_944,
+        **{f"block{number}": 1_613_976 for number in range(4, 12)},
+        "block12": 2_039_584,
+        "conv3": 1_582_080,
+        "bn3": 3_072,
+        "conv4": 3_159_552,
+        "bn4": 4_096,
+        "fc": 2_049_000,
+    },
+    "inception_resnet_v1": {
+        "repeat.0": 77_440,
+        "repeat": 5 * 77_440,
+        "mixed_6a": 1_710_080,
+        "repeat_1.0": 690_048,
+        "repeat_1": 10 * 690_048,
+        "mixed_7a": 3_346_176,
+        "repeat_2.0": 1_600_768,
+        "repeat_2": 5 * 1_600_768,
+    },
+    "inception_resnet_v2": {
+        "mixed_5b": 268_320,
+        "repeat.0": 123_168,
+        "repeat": 10 * 123_168,
+        "mixed_6a": 2_664_960,
+        "repeat_1.0": 1_126_784,
+        "repeat_1": 20 * 1_126_784,
+        "mixed_7a": 3_880_960,
+        "repeat_2.0": 2_035_424,
+        "repeat_2": 9 * 2_035_424,
+        "block8": 2_035_424,
+        "conv2d_7b": 3_197_952,
+        "classif": 1_537_000,
+    },
+    "wide_resnet50_2": {"layer1": 634_368, "layer2": 3_482_624, "layer3": 20_736_000, "layer4": 41_971_712},
 }
 
 
 def image(channels, height, width):
     return torch.empty(2, channels, height, width, device="meta")
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def without_aux(name, **options):

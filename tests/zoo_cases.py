@@ -60,6 +60,11 @@ def narrow(net):
             net.set_submodule(name, nn.Linear(*sizes, device="meta"))
 
 
+def count(module):
+    """The parameters of a net, or of a part of it."""
+    return sum(p.numel() for p in module.parameters())
+
+
 def on_meta(name, **options):
     """A net without values, in eval mode."""
     with torch.device("meta"):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from zoo_cases import on_meta
 
 import cnnzoo
 from cnnzoo.models.fractalnet import FractalBlock, Join
@@ -22,16 +23,14 @@ IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 @pytest.mark.parametrize(("name", "columns"), [("fractalnet20", 3), ("fractalnet40", 4)])
 def test_column_c_has_2_to_the_c_convolutions(name, columns):
-    with torch.device("meta"):
-        net = cnnzoo.create(name)
+    net = on_meta(name)
     assert [len(units) for units in net.block1.columns] == [2**c for c in range(columns)]
     assert 5 * len(net.block1.columns[-1]) == int(name[-2:])  # the depth
 
 
 def test_dropout_grows_from_block_to_block():
     def rates(**options):
-        with torch.device("meta"):
-            net = cnnzoo.create("fractalnet20", **options)
+        net = on_meta("fractalnet20", **options)
         return [getattr(net, f"block{i}").columns[0][0].dropout.p for i in range(1, 6)]
 
     assert rates() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
@@ -86,8 +85,7 @@ def test_global_sampling_is_the_column_alone(column):
 
 def test_half_of_the_batches_draw_a_column_and_all_columns_alike():
     torch.manual_seed(0)
-    with torch.device("meta"):
-        net = cnnzoo.create("fractalnet20")
+    net = on_meta("fractalnet20").train()
     draws = torch.stack([net.draw_column(torch.empty(0)) for _ in range(4000)])
     shares = [(draws == column).float().mean().item() for column in (0, -1, -2, -3)]
     assert sum(shares) == pytest.approx(1)

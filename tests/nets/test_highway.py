@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from zoo_cases import count, on_meta
 
 import cnnzoo
 from cnnzoo.models.highway import Highway
@@ -26,9 +27,8 @@ def images(net):
 
 @pytest.mark.parametrize(("name", "params"), [("highway_mnist", 18_496), ("highway_fc50", 5_100)])
 def test_parameters_of_a_highway_layer(name, params):
-    with torch.device("meta"):
-        layer = next(module for module in cnnzoo.create(name).modules() if isinstance(module, Highway))
-    assert sum(p.numel() for p in layer.parameters()) == params
+    layer = next(module for module in on_meta(name).modules() if isinstance(module, Highway))
+    assert count(layer) == params
 
 
 def test_gates_start_with_a_negative_bias_and_all_others_at_0(net):
@@ -78,9 +78,7 @@ def test_openness_differs_between_the_images_it_is_asked_for():
     ("name", "rates"), [("highway_mnist", [0.2, 0.3, 0.4, 0.5]), ("highway_cifar", [0.2, 0.2, 0.2, 0.2])]
 )
 def test_dropout_rates_are_the_authors(name, rates):
-    with torch.device("meta"):
-        net = cnnzoo.create(name)
-    assert [module.p for module in net.modules() if isinstance(module, nn.Dropout)] == pytest.approx(rates)
+    assert [module.p for module in on_meta(name).modules() if isinstance(module, nn.Dropout)] == pytest.approx(rates)
 
 
 def test_fully_connected_net_refuses_another_size():

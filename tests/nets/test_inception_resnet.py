@@ -3,53 +3,11 @@
 import pytest
 import torch
 from torch import nn
-
-import cnnzoo
+from zoo_cases import count, on_meta
 
 V1, V2 = "inception_resnet_v1", "inception_resnet_v2"
 
-# Parameters of single blocks, and of whole stretches.
-PARTS = {
-    V1: {
-        "repeat.0": 77_440,
-        "repeat": 5 * 77_440,
-        "mixed_6a": 1_710_080,
-        "repeat_1.0": 690_048,
-        "repeat_1": 10 * 690_048,
-        "mixed_7a": 3_346_176,
-        "repeat_2.0": 1_600_768,
-        "repeat_2": 5 * 1_600_768,
-    },
-    V2: {
-        "mixed_5b": 268_320,
-        "repeat.0": 123_168,
-        "repeat": 10 * 123_168,
-        "mixed_6a": 2_664_960,
-        "repeat_1.0": 1_126_784,
-        "repeat_1": 20 * 1_126_784,
-        "mixed_7a": 3_880_960,
-        "repeat_2.0": 2_035_424,
-        "repeat_2": 9 * 2_035_424,
-        "block8": 2_035_424,
-        "conv2d_7b": 3_197_952,
-        "classif": 1_537_000,
-    },
-}
 SCALES = {"repeat": 0.17, "repeat_1": 0.10, "repeat_2": 0.20}
-
-
-def on_meta(name, **options):
-    with torch.device("meta"):
-        return cnnzoo.create(name, **options)
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-@pytest.mark.parametrize(("name", "part"), [(name, part) for name, parts in PARTS.items() for part in parts])
-def test_parameters_of_a_part(name, part):
-    assert count(on_meta(name).get_submodule(part)) == PARTS[name][part]
 
 
 def test_parameters_of_the_first_layers():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from zoo_cases import count, on_meta
 
 import cnnzoo
 
@@ -22,19 +23,14 @@ LAYERS = {
 AVERAGED = ("3a", "3b", "4a", "4b", "4c", "4d", "5a")
 
 
-def on_meta(**options):
-    with torch.device("meta"):
-        return cnnzoo.create("inception_v2", **options).eval()
-
-
 @pytest.mark.parametrize("layer", LAYERS)
 def test_parameters_of_a_layer(layer):
-    nets = (on_meta(), on_meta(pool_proj=128))
-    assert tuple(sum(p.numel() for p in net.get_submodule(layer).parameters()) for net in nets) == LAYERS[layer]
+    nets = (on_meta("inception_v2"), on_meta("inception_v2", pool_proj=128))
+    assert tuple(count(net.get_submodule(layer)) for net in nets) == LAYERS[layer]
 
 
 def test_wider_pool_branches_are_the_net_of_caffe():
-    net = on_meta(pool_proj=128)
+    net = on_meta("inception_v2", pool_proj=128)
     total = cnnzoo.summary(net, (3, 224, 224)).total
     assert (total.params, total.macs) == (11_285_224, 2_032_600_064)
     outputs = {}
@@ -45,7 +41,7 @@ def test_wider_pool_branches_are_the_net_of_caffe():
 
 
 def test_only_the_last_pool_branch_that_keeps_the_size_takes_the_maximum():
-    net = on_meta()
+    net = on_meta("inception_v2")
     pools = {block: net.get_submodule(f"inception{block}.branch4.0") for block in (*AVERAGED, "5b")}
     kinds = {block: type(pool) for block, pool in pools.items()}
     assert kinds == {**dict.fromkeys(AVERAGED, nn.AvgPool2d), "5b": nn.MaxPool2d}
@@ -54,12 +50,12 @@ def test_only_the_last_pool_branch_that_keeps_the_size_takes_the_maximum():
 @pytest.mark.parametrize("block", AVERAGED)
 def test_average_pooling_leaves_the_padding_out(block):
     ones = torch.ones(1, 2, 5, 5)
-    assert torch.equal(on_meta().get_submodule(f"inception{block}.branch4.0")(ones), ones)
+    assert torch.equal(on_meta("inception_v2").get_submodule(f"inception{block}.branch4.0")(ones), ones)
 
 
 @pytest.mark.parametrize("layer", ["inception3c", "inception4e"])
 @pytest.mark.parametrize("side", [1, 2, 7, 14])
 def test_reductions_halve_any_size_and_round_up(layer, side):
-    block = on_meta().get_submodule(layer)
+    block = on_meta("inception_v2").get_submodule(layer)
     channels = block.get_submodule("branch2.0.conv").in_channels
     assert block(torch.empty(1, channels, side, side, device="meta")).shape[-1] == (side + 1) // 2

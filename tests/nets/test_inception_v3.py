@@ -6,27 +6,6 @@ from torch import nn
 
 import cnnzoo
 
-LAYERS = {
-    "Conv2d_1a_3x3": 928,
-    "Conv2d_2a_3x3": 9_280,
-    "Conv2d_2b_3x3": 18_560,
-    "Conv2d_3b_1x1": 5_280,
-    "Conv2d_4a_3x3": 138_624,
-    "Mixed_5b": 255_904,
-    "Mixed_5c": 277_472,
-    "Mixed_5d": 285_152,
-    "Mixed_6a": 1_153_280,
-    "Mixed_6b": 1_297_408,
-    "Mixed_6c": 1_691_008,
-    "Mixed_6d": 1_691_008,
-    "Mixed_6e": 2_141_952,
-    "AuxLogits": 3_326_696,
-    "Mixed_7a": 1_698_304,
-    "Mixed_7b": 5_044_608,
-    "Mixed_7c": 6_076_800,
-    "fc": 2_049_000,
-}
-
 
 def on_meta(**options):
     with torch.device("meta"):
@@ -35,11 +14,6 @@ def on_meta(**options):
 
 def images(side):
     return torch.empty(2, 3, side, side, device="meta")
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_parameters_of_a_layer(layer):
-    assert sum(p.numel() for p in on_meta().get_submodule(layer).parameters()) == LAYERS[layer]
 
 
 def test_94_convolutions_classify():

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from torch import nn
-
-import cnnzoo
+from zoo_cases import count, on_meta
 
 FEATURES = [
     *(928, 9_280, 18_560, 55_488, 189_312, 332_160),
@@ -18,13 +17,12 @@ FEATURES = [
 
 @pytest.fixture
 def net():
-    with torch.device("meta"):
-        return cnnzoo.create("inception_v4")
+    return on_meta("inception_v4")
 
 
 def test_parameters_of_the_layers(net):
-    assert [sum(p.numel() for p in layer.parameters()) for layer in net.features] == FEATURES
-    assert sum(p.numel() for p in net.last_linear.parameters()) == 1_537_000
+    assert [count(layer) for layer in net.features] == FEATURES
+    assert count(net.last_linear) == 1_537_000
 
 
 def test_149_convolutions(net):

@@ -3,17 +3,17 @@
 import pytest
 import torch
 from torch import nn
+from zoo_cases import count, on_meta
 
 import cnnzoo
 
 
 def convolutions(name):
-    with torch.device("meta"):
-        return [module for module in cnnzoo.create(name).modules() if isinstance(module, nn.Conv2d)]
+    return [module for module in on_meta(name).modules() if isinstance(module, nn.Conv2d)]
 
 
 def test_parameters_of_each_convolution_of_the_cifar_net():
-    params = [sum(p.numel() for p in conv.parameters()) for conv in convolutions("nin_cifar10")]
+    params = [count(conv) for conv in convolutions("nin_cifar10")]
     assert params == [14_592, 30_880, 15_456, 460_992, 37_056, 37_056, 331_968, 37_056, 1_930]
 
 
@@ -37,8 +37,6 @@ def test_logit_is_the_mean_of_its_class_map_after_relu():
     assert torch.allclose(net(x), maps.clamp(min=0).mean(dim=(2, 3)))
 
 
-@pytest.mark.parametrize(("name", "count"), [("nin", 1), ("nin_cifar10", 2)])
-def test_dropout_stands_between_the_blocks(name, count):
-    with torch.device("meta"):
-        net = cnnzoo.create(name)
-    assert [module.p for module in net.modules() if isinstance(module, nn.Dropout)] == [0.5] * count
+@pytest.mark.parametrize(("name", "many"), [("nin", 1), ("nin_cifar10", 2)])
+def test_dropout_stands_between_the_blocks(name, many):
+    assert [module.p for module in on_meta(name).modules() if isinstance(module, nn.Dropout)] == [0.5] * many

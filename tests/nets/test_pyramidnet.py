@@ -3,16 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from zoo_cases import on_meta
 
 import cnnzoo
 from cnnzoo.models.pyramidnet import PyramidBlock, PyramidShortcut
 
 NAMES = {f"pyramidnet110_a{alpha}": alpha for alpha in (48, 84, 270)}
-
-
-def on_meta(name, **options):
-    with torch.device("meta"):
-        return cnnzoo.create(name, **options)
 
 
 def units(net):

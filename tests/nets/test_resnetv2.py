@@ -3,14 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from zoo_cases import on_meta
 
 import cnnzoo
 from cnnzoo.models.resnetv2 import Linear1x1, PreActBlock, bare_projection
-
-
-def on_meta(name, **options):
-    with torch.device("meta"):
-        return cnnzoo.create(name, **options)
 
 
 @pytest.mark.parametrize(("name", "strides"), [("resnetv2_50", (1, 2, 1)), ("preresnet164", (2, 1, 1))])

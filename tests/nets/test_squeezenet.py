@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from zoo_cases import count, on_meta
 
 import cnnzoo
 from cnnzoo.models.squeezenet import Fire
@@ -15,9 +16,7 @@ from cnnzoo.models.squeezenet import Fire
     ],
 )
 def test_parameters_of_the_fire_modules(name, params):
-    with torch.device("meta"):
-        fires = [module for module in cnnzoo.create(name).modules() if isinstance(module, Fire)]
-    assert [sum(p.numel() for p in fire.parameters()) for fire in fires] == params
+    assert [count(module) for module in on_meta(name).modules() if isinstance(module, Fire)] == params
 
 
 @torch.no_grad()

@@ -5,22 +5,10 @@ from collections import Counter
 import pytest
 import torch
 from torch import nn
+from zoo_cases import count, on_meta
 
 import cnnzoo
 from cnnzoo.models.wide_resnet import WideBlock, WideResNet
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-@pytest.mark.parametrize(
-    ("layer", "params"),
-    [("layer1", 634_368), ("layer2", 3_482_624), ("layer3", 20_736_000), ("layer4", 41_971_712)],
-)
-def test_stages_of_wrn_50_2_have_the_published_parameters(layer, params):
-    with torch.device("meta"):
-        assert count(cnnzoo.create("wide_resnet50_2").get_submodule(layer)) == params
 
 
 @pytest.mark.parametrize(
@@ -33,15 +21,13 @@ def test_depth_is_6n_plus_4(depth, k, params):
 
 
 def test_wrn_28_has_28_convolutions_three_of_them_shortcuts():
-    with torch.device("meta"):
-        net = cnnzoo.create("wrn_28_10")
+    net = on_meta("wrn_28_10")
     kernels = Counter(module.kernel_size for module in net.modules() if isinstance(module, nn.Conv2d))
     assert kernels == {(3, 3): 25, (1, 1): 3}
 
 
 def test_the_3x3_of_an_imagenet_block_is_twice_as_wide_and_its_output_is_not():
-    with torch.device("meta"):
-        block, plain = (cnnzoo.create(name).layer2[0] for name in ("wide_resnet50_2", "resnet50"))
+    block, plain = (on_meta(name).layer2[0] for name in ("wide_resnet50_2", "resnet50"))
     assert block.conv2.weight.shape == (256, 256, 3, 3)
     assert block.conv3.out_channels == plain.conv3.out_channels == 512
 
@@ -76,7 +62,6 @@ def test_shortcut_is_a_bare_convolution_of_the_activated_input_where_the_shape_c
 
 
 def test_drop_path_deepens_to_its_rate():
-    with torch.device("meta"):
-        net = cnnzoo.create("wrn_16_4", drop_path_rate=0.6)
+    net = on_meta("wrn_16_4", drop_path_rate=0.6)
     rates = [block.drop_path.rate for layer in (net.layer1, net.layer2, net.layer3) for block in layer]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])

@@ -3,36 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from zoo_cases import count, on_meta
 
 import cnnzoo
-
-LAYERS = {
-    "conv1": 864,
-    "bn1": 64,
-    "conv2": 18_432,
-    "bn2": 128,
-    "block1": 35_264,
-    "block2": 136_064,
-    "block3": 915_944,
-    **{f"block{number}": 1_613_976 for number in range(4, 12)},
-    "block12": 2_039_584,
-    "conv3": 1_582_080,
-    "bn3": 3_072,
-    "conv4": 3_159_552,
-    "bn4": 4_096,
-    "fc": 2_049_000,
-}
 
 
 @pytest.fixture
 def net():
-    with torch.device("meta"):
-        return cnnzoo.create("xception")
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_parameters_of_a_layer(net, layer):
-    assert sum(p.numel() for p in net.get_submodule(layer).parameters()) == LAYERS[layer]
+    return on_meta("xception")
 
 
 def test_34_separable_convolutions_2_plain_ones_and_4_in_shortcuts(net):
@@ -44,7 +22,7 @@ def test_34_separable_convolutions_2_plain_ones_and_4_in_shortcuts(net):
 def test_batchnorms_make_keras_total(net):
     channels = [module.num_features for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     assert (len(channels), sum(channels)) == (40, 27_264)
-    assert sum(p.numel() for p in net.parameters()) + 2 * sum(channels) == 22_910_480
+    assert count(net) + 2 * sum(channels) == 22_910_480
 
 
 @torch.no_grad()
@@ -63,7 +41,6 @@ def test_every_block_but_the_first_begins_with_a_relu(net):
 
 
 def test_drop_paths_deepen_from_block_to_block():
-    with torch.device("meta"):
-        net = cnnzoo.create("xception", drop_path_rate=0.3)
+    net = on_meta("xception", drop_path_rate=0.3)
     rates = [net.get_submodule(f"block{number}").drop_path.rate for number in range(1, 13)]
     assert rates == pytest.approx([0.3 * number / 12 for number in range(1, 13)])
