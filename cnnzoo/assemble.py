@@ -101,21 +101,20 @@ def build_model(config: Config, data: Dataset) -> nn.Module:
         )
         if model.head == "linear":
             rebuild_head(net, {"kind": "linear", "num_classes": classes})
-    first = _augment(config, data).at(0).size
-    with torch.no_grad():
-        for side, why in {size: "", first: _why_of_size(config, first, size)}.items():
-            try:
+    for side in dict.fromkeys((size, _augment(config, data).at(0).size)):  # judged, and trained on at first
+        try:
+            with torch.no_grad():
                 net.eval()(torch.zeros(1, channels, side, side))
-            except InputError as error:
-                raise InputError(f"{error}{why}") from None
+        except InputError as error:
+            raise InputError(f"{error}{'' if side == size else _why_of_size(config)}") from None
     return net
 
 
-def _why_of_size(config: Config, first: int, size: int) -> str:
+def _why_of_size(config: Config) -> str:
     """Why training images are at first of another side than those that are judged."""
     if config.augment.grows_from < 1:
         return f", with which augment.grows_from {config.augment.grows_from:g} begins"
-    return ", which data.train_size says" if first != size else ""
+    return ", which data.train_size says"
 
 
 def card(config: Config, data: Dataset, model: nn.Module, report: EpochReport) -> dict:

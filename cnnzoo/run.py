@@ -364,9 +364,8 @@ def _header(config: Config, model: nn.Module, data: Dataset, device: torch.devic
     channels, size = data.preprocess.channels, data.preprocess.size
     layout = "channels last" if assemble.lies_channels_last(config, model) else "channels first"
     trains = config.train.phases or config.train.epochs
-    how = (
-        f"{layout}; {config.optim.name}, {config.schedule.name}, batches of {assemble.shared_batch(config, data, team)}"
-    )
+    batch = assemble.shared_batch(config, data, team)
+    how = f"{layout}; {config.optim.name}, {config.schedule.name}, batches of {batch}"
     where = f"{team.size} processes, the first on {device}" if team.size > 1 else f"{device}"
     return [
         f"{model.entry.name} on {data.name}: {counted(len(data.train), 'image')} to train on, "

@@ -104,6 +104,7 @@ def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.
     net = build(entry, options)
     state = to_our_names(content, entry, list(net.state_dict()))
     taken = inspect.signature(entry.build).parameters
+    # Sizes that show in the file's tensors, and that nobody has named: a net of these is built where the first is not.
     implied = {key: size for key, size in sizes(state, entry).items() if key not in options and key in taken}
     if any(getattr(net, key, size) != size for key, size in implied.items()):
         net = build(entry, {**options, **implied})

@@ -205,9 +205,9 @@ class AugmentConfig(_Section, name="augment"):
     @property
     def changes(self) -> bool:
         """Whether an image looks different from epoch to epoch."""
-        shape = self.flip, self.crop, self.rotation, self.shift, self.shear, self.zoom, self.grows_from < 1
-        colour = self.brightness, self.channel_shift, self.pca_noise, self.cutout, self.erasing
-        return any((*shape, *colour, self.policy, self.mixes, self.repeats > 1))
+        moved = self.flip, self.crop, self.rotation, self.shift, self.shear, self.zoom, self.grows_from < 1
+        painted = self.brightness, self.channel_shift, self.pca_noise, self.cutout, self.erasing, self.policy
+        return any((*moved, *painted, self.mixes, self.repeats > 1))
 
     @property
     def mixes(self) -> bool:
@@ -511,7 +511,7 @@ class Config:
             if isinstance(kind := each.default_factory, type):
                 section = getattr(self, each.name)
                 expect(section, kind, f"{each.name} is a section, cnnzoo.config.{kind.__name__}(…)")
-        idle = self.train.epochs == 0 and self.train.phases is None
+        idle = self.train.epochs == 0 and self.train.phases is None  # a probe's head is all that is learnt
         _check(not idle or self.model.head == "probe", "train.epochs", 0, "at least 1 unless model.head is probe")
         if self.train.cache_features is True and self.model.head == "own":
             raise InputError("train.cache_features true needs model.head linear or probe, a head on pooled features")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, dimensions
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import layer_of, several, stages_of, untouched, watching
@@ -32,7 +32,7 @@ class Activations(drawing.Result):
     name: str  # the net's
 
     def __str__(self) -> str:
-        layers = ", ".join(f"{layer} ({_times(maps.shape[1:])})" for layer, maps in self.maps.items())
+        layers = ", ".join(f"{layer} ({dimensions(maps.shape[1:])})" for layer, maps in self.maps.items())
         return f"the strongest maps of {drawing.some(len(self.pictures), 'picture')}, layers {layers} of {self.name}"
 
     def strongest(self, layer: str, picture: int = 0) -> np.ndarray:
@@ -134,7 +134,7 @@ class Walk(drawing.Result):
         shown = self.activations
         panels = [(shown.pixels[0], Path(shown.pictures[0]).name)]
         for stage, maps in shown.maps.items():
-            panels.append((shown.grid(stage, many=BRIEF), f"{stage}  {_times(maps.shape[1:])}"))
+            panels.append((shown.grid(stage, many=BRIEF), f"{stage}  {dimensions(maps.shape[1:])}"))
         down = math.ceil((len(panels) + 1) / 4)
         across = math.ceil((len(panels) + 1) / down)
         figure = Figure((PANEL * across, (PANEL + 0.3) * down), dpi=110, layout="constrained")
@@ -189,7 +189,3 @@ def walk(
         raise InputError(f"a walk is for one picture, not for {len(looked)}; cnnzoo visualize activations takes many")
     shown, logits = _look(subject, looked, None)
     return Walk(shown, subject.classes, probabilities(subject.net, logits)[0].cpu().numpy())
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
