@@ -20,11 +20,13 @@ SHARED = {  # what arguments mean in every command whose docstring says nothing 
     "root": "where named data sets lie.",
     "model_or_run": "a run folder, a model.safetensors, or a net's name; without --pretrained its weights are random.",
     "images": "files, folders, or patterns in quotes.",
+    "image": "a file.",
+    "layer": "a stage or a module's path; by default the last stage that gives maps.",
+    "seed": "of all that is random.",
     "out": "the picture to write.",
     "size": "the height and width that pictures are brought to; by default the net's own.",
     "class_": "the class whose evidence is asked for, by name or number; by default each image's most likely one.",
 }
-
 
 ANY_KEY = "Every key of a config is an option too, such as --data.size 128; cnnzoo train --help lists them."
 

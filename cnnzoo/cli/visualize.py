@@ -54,7 +54,6 @@ def walk(model_or_run: str, image: str, *, out: str, pretrained: bool | str = Fa
     """Draw one picture's way through the whole net: the strongest maps of every stage, and the answer.
 
     Args:
-        image: a file.
         size: the height and width that the picture is brought to; by default the net's own.
     """
     _draw(out, "walk", model_or_run, image, pretrained=pretrained, size=size)
@@ -106,7 +105,6 @@ def gradcam(
 
     Args:
         method: gradcam, gradcam++, hirescam, layercam, or scorecam (which is slow).
-        layer: a stage or a module's path; by default the last stage that gives maps.
     """
     options = {"method": method, "layer": layer, "class_": class_, "pretrained": pretrained, "size": size}
     _draw(out, "gradcam", model_or_run, images, **options)
@@ -140,7 +138,6 @@ def compare(
     """Draw several of these on one image, and say by deletion and insertion how faithful each is.
 
     Args:
-        image: a file.
         methods: between commas, such as gradient,guided,gradcam; by default all but scorecam, which is slow.
         layer: of Grad-CAM and its kin, a stage or a module's path; by default the last stage that gives maps.
         class_: the class whose evidence is asked for, by name or number; by default the image's most likely one.
@@ -166,7 +163,6 @@ def deconv(
 
     Args:
         images: to look through: files, folders, patterns in quotes, or a data set, such as digits.
-        layer: a stage or a module's path; by default the last stage that gives maps.
         channels: their numbers between commas; by default the six that are excited most.
         top: images for each channel.
     """
@@ -197,7 +193,6 @@ def maximise(
         unit: excite the place at the centre of a channel's map, instead of the whole map.
         steps: of the ascent.
         size: the height and width of the pictures; by default the net's own.
-        seed: of all that is random.
     """
     named = [name.strip() for name in classes.split(",")] if classes else None
     options = {"pretrained": pretrained, "classes": named, "unit": unit, "steps": steps, "size": size, "seed": seed}
@@ -220,7 +215,6 @@ def invert(
     Args:
         layer: stages or modules' paths between commas; by default every stage.
         steps: of the descent, for each layer.
-        seed: of all that is random.
     """
     layers = layer.split(",") if layer else None
     _draw(out, "invert", model_or_run, images, layers, pretrained=pretrained, steps=steps, size=size, seed=seed)
@@ -262,7 +256,6 @@ def map_(
     Args:
         data: a folder of class folders or a data set; by default what the run was validated on.
         many: images at most, drawn at random.
-        seed: of all that is random.
         csv: print a table of all images and their places.
     """
     _draw(out, "map", model_or_run, data, pretrained=pretrained, many=many, seed=seed, tell=aside, csv=csv)
@@ -283,9 +276,7 @@ def concepts(
 
     Args:
         data: a folder of folders of images, or a data set; by default what the run was validated on.
-        layer: a stage or a module's path; by default the last stage that gives maps.
         many: images at most, drawn at random, equally many of each class; by default 500, or five of each class.
-        seed: of all that is random.
         csv: print a table of all classes and units.
     """
     _draw(out, "concepts", model_or_run, data, layer, pretrained=pretrained, many=many, seed=seed, tell=aside, csv=csv)
@@ -310,7 +301,6 @@ def tcav(
         images: of the class: files, folders, or patterns in quotes.
         concepts: a folder with a folder of pictures for each concept, ten or more.
         random: a folder of pictures of anything, forty or more.
-        layer: a stage or a module's path; by default the last stage that gives maps.
         class_: the class, by name or number; by default the one that most of the images are taken for.
         seed: of the random sets.
         csv: print a table of the concepts.
