@@ -59,13 +59,9 @@ def create(
         InputError: for a name, argument, tag or file that does not fit, saying which would.
     """
     entry = registry.lookup(name)
-    options = {
-        key: value
-        for key, value in (("num_classes", num_classes), ("in_chans", in_chans), ("drop_rate", drop_rate))
-        if value is not None
-    }
-    source = _find(entry, pretrained) if pretrained else None
-    net = _with_weights(entry, {**options, **arch}, source) if source else build(entry, {**options, **arch})
+    named = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": drop_rate}
+    options = {key: value for key, value in named.items() if value is not None} | arch
+    net = _with_weights(entry, options, _find(entry, pretrained)) if pretrained else build(entry, options)
     materialise(net)
     if features_only:
         if isinstance(out_indices, int | str):

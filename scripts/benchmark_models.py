@@ -142,12 +142,5 @@ def construction() -> list[dict]:
     return [{"what": f"construction, {name}", "seconds": took[name]} for name in slowest]
 
 
-PARTS: dict[str, Callable[[], list[dict]]] = {
-    "checkpointing": checkpointing,
-    "loading": loading,
-    "construction": construction,
-}
-
-
 if __name__ == "__main__":
-    main(__doc__, PARTS)
+    main(__doc__, {part.__name__: part for part in (checkpointing, loading, construction)})

@@ -326,14 +326,5 @@ def strangers(many: int = 400) -> list[dict]:
     return rows
 
 
-PARTS: dict[str, Callable[[], list[dict]]] = {
-    "probe": probe,
-    "finetune": finetune,
-    "frozen": frozen,
-    "predict": predict,
-    "strangers": strangers,
-}
-
-
 if __name__ == "__main__":
-    main(__doc__, PARTS)
+    main(__doc__, {part.__name__: part for part in (probe, finetune, frozen, predict, strangers)})

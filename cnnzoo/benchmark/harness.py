@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cnnzoo import atomic, bars, quantize
 from cnnzoo.benchmark.apart import Apart
-from cnnzoo.device import computes_in_bf16, pick_precision
+from cnnzoo.device import computes_in_bf16, pick_precision, wait
 from cnnzoo.shown import Shown
 
 Side = Callable[[], object]  # does the same amount of work each time it is called
@@ -191,15 +191,11 @@ class Bench:
 
     def seconds(self, side: Side) -> float:
         """What one call takes, until all that it started on the device is finished."""
-        self.wait()
+        wait(self.device)
         started = time.perf_counter()
         side()
-        self.wait()
+        wait(self.device)
         return time.perf_counter() - started
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 class TimeUp(BaseException):

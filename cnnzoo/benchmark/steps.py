@@ -9,6 +9,7 @@ from cnnzoo import zoo
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row, Side, check_equal
 from cnnzoo.benchmark.loops import Kept, as_in_fit, batch, plain_steps, train, trainer_of
+from cnnzoo.device import wait
 from cnnzoo.train import forms
 
 CPU_BATCHES = {"resnet18": 16, "resnet50": 4}
@@ -121,9 +122,9 @@ def memory(bench: Bench) -> Iterator[Row]:
 def _peak(bench: Bench, step: Callable[[], object]) -> float:
     """Bytes above what was held before, in a step that is not the first."""
     step()
-    bench.wait()
+    wait(bench.device)
     torch.cuda.reset_peak_memory_stats(bench.device)
     before = torch.cuda.memory_allocated(bench.device)
     step()
-    bench.wait()
+    wait(bench.device)
     return torch.cuda.max_memory_allocated(bench.device) - before

@@ -309,22 +309,12 @@ def tcav(
 
 
 VISUALIZE: dict[str, Callable] = {
-    "filters": filters,
-    "activations": activations,
-    "sparsity": sparsity,
-    "walk": walk,
-    "deconv": deconv,
-    "maximise": maximise,
-    "invert": invert,
-    "saliency": saliency,
-    "guided": guided,
-    "gradcam": gradcam,
-    "occlusion": occlusion,
-    "compare": compare,
-    "neighbours": neighbours,
-    "map": map_,
-    "concepts": concepts,
-    "tcav": tcav,
+    function.__name__.rstrip("_"): function
+    for function in (
+        *(filters, activations, sparsity, walk, deconv, maximise, invert),
+        *(saliency, guided, gradcam, occlusion, compare),
+        *(neighbours, map_, concepts, tcav),
+    )
 }
 
 
