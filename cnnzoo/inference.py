@@ -168,7 +168,7 @@ class Optimized(nn.Module):
                 # No comparison with NaN is true, so that a form which gives any is passed over.
                 if all((given - answer).abs().max().item() <= most for trial in pairs for given, answer, most in trial):
                     agreeing[run] = gain
-        return min(agreeing, key=lambda run: agreeing[run] * _seconds(run, images))
+        return min(agreeing, key=lambda run: agreeing[run] * time_run(run, images))
 
     def _forms(self, net: nn.Module, images: Tensor) -> dict[Run, float]:
         """The functions to choose from, and how many times as fast as the others each must be."""
@@ -385,8 +385,8 @@ def _session(graph: bytes) -> Run:
     return lambda x: [*map(torch.from_numpy, session.run(None, {"images": x.contiguous().numpy()}))]
 
 
-def _seconds(run: Run, images: Tensor) -> float:
-    """What the better of two runs takes."""
+def time_run(run: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> float:
+    """The seconds of the better of two runs, until the last answer is there."""
     times = []
     for _ in range(2):
         started = time.perf_counter()

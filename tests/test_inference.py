@@ -145,7 +145,7 @@ def test_in_bf16_a_cpu_answers_in_fp32_unless_bf16_is_clearly_faster(monkeypatch
 
     monkeypatch.setattr("cnnzoo.inference._exported", lambda *_: None)  # a graph would not sleep
     if not in_16_bits:
-        monkeypatch.setattr("cnnzoo.inference._seconds", lambda *_: 1.0)  # both alike
+        monkeypatch.setattr("cnnzoo.inference.time_run", lambda *_: 1.0)  # both alike
     net, images = Net().eval(), torch.randn(4, 3, 2, 2)
     given = cnnzoo.optimize(net, "bf16")(images)
     with torch.no_grad():

@@ -112,27 +112,14 @@ class Found:
         places = {name: place for place, name in enumerate(whole.names)}
         wanted = dict.fromkeys((*split["train"], *split["val"]))
         missing = [name for name in wanted if name not in places]
-        folders = {os.path.dirname(name): label for name, label in zip(whole.names, whole.labels, strict=True)}
-        of_class = defaultdict(list)  # photos to train on that are there, by their label
-        for name in dict.fromkeys(split["train"]):
-            if name in places and isinstance(whole.images[places[name]], Path):
-                of_class[whole.labels[places[name]]].append(places[name])
-
-        def others(name: str) -> list[int]:
-            """The photos to train on that are of a missing one's class, as its folder tells."""
-            return of_class[folders.get(os.path.dirname(name))]
-
-        lone = [name for name in split["train"] if name not in places and not others(name)]
+        train = _with_stand_ins(whole, places, split["train"])
+        lone = [name for name, place in zip(split["train"], train, strict=True) if place is None]
         held_out = [places[name] for name in split["val"] if name in places]
         if lone or not held_out or len(missing) > MANY_MISSING * len(wanted):
             raise InputError(
                 f"{source} no longer holds {len(missing):,} of the {len(wanted):,} images that the run was begun with, "
                 f"such as {(lone or missing)[0]}; put them back, or begin a new run"
             )
-        train = [
-            places[name] if name in places else others(name)[number % len(others(name))]
-            for number, name in enumerate(split["train"])
-        ]
         notes = self.notes
         if missing:
             such = "" if len(missing) == 1 else f" and {len(missing) - 1:,} more"
@@ -145,6 +132,22 @@ class Found:
             val=whole.choose(np.array(held_out)),
             notes=notes,
         )
+
+
+def _with_stand_ins(whole: Part, places: Mapping[str, int], names: Sequence[str]) -> list[int | None]:
+    """The places of the images to train on; in that of a missing photo the place of another of its class, as its folder
+    tells, and None where there is no other.
+    """
+    labels = {os.path.dirname(name): label for name, label in zip(whole.names, whole.labels, strict=True)}
+    of_class = defaultdict(list)  # photos that are there
+    for place in (places[name] for name in dict.fromkeys(names) if name in places):
+        if isinstance(whole.images[place], Path):
+            of_class[whole.labels[place]].append(place)
+    found = []
+    for number, name in enumerate(names):
+        others = () if name in places else of_class[labels.get(os.path.dirname(name))]
+        found.append(places.get(name, others[number % len(others)] if others else None))
+    return found
 
 
 def photo_resize(size: int) -> int:

@@ -18,6 +18,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, at_least, did_you_mean, expect
+from cnnzoo.inference import time_run
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell
 from cnnzoo.transfer import probe
@@ -165,19 +166,14 @@ def _judge(source: str, row: table.Weights, net: nn.Module, seed: int, tell: Tel
     images = (train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes))
     found = probe.fit(*images, classifier="logistic", folds=3, seed=seed)
     score, size = found.scores[0], sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
-    speed = _images_per_second(backbone, data)
+    speed = _images_per_second(backbone)
     took = time.perf_counter() - started
     return Candidate(row.model, row.tag, score.cv_top1, score.val_top1, speed, size, took), data
 
 
-def _images_per_second(backbone: Backbone, data: sources.Dataset, batch: int = 16) -> float:
+def _images_per_second(backbone: Backbone) -> float:
     """The rate of the net's fast form, by the better of two batches."""
-    size = (data.preprocess.channels, data.preprocess.size, data.preprocess.size)
-    images = torch.zeros(batch, *size, device=backbone.device)
-    backbone.fast(images)
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        backbone.fast(images).cpu()
-        times.append(time.perf_counter() - started)
-    return batch / min(times)
+    height, width, channels = backbone.preprocess.shape
+    images = torch.zeros(16, channels, height, width, device=backbone.device)
+    backbone.fast(images)  # chooses its form
+    return len(images) / time_run(backbone.fast, images)
