@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cnnzoo import quantize
+from cnnzoo.cuda_graphs import Replayed, Run
 from cnnzoo.device import BF16_GAIN, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
 from cnnzoo.quiet import quiet
@@ -24,9 +25,6 @@ FEW = 100  # images that the net as it is gets through before its fast form woul
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 SIZES = 8  # of images that there are fast forms for, since each holds the weights once more; others get the plain net
 TF32 = 5e-3  # in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
-
-
-Run = Callable[[Tensor], list[Tensor]]  # images to one answer or several, all float32
 
 
 class Features(nn.Module):
@@ -305,59 +303,6 @@ def _fold(net: fx.GraphModule) -> None:
             net.graph.erase_node(norm)
     net.delete_all_unused_submodules()
     net.recompile()
-
-
-class Replayed:
-    """A function of images on CUDA, recorded once for each small batch's shape as a CUDA graph and then replayed, since
-    a few images are computed sooner than their kernels are launched one by one. What cannot be recorded is run.
-
-    A graph has one place for images and one for answers, and all have their memory in common, so threads and streams
-    take turns.
-    """
-
-    def __init__(self, run: Run, most: int = 32):
-        self.run, self.most, self._lock = run, most, threading.Lock()
-        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
-        self._aside: torch.cuda.Stream | None = None  # on which all are recorded
-        self._done = torch.cuda.Event()  # the latest turn
-
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        if len(x) > self.most:
-            return self.run(x)
-        with self._lock, torch.cuda.device(x.device):
-            if x.shape not in self.graphs:
-                try:
-                    self.graphs[x.shape] = self._record(x)
-                except RuntimeError:
-                    self.most = 0
-                    self.graphs.clear()
-                    return self.run(x)
-            graph, given, answers = self.graphs[x.shape]
-            self._done.wait()
-            given.copy_(x)
-            graph.replay()
-            answers = [answer.clone() for answer in answers]
-            self._done.record()
-            return answers
-
-    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]:
-        given, graph, current = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        # torch's own stream for recording is one of the GPU that came first: on another's nothing would be recorded.
-        aside = self._aside = self._aside or torch.cuda.Stream()
-        options = {"stream": aside, "capture_error_mode": "thread_local"}  # others may go on using the GPU
-        if self.graphs:
-            options["pool"] = next(iter(self.graphs.values()))[0].pool()
-        aside.wait_stream(current)
-        with _recording, torch.cuda.stream(aside):  # which leads back to the current one where recording fails, too
-            for _ in range(3):  # libraries choose and prepare their kernels first
-                self.run(given)
-            with torch.cuda.graph(graph, **options):
-                answers = self.run(given)
-        current.wait_stream(aside)
-        return graph, given, answers
-
-
-_recording = threading.Lock()  # of which CUDA graphs there can be one at a time in a process
 
 
 def _exported(net: nn.Module, images: Tensor) -> bytes | None:

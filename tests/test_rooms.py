@@ -47,7 +47,8 @@ MAY_IMPORT = {
     "measures": {"calibrate"},
     "export": {"data", "checkpoint", "zoo", "naming"},
     "report": {"config", "data", "checkpoint", "zoo", "measures", "calibrate", "visualize", "figures"},
-    "inference": {"quantize"},
+    "inference": {"quantize", "cuda_graphs"},
+    "cuda_graphs": set(),
     "fast": {"config", "data", "checkpoint", "inference"},
     "quantize": set(),
     "loggers": set(),
@@ -66,34 +67,11 @@ MAY_IMPORT = {
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
     | {"files", "folds", "measures"},
-    "visualize": {
-        "config",
-        "data",
-        "checkpoint",
-        "zoo",
-        "naming",
-        "figures",
-        "tables",
-        "transfer",
-        "receptive_field",
-        "inference",
-    },
+    "visualize": {"config", "data", "checkpoint", "zoo", "naming", "figures", "tables", "transfer", "receptive_field"}
+    | {"inference"},
     "labs": {"figures"},
-    "cli": {
-        "config",
-        "signals",
-        "run",
-        "folds",
-        "learn",
-        "checkpoint",
-        "weights",
-        "zoo",
-        "predict",
-        "claims",
-        "tables",
-        "transfer",
-    }
-    | {"profiling", "benchmark", "ensemble", "labs", "visualize", "figures"},
+    "cli": {"config", "signals", "run", "folds", "learn", "checkpoint", "weights", "zoo", "predict", "claims", "tables"}
+    | {"transfer", "profiling", "benchmark", "ensemble", "labs", "visualize", "figures"},
 }
 
 

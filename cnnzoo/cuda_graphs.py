@@ -1,0 +1,63 @@
+"""What a net computes for a few images, recorded as a CUDA graph and replayed: kernels are launched all at once."""
+
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+MOST = 32  # images to a batch that is recorded; more are computed no sooner than kernels are launched
+Run = Callable[[Tensor], list[Tensor]]  # images to one answer or several, all float32
+
+_recording = threading.Lock()  # since CUDA records one graph at a time in a process
+
+
+class Replayed:
+    """A function of images on CUDA, recorded once for each small batch's shape as a CUDA graph and then replayed, since
+    a few images are computed sooner than their kernels are launched one by one. What cannot be recorded is run.
+
+    A graph has one place for images and one for answers, and all graphs share their memory, so that threads and streams
+    take turns.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self._lock = run, threading.Lock()
+        self.most = MOST  # 0 once something could not be recorded
+        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
+        self._aside: torch.cuda.Stream | None = None  # on which all are recorded
+        self._done = torch.cuda.Event()  # the latest turn
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        if len(x) > self.most:
+            return self.run(x)
+        with self._lock, torch.cuda.device(x.device):
+            if x.shape not in self.graphs:
+                try:
+                    self.graphs[x.shape] = self._record(x)
+                except RuntimeError:
+                    self.most = 0
+                    self.graphs.clear()
+                    return self.run(x)
+            graph, given, answers = self.graphs[x.shape]
+            self._done.wait()
+            given.copy_(x)
+            graph.replay()
+            answers = [answer.clone() for answer in answers]
+            self._done.record()
+            return answers
+
+    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]:
+        given, graph, current = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        # torch's own stream for recording is one of the GPU that came first: on another's nothing would be recorded.
+        aside = self._aside = self._aside or torch.cuda.Stream()
+        options = {"stream": aside, "capture_error_mode": "thread_local"}  # others may go on using the GPU
+        if self.graphs:
+            options["pool"] = next(iter(self.graphs.values()))[0].pool()
+        aside.wait_stream(current)
+        with _recording, torch.cuda.stream(aside):  # which leads back to the current one where recording fails, too
+            for _ in range(3):  # libraries choose and prepare their kernels first
+                self.run(given)
+            with torch.cuda.graph(graph, **options):
+                answers = self.run(given)
+        current.wait_stream(aside)
+        return graph, given, answers
