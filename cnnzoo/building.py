@@ -15,8 +15,8 @@ from cnnzoo.models import _heads
 from cnnzoo.own import look_over
 from cnnzoo.registry import Entry
 
-_OURS = {name: registry.lookup(name) for name in registry.names()}  # of whose layers `init_layer` sets every value
-_OF_ANY_NET = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "aux_logits")  # nothing of the features
+_OURS = {name: registry.lookup(name) for name in registry.names()}  # whose `init_layer` gives layers all values
+_OF_ANY_NET = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "aux_logits")  # which leave features alone
 _OWN = ("pretrained", "features_only", "out_indices")  # what create takes by itself, of whatever net
 
 

@@ -24,7 +24,7 @@ from cnnzoo.shown import Shown
 
 BATCHES = (1, 2, 7)  # at which a graph is checked; a batch baked in at export is wrong at two of them
 TOLERANCE = 1e-4  # of the largest logit, or of 1 where that is less, to which graph and net must agree
-LEAST = 1e-35  # probability that is compared
+LEAST = 1e-35  # smaller probabilities are compared as if they were this
 OPSET = 20  # of ONNX; before 19 mean pooling with ceil_mode counts pixels that are not there
 ONE_FILE = 2**31  # bytes, the most that a protobuf, and so an ONNX file, can hold
 

@@ -20,11 +20,12 @@ from cnnzoo.device import BF16_GAIN, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
 from cnnzoo.quiet import quiet
 
-FEW = 100  # images that the net as it is gets through before its fast form would be ready
-# To which fast and plain outputs must agree: of the largest output, in int8 of their standard deviation, on average.
+FEW = 100  # images that the plain net has answered before its fast form would be ready
+# How far fast outputs may be from the plain net's: as a share of the largest one; in int8 the root mean square of it,
+# as a share of their standard deviation.
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
-SIZES = 8  # of images that there are fast forms for, since each holds the weights once more; others get the plain net
-TF32 = 5e-3  # in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
+SIZES = 8  # image sizes that get fast forms, of which each holds the weights once more; others get the plain net
+TF32 = 5e-3  # tolerance in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
 
 
 class Features(nn.Module):

@@ -13,7 +13,7 @@ from cnnzoo.errors import counted
 from cnnzoo.shown import Shown, Table
 
 FEW_CLASSES = 12  # up to which a confusion matrix can be read
-CHANCE = 0.05  # of a difference this large between equals, from which on it passes for chance
+CHANCE = 0.05  # p-value from which on a difference passes for chance
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDING = 1e-9  # of an error: a member that is the one before it once more is just as good as chance
+ROUNDING = 1e-9  # of a weighted error; a member that repeats the one before it is as good as chance but for this
 
 
 def bootstrap(labels: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from cnnzoo.errors import InputError, did_you_mean, near, unknown
 
-MAIN = {"model": "name", "data": "source"}  # what a section stands for where it is no section but a word
+MAIN = {"model": "name", "data": "source"}  # the key that is meant where a section is given as a word: model: NAME
 
 
 class Parser(ArgumentParser):

@@ -18,7 +18,7 @@ from cnnzoo.data.found import Found, Part, photo_resize
 from cnnzoo.data.preprocess import Geometry, Preprocess, Sheet, centre
 from cnnzoo.errors import InputError
 
-LOOKED_AT = 50  # photos, for their size
+LOOKED_AT = 50  # photos of a part whose size is looked at
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cnnzoo.ensemble.combine import accuracy
 from cnnzoo.ensemble.members import Panel
 from cnnzoo.shown import Shown
 
-EVERY = 10  # members up to which all sub-committees are judged, which then are 1,023
+EVERY = 10  # members up to which all sub-committees are judged: of ten there are 1,023
 
 MEASURES = {  # of two members, and what they tell
     "disagreement": "share of images on which just one of the two is right",

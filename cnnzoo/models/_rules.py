@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from cnnzoo.errors import unknown
 
 LEAST = 1e-30  # stands for 0 where a logarithm is taken
-TIE = 1e-4  # of a vote: by so much the mean probability decides between votes that are equal
-SAME = 1 - 1e-6  # of the most votes: what has so many has as many, for sums of weights are rounded
+TIE = 1e-4  # what the mean probability counts beside a vote, so that it decides between equal ones
+SAME = 1 - 1e-6  # share of the most votes that counts as equally many, since sums of weights are rounded
 
 
 class Mean(nn.Module):

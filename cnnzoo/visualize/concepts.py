@@ -25,8 +25,8 @@ from cnnzoo.visualize.hooks import untouched, watching
 from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 BATCH = 32
-DEALS = 500  # of the labels anew
-CHANCE = 0.05  # of any unit answering so well, from which on it passes for chance
+DEALS = 500  # permutations of the labels, for p-values
+CHANCE = 0.05  # p-value from which on an answer passes for chance
 MANY = 500  # images that are drawn, where these are LEAST of each class
 LEAST = 5  # images of a class
 TOP = 5  # images drawn of a unit

@@ -22,7 +22,7 @@ from cnnzoo.visualize.hooks import untouched
 from cnnzoo.visualize.methods import Maps, by_name
 from cnnzoo.visualize.subject import probabilities
 
-BLUR = 20  # the standard deviation of what is blurred is so small a part of the image's side
+BLUR = 20  # the image's side over the standard deviation of its blur
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from cnnzoo.visualize.rules import RELU, TANH, Ruled
 
 AT_ONCE = 16  # images to a pass: more are no faster on a CPU
 STEPS = (32, 64, 128, 256)  # of integrated gradients, one after the other until the sum is right
-GAP = 0.05  # of the sum, which is right enough
+GAP = 0.05  # relative error of the sum that is small enough
 
 
 def gradient(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:

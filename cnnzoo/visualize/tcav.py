@@ -34,7 +34,7 @@ CHANCE = 0.05
 LEAST = 10  # pictures of a concept, and of a random set
 MOST, MOST_RANDOM = 40, 100  # of a concept, and at random
 SETS = 10  # of random pictures, at most
-FEWEST_SETS = 4  # of which, against as many, 5 % can be undercut
+FEWEST_SETS = 4  # with fewer no p-value can fall below 5 %
 
 
 @dataclass(frozen=True)
