@@ -317,12 +317,14 @@ def _train_size(config: Config, data: Dataset) -> int:
 def train_batches(
     config: Config, data: Dataset, device: torch.device, batch_size: int, classes: int, share: Share | None = None
 ) -> TrainBatches:
+    """Batches of the training images, augmented, of the size that all processes have together."""
     train, augment, seed = data.train, _augment(config, data), config.train.seed
     drawn = _draw_weights(config, train)
     return TrainBatches(train.images, train.labels, batch_size, augment, seed, device, classes, share, drawn)
 
 
 def val_batches(data: Dataset, device: torch.device, batch_size: int, share: Share | None = None) -> EvalBatches:
+    """Each validation image once, in order."""
     p = data.preprocess
     return EvalBatches(data.val.images, data.val.labels, batch_size, p.mean, p.std, device, share)
 
@@ -426,4 +428,5 @@ def rebuild_head(model: nn.Module, spec: dict) -> None:
 
 
 def put_head(model: nn.Module, head: nn.Module) -> None:
+    """Put a head in the place of the net's own, on the net's device."""
     model.set_submodule(model.entry.head, head.to(next(model.parameters()).device))

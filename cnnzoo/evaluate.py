@@ -108,6 +108,7 @@ class Judged(Shown):
     fitted_here: bool  # the temperature, on these images
 
     def measure(self) -> Evaluation:
+        """The figures of these answers, see `measures.measure`."""
         return measure(self.outputs, self.targets, self.classes, None if self.fitted_here else self.temperature)
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,8 @@ COLUMNS = (*_TEXTS, "params", "macs", "activations", "bytes", "receptive_field",
 
 @dataclass(frozen=True)
 class Row:
+    """A layer in the table."""
+
     layer: str  # the submodule's name
     kind: str  # its class
     kernel: str  # of a convolution or a pooling, as papers write it: 11x11/4 pad 2 groups 2

@@ -23,7 +23,7 @@ def _check(holds: bool, key: str, value: object, want: str) -> None:
 
 @dataclass(frozen=True)
 class _Section:
-    """What sections have in common: their name in a file. (A dataclass, or jsonargparse takes no section for one.)"""
+    """What sections have in common: their name in a file. jsonargparse wants dataclasses whose bases are some, too."""
 
     def __init_subclass__(cls, name: str):
         cls._name = name

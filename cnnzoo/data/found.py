@@ -21,6 +21,8 @@ HELD_OUT = ("val", "valid", "validation", "test", "testing")  # names of the one
 
 @dataclass(frozen=True)
 class Part:
+    """Some of a source's images, as they were found."""
+
     images: np.ndarray | Sequence  # (N, H, W, C) uint8, or files, or pictures of any kinds and sizes
     labels: np.ndarray
     names: tuple[str, ...]
@@ -51,6 +53,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
+    """What a source holds, or the images that somebody has at hand."""
+
     classes: tuple[str, ...]
     train: Part
     val: Part | None  # None: to be split off

@@ -30,7 +30,7 @@ class Header(NamedTuple):
 
 
 def read_header(content: bytes) -> Header | None:
-    """None for all but grey and colour JPEGs, and without simplejpeg."""
+    """Of a JPEG, grey or in colour; None for all else, and without simplejpeg."""
     if simplejpeg is None or not content.startswith(b"\xff\xd8\xff"):
         return None
     try:

@@ -23,6 +23,8 @@ LOOKED_AT = 50  # photos of a part whose size is looked at
 
 @dataclass(frozen=True)
 class Split:
+    """Images to train or to validate on, with all that is known of them."""
+
     images: Images
     labels: np.ndarray  # (N,) int64
     names: tuple[str, ...]  # each image's file, or its place in a named set

@@ -33,6 +33,7 @@ class Data:
 
     @classmethod
     def of(cls, vectors: np.ndarray, labels: np.ndarray, classes: int) -> "Data":
+        """With the scale and shift of these vectors."""
         flat = vectors.reshape(-1, vectors.shape[-1])
         mean = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
         return cls(vectors, labels, classes, mean, float(np.sqrt(np.mean((flat - mean) ** 2))) or 1.0)

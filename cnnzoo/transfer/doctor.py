@@ -137,6 +137,7 @@ def _photos(folder: Path) -> tuple[list[Photo], Tally]:
 
 
 def tally(photos: Sequence[Photo]) -> Tally:
+    """How many photos there are of each class in each part."""
     return dict(Counter((photo.part, photo.label) for photo in photos))
 
 
