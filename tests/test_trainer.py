@@ -618,7 +618,7 @@ def test_the_rate_told_is_that_of_what_moves():
 def test_where_one_image_is_too_much_it_says_so():
     trainer = make()
     trainer.model.__class__, trainer.model.room = Hungry, 0
-    with pytest.raises(InputError, match="out of memory with 1 images at once; set train.grad_checkpointing true"):
+    with pytest.raises(InputError, match=r"out of memory with 1 images at once; set train\.grad_checkpointing true"):
         trainer.fit()
 
 
