@@ -2,7 +2,7 @@
 
 nets        create, load, list_models, info, summary, compare, preprocessing, list_weights
 your own    register, unregister, Net, Stage; register_data
-training    train, cross_validate, profile, report; Config, Run; InputError, Interrupted
+training    train, cross_validate, browse, profile, report; Config, Run; InputError, Interrupted
 photos      check, pick, probe, finetune; CNNClassifier
 using       predict, evaluate, judge, compare_runs, export, optimize
 committees  combine, Ensemble, train_committee, soup, diversity, vote_odds
@@ -24,6 +24,7 @@ os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo import labs as labs
     from cnnzoo import visualize as visualize
+    from cnnzoo.browsing import browse as browse
     from cnnzoo.checkpoint import Run as Run
     from cnnzoo.claims import info as info
     from cnnzoo.compare import compare as compare

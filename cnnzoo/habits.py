@@ -13,6 +13,7 @@ INSTEAD = {  # by the name elsewhere
     **dict.fromkeys(("load_model", "load_learner"), "cnnzoo.load(run_or_file)"),
     **dict.fromkeys(("load_checkpoint", "load_state_dict"), "cnnzoo.create(name, pretrained=FILE)"),
     **dict.fromkeys(("fit", "train_model"), "cnnzoo.train(config), or cnnzoo.finetune(folder)"),
+    **dict.fromkeys(("show_batch", "browse_dataset"), "cnnzoo.browse(config)"),
     **dict.fromkeys(("ImageFolder", "create_dataset", "create_loader"), "a folder's name wherever data is asked for"),
     **dict.fromkeys(("create_transform", "resolve_data_config", "resolve_model_data_config"), f"cnnzoo.{_PREPARE}"),
     **dict.fromkeys(("transforms", "transform_for"), f"cnnzoo.{_PREPARE}"),

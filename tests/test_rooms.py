@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "loggers": set(),
     "environment": set(),
     "profiling": {"config", "data", "train", "assemble"},
+    "browsing": {"config", "data", "train", "assemble", "visualize"},
     "benchmark": {"config", "data", "train", "zoo", "inference", "quantize", "learn"},
     "transfer": {"registry", "config", "models", "data", "checkpoint", "zoo", "inference", "tables"}
     | {"calibrate", "resampling", "weights"},
@@ -71,7 +72,7 @@ MAY_IMPORT = {
     | {"inference"},
     "labs": {"figures"},
     "cli": {"config", "signals", "run", "folds", "learn", "checkpoint", "weights", "zoo", "predict", "claims", "tables"}
-    | {"transfer", "profiling", "benchmark", "ensemble", "labs", "visualize", "figures"},
+    | {"transfer", "browsing", "profiling", "benchmark", "ensemble", "labs", "visualize", "figures"},
 }
 
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable] = {
     "info": nets.info,
     "summary": nets.summary,
     "compare": nets.compare,
+    "browse": training.browse,
     "train": training.train,
     "check": transfer.check,
     "pick": transfer.pick,

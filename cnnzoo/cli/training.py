@@ -1,4 +1,4 @@
-"""The command that trains, one run or several of one config."""
+"""The command that trains, one run or several of one config, and the one that shows on what."""
 
 from collections.abc import Mapping, Sequence
 
@@ -75,6 +75,31 @@ def _train_many(kind: str, many: int, config: config_.Config, resume: bool, hook
     made = committees.train_committee(config, kind, many, resume=resume, **hooks)
     tell(str(made))
     go_on_with(made.run)
+
+
+def browse(
+    *,
+    config: str | None = None,
+    epoch: int = 1,
+    many: int = 24,
+    out: str = "batch.png",
+    overrides: Sequence[str] = (),
+) -> None:
+    """Draw the images that a training begins an epoch with, as the net gets to see them: cut, turned, mixed, erased.
+
+    Args:
+        config: a YAML file, as for cnnzoo train; a run has one as config.yaml.
+        epoch: from 1; with augment.grows_from images grow from epoch to epoch.
+        many: of the batch's images, at most.
+        out: the picture's file.
+        overrides: any key of the config, as --augment.cutmix 1.0; see cnnzoo train --help.
+    """
+    from cnnzoo import browsing, figures
+
+    figures.check(out)
+    batch = browsing.browse(config_.read(config, overrides), epoch=epoch, many=many, tell=tell)
+    batch.save(out)
+    tell(f"{batch}: {out}")
 
 
 def conclude(run) -> None:
