@@ -15,11 +15,12 @@ class InputError(ValueError):
     """
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """The run was asked to stop (Ctrl-C, SIGTERM, SIGHUP).
 
     Its state is saved in the run folder, unless `unsaved` says why it could not be; before there is a run, `folder` is
-    None.
+    None. Like KeyboardInterrupt it is no Exception, so that nothing takes it for a failure to go on after, as a
+    cross-validation does.
     """
 
     def __init__(self, folder: Path | None = None, unsaved: str = ""):

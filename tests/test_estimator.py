@@ -3,6 +3,7 @@
 import pickle
 import pickletools
 import re
+import signal
 
 import joblib
 import numpy as np
@@ -21,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import cnnzoo
 from cnnzoo import CNNClassifier
 from cnnzoo.errors import InputError
+from cnnzoo.train.trainer import Trainer
 
 COLOURS = {"red": (220, 40, 30), "green": (40, 200, 60), "blue": (30, 60, 210)}
 
@@ -347,6 +349,12 @@ def test_cross_validation(digits):
     X, y = digits
     scores = cross_val_score(small(), X, y, cv=3, scoring="neg_log_loss", error_score="raise")
     assert (scores > -1.5).all()
+
+
+def test_ctrl_c_ends_a_cross_validation_which_goes_on_after_failures(digits, monkeypatch):
+    monkeypatch.setattr(Trainer, "step", lambda *given: signal.raise_signal(signal.SIGINT) or torch.zeros(()))
+    with pytest.raises(cnnzoo.Interrupted):
+        cross_val_score(small(mode="full", classifier="auto", epochs=1), *digits, cv=2)
 
 
 def test_pipeline(photos):
