@@ -88,7 +88,7 @@ class Run(Drawn):
         """A run to come; the folder is made by its first file.
 
         Raises InputError where there is something already, but for the plans of a run that ended before it had learnt
-        anything: nothing is lost.
+        anything: nothing is lost; and where no folder can be made.
         """
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
@@ -99,6 +99,10 @@ class Run(Drawn):
             goes_on = not run.is_finished and run.config_file.exists()
             way = f"go on with it by cnnzoo train --resume {as_typed(run.path)}, or " if goes_on else ""
             raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by run=…")
+        try:
+            atomic.check_writable(run.config_file)
+        except InputError as error:
+            raise InputError(f"{error}; choose another folder by run=…") from None
         return run
 
     @classmethod
@@ -193,7 +197,7 @@ class Run(Drawn):
             raise InputError(message) from None
         except OSError as error:
             why = error.strerror or error
-            raise InputError(f"{self.path} cannot be written ({why}); choose another folder by run=…") from None
+            raise InputError(f"{self.path} cannot be written ({why})") from None
         try:
             yield
         finally:

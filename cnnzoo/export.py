@@ -89,6 +89,7 @@ def export(
     out = Path(out).expanduser()
     if out.is_dir():
         raise InputError(f"{out} is a folder; name the file to write")
+    atomic.check_writable(out)
     if format == "onnx":
         _need_onnx()
     net = _open(run_or_model, pretrained)

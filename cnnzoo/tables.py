@@ -23,6 +23,7 @@ def check(path: str | Path) -> None:
         raise InputError(f"{path} must end in one of {', '.join(FORMATS)}, to be written as such a table")
     if path.is_dir():
         raise InputError(f"{path} is a folder")
+    atomic.check_writable(path)
     if path.suffix.lower() == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401

@@ -413,6 +413,15 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         ),
         (["evaluate", "resnet1"], ["unknown run folder or model 'resnet1'; did you mean resnet18"]),
         (["evaluate", "resnet18", "--out", "answers.txt"], ["answers.txt must end in one of"]),
+        *(
+            ([*command, "/dev/null/a.csv"], ["/dev/null/a.csv", "cannot be written (Not a directory)"])
+            for command in (
+                ["evaluate", "nope", "--out"],
+                ["export", "nope", "--out"],
+                ["soup", "nope", "nope", "--run"],
+                ["profile", "--data.source", "nope", "--out"],
+            )
+        ),
         (["evaluate", "a", "--against", "b", "--out", "answers.csv"], ["--out", "without --against"]),
         (["evaluate", "resnet18"], ["without trained weights knows nothing"]),
         (["predict", "resnet18", "a.jpg", "--pretrained", "tv3"], ["resnet18 has no weights 'tv3'", "tv_in1k"]),

@@ -118,7 +118,7 @@ def test_a_claim_that_does_not_hold_is_told_by_words_and_exit_code(cli, tmp_path
     [
         (["kirsh"], ["unknown lab 'kirsh'", "kirsch"]),
         (["shift", "--seeds", "0"], ["seeds is 0, but must be a whole number of at least 1"]),
-        (["shift", "--out", "taken"], ["taken is a file"]),
+        (["shift", "--out", "taken"], ["taken/shift.json cannot be written (Not a directory)"]),
     ],
 )
 def test_wrong_input_is_told_in_one_line(fails, tmp_path, arguments, words):

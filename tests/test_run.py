@@ -709,7 +709,7 @@ def test_a_run_knows_how_it_was_begun_and_how_it_went_on(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path, fails):
     (tmp_path / "file").write_text("")
     why = fails("train", "--run", tmp_path / "file" / "r")
-    assert why == f"{tmp_path}/file/r cannot be written (Not a directory); choose another folder by --run"
+    assert why == f"{tmp_path}/file/r/config.yaml cannot be written (Not a directory); choose another folder by --run"
 
 
 @pytest.mark.parametrize("compile", [True, "graphs"])

@@ -523,7 +523,7 @@ def test_one_line_tells_what_was_drawn_and_where(cli, tmp_path, arguments, line)
     [
         (["filters", "resnet20", "--out", "x.txt"], "the picture is to be x.txt, but its suffix must be one of"),
         (["filters", "resnet20", "--out", "x.pgf"], "the picture is to be x.pgf, but its suffix must be one of"),
-        (["filters", "nonet", "--out", "photo.png/x.png"], "photo.png/x.png cannot be written: Not a directory"),
+        (["filters", "nonet", "--out", "photo.png/x.png"], "photo.png/x.png cannot be written (Not a directory)"),
         (["filters", "resnet20", "--layer", "layer9", "--out", "x.png"], "unknown layer 'layer9'; did you mean layer"),
         (["walk", "resnet20", "none.png", "--out", "x.png"], "none.png: there is no such file"),
         (["walk", "resnet20", "photo.png", "--size", "0", "--out", "x.png"], "the size is 0, but resnet20 with random"),

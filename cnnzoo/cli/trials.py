@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 
+from cnnzoo import atomic
 from cnnzoo import config as config_
 from cnnzoo.cli.speech import aside, tell
-from cnnzoo.errors import InputError
 
 
 def lab(name: str, *, out: str | None = None, seeds: int = 3, quick: bool = False, json: bool = False) -> int:
@@ -27,8 +27,7 @@ def lab(name: str, *, out: str | None = None, seeds: int = 3, quick: bool = Fals
         print(dumps(labs.claims()) if json else labs.overview())
         return 0
     found, folder = labs.find(name), Path(out or "labs")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; choose a folder by --out")
+    atomic.check_writable(folder / f"{name}.json")
     say = aside if json else tell
     say(f"{found.claim}\n({found.source})")
     outcome = labs.run(name, seeds=seeds, quick=quick, tell=say)
