@@ -54,12 +54,12 @@ class Evaluation(Shown):
             f"loss {self.loss:.4f}   {counted(self.count, 'image')}\n{self._calibration()}"
         )
         few = len(self.classes) <= FEW_CLASSES
-        named = [_shortened(name, 10) for name in self.classes] if few else []
+        named = [shortened(name, 10) for name in self.classes] if few else []
         rows = []
         of_class = (self.classes, self.confusion, self.precision, self.recall, self.f1)
         for name, counts, *shares in zip(*of_class, strict=True):
             taken_for = ["", *map(str, counts)] if few else []
-            rows.append((name, f"{counts.sum()}", *map(percent, shares), *taken_for))
+            rows.append((shortened(name), f"{counts.sum()}", *map(percent, shares), *taken_for))
         heads = ("class", "images", "precision", "recall", "F1", *(["taken for", *named] if few else []))
         return Table(heads, rows, title=title)
 
@@ -186,5 +186,6 @@ class Comparison(Shown):
         }
 
 
-def _shortened(name: str, width: int) -> str:
+def shortened(name: str, width: int = 40) -> str:
+    """A name that leaves its line or picture room for more."""
     return name if len(name) <= width else f"{name[: width - 1]}…"

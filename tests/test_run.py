@@ -154,7 +154,7 @@ def test_report_is_made_anew(finished, cli):
 
 def test_classes_may_be_called_anything(tmp_path):
     """Between two dollars Matplotlib would read mathematics."""
-    source = photos.folder(tmp_path / "prices", each=5, kinds=("a $5_$10", "<b> & 'c'", "ünder $"))
+    source = photos.folder(tmp_path / "prices", each=5, kinds=("a $5_$10", "<b> & 'c'", "ünder\n$" * 20))
     run = cnnzoo.train(short(tmp_path / "run", data={"source": str(source), "size": 32}))
     assert "<td>a $5_$10</td>" in run.report_file.read_text()
     assert "<td>&lt;b&gt; &amp; " in run.report_file.read_text()

@@ -17,7 +17,7 @@ from cnnzoo.config import Config, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import Images
 from cnnzoo.errors import counted, printable
-from cnnzoo.measures import Evaluation, measure, percent
+from cnnzoo.measures import Evaluation, measure, percent, shortened
 from cnnzoo.report.insight import Insight
 from cnnzoo.telling import as_typed
 
@@ -31,7 +31,7 @@ body { color: #222; background: #fff }
 h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
 .figures { display: flex; flex-wrap: wrap; gap: 2rem; margin: 1rem 0 } .figures b { display: block; font-size: 1.6rem }
 table { border-collapse: collapse } th, td { padding: .15rem .8rem .15rem 0; text-align: right }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem }
 .mistakes.pairs { grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)) }
 .mistakes figure { margin: 0 } .mistakes figure div { display: flex; gap: 2px }
@@ -141,14 +141,14 @@ def _origin(run: Run) -> list[tuple[str, str]]:
 
 def _confusion(result: Evaluation) -> Figure:
     many = len(result.classes)
-    side = min(3 + 0.35 * many, 12)
+    names = [figures.plain(shortened(name)) for name in result.classes] if many <= NAMED else []
+    side = min(3 + 0.35 * many, 12) + max([0, *(figures.width(name, 10) - 1 for name in names)])  # an inch is in it
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     shares = result.confusion / result.confusion.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
-    if many <= NAMED:
-        names = [figures.plain(name) for name in result.classes]
+    if names:
         axes.set_xticks(range(many), names, rotation=90)
         axes.set_yticks(range(many), names)
     if many <= 20:
