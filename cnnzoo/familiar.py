@@ -28,7 +28,8 @@ class Familiarity:
     @classmethod
     def learn(cls, trained: np.ndarray, held_out: np.ndarray) -> "Familiarity":
         """Take what is needed from vectors `(N, D)` of images that the net was trained on, and of others like them."""
-        known = _of_length_1(trained[spread(len(trained))]).astype(np.float16)
+        with np.errstate(under="ignore"):  # which may be told to raise, as of what is too small for 16 bits
+            known = _of_length_1(trained[spread(len(trained))]).astype(np.float16)
         return cls(known, np.sort(_distances(held_out[spread(len(held_out))], known)))
 
     def of(self, vectors: np.ndarray) -> np.ndarray:

@@ -256,8 +256,9 @@ def _stream(
 ) -> Iterator[Predictions]:
     temperature = getattr(net, "temperature", 1.0)
     device = next(net.parameters()).device
-    if any(module.training for module in net.modules()):
-        net = copy.deepcopy(net).eval()  # others may be training the net, or predicting with it in another thread
+    is_float32 = all(value.dtype == torch.float32 for value in net.parameters())
+    if not is_float32 or any(module.training for module in net.modules()):
+        net = copy.deepcopy(net).float().eval()  # others may train the net, or predict with it in another thread
     classes = _classes(net, preprocess, device)
     bar = bars.show(total=len(pictures), desc="predicting", unit="image")
     try:

@@ -270,7 +270,7 @@ def called(model_or_run: nn.Module | str | Path | Run) -> str:
 def open_net(
     run_or_model: nn.Module | str | Path | Run, pretrained: bool | str | Path | Run
 ) -> tuple[nn.Module, DataConfig | None]:
-    """A trained net in eval mode, and what it was trained on where that is known.
+    """A trained net in eval mode and float32, and what it was trained on where that is known.
 
     `run_or_model` is a run, a run folder, a model.safetensors, a net's name together with `pretrained` weights, or a
     net, of which this is a copy.
@@ -282,7 +282,7 @@ def open_net(
     else:
         net = _of_name(os.fspath(run_or_model), pretrained)
     run = run_of(net)
-    return net, config.read(run.config_file).data if run else None
+    return net.float(), config.read(run.config_file).data if run else None
 
 
 def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:

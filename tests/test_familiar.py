@@ -46,6 +46,11 @@ def test_it_is_the_share_of_held_out_images_that_are_as_far_off_or_farther():
     assert familiarity.of(3 * new).tolist() == familiarity.of(new).tolist()
 
 
+def test_what_is_too_small_for_16_bits_is_nought_also_where_numpy_is_told_to_raise():
+    with np.errstate(all="raise"):
+        assert Familiarity.learn(np.array([[1, 1e-9]]), np.array([[1, 0]])).known.tolist() == [[1, 0]]
+
+
 def test_it_is_small_however_much_was_learnt_from():
     familiarity = Familiarity.learn(like(0, 5000), like(0, 3000))
     assert len(familiarity.known) == len(familiarity.distances) == ENOUGH

@@ -123,6 +123,16 @@ def test_threads_may_share_a_net_in_training_which_stays_as_it_is(net, folder):
     assert all(torch.equal(value, values[name]) for name, value in shared.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_net_of_another_precision_is_asked_in_float32_and_stays_as_it_is(net, folder, dtype):
+    other = copy.deepcopy(net).to(dtype)
+    assert cnnzoo.predict(other, folder).probabilities == pytest.approx(
+        cnnzoo.predict(net, folder).probabilities, abs=0.01
+    )
+    assert cnnzoo.evaluate(other, folder).count == 6
+    assert next(other.parameters()).dtype == dtype
+
+
 # ---- what there is to predict on
 
 
