@@ -32,7 +32,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 seconds = Bench("models", DEVICE).seconds  # of a call
 
 
-CHECKPOINTED = ("densenet121", "resnet50", "xception", "inception_v3", "vgg16")
+CHECKPOINTED = ("densenet121", "resnet50", "xception", "inception_v3")
 
 
 def training_step(name: str, batch: int, recomputes: bool) -> Callable[[], None]:

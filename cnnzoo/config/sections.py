@@ -405,8 +405,8 @@ class TrainConfig(_Section, name="train"):
         epochs: passes over the training images; with phases, their sum counts instead; 0 with model.head probe.
         batch_size: images to a step.
         accumulate: parts into which a batch is split to save memory; the step is the same.
-        grad_checkpointing: compute what lies within the net's blocks again for the backward pass, which takes half the
-            memory in most nets, and a third more time; the step is the same.
+        grad_checkpointing: compute what lies within the net's blocks again for the backward pass, rather than keep it:
+            half to three quarters of the memory for a third more time; the step is the same.
         seed: of initial weights, order, augmentation and dropout.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda, cuda:1 …
         precision: auto (bfloat16 where the GPU has it, on a CPU where it proves clearly faster and the run is

@@ -155,8 +155,8 @@ class Net(nn.Module):
                     self._replace(name, num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """In training, compute what lies within the net's blocks again for the backward pass, rather than keep it: a
-        step takes half the memory in most nets, a third more time, and is the same bit by bit.
+        """In training, compute what lies within the net's blocks again for the backward pass, rather than keep it: in
+        most nets a step takes half to three quarters of the memory, a third more time, and is the same bit by bit.
 
         Raises InputError for a net without blocks.
         """
