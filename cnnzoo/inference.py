@@ -230,7 +230,8 @@ def optimize(
         refuses then. Layers that are replaced by others it does not see: optimise the net anew.
 
     Raises:
-        InputError: for an unknown precision, or another than that of a net optimised already; for int8 without
+        InputError: for an unknown precision, or another than that of a net optimised already; for a net that is not in
+            float32; for int8 without
             calibration, without the onnx library, on another device than a CPU, or where it deviates by more than 0.3
             of the outputs' standard deviation.
     """
@@ -242,6 +243,10 @@ def optimize(
             was = f"the net was optimised for {model.precision}"
             raise InputError(f"{was}; give the plain net for precision {precision}")
         return model
+    kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
+    kinds -= {"float32"}
+    if kinds:
+        raise InputError(f"the net is in {min(kinds)}; give net.float(), and what it is to compute in as precision")
     if (precision == "int8") != (calibration is not None):
         raise InputError(
             "precision int8 needs calibration: a hundred images or more like those to come, (N, C, H, W) float32 as "

@@ -182,6 +182,11 @@ def choices(monkeypatch):
     return made
 
 
+def test_a_net_in_another_precision_is_told():
+    with pytest.raises(InputError, match=r"the net is in bfloat16; give net\.float\(\)"):
+        cnnzoo.optimize(cnnzoo.create("lenet5").bfloat16(), "bf16")
+
+
 def test_what_is_optimised_is_used_as_it_is(choices):
     fast = cnnzoo.optimize(cnnzoo.create("lenet5"), "fp32")
     assert not any(module.training for module in fast.modules())
