@@ -77,6 +77,31 @@ def test_no_step_waits_for_the_gpu(augment, no_waiting):
     assert torch.stack(losses).isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+def test_gradient_checkpointing_takes_less_memory_waits_for_nothing_and_changes_nothing(no_waiting):
+    torch.manual_seed(0)
+    net = zoo.create("resnet20").cuda()
+    other = copy.deepcopy(net)
+    other.set_grad_checkpointing()
+    images = torch.randn(256, 3, 32, 32, device="cuda")
+    peaks = []
+    for each in (net, other):
+        each(images).square().mean().backward()
+        each.zero_grad()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        no_waiting()
+        each(images).square().mean().backward()
+        torch.cuda.set_sync_debug_mode("default")
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+    assert peaks[1] < 0.7 * peaks[0]
+    for one, two in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-5)
+    for one, two in zip(net.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(two, one)
+
+
 @pytest.mark.parametrize("augment", list(AUGMENTS.values())[:2], ids=list(AUGMENTS)[:2])
 def test_training_batches_are_those_of_a_cpu(augment):
     for ours, theirs in zip(batches(augment, "cuda").epoch(3), batches(augment, "cpu").epoch(3), strict=True):
