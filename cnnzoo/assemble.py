@@ -387,7 +387,8 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     with bars.show(desc="classifiers") as bar:
         steps = {"seed": config.train.seed, "tell": lambda name: bar.update() or bar.set_postfix_str(name)}
         learns = bool(config.train.epochs or config.train.phases)
-        found = probe.fit(*images, classifier=classifier, learns=learns, folds=asked.folds, **steps)
+        options = {"groups": data.train.groups, "classifier": classifier, "learns": learns, "folds": asked.folds}
+        found = probe.fit(*images, **options, **steps)
         if asked.bag or asked.boost:
             found = committee.gather(found, *images, bag=asked.bag, boost=asked.boost, **steps)
         elif not learns and len(data.train.labels) <= FEW:

@@ -74,6 +74,7 @@ def pick(
     *,
     models: str | None = None,
     budget: str = "10m",
+    groups: str | None = None,
     seed: int = 0,
     device: str = "auto",
     json: bool = False,
@@ -84,12 +85,14 @@ def pick(
         folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
         models: nets, NET.TAG or wildcard patterns between commas; by default a selection of small and large ones.
         budget: how long it may take, such as 90s, 10m or 2h.
+        groups: a regular expression for what a photo belongs to, such as patient(\\d+), see data.groups.
         seed: of the folds.
     """
     from cnnzoo.transfer import ranking
 
     say = aside if json else tell
-    found = ranking.pick(folder, models or (), budget=budget, seed=seed, device=device, tell=say)
+    options = {"budget": budget, "groups": groups, "seed": seed, "device": device}
+    found = ranking.pick(folder, models or (), **options, tell=say)
     if json:
         print(dumps(found.to_dict()))
         return

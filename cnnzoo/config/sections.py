@@ -77,10 +77,14 @@ class DataConfig(_Section, name="data"):
         interpolation: of every resizing; null takes the weights' own, else bilinear.
         val_fraction: share held out, class by class, where the source has no validation images of its own.
         split_seed: chooses that share.
+        groups: a regular expression (Python's) for what an image belongs to, such as a patient or a video, so that no
+            group is both trained and judged on: patient(\\d+) or ^(.*)_frame. It is searched for in a photo's path from
+            its class folder on (cat/video7_frame3.jpg); its first capture group counts, or all that it finds; where it
+            finds nothing, an image stands alone. null: each does.
         folds: instead of that share, hold out one of so many equal parts, as cross-validation does.
         fold: which one, from 0.
         bag: train on a bootstrap sample of the training images, drawn class by class; the number (from 0) says which of
-            those that split_seed gives; null trains on each image.
+            those that split_seed gives; null trains on each image. It is drawn image by image, whatever their groups.
         weights: a JSON file with a number for each training image's name: how often, beside the others, it is drawn in
             an epoch; null draws each once.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
@@ -101,6 +105,7 @@ class DataConfig(_Section, name="data"):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     val_fraction: float = 0.2
     split_seed: int = 0
+    groups: str | None = None
     folds: int | None = None
     fold: int = 0
     bag: int | None = None
@@ -115,6 +120,11 @@ class DataConfig(_Section, name="data"):
         _check(self.source, "data.source", repr(self.source), "a name or a folder")
         wanted = "above 0 and below 1, for some images are held out; val_source names others"
         self._check("val_fraction", 0 < self.val_fraction < 1, wanted)
+        if self.groups is not None:
+            try:
+                re.compile(self.groups)
+            except re.error as error:
+                self._check("groups", False, f"a regular expression, which this is not: {error}")
         self._check("folds", self.folds is None or self.folds >= 2, "null or at least 2")
         self._check("fold", 0 <= self.fold < (self.folds or 1), "at least 0 and below data.folds")
         self._check("bag", self.bag is None or self.bag >= 0, "null or at least 0")

@@ -71,6 +71,11 @@ class Stored(ABC):
     def stamp(self) -> str:
         """Changes whenever the content may have changed."""
 
+    @property
+    def path(self) -> str | None:
+        """Its path within what it lies in; None where it only has a number there."""
+        return None
+
 
 def read(file: str | Path | Stored) -> bytes:
     """An image file's content. Raises Unreached that says why it cannot be read."""

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cnnzoo.config import DataConfig
+from cnnzoo.data import groups
 from cnnzoo.errors import InputError, counted, near
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,16 +27,19 @@ class Part:
     images: np.ndarray | Sequence  # (N, H, W, C) uint8, or files, or pictures of any kinds and sizes
     labels: np.ndarray
     names: tuple[str, ...]
+    groups: np.ndarray | None = None  # (N,) int64, see `groups.numbered`; None: nobody has said what belongs together
 
     def choose(self, indices: np.ndarray) -> "Part":
         images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
-        return Part(images, self.labels[indices], tuple(self.names[i] for i in indices))
+        own = None if self.groups is None else self.groups[indices]
+        return Part(images, self.labels[indices], tuple(self.names[i] for i in indices), own)
 
     def joined(self, other: "Part") -> "Part":
         """The images of both, these first."""
         arrays = isinstance(self.images, np.ndarray)
         images = np.concatenate([self.images, other.images]) if arrays else [*self.images, *other.images]
-        return Part(images, np.concatenate([self.labels, other.labels]), self.names + other.names)
+        own = None if self.groups is None else np.concatenate([self.groups, other.groups])
+        return Part(images, np.concatenate([self.labels, other.labels]), self.names + other.names, own)
 
     def among(self, own: Sequence[str], classes: Sequence[str], wrong: str, remedy: str = "") -> "Part":
         """The same images, labelled by places in `classes` where they were labelled by places in `own`.
@@ -65,21 +69,42 @@ class Found:
     home: Path | None = None  # of the files, if it is files
 
     def divided(self, config: DataConfig, keep_lone: bool = False) -> "Found":
-        """The same images, `val_fraction` of each class held out, or a fold of it. With `keep_lone` nothing is held out
-        of a class of one image, for which else InputError is raised.
+        """The same images, `val_fraction` of each class held out, or a fold of it; of images in groups whole groups.
+
+        With `keep_lone` nothing is held out of a class of one image or one group, for which else InputError is raised.
         """
+        self._check_divisible(config, keep_lone)
+        part = self.train
+        held_out = self._held_out(config) if part.groups is None else self._held_out_groups(config, keep_lone)
+        return replace(self, train=part.choose(np.flatnonzero(~held_out)), val=part.choose(np.flatnonzero(held_out)))
+
+    def _check_divisible(self, config: DataConfig, keep_lone: bool) -> None:
+        """Raises InputError for a class of too few images, or groups of them."""
+        part, source = self.train, config.source
+        images = np.bincount(part.labels, minlength=len(self.classes))
+        units, unit = images, "image"
+        if part.groups is not None:
+            units, unit = groups.groups_of_classes(part.labels, part.groups, len(self.classes)), "group"
+        for name, many, own in zip(self.classes, images, units, strict=True):
+            if many < 2 and not keep_lone:
+                raise InputError(
+                    f"class {name!r} of {source} has one image only; it needs two, one to train and one to validate on"
+                )
+            if own < 2 and not keep_lone:
+                raise InputError(
+                    f"class {name!r} of {source} has all its {many:,} images in one group of data.groups, so none can "
+                    f"be held out; it needs two groups, one to train and one to validate on"
+                )
+            if own < (config.folds or 0):
+                has = counted(own, unit)
+                raise InputError(f"class {name!r} of {source} has {has}, too few for {config.folds} folds")
+
+    def _held_out(self, config: DataConfig) -> np.ndarray:
+        """`(N,)` bool: the images to hold out."""
         part, rng = self.train, np.random.default_rng(config.split_seed)
         val: list[int] = []
-        for label, name in enumerate(self.classes):
+        for label in range(len(self.classes)):
             own = np.flatnonzero(part.labels == label)
-            if len(own) < 2 and not keep_lone:
-                raise InputError(
-                    f"class {name!r} of {config.source} has one image only; "
-                    f"it needs two, one to train and one to validate on"
-                )
-            if len(own) < (config.folds or 0):
-                many = counted(len(own), "image")
-                raise InputError(f"class {name!r} of {config.source} has {many}, too few for {config.folds} folds")
             many = min(max(round(config.val_fraction * len(own)), 1), len(own) - 1)
             mixed = rng.permutation(own)
             val += (mixed if config.folds else mixed[:many]).tolist()
@@ -87,7 +112,25 @@ class Found:
             val = val[config.fold :: config.folds]
         held_out = np.zeros(len(part.labels), dtype=bool)
         held_out[val] = True
-        return replace(self, train=part.choose(np.flatnonzero(~held_out)), val=part.choose(np.flatnonzero(held_out)))
+        return held_out
+
+    def _held_out_groups(self, config: DataConfig, keep_lone: bool) -> np.ndarray:
+        """`(N,)` bool: the images to hold out, of each group all or none."""
+        labels, own = self.train.labels, self.train.groups
+        if config.folds:
+            held_out = np.zeros(len(labels), dtype=bool)
+            held_out[groups.folds(labels, own, config.folds, config.split_seed)[config.fold][1]] = True
+        else:
+            rng = np.random.default_rng(config.split_seed)
+            held_out = groups.share(labels, own, config.val_fraction, rng)
+        every, trained, judged = (set(each.tolist()) for each in (labels, labels[~held_out], labels[held_out]))
+        if lacking := every - trained if keep_lone or (config.folds and judged) else every - (trained & judged):
+            raise InputError(
+                f"the groups that data.groups finds in {config.source} cannot be divided so that class "
+                f"{self.classes[min(lacking)]!r} is both trained and judged on; take smaller groups, another "
+                f"data.split_seed or fewer data.folds"
+            )
+        return held_out
 
     def holding_out(self, names: Collection[str], source: str) -> "Found":
         """The same, with the images of these names to validate on. Raises InputError where there are none of them."""

@@ -29,13 +29,15 @@ class Split:
     labels: np.ndarray  # (N,) int64
     names: tuple[str, ...]  # each image's file, or its place in a named set
     weights: np.ndarray | None = None  # (N,) how often each is drawn beside the others; None: each once an epoch
+    groups: np.ndarray | None = None  # (N,) int64, the same for images that belong together; None: nobody has said so
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def choose(self, places: np.ndarray) -> "Split":
         """The images at `places`, each perhaps several times."""
-        return Split(choose(self.images, places), self.labels[places], tuple(self.names[i] for i in places))
+        names, groups = tuple(self.names[i] for i in places), None if self.groups is None else self.groups[places]
+        return Split(choose(self.images, places), self.labels[places], names, groups=groups)
 
 
 def read(
@@ -48,13 +50,14 @@ def read(
     progress bar.
     """
     if isinstance(part.images, np.ndarray):
-        return Split(_scaled(part.images, geometry), part.labels, part.names), {}, []
+        return Split(_scaled(part.images, geometry), part.labels, part.names, groups=part.groups), {}, []
     if not all(isinstance(image, File) for image in part.images):
-        return Split(ArrayImages(_fit_each(part, geometry)), part.labels, part.names), {}, []
+        return Split(ArrayImages(_fit_each(part, geometry)), part.labels, part.names, groups=part.groups), {}, []
     keep = config.cache == "auto"
     images, bad, notes = decode_files(part.images, geometry, source, folder, keep, config.workers, what)
     good = np.array([i for i, file in enumerate(part.images) if file not in bad], dtype=int)
-    return Split(images, part.labels[good], tuple(part.names[i] for i in good)), bad, notes
+    groups = None if part.groups is None else part.groups[good]
+    return Split(images, part.labels[good], tuple(part.names[i] for i in good), groups=groups), bad, notes
 
 
 def _scaled(pixels: np.ndarray, geometry: Geometry | Crops | Sheet) -> Images:

@@ -67,6 +67,10 @@ class _Member(Stored):
             file.seek(self.offset)
             return file.read(self.size)
 
+    @property
+    def path(self) -> str:
+        return self.name
+
     def stamp(self) -> str:
         return f"{self.shard_stamp}\0{self.offset}\0{self.size}"
 

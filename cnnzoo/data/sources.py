@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
-from cnnzoo.data import folders, hugging_face, reading, shards
+from cnnzoo.data import folders, groups, hugging_face, reading, shards
 from cnnzoo.data.arrays import File
 from cnnzoo.data.crops import Crops
 from cnnzoo.data.decoded import cache_folder, stamps
-from cnnzoo.data.decoding import as_image
-from cnnzoo.data.found import Found, at_hand
+from cnnzoo.data.decoding import Stored, as_image
+from cnnzoo.data.found import Found, Part, at_hand
 from cnnzoo.data.named import NAMED
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.data.reading import Split, read
@@ -87,7 +87,7 @@ def from_images(
     `labels` `(N,)` int64 are places in `classes`. A class of one image keeps it for training. The pixels of files are
     kept in the folder `decoded`, which must last as long as the data set.
     """
-    found = at_hand(images, labels, classes, config.source).divided(config, keep_lone=True)
+    found = _grouped(at_hand(images, labels, classes, config.source), config).divided(config, keep_lone=True)
     if not len(found.val.labels):
         raise InputError(f"each class of {config.source} has one image only, so there is none to validate on")
     return _ready(found, config, augment, input_size, channels, preprocess, decoded, exactly=True)
@@ -119,6 +119,8 @@ def _ready(
     for part, which in ((train, "train"), (val, "validation")):
         if not len(part):
             raise InputError(f"{config.source} has no {which} images that can be read")
+    if train.groups is not None:
+        notes += (groups.tell(train.groups, val.groups),)
     if config.bag is not None:
         drawn = bootstrap(train.labels, (config.split_seed, config.bag))
         many, of = len(np.unique(drawn)), len(train)
@@ -260,6 +262,7 @@ def fingerprint(config: DataConfig) -> str:
     """Changes with any image of a source and any label, and with what is held out."""
     found = _find(config)
     split = (config.val_fraction, config.split_seed, config.folds, config.fold)
+    split += () if config.groups is None else (config.groups,)
     digest = hashlib.sha256(repr((config.source, found.classes, split)).encode())
     for part in filter(None, (found.train, found.val)):
         digest.update(np.ascontiguousarray(part.labels))
@@ -281,11 +284,42 @@ def refuse_within(config: DataConfig, folder: Path) -> None:
 def _find(config: DataConfig) -> Found:
     found = _find_source(config)
     if config.val_source is None:
-        return found
+        return _grouped(found, config, found.home)
     val = _find_source(replace(config, source=config.val_source))
     wrong = f"data.val_source {config.val_source} has classes that {config.source} lacks"
     held_out = val.val or val.train  # what it has itself to judge by, else everything
-    return replace(found, val=held_out.among(val.classes, found.classes, wrong), notes=found.notes + val.notes)
+    held_out = held_out.among(val.classes, found.classes, wrong)
+    return _grouped(replace(found, val=held_out, notes=found.notes + val.notes), config, found.home, val.home)
+
+
+def _grouped(found: Found, config: DataConfig, *homes: Path | None) -> Found:
+    """The same, with the groups that `data.groups` finds, if it is given, in files of these homes.
+
+    Raises InputError where the images to train on have no names to find them in, or it finds nothing in any.
+    """
+    if config.groups is None:
+        return found
+    roots = [root for home in filter(None, homes) for root in (home, *folders.parts(home).values())]
+    roots = sorted({f"{root.as_posix().rstrip('/')}/" for root in roots}, key=len, reverse=True)
+    train, val = (_paths(part, roots) if part else [] for part in (found.train, found.val))
+    if not any(train):
+        raise InputError(f"data.groups finds groups by names of files, and the images of {config.source} have none")
+    numbers = groups.numbered(train + val, config.groups)
+    if (numbers[: len(train)] < 0).all():
+        where = f"in any image's name in {config.source}, such as {next(filter(None, train))}"
+        raise InputError(f"data.groups '{config.groups}' finds nothing {where}")
+    own = replace(found.train, groups=numbers[: len(train)])
+    return replace(found, train=own, val=found.val and replace(found.val, groups=numbers[len(train) :]))
+
+
+def _paths(part: Part, roots: Sequence[str]) -> list[str | None]:
+    """Where each image lies in the first of the roots that has it, or in its shard; None for what is no file."""
+    paths = []
+    for image, name in zip(part.images, part.names, strict=True):
+        root = next((root for root in roots if name.startswith(root)), "")
+        inside = image.path if isinstance(image, Stored) else None
+        paths.append(name.removeprefix(root) if isinstance(image, Path) else inside)
+    return paths
 
 
 def _find_source(config: DataConfig) -> Found:

@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from torch import Tensor, nn
 
 from cnnzoo import machine
+from cnnzoo.data import groups as groups_
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.shown import Shown, Table
@@ -82,6 +83,7 @@ def fit(
     val_labels: np.ndarray,
     classes: int,
     *,
+    groups: np.ndarray | None = None,
     classifier: str = "auto",
     learns: bool = False,
     folds: int = 5,
@@ -96,10 +98,11 @@ def fit(
         val_vectors: `(M, D)`.
         val_labels: `(M,)`; they choose nothing.
         classes: K; the head has so many outputs.
+        groups: `(N,)` int64, the same for images that belong together and stay in one fold; None: each stands alone.
         classifier: auto, logistic, knn, svm, centroid, ridge or mlp. auto leaves out svm where it would take very long
             (of a thousand classes, from 2,000 images on).
         learns: whether the head is to learn on, so that `auto` leaves out knn, which has nothing to learn by.
-        folds: of the cross-validation; fewer where a class has fewer images.
+        folds: of the cross-validation; fewer where a class has fewer images, or groups of them.
         seed: of the folds, and of what is random in a classifier.
         tell: is given the name of each classifier before it is fitted.
 
@@ -111,11 +114,7 @@ def fit(
         raise InputError(f"{len(missing)} of {classes} classes have no training image")
     seed %= 2**32  # scikit-learn takes no larger one
     known = kinds(len(labels), seed)
-    fewest = int(np.bincount(labels).min())
-    splits: list[tuple[np.ndarray, np.ndarray]] = []
-    if fewest > 1:
-        splitter = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=seed)
-        splits = list(splitter.split(np.zeros(len(labels)), labels))
+    splits = _splits(labels, groups, folds, seed)
     found = []
     unfit = {"knn"} if learns else set()
     if len(labels) * classes > SVMS_MOST:
@@ -134,6 +133,23 @@ def fit(
     first = min(found, key=lambda one: not _is_among_the_best(one[0], [score for score, _ in found], len(labels)))
     others = sorted((score for score, _ in found if score is not first[0]), key=lambda score: -(score.cv_top1 or 0.0))
     return Probe((first[0], *others), first[1])
+
+
+def _splits(
+    labels: np.ndarray, groups: np.ndarray | None, folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places of the images to fit to and of those to judge on, of each fold; none where a class has too few images, or
+    all in one group.
+    """
+    units = np.bincount(labels) if groups is None else groups_.groups_of_classes(labels, groups, labels.max() + 1)
+    many = min(folds, int(units.min()))
+    if many < 2:
+        return []
+    if groups is None:
+        splitter = StratifiedKFold(many, shuffle=True, random_state=seed)
+        return list(splitter.split(np.zeros(len(labels)), labels))
+    made = groups_.folds(labels, groups, many, seed)  # of which one may lack a class that few large groups have
+    return [(fitted, judged) for fitted, judged in made if len(judged) and len(set(labels[fitted])) == len(units)]
 
 
 def _is_among_the_best(score: Score, scores: Sequence[Score], images: int) -> bool:

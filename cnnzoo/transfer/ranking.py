@@ -69,6 +69,7 @@ def pick(
     models: Sequence[str] = (),
     *,
     budget: float | str | None = 600,
+    groups: str | None = None,
     seed: int = 0,
     device: str = "auto",
     tell: Tell = print,
@@ -80,12 +81,13 @@ def pick(
         models: nets, NET.TAG or wildcard patterns of either; by default a selection of small and large ones.
         budget: seconds, or a text such as 10m; nets that by their multiply-adds would not fit in what is left are not
             begun. None: no limit.
+        groups: a regular expression for what an image belongs to, such as patient(\\d+), see data.groups.
         seed: of the folds.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         tell: is given a line for each net, and what is wrong with the data.
 
     Raises:
-        InputError: for a name that is not known, and where no net's weights can be had.
+        InputError: for a name that is not known, for groups that are none, and where no net's weights can be had.
     """
     expect(folder, (str, os.PathLike), "a folder or a data set's name is wanted")
     at_least("seed", seed, 0)
@@ -93,6 +95,7 @@ def pick(
     found: list[Candidate] = []
     missing: dict[str, str] = {}
     told: set[str] = set()
+    config = DataConfig(source=os.fspath(folder), groups=groups, bad_files="skip")
     rows = sorted(_rows(models), key=lambda row: registry.lookup(row.model).macs or 0)
     macs_per_second = 0.0
     for row in rows:
@@ -109,7 +112,7 @@ def pick(
         except InputError as error:  # a damaged file, say, which is no reason to lose the others
             missing[name] = str(error)
             continue
-        candidate, data = _judge(os.fspath(folder), row, net.to(where), seed, tell)
+        candidate, data = _judge(config, row, net.to(where), seed, tell)
         found.append(candidate)
         macs_per_second = max(macs_per_second, macs / candidate.seconds)
         for note in data.notes:
@@ -154,17 +157,18 @@ def _rows(models: Sequence[str]) -> list[table.Weights]:
     return rows
 
 
-def _judge(source: str, row: table.Weights, net: nn.Module, seed: int, tell: Tell) -> tuple[Candidate, sources.Dataset]:
+def _judge(
+    config: DataConfig, row: table.Weights, net: nn.Module, seed: int, tell: Tell
+) -> tuple[Candidate, sources.Dataset]:
     """One backbone, on its device, and the data as it sees it."""
     started = time.perf_counter()
     model = net.eval()
     preprocess = Preprocess.from_dict(row.preprocess)
-    config = DataConfig(source=source, bad_files="skip")
     data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)
     backbone = Backbone(model, data.preprocess, data.cache, tell)
     train, val = (backbone.extract(part.images, what=row.model) for part in (data.train, data.val))
     images = (train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes))
-    found = probe.fit(*images, classifier="logistic", folds=3, seed=seed)
+    found = probe.fit(*images, groups=data.train.groups, classifier="logistic", folds=3, seed=seed)
     score, size = found.scores[0], sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
     speed = _images_per_second(backbone)
     took = time.perf_counter() - started

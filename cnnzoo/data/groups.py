@@ -1,0 +1,115 @@
+"""Which images belong together (a burst, a patient, a video), and how to divide them with no group on both sides.
+
+A leaf: names and numbers in, numbers out.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from cnnzoo.errors import counted
+
+DRAWS = 20  # of groups to hold out, of which the most even counts
+EVEN = 0.01  # root mean square of what classes are off the share to hold out, which is even enough
+
+
+def numbered(paths: Sequence[str | None], pattern: str) -> np.ndarray:
+    """`(N,)` int64: the same number, from 0, for images in whose paths a regular expression finds the same text (of its
+    first capture group, or the whole where it has none); a negative one of its own for each in which it finds nothing.
+    """
+    search, known = re.compile(pattern).search, {}
+    numbers = np.empty(len(paths), dtype=np.int64)
+    for place, path in enumerate(paths):  # in one form, for macOS writes an umlaut as two code points
+        match = search(unicodedata.normalize("NFC", path)) if path else None
+        text = match and match[min(match.re.groups, 1)]
+        numbers[place] = known.setdefault(text, len(known)) if text else -1 - place
+    return numbers
+
+
+def count(groups: np.ndarray) -> tuple[int, int, int]:
+    """How many groups there are, how many images in them, and how many others."""
+    grouped = groups[groups >= 0]
+    return len(np.unique(grouped)), len(grouped), len(groups) - len(grouped)
+
+
+def tell(groups: np.ndarray, others: np.ndarray) -> str:
+    """A line on the groups of the images to train on and of those held out."""
+    many, images, alone = count(np.concatenate([groups, others]))
+    shared = len(np.intersect1d(groups, others))
+    divided = f"{shared:,} of which are both trained and judged on, so accuracy is overstated"
+    divided = divided if shared else "none of which is divided"
+    told = f"{counted(images, 'image')} in {counted(many, 'group')}, {divided}"
+    return f"{told}; {counted(alone, 'other')} {'stands' if alone == 1 else 'stand'} alone" if alone else told
+
+
+def groups_of_classes(labels: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
+    """`(classes,)`: in how many groups the images of each class are."""
+    pairs = np.unique(np.stack([labels, groups]), axis=1)
+    return np.bincount(pairs[0], minlength=classes)
+
+
+def share(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """`(N,)` bool: whole groups to hold out, so that of each class about that fraction is, something and not all.
+
+    The most even of some draws. (Of StratifiedGroupKFold's equal parts, one often lacks a class of few groups.)
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    total = np.bincount(labels)
+    pairs, images = np.unique(group * len(total) + labels, return_counts=True)
+    starts = np.flatnonzero(np.diff(pairs // len(total), prepend=0))
+    own = list(zip(np.split(pairs % len(total), starts), np.split(images, starts), strict=True))
+    best, least = np.zeros(len(own), dtype=bool), (np.inf, np.inf)
+    for _ in range(DRAWS):
+        out = _draw(own, total, fraction, rng)
+        shares = np.bincount(labels[out[group]], minlength=len(total))[total > 0] / total[total > 0]
+        off = int((shares == 0).sum()), float(np.sqrt(np.mean((shares - fraction) ** 2)))
+        if off < least:
+            best, least = out, off
+        if least <= (0, EVEN):
+            break
+    return best[group]
+
+
+def _draw(
+    own: Sequence[tuple[np.ndarray, np.ndarray]], total: np.ndarray, fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    """`(G,)` bool: of groups in random order those by which the shares of their classes come nearer to the fraction (by
+    the sum of squares), then one for each class of which there is none; never the last of a class.
+
+    `own` has each group's classes and how many images of each, `total` `(K,)` how many there are.
+    """
+    held, out = np.zeros(len(total), dtype=np.int64), np.zeros(len(own), dtype=bool)
+
+    def strays(group: int) -> float:
+        classes, images = own[group]
+        before = held[classes] / total[classes] - fraction
+        return float(((before + images / total[classes]) ** 2 - before**2).sum())
+
+    def may(group: int) -> bool:
+        classes, images = own[group]
+        return bool((held[classes] + images < total[classes]).all())
+
+    def hold_out(group: int) -> None:
+        classes, images = own[group]
+        held[classes] += images
+        out[group] = True
+
+    order = rng.permutation(len(own))
+    for group in order:
+        if strays(group) < 0 and may(group):
+            hold_out(group)
+    for label in np.flatnonzero((held == 0) & (total > 0)):
+        able = [] if held[label] else [group for group in order if label in own[group][0] and may(group)]
+        if able:
+            hold_out(min(able, key=strays))
+    return out
+
+
+def folds(labels: np.ndarray, groups: np.ndarray, many: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places of the images to train on and of those held out, of each fold: whole groups, classes as even as can be."""
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
+
+    splitter = StratifiedGroupKFold(many, shuffle=True, random_state=seed % 2**32)
+    return list(splitter.split(labels, labels, groups))
