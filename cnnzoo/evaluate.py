@@ -189,6 +189,8 @@ def judge(
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
     for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
         tell(note)
+    if part.groups is not None and len(np.unique(part.groups)) < len(part):
+        tell("the interval takes images for independent, which those of one group are not, so it is too narrow")
     known = class_names(net) or classes
     labels = np.array(outputs_of(net, classes, chosen.source), dtype=np.int64)[part.labels]
     fitted = _cross_fitted(net, part.names)

@@ -16,6 +16,7 @@ def check(
     *,
     model: str | None = None,
     pretrained: bool | str = True,
+    groups: str | None = None,
     near: float = 0.95,
     fix: str | None = None,
     out: str | None = None,
@@ -30,6 +31,8 @@ def check(
     Args:
         folder: a folder of class folders, perhaps in train/ and val/.
         model: a net or a run folder, to tell which labels its features contradict, and which photos are small for it.
+        groups: a regular expression for what a photo belongs to, such as patient(\\d+), see data.groups: it is an error
+            where photos to judge on belong to others that are trained on.
         near: how like each other two photos must be to count as one, up to 1.
         fix: copy the good photos into this new folder, and name there in left_out.csv what was left out.
         out: write every finding into this table (.csv, .json, .parquet).
@@ -43,7 +46,8 @@ def check(
         tables.check(out)
     if fix:
         copies.room_for_copies(folder, fix)
-    options = {"model": model, "pretrained": pretrained, "near": near, "workers": workers, "device": device}
+    options = {"model": model, "pretrained": pretrained, "groups": groups, "near": near, "workers": workers}
+    options |= {"device": device}
     checkup = doctor.check(folder, **options, tell=aside)
     if out:
         checkup.write(out)
@@ -54,19 +58,20 @@ def check(
         print(checkup)
         if fixed:
             print(f"\n{fixed}")
-        if onward := _after(checkup, fixed):
+        if onward := _after(checkup, fixed, groups):
             print(f"go on with: {onward}")
     return int(bool(fixed.remaining) if fixed else not checkup.sound)
 
 
-def _after(checkup, fixed) -> str:
+def _after(checkup, fixed, groups) -> str:
     """What to do once a folder has been checked, and perhaps copied; "" where a person is to mend it by hand first."""
+    with_groups = ("--data.groups", groups) if groups else ()
     if fixed:
-        return "" if fixed.remaining else as_typed("cnnzoo", "probe", fixed.folder)
-    folder = as_typed(checkup.folder)
+        return "" if fixed.remaining else as_typed("cnnzoo", "probe", fixed.folder, *with_groups)
     if checkup.sound:
-        return f"cnnzoo probe {folder}, cnnzoo finetune {folder}"
-    return f"cnnzoo check {folder} --fix GOOD" if checkup.mendable else ""
+        return ", ".join(as_typed("cnnzoo", what, checkup.folder, *with_groups) for what in ("probe", "finetune"))
+    with_groups = ("--groups", groups) if groups else ()
+    return as_typed("cnnzoo", "check", checkup.folder, *with_groups, "--fix", "GOOD") if checkup.mendable else ""
 
 
 def pick(
@@ -101,6 +106,7 @@ def pick(
         print(f"{name}: {why}", file=sys.stderr)
     best = found.candidates[0]
     again = as_typed("cnnzoo", "finetune", folder, "--model", best.model, "--pretrained", best.tag)
+    again += f" {as_typed('--data.groups', groups)}" if groups else ""
     print(f"go on with: {again}")
 
 

@@ -9,39 +9,50 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnzoo.errors import counted
+from cnnzoo.errors import InputError, counted
 
 DRAWS = 20  # of groups to hold out, of which the most even counts
 EVEN = 0.01  # root mean square of what classes are off the share to hold out, which is even enough
 
 
-def numbered(paths: Sequence[str | None], pattern: str) -> np.ndarray:
-    """`(N,)` int64: the same number, from 0, for images in whose paths a regular expression finds the same text (of its
-    first capture group, or the whole where it has none); a negative one of its own for each in which it finds nothing.
+def numbered(paths: Sequence[str | None], pattern: str, source: str) -> np.ndarray:
+    """Which images belong together, by their paths within a source; None for one that has none.
+
+    Returns:
+        `(N,)` int64: the same number, from 0, for images in whose paths the regular expression finds the same text (of
+        its first capture group, or all of it); a negative one of its own for each in which it finds nothing.
+
+    Raises:
+        InputError: where no image has a path, or nothing is found in any.
     """
+    named = next(filter(None, paths), None)
+    if named is None:
+        raise InputError(f"data.groups finds groups by names of files, and the images of {source} have none")
     search, known = re.compile(pattern).search, {}
     numbers = np.empty(len(paths), dtype=np.int64)
     for place, path in enumerate(paths):  # in one form, for macOS writes an umlaut as two code points
         match = search(unicodedata.normalize("NFC", path)) if path else None
         text = match and match[min(match.re.groups, 1)]
         numbers[place] = known.setdefault(text, len(known)) if text else -1 - place
+    if not known:
+        raise InputError(f"data.groups '{pattern}' finds nothing in any image's name in {source}, such as {named}")
     return numbers
-
-
-def count(groups: np.ndarray) -> tuple[int, int, int]:
-    """How many groups there are, how many images in them, and how many others."""
-    grouped = groups[groups >= 0]
-    return len(np.unique(grouped)), len(grouped), len(groups) - len(grouped)
 
 
 def tell(groups: np.ndarray, others: np.ndarray) -> str:
     """A line on the groups of the images to train on and of those held out."""
-    many, images, alone = count(np.concatenate([groups, others]))
     shared = len(np.intersect1d(groups, others))
-    divided = f"{shared:,} of which are both trained and judged on, so accuracy is overstated"
-    divided = divided if shared else "none of which is divided"
-    told = f"{counted(images, 'image')} in {counted(many, 'group')}, {divided}"
-    return f"{told}; {counted(alone, 'other')} {'stands' if alone == 1 else 'stand'} alone" if alone else told
+    overstated = f"{shared:,} of which are both trained and judged on, so accuracy is overstated"
+    divided = overstated if shared else "none of which is divided"
+    return describe(np.concatenate([groups, others]), "image", f", {divided}")
+
+
+def describe(groups: np.ndarray, thing: str, more: str = "") -> str:
+    """How many things are in how many groups, with `more` on these, and how many stand alone."""
+    grouped = groups[groups >= 0]
+    alone = len(groups) - len(grouped)
+    others = f"; {counted(alone, 'other')} {'stands' if alone == 1 else 'stand'} alone" if alone else ""
+    return f"{counted(len(grouped), thing)} in {counted(len(np.unique(grouped)), 'group')}{more}{others}"
 
 
 def groups_of_classes(labels: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:

@@ -293,23 +293,17 @@ def _find(config: DataConfig) -> Found:
 
 
 def _grouped(found: Found, config: DataConfig, *homes: Path | None) -> Found:
-    """The same, with the groups that `data.groups` finds, if it is given, in files of these homes.
-
-    Raises InputError where the images to train on have no names to find them in, or it finds nothing in any.
+    """The same, with the groups that `data.groups` finds, if it is given, in files of these homes. Raises InputError as
+    `groups.numbered` does.
     """
     if config.groups is None:
         return found
     roots = [root for home in filter(None, homes) for root in (home, *folders.parts(home).values())]
     roots = sorted({f"{root.as_posix().rstrip('/')}/" for root in roots}, key=len, reverse=True)
-    train, val = (_paths(part, roots) if part else [] for part in (found.train, found.val))
-    if not any(train):
-        raise InputError(f"data.groups finds groups by names of files, and the images of {config.source} have none")
-    numbers = groups.numbered(train + val, config.groups)
-    if (numbers[: len(train)] < 0).all():
-        where = f"in any image's name in {config.source}, such as {next(filter(None, train))}"
-        raise InputError(f"data.groups '{config.groups}' finds nothing {where}")
-    own = replace(found.train, groups=numbers[: len(train)])
-    return replace(found, train=own, val=found.val and replace(found.val, groups=numbers[len(train) :]))
+    paths = [path for part in filter(None, (found.train, found.val)) for path in _paths(part, roots)]
+    numbers, many = groups.numbered(paths, config.groups, config.source), len(found.train.names)
+    val = found.val and replace(found.val, groups=numbers[many:])
+    return replace(found, train=replace(found.train, groups=numbers[:many]), val=val)
 
 
 def _paths(part: Part, roots: Sequence[str]) -> list[str | None]:

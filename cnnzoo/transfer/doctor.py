@@ -18,7 +18,9 @@ from torch import nn
 
 from cnnzoo import bars, errors, zoo
 from cnnzoo.checkpoint import Run
+from cnnzoo.config import DataConfig
 from cnnzoo.data import folders
+from cnnzoo.data import groups as groups_
 from cnnzoo.data.arrays import FileImages
 from cnnzoo.data.decoded import cache_folder
 from cnnzoo.data.decoding import (
@@ -54,6 +56,7 @@ def check(
     *,
     model: nn.Module | Run | str | Path | None = None,
     pretrained: bool | str | Path | Run = True,
+    groups: str | None = None,
     near: float = NEAR,
     workers: int = 0,
     device: str = "auto",
@@ -66,35 +69,41 @@ def check(
         model: a net, its name, or a run folder: photos smaller than its input are tiny then, and labels that its
             features contradict are doubtful.
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
+        groups: a regular expression for what a photo belongs to, such as patient(\\d+), see data.groups: it is an error
+            where photos to judge on belong to others that are trained on.
         near: the correlation of thumbnails from which on two photos are one, up to 1.
         workers: threads that open files; 0 is one for each core.
         device: of the net: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         tell: is given a line where features cannot be cached.
 
     Raises:
-        InputError: where there is no folder of class folders, or no such net.
+        InputError: where there is no folder of class folders, or no such net, and for groups that find nothing.
     """
     folder = _existing(folder)
     if workers < 0:
         raise InputError(f"workers is {workers}, but must be at least 0")
     if not 0 < near <= 1:
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
+    config = DataConfig(source=folder, groups=groups)  # complains of what is no regular expression
     takes, backbone = (LEAST, ""), None
     if model:
         net = zoo.open_net(model, pretrained)[0].to(pick_device(device))
         backbone = Backbone(net, zoo.preprocessing(net), cache_folder(folder), tell)
         takes = (backbone.preprocess.size, f"{zoo.called(model)} takes")
     photos, classes = _photos(folder)
+    numbers = None if groups is None else groups_.numbered(list(map(_within_part, photos)), groups, config.source)
     looks = _look_at(photos, takes, workers)
     good = [place for place, look in enumerate(looks) if look.thumbnail is not None]
     readable = [photos[place] for place in good]
     repeated = duplicates.alike(np.array([looks[place].thumbnail for place in good]), _same_files(readable), near)
     found = [finding for look in looks for finding in look.findings]
     found += _repeats(readable, repeated)
+    found += () if numbers is None else _divided(readable, numbers[good])
     found += of_classes(classes | tally(readable))
     found += _doubts(readable, backbone, workers) if backbone else ()
     found += _passed_over(folder, photos)
-    return Checkup(folder, tuple(photos), _sorted(found))
+    grouped = "" if numbers is None else groups_.describe(numbers, "photo")
+    return Checkup(folder, tuple(photos), _sorted(found), grouped)
 
 
 def quick(folder: str | Path) -> tuple[Finding, ...]:
@@ -257,6 +266,20 @@ def _repeats(photos: Sequence[Photo], repeated: duplicates.Repeated) -> Iterator
         else:
             kind = "duplicate" if likeness == 1 else "near duplicate"
         yield Finding(kind, again.name, "" if likeness == 1 else f"likeness {likeness:.3f}", one.name)
+
+
+def _within_part(photo: Photo) -> str:
+    """A photo's path from its class folder on."""
+    return photo.name.removeprefix(f"{photo.part}/")
+
+
+def _divided(photos: Sequence[Photo], groups: np.ndarray) -> Iterator[Finding]:
+    """Photos in another part than the first of their group, training photos coming first."""
+    firsts: dict[int, Photo] = {}
+    for photo, group in zip(photos, groups.tolist(), strict=True):
+        first = firsts.setdefault(group, photo)
+        if first.part != photo.part:
+            yield Finding("divided group", photo.name, f"in one group with {first.name}")
 
 
 def of_classes(counts: Tally) -> Iterator[Finding]:

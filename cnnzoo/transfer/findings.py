@@ -33,6 +33,9 @@ KINDS = {
     "too large": Kind("error", f"more than the {LARGEST:,} pixels that are decoded", True),
     "contradiction": Kind("error", "one photo in two classes", True),
     "leak": Kind("error", "one photo to train and to judge on, so accuracy is overstated", True),
+    "divided group": Kind(
+        "error", "to judge on, while others of its group are trained on; accuracy is overstated", True
+    ),
     "empty class": Kind("error", "no photo that can be read", True),
     "one class": Kind("error", "a classifier needs two or more"),
     "one photo": Kind("error", "a class needs two, one to train and one to judge on"),
@@ -96,6 +99,7 @@ class Checkup(Shown):
     folder: Path
     photos: tuple[Photo, ...]
     findings: tuple[Finding, ...]
+    groups: str = ""  # how many photos are in how many groups, where it was asked which belong together
 
     @property
     def sound(self) -> bool:
@@ -117,6 +121,7 @@ class Checkup(Shown):
             shown = ", ".join(f"{label} {count:,}" for label, count in list(own.items())[:6])
             more = ", …" if len(own) > 6 else ""
             lines.append(f"{self.folder / part}: {counted(sum(own.values()), 'photo')} ({shown}{more})")
+        lines += [self.groups] if self.groups else []
         for kind, some in groupby(self.findings, key=lambda finding: finding.kind):
             found = list(some)
             lines += ["", f"{KINDS[kind].severity}: {kind}, {len(found):,} ({KINDS[kind].meaning})"]
@@ -135,7 +140,8 @@ class Checkup(Shown):
         tables.write(path, self._rows(), COLUMNS)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"folder": str(self.folder), "photos": len(self.photos), "findings": list(self._rows())}
+        groups = {"groups": self.groups} if self.groups else {}
+        return {"folder": str(self.folder), "photos": len(self.photos), **groups, "findings": list(self._rows())}
 
     def _rows(self) -> Iterator[dict[str, str]]:
         return (finding.to_dict() for finding in self.findings)

@@ -1,0 +1,282 @@
+"""Images that belong together are not divided between training and validation, nor between a probe's folds."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import photos
+import pytest
+from PIL import Image
+
+import cnnzoo
+from cnnzoo.config import AugmentConfig, DataConfig
+from cnnzoo.data import sources
+from cnnzoo.errors import InputError
+from cnnzoo.transfer import copies, doctor, probe
+
+PATIENT = r"p(\d+)_"
+
+
+def png() -> bytes:
+    with io.BytesIO() as file:
+        Image.new("RGB", (4, 4), "red").save(file, "png")
+        return file.getvalue()
+
+
+def fill(folder: Path, names: list[str]) -> Path:
+    for name in names:
+        file = folder / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png())
+    return folder
+
+
+def hospital(folder: Path, sick: int = 12, well: int = 20) -> Path:
+    """Patients of 1 to 5 photos each; every fourth of the sick has one photo without a finding, too."""
+    names = [f"sick/p{p}_{i}" for p in range(sick) for i in range(1 + p % 5)]
+    names += [f"well/p{p}_{i}" for p in range(sick, sick + well) for i in range(1 + p * 3 % 5)]
+    return fill(folder, names + [f"well/p{p}_a" for p in range(0, sick, 4)])
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory) -> Path:
+    return hospital(tmp_path_factory.mktemp("patients") / "photos")
+
+
+def load(source: str | Path, groups: str | None = PATIENT, **config) -> sources.Dataset:
+    return sources.load(DataConfig(str(source), groups=groups, **config), AugmentConfig(), 4)
+
+
+def short(names: tuple[str, ...], folder: Path) -> list[str]:
+    return [str(Path(name).relative_to(folder)) for name in names]
+
+
+def of(names: tuple[str, ...]) -> set[str]:
+    return {Path(name).stem.split("_")[0] for name in names}
+
+
+# ---- the split
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_group_is_divided_and_of_each_class_about_the_share_is_held_out(fraction, seed, patients):
+    data = load(patients, val_fraction=fraction, split_seed=seed)
+    assert not of(data.train.names) & of(data.val.names)
+    train, val = (np.bincount(part.labels, minlength=2) for part in (data.train, data.val))
+    assert abs(val / (train + val) - fraction).max() < 0.05
+    assert not set(data.train.groups) & set(data.val.groups)
+
+
+def test_folds_hold_each_image_out_once_and_divide_no_group(patients):
+    parts = [load(patients, folds=4, fold=fold) for fold in range(4)]
+    assert sorted(name for data in parts for name in data.val.names) == sorted(map(str, patients.glob("*/*")))
+    for data in parts:
+        assert not of(data.train.names) & of(data.val.names)
+        train, val = (np.bincount(part.labels, minlength=2) for part in (data.train, data.val))
+        assert abs(val / (train + val) - 1 / 4).max() < 0.05
+
+
+@pytest.mark.parametrize("how", [{}, {"folds": 3}], ids=["share", "fold"])
+def test_the_split_is_a_function_of_its_seed_wherever_the_folder_lies(how, patients, tmp_path):
+    moved = hospital(tmp_path / "p7_elsewhere")
+    first, again = (short(load(folder, **how).val.names, folder) for folder in (patients, moved))
+    assert first == again
+    assert first != short(load(patients, split_seed=1, **how).val.names, patients)
+
+
+@pytest.mark.parametrize(
+    ("how", "digest"),
+    [
+        ({}, "29fa8c924ba2edb3"),
+        ({"split_seed": 3, "val_fraction": 0.3}, "9f1ab2773cc5cc51"),
+        ({"folds": 5, "fold": 2}, "68afccfe3fc69f68"),
+    ],
+)
+def test_without_groups_splits_are_what_they_were_before_there_were_any(how, digest):
+    data = load("digits", None, **how)
+    assert hashlib.sha256(json.dumps(data.split()).encode()).hexdigest().startswith(digest)
+    assert data.train.groups is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_of_two_groups_has_one_on_either_side(seed, tmp_path):
+    data = load(hospital(tmp_path, sick=2), split_seed=seed)
+    assert 0 in data.train.labels
+    assert 0 in data.val.labels
+
+
+def test_a_bootstrap_sample_knows_the_groups_of_its_images(patients):
+    data = load(patients, bag=0)
+    assert not set(data.train.groups) & set(data.val.groups)
+    assert len(data.train.groups) == len(data.train)
+
+
+# ---- what the expression finds
+
+
+def sizes(folder: Path, groups: str) -> list[int]:
+    """Of the groups, those of one image among them."""
+    data = load(folder, groups)
+    return sorted(Counter([*data.train.groups.tolist(), *data.val.groups.tolist()]).values())
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (r"/(\w)", [2, 4]),  # the first capture group; files of two classes belong together
+        (r"/\w", [2, 4]),  # or the whole match
+        (r"^(.*)\d", [1, 1, 2, 2]),  # the class folder is seen
+        (r"/(a)", [1, 1, 4]),  # the others stand alone
+        (r"/(a)?", [1, 1, 4]),  # as they do where nothing is what is found
+    ],
+)
+def test_the_first_capture_group_or_the_whole_match_says_what_an_image_belongs_to(groups, expected, tmp_path):
+    assert sizes(fill(tmp_path, ["x/a1", "x/a2", "y/a3", "y/a4", "x/b1", "y/b2"]), groups) == expected
+
+
+def test_umlauts_are_the_same_in_either_form_of_unicode(tmp_path):
+    forms = ("\N{LATIN SMALL LETTER A WITH DIAERESIS}", "a\N{COMBINING DIAERESIS}")
+    fill(tmp_path, [f"x/b{a}r{i}" for i, a in enumerate(forms)] + ["x/c", "y/c", "y/d"])
+    assert sizes(tmp_path, f"b{forms[0]}r") == [1, 1, 1, 2]
+
+
+def test_a_sample_of_a_shard_has_its_name_whichever_shard_it_is_in(tmp_path):
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for name in ("cat/a_1", "cat/b_2", "dog/c_3", "dog/d_4"):
+                for ending, content in (("png", png()), ("cls", name[:3].encode())):
+                    member = tarfile.TarInfo(f"{name}{shard}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    assert sizes(tmp_path / "{0..1}.tar", "^(.*)_") == [2, 2, 2, 2]
+
+
+def test_files_at_hand_have_their_paths(patients, tmp_path):
+    files = sorted(patients.glob("*/*"))
+    cnnzoo.register_data("hospital", files, [file.parent.name for file in files])
+    data = load("hospital")
+    assert not of(data.train.names) & of(data.val.names)
+
+
+def test_what_is_held_out_changes_with_the_groups(patients):
+    prints = [sources.fingerprint(DataConfig(str(patients), groups=groups)) for groups in (None, PATIENT, r"(\d+)_")]
+    assert len(set(prints)) == 3
+
+
+# ---- what is said
+
+
+def test_a_line_tells_how_many_groups_there_are(patients, tmp_path):
+    assert load(patients).notes == ("96 images in 32 groups, none of which is divided",)
+    more = fill(tmp_path, ["x/p1_0", "x/p1_1", "x/p2_1", "y/p3_1", "y/p4_1", "y/other"])
+    assert load(more).notes == ("5 images in 4 groups, none of which is divided; 1 other stands alone",)
+
+
+@pytest.mark.parametrize("val", ["photos/val", None])
+def test_groups_that_a_folder_itself_divides_are_told(val, tmp_path):
+    names = ["train/x/p1_0", "train/x/p2_0", "train/y/p3_0", "val/x/p1_1", "val/y/p4_0"]
+    folder = fill(tmp_path / "photos", names)
+    data = load(folder if val is None else folder / "train", val_source=val and str(tmp_path / val))
+    (note,) = data.notes
+    assert note == "5 images in 4 groups, 1 of which are both trained and judged on, so accuracy is overstated"
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        ("p(", r"data\.groups is p\(, but must be a regular expression, which this is not: missing \)"),
+        ("animal", r"data\.groups 'animal' finds nothing in any image's name in .*photos, such as sick/p0_0\.png"),
+        ("photos", "finds nothing in any image's name"),  # the folder's own name does not count
+        (r"^(\w+)", "class 'sick' of .* has all its 33 images in one group of data.groups, so none can be held out"),
+        ("(sick|well/p1)", "class 'sick' of .* has all its 33 images in one group"),
+    ],
+)
+def test_groups_that_will_not_do_are_told(groups, told, patients):
+    with pytest.raises(InputError, match=told):
+        load(patients, groups)
+
+
+def test_more_folds_than_groups_are_told(patients):
+    with pytest.raises(InputError, match="class 'sick' of .* has 12 groups, too few for 13 folds"):
+        load(patients, folds=13)
+
+
+@pytest.mark.parametrize("source", ["digits", "arrays"])
+def test_images_that_are_no_files_have_no_groups(source):
+    cnnzoo.register_data("arrays", np.zeros((4, 8, 8), np.uint8), [0, 0, 1, 1])
+    with pytest.raises(InputError, match=f"by names of files, and the images of {source} have none"):
+        load(source)
+
+
+def test_groups_that_hang_together_too_much_are_told(tmp_path):
+    """Whichever two groups are held out, one of the classes would keep nothing to train on."""
+    fill(tmp_path, ["a/p1_", "a/p2_", "b/p1_", "b/p3_", "c/p2_", "c/p3_"])
+    with pytest.raises(InputError, match="cannot be divided so that class '[abc]' is both trained and judged on"):
+        load(tmp_path)
+
+
+# ---- the probe
+
+
+def test_classifiers_are_not_chosen_by_the_likeness_of_a_group():
+    """Six photos of each of 20 animals, alike as photos of one animal are; what kind it is they do not show."""
+    rng = np.random.default_rng(0)
+    groups, labels = np.repeat(np.arange(20), 6), np.repeat(rng.permutation(np.arange(20) % 2), 6)
+    vectors = (rng.normal(size=(20, 32))[groups] + 0.01 * rng.normal(size=(120, 32))).astype(np.float32)
+    images = (vectors[:, None], labels, vectors, labels, 2)
+    fooled, honest = (probe.fit(*images, groups=own, classifier="knn").scores[0] for own in (None, groups))
+    assert fooled.cv_top1 == 1
+    assert honest.cv_top1 < 0.7
+
+
+def test_a_class_of_one_group_leaves_nothing_to_choose_by():
+    rng = np.random.default_rng(0)
+    labels, groups = np.repeat([0, 1], 10), np.r_[np.arange(10), [10] * 10]
+    vectors = rng.normal(size=(20, 4)).astype(np.float32)
+    found = probe.fit(vectors[:, None], labels, vectors, labels, 2, groups=groups)
+    assert [(score.classifier, score.cv_top1) for score in found.scores] == [("logistic", None)]
+
+
+def test_a_probe_takes_groups_and_an_evaluation_tells_what_they_mean(tmp_path):
+    folder = photos.folder(tmp_path / "photos", each=12, kinds=("blue", "red"))
+    weights, told = photos.weights(tmp_path / "net.pt"), []
+    overrides = {"data.groups": r"(\d).png"}  # the last digit, so that there are ten groups
+    run = cnnzoo.probe(folder, "resnet20", weights, overrides=overrides, run=tmp_path / "run", tell=told.append)
+    assert "24 images in 10 groups, none of which is divided" in told
+    train, val = ({Path(name).stem[-1] for name in run.split[part]} for part in ("train", "val"))
+    assert not train & val
+    told.clear()
+    cnnzoo.evaluate(run, tell=told.append)
+    assert told == ["the interval takes images for independent, which those of one group are not, so it is too narrow"]
+
+
+# ---- the data doctor
+
+
+def test_photos_to_judge_on_whose_group_is_trained_on_are_errors(tmp_path, cli):
+    names = ["train/x/p1_0", "train/x/p2_0", "train/y/p3_0", "val/x/p1_1", "val/y/p4_0", "val/y/p1_2"]
+    folder = tmp_path / "photos"
+    for number, name in enumerate(names):
+        file = folder / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        photos.picture(number % 3, number).save(file)
+    checkup = doctor.check(folder, groups=PATIENT)
+    assert "\n6 photos in 4 groups\n" in str(checkup)
+    divided = [finding for finding in checkup.findings if finding.kind == "divided group"]
+    assert [str(finding) for finding in divided] == [
+        "val/x/p1_1.png (in one group with train/x/p1_0.png)",
+        "val/y/p1_2.png (in one group with train/x/p1_0.png)",
+    ]
+    assert {finding.severity for finding in divided} == {"error"}
+    assert not any(finding.kind == "divided group" for finding in doctor.check(folder).findings)
+    copies.fix(checkup, tmp_path / "good")
+    copied = {file.stem for file in (tmp_path / "good").rglob("*.png")}
+    assert copied == {"p1_0", "p2_0", "p3_0", "p4_0"}
+    code, out, _ = cli("check", folder, "--groups", PATIENT)
+    assert code == 1
+    assert out.endswith("--groups 'p(\\d+)_' --fix GOOD\n")
