@@ -202,7 +202,7 @@ def test_groups_that_will_not_do_are_told(groups, told, patients):
 
 
 def test_more_folds_than_groups_are_told(patients):
-    with pytest.raises(InputError, match="class 'sick' of .* has 12 groups, too few for 13 folds"):
+    with pytest.raises(InputError, match=r"class 'sick' of .* has 12 groups, too few for 13 folds"):
         load(patients, folds=13)
 
 
@@ -216,7 +216,7 @@ def test_images_that_are_no_files_have_no_groups(source):
 def test_groups_that_hang_together_too_much_are_told(tmp_path):
     """Whichever two groups are held out, one of the classes would keep nothing to train on."""
     fill(tmp_path, ["a/p1_", "a/p2_", "b/p1_", "b/p3_", "c/p2_", "c/p3_"])
-    with pytest.raises(InputError, match="cannot be divided so that class '[abc]' is both trained and judged on"):
+    with pytest.raises(InputError, match=r"cannot be divided so that class '[abc]' is both trained and judged on"):
         load(tmp_path)
 
 
@@ -245,8 +245,9 @@ def test_a_class_of_one_group_leaves_nothing_to_choose_by():
 def test_a_probe_takes_groups_and_an_evaluation_tells_what_they_mean(tmp_path):
     folder = photos.folder(tmp_path / "photos", each=12, kinds=("blue", "red"))
     weights, told = photos.weights(tmp_path / "net.pt"), []
-    overrides = {"data.groups": r"(\d).png"}  # the last digit, so that there are ten groups
-    run = cnnzoo.probe(folder, "resnet20", weights, overrides=overrides, run=tmp_path / "run", tell=told.append)
+    last_digit = {"data.groups": r"(\d)\.png"}  # so that there are ten groups
+    options = {"classifier": "centroid", "overrides": last_digit, "run": tmp_path / "run", "tell": told.append}
+    run = cnnzoo.probe(folder, "resnet20", weights, **options)
     assert "24 images in 10 groups, none of which is divided" in told
     train, val = ({Path(name).stem[-1] for name in run.split[part]} for part in ("train", "val"))
     assert not train & val
