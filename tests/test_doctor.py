@@ -110,7 +110,7 @@ FAULTS = {
     "stray": [("notes.txt", ""), ("train/loose.jpg", ""), ("train/ant/labels.csv", ""), ("spare", "")],
 }
 # which need a folder of their own, below
-ALSO = {"no permission", "out of reach", "not read here", "one class", "one photo", "doubtful label"}
+ALSO = {"no permission", "out of reach", "not read here", "one class", "one photo", "doubtful label", "divided group"}
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ class Stored(ABC):
 
     @property
     def path(self) -> str | None:
-        """Its path within what it lies in; None where it only has a number there."""
+        """Its path within what it lies in; None where it has only a number there."""
         return None
 
 

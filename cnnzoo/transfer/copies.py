@@ -41,9 +41,9 @@ class Fixed(Shown):
 def fix(checkup: Checkup, dest: str | Path) -> Fixed:
     """Copy what is good into a new folder of the same structure; the folder that was checked stays as it is.
 
-    Left out are files with errors, of a file that is there twice the second, of a leak the copy that is not in train/,
-    of a contradiction both; a wrong ending becomes the right one. `left_out.csv` tells of each. The new folder appears
-    when it is complete: where the disk is full, say, there is none.
+    Left out are files with errors, of a file that is there twice the second, of a leak and of a divided group what is
+    not in train/, of a contradiction both; a wrong ending becomes the right one. `left_out.csv` tells of each. The new
+    folder appears when it is complete: where the disk is full, say, there is none.
 
     Raises:
         InputError: where `dest` holds something, or lies in the folder, or nothing would be left, or copying fails.
