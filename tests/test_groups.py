@@ -183,7 +183,7 @@ def test_groups_that_a_folder_itself_divides_are_told(val, tmp_path):
     folder = fill(tmp_path / "photos", names)
     data = load(folder if val is None else folder / "train", val_source=val and str(tmp_path / val))
     (note,) = data.notes
-    assert note == "5 images in 4 groups, 1 of which are both trained and judged on, so accuracy is overstated"
+    assert note == "5 images in 4 groups, 1 of which is both trained and judged on: accuracy is overstated"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy as np
 
 from cnnzoo.errors import InputError, counted
 
-DRAWS = 20  # of groups to hold out, of which the most even counts
+DRAWS = 20  # of groups to hold out, of which the most even counts; fewer where there are very
+MANY = 50_000  # groups, which take half a second
 EVEN = 0.01  # root mean square of what classes are off the share to hold out, which is even enough
 
 
@@ -42,9 +43,11 @@ def numbered(paths: Sequence[str | None], pattern: str, source: str) -> np.ndarr
 def tell(groups: np.ndarray, others: np.ndarray) -> str:
     """A line on the groups of the images to train on and of those held out."""
     shared = len(np.intersect1d(groups, others))
-    overstated = f"{shared:,} of which are both trained and judged on, so accuracy is overstated"
-    divided = overstated if shared else "none of which is divided"
-    return describe(np.concatenate([groups, others]), "image", f", {divided}")
+    overstated = (
+        f"{shared:,} of which {'is' if shared == 1 else 'are'} both trained and judged on: accuracy is overstated"
+    )
+    more = f", {overstated if shared else 'none of which is divided'}"
+    return describe(np.concatenate([groups, others]), "image", more)
 
 
 def describe(groups: np.ndarray, thing: str, more: str = "") -> str:
@@ -57,8 +60,8 @@ def describe(groups: np.ndarray, thing: str, more: str = "") -> str:
 
 def groups_of_classes(labels: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
     """`(classes,)`: in how many groups the images of each class are."""
-    pairs = np.unique(np.stack([labels, groups]), axis=1)
-    return np.bincount(pairs[0], minlength=classes)
+    _, group = np.unique(groups, return_inverse=True)
+    return np.bincount(np.unique(group * classes + labels) % classes, minlength=classes)
 
 
 def share(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
@@ -72,7 +75,7 @@ def share(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.rando
     starts = np.flatnonzero(np.diff(pairs // len(total), prepend=0))
     own = list(zip(np.split(pairs % len(total), starts), np.split(images, starts), strict=True))
     best, least = np.zeros(len(own), dtype=bool), (np.inf, np.inf)
-    for _ in range(DRAWS):
+    for _ in range(min(DRAWS, 1 + MANY // len(own))):
         out = _draw(own, total, fraction, rng)
         shares = np.bincount(labels[out[group]], minlength=len(total))[total > 0] / total[total > 0]
         off = int((shares == 0).sum()), float(np.sqrt(np.mean((shares - fraction) ** 2)))
