@@ -371,10 +371,13 @@ def test_pick_with_real_weights(pictures, cli, monkeypatch):
     if not os.environ.get("CNNZOO_WEIGHTS"):
         pytest.skip("CNNZOO_WEIGHTS does not say where real weights lie")
     monkeypatch.setenv("CNNZOO_OFFLINE", "1")
-    code, out, err = cli("pick", pictures, "--models", "squeezenet1_1,resnet18", "--budget", "60s")
+    groups = ("--groups", "([0-9]).png")
+    code, out, err = cli("pick", pictures, "--models", "squeezenet1_1,resnet18", "--budget", "60s", *groups)
     assert code == 0
+    assert "groups, none of which is divided" in out
     assert "squeezenet1_1 caffe_in1k" in out
-    assert f"cnnzoo finetune {pictures} --model squeezenet1_1 --pretrained caffe_in1k" in out
+    onward = f"cnnzoo finetune {pictures} --model squeezenet1_1 --pretrained caffe_in1k --data.groups '([0-9]).png'"
+    assert onward in out
     assert "resnet18" in err
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, printable
 
 DRAWS = 20  # of groups to hold out, of which the most even counts; fewer where there are very
 MANY = 50_000  # groups, which take half a second
@@ -36,7 +36,8 @@ def numbered(paths: Sequence[str | None], pattern: str, source: str) -> np.ndarr
         text = match and match[min(match.re.groups, 1)]
         numbers[place] = known.setdefault(text, len(known)) if text else -1 - place
     if not known:
-        raise InputError(f"data.groups '{pattern}' finds nothing in any image's name in {source}, such as {named}")
+        such = printable(named)
+        raise InputError(f"data.groups '{pattern}' finds nothing in any image's name in {source}, such as {such}")
     return numbers
 
 
