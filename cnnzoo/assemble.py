@@ -390,7 +390,9 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
         options = {"groups": data.train.groups, "classifier": classifier, "learns": learns, "folds": asked.folds}
         found = probe.fit(*images, **options, **steps)
         if asked.bag or asked.boost:
-            found = committee.gather(found, *images, bag=asked.bag, boost=asked.boost, **steps)
+            found = committee.gather(
+                found, *images, groups=data.train.groups, bag=asked.bag, boost=asked.boost, **steps
+            )
         elif not learns and len(data.train.labels) <= FEW:
             found = probe.with_learning_curve(found, *images, seed=config.train.seed)
     for line in str(found).splitlines():

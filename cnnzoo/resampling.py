@@ -8,7 +8,7 @@ import numpy as np
 ROUNDING = 1e-9  # of a weighted error; a member that repeats the one before it is as good as chance but for this
 
 
-def bootstrap(labels: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
+def bootstrap(labels: np.ndarray, seed: int | Sequence[int], groups: np.ndarray | None = None) -> np.ndarray:
     """A bootstrap sample of N images: each place has an image drawn, with replacement, from those of its own class.
 
     Breiman draws from all images alike ("Bagging Predictors", Machine Learning 24, 1996, section 1); class by class, no
@@ -17,6 +17,7 @@ def bootstrap(labels: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
     Args:
         labels: `(N,)`.
         seed: of the draw.
+        groups: `(N,)`, the same for images that belong together; these are drawn whole. None: each stands alone.
 
     Returns:
         `(N,)` int64, places of images; `labels[bootstrap(labels, seed)]` is `labels`.
@@ -25,8 +26,24 @@ def bootstrap(labels: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
     drawn = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
-        drawn[own] = rng.choice(own, len(own))
+        drawn[own] = rng.choice(own, len(own)) if groups is None else _whole_groups(own, groups[own], rng)
     return drawn
+
+
+def _whole_groups(own: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many of a class's images, by groups drawn with replacement, of which the last gives what there is room for."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    members = np.split(own[np.argsort(group, kind="stable")], sizes.cumsum()[:-1])
+    draws = rng.integers(len(members), size=len(own))
+    enough = np.searchsorted(sizes[draws].cumsum(), len(own)) + 1
+    return np.concatenate([members[draw] for draw in draws[:enough]])[: len(own)]
+
+
+def unseen(drawn: np.ndarray, many: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """`(many,)` bool: whether an image is out of the bag of those `drawn`, and with `groups` all that it belongs to."""
+    seen = np.zeros(many, dtype=bool)
+    seen[drawn] = True
+    return ~seen if groups is None else ~np.isin(groups, groups[seen])
 
 
 def out_of_bag(probabilities: np.ndarray, unseen: np.ndarray, labels: np.ndarray) -> tuple[float | None, int]:

@@ -16,6 +16,7 @@ import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.errors import InputError
+from cnnzoo.resampling import bootstrap, unseen
 from cnnzoo.transfer import copies, doctor, probe
 
 PATIENT = r"p(\d+)_"
@@ -110,10 +111,22 @@ def test_a_class_of_two_groups_has_one_on_either_side(seed, tmp_path):
     assert 0 in data.val.labels
 
 
-def test_a_bootstrap_sample_knows_the_groups_of_its_images(patients):
-    data = load(patients, bag=0)
+def test_a_bootstrap_sample_is_drawn_group_by_group(patients):
+    whole, data = load(patients), load(patients, bag=0)
     assert not set(data.train.groups) & set(data.val.groups)
-    assert len(data.train.groups) == len(data.train)
+    assert np.bincount(data.train.labels).tolist() == np.bincount(whole.train.labels).tolist()
+    left_out = set(whole.train.groups) - set(data.train.groups)
+    assert len(left_out) > 3
+    assert {len(set(data.train.groups[data.train.labels == label])) > 1 for label in (0, 1)} == {True}
+
+
+def test_out_of_bag_is_an_image_of_whose_group_nothing_was_drawn():
+    labels, groups = np.arange(60) % 2, np.arange(60) // 6  # each group has images of both classes
+    drawn = bootstrap(labels, 0, groups)
+    assert (labels[drawn] == labels).all()
+    out = unseen(drawn, len(labels), groups)
+    assert 0 < out.sum() < 60
+    assert not set(groups[out]) & set(groups[drawn])
 
 
 # ---- what the expression finds

@@ -84,8 +84,7 @@ class DataConfig(_Section, name="data"):
         folds: instead of that share, hold out one of so many equal parts, as cross-validation does.
         fold: which one, from 0.
         bag: train on a bootstrap sample of the training images, drawn class by class; the number (from 0) says which of
-            those that split_seed gives; null trains on each image. It is drawn image by image, so of images in groups
-            the out-of-bag accuracy is overstated.
+            those that split_seed gives; null trains on each image. Images in groups are drawn group by group.
         weights: a JSON file with a number for each training image's name: how often, beside the others, it is drawn in
             an epoch; null draws each once.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.

@@ -122,7 +122,7 @@ def _ready(
     if train.groups is not None:
         notes += (groups.tell(train.groups, val.groups),)
     if config.bag is not None:
-        drawn = bootstrap(train.labels, (config.split_seed, config.bag))
+        drawn = bootstrap(train.labels, (config.split_seed, config.bag), train.groups)
         many, of = len(np.unique(drawn)), len(train)
         notes += (f"bootstrap sample {config.bag}: {many:,} of the {of:,} images to train on are in it, some repeated",)
         train = train.choose(drawn)

@@ -24,7 +24,7 @@ from cnnzoo.device import pick_device
 from cnnzoo.ensemble.runs import combine
 from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
-from cnnzoo.resampling import Round, out_of_bag, samme
+from cnnzoo.resampling import Round, out_of_bag, samme, unseen
 from cnnzoo.run import begin, train
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell
@@ -97,9 +97,10 @@ def _bag(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     runs = [_member(whole, f"bag{i}", resume, hooks, data=replace(whole.data, bag=i)) for i in range(many)]
     judge = _Judge(whole)
     shares = np.stack([calibrate.softmax(judge.logits(run)) for run in runs])  # (M, N, K)
-    seen = [set(run.split["train"]) for run in runs]
-    unseen = np.array([[name not in names for name in judge.images.names] for names in seen])
-    top1, many_judged = out_of_bag(shares, unseen, judge.images.labels)
+    names, groups = judge.images.names, judge.images.groups
+    drawn = [np.flatnonzero(np.isin(names, run.split["train"])) for run in runs]
+    out = np.array([unseen(places, len(names), groups) for places in drawn])
+    top1, many_judged = out_of_bag(shares, out, judge.images.labels)
     note = "every member has seen every image" if top1 is None else f"out of bag {top1:.2%} of {many_judged:,} images"
     return _together("bag", whole.folder, runs, resume, hooks, notes=(note,))
 

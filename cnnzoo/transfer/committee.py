@@ -16,7 +16,7 @@ from torch import nn
 from cnnzoo import calibrate, machine
 from cnnzoo.errors import InputError, counted
 from cnnzoo.models import _heads
-from cnnzoo.resampling import bootstrap, out_of_bag, samme
+from cnnzoo.resampling import bootstrap, out_of_bag, samme, unseen
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.classifiers import Data, Kind, fit_one, kinds
@@ -78,6 +78,7 @@ def gather(
     val_labels: np.ndarray,
     classes: int,
     *,
+    groups: np.ndarray | None = None,
     bag: int | None = None,
     boost: int | None = None,
     seed: int = 0,
@@ -93,6 +94,7 @@ def gather(
         val_vectors: `(M, D)`.
         val_labels: `(M,)`; they choose nothing.
         classes: K.
+        groups: `(N,)` int64, the same for images that belong together and are drawn together; None: each stands alone.
         bag: how many bootstrap samples.
         boost: or how many rounds of boosting.
         seed: of the samples.
@@ -106,7 +108,7 @@ def gather(
     kind = kinds(len(labels), seed)[name]
     setting = found.scores[0].setting if bag else next(iter(kind.settings))
     classifier = kind.settings[setting]
-    made = _bag(kind, classifier, data, bag, seed, tell) if bag else _boost(kind, classifier, data, boost, tell)
+    made = _bag(kind, classifier, data, groups, bag, seed, tell) if bag else _boost(kind, classifier, data, boost, tell)
     head = _weld(made, data)
     *alone, together = (float(_right(each, val_vectors, val_labels).mean()) for each in (*made.heads, head))
     members = tuple(map(Member, made.rule["weights"], made.errors, alone))
@@ -127,21 +129,29 @@ class _Made:
     facts: dict  # what else a ProbeCommittee tells
 
 
-def _bag(kind: Kind, classifier: ClassifierMixin, data: Data, many: int, seed: int, tell: Tell) -> _Made:
-    heads, outputs, unseen = [], [], []
+def _bag(
+    kind: Kind,
+    classifier: ClassifierMixin,
+    data: Data,
+    groups: np.ndarray | None,
+    many: int,
+    seed: int,
+    tell: Tell,
+) -> _Made:
+    heads, outputs, out = [], [], []
     for number in range(many):
         tell(f"bag {number + 1} of {many}")
-        drawn = bootstrap(data.labels, (seed, number))
+        drawn = bootstrap(data.labels, (seed, number), groups)
         own = replace(data, vectors=data.vectors[drawn])  # in each place an image of the same class as before
         heads.append(_fitted(kind, classifier, own))
         outputs.append(predict(heads[-1], data.vectors[:, 0]).numpy())
-        unseen.append(~np.isin(np.arange(len(drawn)), drawn))
-    said, unseen = np.stack(outputs), np.stack(unseen)  # (M, N, K), (M, N)
-    wrong = (said.argmax(axis=2) != data.labels) & unseen
-    errors = wrong.sum(axis=1) / unseen.sum(axis=1).clip(min=1)
-    temperature = calibrate.fit_temperature(said[unseen], np.broadcast_to(data.labels, unseen.shape)[unseen])
+        out.append(unseen(drawn, len(drawn), groups))
+    said, out = np.stack(outputs), np.stack(out)  # (M, N, K), (M, N)
+    wrong = (said.argmax(axis=2) != data.labels) & out
+    errors = wrong.sum(axis=1) / out.sum(axis=1).clip(min=1)
+    temperature = calibrate.fit_temperature(said[out], np.broadcast_to(data.labels, out.shape)[out])
     shares = calibrate.softmax(said.reshape(-1, data.classes), temperature).reshape(said.shape)
-    top1, images = out_of_bag(shares, unseen, data.labels)
+    top1, images = out_of_bag(shares, out, data.labels)
     rule = {"kind": "mean", "weights": [1 / many] * many}
     return _Made(heads, rule, errors.tolist(), temperature, {"out_of_bag": top1, "out_of_bag_images": images})
 
