@@ -12,7 +12,6 @@ from cnnzoo import config as config_
 from cnnzoo.config import Config
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, at_least, counted
-from cnnzoo.shown import Drawn
 from cnnzoo.telling import Tell
 from cnnzoo.train.distributed import Team
 from cnnzoo.visualize import drawing
@@ -22,11 +21,11 @@ TOLD = 0.005  # share of a class in a target, from which on it is named
 
 
 @dataclass(frozen=True, repr=False)
-class Batch(Drawn):
+class Batch(drawing.Result):
     """The first images of an epoch's first batch, after all augmentation."""
 
     images: np.ndarray  # (N, H, W, C) uint8
-    targets: np.ndarray  # (N, K) float32: each image's classes by their shares, one of 1 where none are mixed
+    targets: np.ndarray  # (N, K) float32: each image's classes by their shares, a single 1 where none are mixed
     classes: tuple[str, ...]
     epoch: int  # from 1
     source: str
@@ -44,10 +43,6 @@ class Batch(Drawn):
         rows = [range(start, min(start + COLUMNS, many)) for start in range(0, many, COLUMNS)]
         pictures, titles = ([[part[place] for place in row] for row in rows] for part in (self.images, names))
         return drawing.page(pictures, titles, side=1.8)
-
-    def save(self, out: str | Path) -> None:
-        """Draw it into a file. Raises InputError for an ending that is no picture's."""
-        drawing.figures.save(self.figure(), out)
 
     def __str__(self) -> str:
         many, height, width, _ = self.images.shape

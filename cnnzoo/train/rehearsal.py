@@ -13,7 +13,7 @@ STEPS = 4  # timed, after one that warms up
 RATES = 1e-6, 1.0  # the first and the last of a range test
 TESTED = 80  # rates of a range test
 SETTLED = 10  # of these, until the smoothed loss is that of more than a few batches
-AT_LEAST = 1.2  # times the least loss, which is about as good
+AS_GOOD = 1.2  # times the least loss, up to which a loss is about as good
 BOTTLENECK = 0.15  # share of the time from which on a part other than the net counts as one
 
 
@@ -74,7 +74,7 @@ def find_rate(trainer: Trainer) -> float:
                 seen.append((loss, rate))
             least = min(seen)[0] if seen else math.inf
             if not loss < 4 * least or done == TESTED:
-                return max((rate for loss, rate in seen if loss <= AT_LEAST * least), default=lowest) / 10
+                return max((rate for loss, rate in seen if loss <= AS_GOOD * least), default=lowest) / 10
 
 
 def entered(trainer: Trainer, number: int) -> Feed:
