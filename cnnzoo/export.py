@@ -18,6 +18,7 @@ from cnnzoo import atomic, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.errors import InputError, expect, unknown
+from cnnzoo.models._lrn import LocalResponseNorm
 from cnnzoo.naming import output_names
 from cnnzoo.quiet import quiet
 from cnnzoo.shown import Shown
@@ -214,8 +215,8 @@ def _to_onnx(graph: _Logits, card: dict) -> bytes:
     if sum(tensor.nbytes for tensor in graph.state_dict().values()) > ONE_FILE:
         raise InputError("its weights are over 2 GB, more than an ONNX file can hold; export it by format='torch'")
     for name, module in list(graph.named_modules()):
-        if isinstance(module, nn.LocalResponseNorm):
-            graph.set_submodule(name, _LRN(module))
+        if type(module) is nn.LocalResponseNorm:  # in whose dozen of operations shapes get lost
+            graph.set_submodule(name, LocalResponseNorm(module.size, module.alpha, module.beta, module.k))
     output, file = graph.output.split()[0], io.BytesIO()
     # TorchScript's exporter takes a tenth of the time of the newer one, which in torch 2.6 cannot do BatchNorm.
     torch.onnx.export(
@@ -232,27 +233,6 @@ def _to_onnx(graph: _Logits, card: dict) -> bytes:
     names = dict(enumerate(card["classes"]))  # where other programs look for them
     onnx.helper.set_model_props(model, {"cnnzoo": json.dumps(card), "names": repr(names)})
     return model.SerializeToString()
-
-
-class _LRN(nn.Module):
-    """Local response normalisation as ONNX's own operator. In the dozen it is made of in PyTorch, shapes get lost."""
-
-    def __init__(self, module: nn.LocalResponseNorm):
-        super().__init__()
-        self.figures = module.size, module.alpha, module.beta, module.k
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _LRNFunction.apply(x, *self.figures)
-
-
-class _LRNFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, size, alpha, beta, k):
-        return nn.functional.local_response_norm(x, size, alpha, beta, k)
-
-    @staticmethod
-    def symbolic(graph, x, size, alpha, beta, k):
-        return graph.op("LRN", x, size_i=size, alpha_f=alpha, beta_f=beta, bias_f=k).setType(x.type())
 
 
 def _from_onnx(content: bytes) -> Callable[[np.ndarray], np.ndarray]:

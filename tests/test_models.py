@@ -723,3 +723,9 @@ def test_torchvisions_feature_extractor_takes_our_nets():
     extractor = create_feature_extractor(on_meta("resnet18"), ["layer2", "layer4"])
     maps = extractor(image(3, 64, 64))
     assert {name: f.shape for name, f in maps.items()} == {"layer2": (2, 128, 8, 8), "layer4": (2, 512, 2, 2)}
+
+
+def test_a_net_may_be_made_where_nothing_is_trained():
+    with torch.inference_mode():
+        net = cnnzoo.create("vgg11")  # of which threads draw the weights
+    assert net.get_classifier().weight.detach().std() > 0

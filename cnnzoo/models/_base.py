@@ -203,7 +203,8 @@ def fill_normal(weight: Tensor, std: float) -> None:
     seeds = torch.randint(2**62, (len(chunks),), device="cpu").tolist()
 
     def draw(chunk: Tensor, seed: int) -> None:
-        chunk.normal_(std=std, generator=torch.Generator().manual_seed(seed))
+        with torch.inference_mode(values.is_inference()):  # which threads do not take from one another
+            chunk.normal_(std=std, generator=torch.Generator().manual_seed(seed))
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(draw, chunks, seeds))

@@ -22,6 +22,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net, fill_normal
+from cnnzoo.models._lrn import LocalResponseNorm
 from cnnzoo.registry import Claim, Stage, register
 
 
@@ -48,7 +49,7 @@ class AlexNet2012(Net):
         self.in_chans = in_chans
 
         def lrn() -> nn.Module:  # PyTorch divides alpha by n, the formula does not
-            return nn.LocalResponseNorm(5, alpha=5 * lrn_alpha, beta=0.75, k=lrn_k)
+            return LocalResponseNorm(5, alpha=5 * lrn_alpha, beta=0.75, k=lrn_k)
 
         self.conv1 = nn.Conv2d(in_chans, 96, 11, stride=4)
         self.relu1, self.norm1, self.pool1 = nn.ReLU(), lrn(), nn.MaxPool2d(3, 2)

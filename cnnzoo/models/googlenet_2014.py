@@ -25,6 +25,7 @@ Max pooling rounds sizes up, as in Caffe.
 from torch import Tensor, fx, nn
 
 from cnnzoo.models._base import adaptive_pool2d
+from cnnzoo.models._lrn import LocalResponseNorm
 from cnnzoo.models.googlenet import FACTS, AuxiliaryHead, GoogLeNet, Inception, stages
 from cnnzoo.registry import register
 
@@ -66,7 +67,7 @@ class AuxiliaryHead2014(AuxiliaryHead):
 
 
 def lrn() -> nn.Module:
-    return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)  # of AlexNet's form, as Caffe and PyTorch count alpha
+    return LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)  # of AlexNet's form, as Caffe and PyTorch count alpha
 
 
 class GoogLeNet2014(GoogLeNet):

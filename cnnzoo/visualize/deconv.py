@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from cnnzoo import bars
 from cnnzoo.errors import InputError, counted
+from cnnzoo.models._lrn import local_response_norm
 from cnnzoo.telling import Tell
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import Layer, layer_of, untouched
@@ -36,7 +37,7 @@ CHANNELS = 6  # that are shown where nobody names any
 DECONVNET = {
     RELU: lambda signal, x: signal.relu(),
     TANH: lambda signal, x: signal.tanh(),
-    (functional.local_response_norm,): lambda signal, x: signal,
+    (functional.local_response_norm, local_response_norm): lambda signal, x: signal,
 }
 
 

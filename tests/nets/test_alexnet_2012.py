@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 import cnnzoo
+from cnnzoo.models._lrn import local_response_norm
 
 
 @torch.no_grad()
@@ -18,6 +20,15 @@ def test_lrn_is_the_papers_formula():
         dim=1,
     )
     assert torch.allclose(norm(a), by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "beta"), [(5, 0.75), (4, 0.75), (3, 0.5), (1, 1.0)])
+def test_lrn_is_pytorchs_with_its_gradient(size, beta):
+    a = torch.randn(2, 7, 3, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    figures = (size, 0.1, beta, 1.5)
+    outputs = [norm(a, *figures) for norm in (local_response_norm, functional.local_response_norm)]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*(torch.autograd.grad(output.square().sum(), a)[0] for output in outputs))
 
 
 @pytest.mark.parametrize("layer", ["conv2", "conv4", "conv5"])
