@@ -2,14 +2,16 @@
 
 import contextlib
 import copy
+import functools
 import io
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -18,6 +20,7 @@ from cnnzoo import quantize
 from cnnzoo.cuda_graphs import Replayed, Run
 from cnnzoo.device import BF16_GAIN, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
+from cnnzoo.fused import Fused
 from cnnzoo.quiet import quiet
 
 FEW = 100  # images that the plain net has answered before its fast form would be ready
@@ -25,6 +28,8 @@ FEW = 100  # images that the plain net has answered before its fast form would b
 # as a share of their standard deviation.
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 SIZES = 8  # image sizes that get fast forms, of which each holds the weights once more; others get the plain net
+_WEIGHTED = (nn.Conv2d, nn.Linear)
+CLOSE = 1 / 128  # of the largest logit; by a hundredth of it bf16 moved two logits apart at most
 TF32 = 5e-3  # tolerance in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
 
 
@@ -57,19 +62,19 @@ class Optimized(nn.Module):
 
     On a CPU onnxruntime does the work in fp32 and int8, which fuses layers and lays weights out for the processor;
     elsewhere a copy does whose weights are converted once, BatchNorm folded into convolutions, channels-last. In bf16
-    on a CPU both are tried, since some multiply in it twice as fast as in fp32 and others (Sapphire Rapids without AMX)
-    no faster; bf16 must be clearly ahead, so that a photo asked for twice gets the same answer. The first images of
-    each size are given to the plain net as well; it does the work where it is faster, or where the others do not agree
-    with it.
+    on a CPU both are tried, and the copy with its layers fused, since some processors multiply in it twice as fast as
+    in fp32 and others (Sapphire Rapids without AMX) no faster; bf16 must be clearly ahead, so that a photo asked for
+    twice gets the same answer. The first images of each size are given to the plain net as well; it does the work where
+    it is faster, or where the others do not agree with it.
 
     Threads may share it: the first to come with a size chooses, and others wait for that. What is chosen is a process's
     own, and goes when the net's weights change, or move to another device; so copies and forked processes choose anew.
     """
 
-    def __init__(self, net: nn.Module, precision: str, compiled: bool = False):
+    def __init__(self, net: nn.Module, precision: str, compiled: bool = False, settles: bool = False):
         super().__init__()
         self.net = net.eval()
-        self.precision, self.compiled = precision, compiled
+        self.precision, self.compiled, self.settles = precision, compiled, settles
         self.agreement: float | None = None  # in int8: share of the calibration images that get the plain net's class
         self._in_8_bits: dict[tuple[int, ...], bytes] = {}  # graphs, by the size of images
         self._gives_several = False
@@ -151,8 +156,9 @@ class Optimized(nn.Module):
 
     def _fastest(self, net: nn.Module, images: Tensor) -> Run:
         """The fastest of the plain net and of those forms of it for images of this size that agree with it."""
-        plain = _plain(net)
+        plain, started = _plain(net), time.perf_counter()
         wanted = self._answers(net, images)
+        took = time.perf_counter() - started
         trials = [(images, wanted)]
         if images.device.type == "cpu":  # where a graph may have taken the number of images for fixed
             few = images[:1] if len(images) > 1 else torch.cat([images, images])
@@ -160,26 +166,41 @@ class Optimized(nn.Module):
         in_tf32 = self.precision == "fp32" and images.device.type == "cuda"
         share = TF32 if in_tf32 else TOLERANCE[self.precision]
         allowed = [share * max(answer.abs().max().item(), 1.0) for answer in wanted]
-        agreeing = {plain: 1.0}
-        for run, gain in self._forms(net, images).items():
+        agreeing = {plain: torch.float32}
+        for run, dtype in self._forms(net, images).items():
             with contextlib.suppress(Exception):  # what does not compile, has no kernel in 16 bits, or fails in a graph
                 pairs = [zip(run(few), answers, allowed, strict=True) for few, answers in trials]
                 # No comparison with NaN is true, so that a form which gives any is passed over.
                 if all((given - answer).abs().max().item() <= most for trial in pairs for given, answer, most in trial):
-                    agreeing[run] = gain
-        return min(agreeing, key=lambda run: agreeing[run] * time_run(run, images))
+                    agreeing[run] = dtype
 
-    def _forms(self, net: nn.Module, images: Tensor) -> dict[Run, float]:
-        """The functions to choose from, and how many times as fast as the others each must be."""
-        kind = images.device.type
+        @functools.cache
+        def needed(run: Run) -> float:
+            on_trial = images.device.type == "cpu" and agreeing[run] != torch.float32
+            return time_run(run, images) * (BF16_GAIN if on_trial else 1)
+
+        others = agreeing.keys() - {plain}
+        fastest = min(others, key=needed, default=plain)
+        if fastest is not plain and took < 2 * needed(fastest):  # or it need not be timed
+            fastest = min(plain, fastest, key=needed)
+        return _settled(fastest, plain) if self.settles and agreeing[fastest] != torch.float32 else fastest
+
+    def _forms(self, net: nn.Module, images: Tensor) -> dict[Run, torch.dtype]:
+        """The functions to choose from, and what each computes in."""
+        kind, forms = images.device.type, {}
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         if kind == "cpu":
-            forms = {} if self.precision == "fp32" else {_converted(net, self.precision): BF16_GAIN}
-            graph = _exported(net, images)
-            return forms | ({_session(graph): 1.0} if graph else {})
-        run = _converted(net, self.precision)
-        if kind == "cuda":
-            run = torch.compile(run) if self.compiled else Replayed(run)
-        return {run: 1.0}
+            if graph := _exported(net, images[:1]):
+                forms[_session(graph)] = torch.float32
+            if dtype == torch.float32:
+                return forms
+        fast = _converted(net, dtype)
+        for net in (fast, Fused(fast)) if kind == "cpu" else (fast,):
+            run = _floats_of(net, dtype, layout_on(images.device))
+            if kind == "cuda":
+                run = torch.compile(run) if self.compiled else Replayed(run)
+            forms[run] = dtype
+        return forms
 
     @torch.inference_mode()
     def calibrate(self, images: Tensor, batch_size: int = 16) -> None:
@@ -211,8 +232,9 @@ def optimize(
     Args:
         model: a net that takes `(B, C, H, W)` float32; it is put into eval mode and otherwise left alone. One that is
             optimised already is returned as it is.
-        precision: fp32, bf16, fp16, int8, or auto: bf16 where the processor computes in it, else fp32. Asked for
-            bf16, a CPU answers in fp32 unless bf16 is clearly faster. In fp32 outputs agree within 1e-4 of the largest
+        precision: fp32, bf16, fp16, int8, or auto: bf16 where the processor computes in it, else fp32. Of images whose
+            two likeliest classes are too close for bf16 to tell, auto gives the plain net's answer. Asked for bf16, a
+            CPU answers in fp32 unless bf16 is clearly faster. In fp32 outputs agree within 1e-4 of the largest
             one (on CUDA, which computes in TF32, within 5e-3), in bf16 within 5e-2; where they do not, the plain net
             answers. int8 is for CPUs, and told by its mean deviation, see `calibration`.
         calibration: for int8, a hundred images or more, `(N, C, H, W)` float32 as the net sees them; they need no
@@ -257,9 +279,10 @@ def optimize(
     if calibration is not None and calibration.ndim != 4:
         raise InputError(f"calibration is {tuple(calibration.shape)}, but must be images (N, C, H, W)")
     device = next(model.parameters()).device
-    if precision == "auto":
+    settles = precision == "auto"
+    if settles:
         precision = pick_precision("auto", device)
-    fast = Optimized(model, precision, compile)
+    fast = Optimized(model, precision, compile, settles)
     if precision == "int8":
         if device.type != "cpu":
             raise InputError(f"int8 runs on a CPU, but the net is on {device}; take bf16, or the device cpu")
@@ -271,16 +294,49 @@ def _plain(net: nn.Module) -> Run:
     return lambda x: _floats(net(x.contiguous(memory_format=layout_on(x.device))))
 
 
+def _settled(run: Run, plain: Run) -> Run:
+    """What `run` answers in 16 bits, but the plain net where an image's two likeliest classes are too close to tell."""
+
+    def settled(x: Tensor) -> list[Tensor]:
+        answers = run(x)
+        if answers[0].ndim != 2 or answers[0].shape[1] < 2:
+            return answers
+        first, second = answers[0].topk(2).values.unbind(1)
+        close = first - second < CLOSE * answers[0].abs().amax(1)
+        if close.any():
+            for answer, sure in zip(answers, plain(x[close]), strict=True):
+                answer[close] = sure
+        return answers
+
+    return settled
+
+
 def _floats(answers: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [answer.float() for answer in ([answers] if isinstance(answers, Tensor) else answers)]
 
 
-def _converted(net: nn.Module, precision: str) -> Run:
-    """A copy with its weights in this precision, once and for all."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    layout = layout_on(next(net.parameters()).device)
-    fast = folded(net).to(dtype=dtype, memory_format=layout)
-    return lambda x: _floats(fast(x.to(dtype=dtype, memory_format=layout)))
+def _floats_of(net: Callable, dtype: torch.dtype, layout: torch.memory_format) -> Run:
+    return lambda x: _floats(net(x.to(dtype=dtype, memory_format=layout)))
+
+
+def _converted(net: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy with its weights in this dtype, once and for all, but for its last layer, which stays in float32: of 8
+    bits, logits near 16 would be multiples of 1/8, and the likeliest classes often even.
+    """
+    fast = folded(net)
+    calls = [*_calls(fast)] if isinstance(fast, fx.GraphModule) else []
+    last = next((c.target for c in reversed(calls) if isinstance(fast.get_submodule(c.target), _WEIGHTED)), None)
+    kept = copy.deepcopy(fast.get_submodule(last)) if last else None
+    fast.to(dtype=dtype, memory_format=layout_on(next(net.parameters()).device))
+    if kept is None:
+        return fast
+    fast.set_submodule(last, kept)
+    for call in calls:
+        if call.target == last:
+            with fast.graph.inserting_before(call):
+                call.replace_input_with(call.args[0], fast.graph.call_method("float", (call.args[0],)))
+    fast.recompile()
+    return fast
 
 
 def folded(net: nn.Module) -> nn.Module:
@@ -296,7 +352,7 @@ def folded(net: nn.Module) -> nn.Module:
 
 
 def _fold(net: fx.GraphModule) -> None:
-    calls = [node for node in net.graph.nodes if node.op == "call_module"]
+    calls = [*_calls(net)]
     layers = {call: net.get_submodule(call.target) for call in calls}
     times = Counter(call.target for call in calls)
     for norm in calls:
@@ -309,6 +365,10 @@ def _fold(net: fx.GraphModule) -> None:
             net.graph.erase_node(norm)
     net.delete_all_unused_submodules()
     net.recompile()
+
+
+def _calls(net: fx.GraphModule) -> Iterator[fx.Node]:
+    return (node for node in net.graph.nodes if node.op == "call_module")
 
 
 def _exported(net: nn.Module, images: Tensor) -> bytes | None:
@@ -333,7 +393,12 @@ def _session(graph: bytes) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or it takes the decoders' cores
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return lambda x: [*map(torch.from_numpy, session.run(None, {"images": x.contiguous().numpy()}))]
+
+    def run(x: Tensor) -> list[Tensor]:
+        images = np.ascontiguousarray(x.numpy())  # by NumPy: after torch's work its threads spin, and hold up these
+        return [*map(torch.from_numpy, session.run(None, {"images": images}))]
+
+    return run
 
 
 def time_run(run: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> float:

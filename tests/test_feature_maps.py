@@ -99,7 +99,7 @@ def test_other_tools_take_a_net_that_gives_maps():
 
 def test_a_net_that_gives_maps_has_a_fast_form():
     net, x = cnnzoo.create("resnet20", features_only=True).eval(), torch.randn(4, 3, 32, 32)
-    for given, expected in zip(cnnzoo.optimize(net)(x), net(x), strict=True):
+    for given, expected in zip(cnnzoo.optimize(net, "fp32")(x), net(x), strict=True):
         torch.testing.assert_close(given, expected, atol=1e-3, rtol=1e-3)
     with pytest.raises(cnnzoo.InputError, match="gives several answers to an image, and int8 is for one"):
         cnnzoo.optimize(net, "int8", calibration=x)

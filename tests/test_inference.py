@@ -17,7 +17,8 @@ from torch import fx, nn
 
 import cnnzoo
 from cnnzoo.errors import InputError
-from cnnzoo.inference import Features, Optimized, _exported, folded
+from cnnzoo.fused import Fused
+from cnnzoo.inference import Features, Optimized, _exported, _plain, folded
 
 NETS = ("lenet5", "resnet20", "squeezenet1_1", "googlenet_2014", "densenet40", "highway_mnist", "nin_cifar10")
 
@@ -150,6 +151,66 @@ def test_in_bf16_a_cpu_answers_in_fp32_unless_bf16_is_clearly_faster(monkeypatch
     given = cnnzoo.optimize(net, "bf16")(images)
     with torch.no_grad():
         assert torch.equal(given, net(images)) == (not in_16_bits)
+
+
+class Scores(nn.Module):
+    """Of images `(B, 1, 1, K)` their own numbers, as logits that a layer with weights gives."""
+
+    def __init__(self, many: int):
+        super().__init__()
+        self.same, self.fc = nn.Conv2d(1, 1, 1, bias=False), nn.Linear(many, many, bias=False)
+        nn.init.ones_(self.same.weight)
+        nn.init.eye_(self.fc.weight)
+
+    def forward(self, x):
+        return self.fc(self.same(x).flatten(1))
+
+
+@pytest.fixture
+def in_16_bits(monkeypatch):
+    """A CPU that computes in bf16 ten times as fast."""
+    monkeypatch.setattr("cnnzoo.inference.pick_precision", lambda *_: "bf16")
+    monkeypatch.setattr("cnnzoo.inference._exported", lambda *_: None)
+    plain = []
+
+    def remembered(net):
+        plain.append(run := _plain(net))
+        return run
+
+    monkeypatch.setattr("cnnzoo.inference._plain", remembered)
+    monkeypatch.setattr("cnnzoo.inference.time_run", lambda run, images: 1.0 if run in plain else 0.1)
+
+
+def test_two_classes_too_close_for_bf16_are_told_apart_as_the_plain_net_does(in_16_bits):
+    images = torch.tensor([[3.0, 16.01, 16.0], [3.0, 16.0, 16.01], [16.0, 3.0, 1.003]])[:, None, None]
+    net = Scores(3).eval()
+    with torch.no_grad():
+        expected = net(images)
+    quick, sure = (cnnzoo.optimize(net, precision)(images) for precision in ("bf16", "auto"))
+    assert quick[0, 1] == quick[0, 2]  # rounded to 8 bits
+    assert torch.equal(sure[:2], expected[:2])
+    assert torch.equal(sure[2], quick[2])
+    assert sure[2, 2] != expected[2, 2]  # nothing hangs on it
+
+
+def test_the_last_layer_adds_up_in_32_bits(in_16_bits):
+    net = Scores(2).eval()
+    with torch.no_grad():
+        net.fc.weight += 0.001
+    image = torch.tensor([[[[16.0, 1.0]]]])
+    with torch.no_grad():
+        assert torch.equal(cnnzoo.optimize(net, "bf16")(image), net(image))
+
+
+def test_layers_are_fused_for_any_number_of_images():
+    net, before = cnnzoo.create("resnet20").eval(), torch.jit.onednn_fusion_enabled()
+    fused, images = Fused(copy.deepcopy(net)), torch.randn(9, 3, 32, 32)
+    with torch.inference_mode():
+        expected = net(images)
+        for many in (4, 1, 3, 9, 7, 2):
+            torch.testing.assert_close(fused(images[:many]), expected[:many], rtol=1e-4, atol=1e-4)
+    assert fused.planned == {1, 2, 4, 9}
+    assert torch.jit.onednn_fusion_enabled() == before
 
 
 @pytest.mark.parametrize(

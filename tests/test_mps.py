@@ -99,7 +99,9 @@ def test_images_and_weights_lie_as_the_device_wants_them(monkeypatch):
         lambda module, given: seen.append((given[0], module.weight)) if isinstance(module, nn.Conv2d) else None
     )
     try:
-        inference._converted(net, "bf16")(images.contiguous(memory_format=torch.channels_last))
+        inference._floats_of(inference._converted(net, torch.bfloat16), torch.bfloat16, layout_on(MPS))(
+            images.contiguous(memory_format=torch.channels_last)
+        )
         inference._plain(net)(images.contiguous(memory_format=torch.channels_last))
     finally:
         hook.remove()

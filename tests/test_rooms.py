@@ -45,9 +45,10 @@ MAY_IMPORT = {
     "evaluate": {"config", "data", "checkpoint", "zoo", "naming", "train.validation", "calibrate", "fast", "tables"}
     | {"measures"},
     "measures": {"calibrate"},
-    "export": {"data", "checkpoint", "zoo", "naming"},
+    "export": {"models", "data", "checkpoint", "zoo", "naming"},
     "report": {"config", "data", "checkpoint", "zoo", "measures", "calibrate", "visualize", "figures"},
-    "inference": {"quantize", "cuda_graphs"},
+    "inference": {"quantize", "cuda_graphs", "fused"},
+    "fused": set(),
     "cuda_graphs": set(),
     "fast": {"config", "data", "checkpoint", "inference"},
     "quantize": set(),
@@ -69,7 +70,7 @@ MAY_IMPORT = {
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
     | {"files", "folds", "measures"},
     "visualize": {"config", "data", "checkpoint", "zoo", "naming", "figures", "tables", "transfer", "receptive_field"}
-    | {"inference"},
+    | {"models", "inference"},
     "labs": {"figures"},
     "cli": {"config", "signals", "run", "folds", "learn", "checkpoint", "weights", "zoo", "predict", "claims", "tables"}
     | {"transfer", "browsing", "profiling", "benchmark", "ensemble", "labs", "visualize", "figures"},
