@@ -18,7 +18,7 @@ from cnnzoo import bars, tables, zoo
 from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
-from cnnzoo.device import in_halves, pick_device
+from cnnzoo.device import batch_on, in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.familiar import STRANGE, Familiarity
 from cnnzoo.fast import MANY, Sample, fast_form
@@ -168,7 +168,7 @@ def predict(
             unless `device` names another; all else goes to the best one there is.
         images: files, folders, patterns, files' contents, PIL images, uint8 arrays: see `Pictures`.
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
-        batch_size: images to a forward pass; None is 16 on a CPU, which more do not make faster, else 128.
+        batch_size: images to a forward pass; None is 4 to a thread on a CPU, else 128.
         min_confidence: if the most likely class is less likely than this, the image has no answer.
         min_familiarity: nor if its familiarity is less than this, such as 0.05. That is the share of images like those
             that the net was trained on which are as far from all of them as this one, or farther: a net is often sure
@@ -231,7 +231,7 @@ def stream(
         raise InputError(f"the net takes images of {preprocess.channels} channels, but pictures have 3, or 1 if grey")
     if net is not model_or_run or device is not None:
         net = net.to(pick_device(device or "auto"))
-    batch_size = batch_size or (16 if next(net.parameters()).device.type == "cpu" else 128)
+    batch_size = batch_size or batch_on(next(net.parameters()).device)
     run = run_of(net)
     familiarity = run.familiarity if run and precision != "int8" else None
     if min_familiarity and familiarity is None:

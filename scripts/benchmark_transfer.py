@@ -245,7 +245,7 @@ def frozen_loop(net: nn.Module, classes: int, split: dict, epochs: int) -> float
     return time.perf_counter() - started
 
 
-def frozen(rounds: int = 3) -> list[dict]:
+def frozen(rounds: int = 5) -> list[dict]:
     """One epoch of the tutorial's loop is measured in each round and counted 10 and 50 times; ours trains once."""
     rows = []
     for name in chosen("BENCH_NETS", [*NETS, "resnet18"]):
@@ -276,7 +276,7 @@ def frozen(rounds: int = 3) -> list[dict]:
     return rows
 
 
-def predict(rounds: int = 3) -> list[dict]:
+def predict(rounds: int = 5) -> list[dict]:
     files = sorted(map(str, (DATA / "hymenoptera").rglob("*.jpg")))
     rows = []
     for name in chosen("BENCH_NETS", NETS):

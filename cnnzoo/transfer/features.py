@@ -23,12 +23,11 @@ from cnnzoo.data.arrays import Images
 from cnnzoo.data.augment import Augment, Windows
 from cnnzoo.data.draws import Draws
 from cnnzoo.data.preprocess import Preprocess, centre, normalise
-from cnnzoo.device import in_halves
+from cnnzoo.device import batch_on, in_halves
 from cnnzoo.errors import InputError
 from cnnzoo.inference import Features, optimize
 from cnnzoo.telling import Tell, silent
 
-BATCH = 32  # images to a forward pass
 BLOCK = 256  # images looked up, computed and written at a time
 
 
@@ -82,7 +81,7 @@ class Backbone:
         `images` are uint8, of the size that the net takes, or larger for the random parts of `augment`; `seed` is of
         its draws; `what` is said beside the progress bar.
         """
-        count, computed = len(images), 0
+        count, computed, batch = len(images), 0, batch_on(self.device)
         vectors = np.empty((count, views, self.length), np.float32)
         with (
             Store(self.file, self.length, self.tell) as store,
@@ -98,7 +97,7 @@ class Backbone:
                     known = store.get(keys)
                     missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
                     fresh = {}
-                    for part in (missing[i : i + BATCH] for i in range(0, len(missing), BATCH)):
+                    for part in (missing[i : i + batch] for i in range(0, len(missing), batch)):
                         part_keys = [keys[place] for place in part]
                         shown = _shown(pixels[part], part_keys, view, augment, self.preprocess, self.device)
                         fresh |= dict(zip(part_keys, in_halves(self.fast, shown).cpu().numpy(), strict=True))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cnnzoo import bars
+from cnnzoo.device import batch_on
 from cnnzoo.visualize import cams, drawing
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import untouched
@@ -141,7 +142,7 @@ def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[n
     """
     subject = Subject.open(net)
     x = subject.normalised(pixels)
-    parts = zip(x.split(AT_ONCE), torch.from_numpy(targets).to(x.device).split(AT_ONCE), strict=True)
+    parts = zip(*(each.to(x.device).split(batch_on(x.device)) for each in (x, torch.from_numpy(targets))), strict=True)
     with untouched(net) as net:
         layer = cams.map_layer(net, x)
         maps = torch.cat([maps_of(net, *part, "gradcam", layer) for part in parts]).cpu().numpy()
