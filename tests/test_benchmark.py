@@ -131,6 +131,11 @@ def test_the_trainers_overhead_is_measured_step_by_step():
     assert [row.rounds for row in rows] == [18, 18]
 
 
+def test_small_images_are_fed_as_bytes_and_as_floats():
+    rows = small.feed(Bench("C5", CPU, rounds=1))
+    assert [row.what for row in rows] == ["feeding 32x32, uint8 out", "feeding 32x32, float out"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_what_needs_a_gpu_says_so(cli, tmp_path):
     code, out, _ = cli("benchmark", "G1", "G9", "--out", tmp_path / "b", "--quick")

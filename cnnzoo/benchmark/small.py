@@ -13,12 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 from cnnzoo import config as config_
 from cnnzoo import zoo
 from cnnzoo.benchmark.harness import Bench, Row, Side, data_root
-from cnnzoo.benchmark.loops import as_in_fit, plain_steps, train, trainer_of
+from cnnzoo.benchmark.loops import as_in_fit, batch, plain_steps, train, trainer_of
 from cnnzoo.config import AugmentConfig, Config
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages
-from cnnzoo.data.augment import Augment
-from cnnzoo.data.batches import EvalBatches, TrainBatches
+from cnnzoo.data.augment import Augment, Windows
+from cnnzoo.data.batches import EvalBatches, TrainBatches, shuffled
+from cnnzoo.data.draws import Draws
+from cnnzoo.train import forms
 from cnnzoo.train.trainer import EpochReport
 
 CIFAR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -64,6 +66,12 @@ def cifar_batches(pixels: np.ndarray, batch_size: int, device: torch.device) -> 
     return TrainBatches(ArrayImages(pixels), labels, batch_size, augment, seed=0, device=device)
 
 
+def cut(windows: Windows, batch_size: int) -> Iterator[np.ndarray]:
+    """An epoch's crops as they go to a GPU, which makes floats of them."""
+    for step, indices in enumerate(shuffled(windows.shape[0], 0, 0).reshape(-1, batch_size)):
+        yield windows.take(indices, Draws(np.random.default_rng(step), len(indices)))
+
+
 def noise(many: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (many, 32, 32, 3), dtype=np.uint8)
 
@@ -72,11 +80,12 @@ def feed(bench: Bench) -> Iterator[Row]:
     """C5: 32x32 images with padded crop and flip, uint8 and float out, beside DataLoader with PIL."""
     pixels = noise(5_000)
     batches, loader = cifar_batches(pixels, 500, bench.device), cifar_loader(pixels, 500)
-    sides = {"uint8": (batches.pixels, 100), "float": (batches.epoch, 20)}
+    windows = Windows(pixels, AugmentConfig().padding, flip=True)
+    sides = {"uint8": (lambda: cut(windows, 500), 100), "float": (lambda: batches.epoch(0), 20)}
     for kind, (epoch, least) in sides.items():
         yield from bench.contest(
             f"feeding 32x32, {kind} out",
-            lambda epoch=epoch: _exhaust(epoch(0)),
+            lambda epoch=epoch: _exhaust(epoch()),
             {"DataLoader with PIL": lambda: _exhaust(loader)},
             work=len(pixels),
             wanted={"DataLoader with PIL": least},
@@ -89,19 +98,25 @@ def _exhaust(batches) -> None:
 
 
 def cifar(bench: Bench) -> Iterator[Row]:
-    """C5b: resnet20 on 32x32 images with crop and flip, beside a plain DataLoader loop on the same net."""
+    """C5b: resnet20 on 32x32 images with crop and flip, beside a plain DataLoader loop on the same net.
+
+    Ours in the precision that the trainer chooses here.
+    """
+    images, _ = batch(CIFAR_BATCH, 32, bench.device)
+    precision, why = forms.precision("auto", zoo.create("resnet20").to(bench.device), images, steps=10_000)
+    bench.note(f"resnet20 in {precision}: {why}")
     yield from bench.contest(
-        f"training resnet20 on 32x32, batches of {CIFAR_BATCH}",
-        bench.side(_our_cifar),
+        f"training resnet20 on 32x32, {precision}, batches of {CIFAR_BATCH}",
+        bench.side(_our_cifar, precision),
         {"DataLoader with PIL": bench.side(_plain_cifar)},
         work=8 * CIFAR_BATCH,
         wanted={"DataLoader with PIL": 2.5},
     )
 
 
-def _our_cifar(device: torch.device) -> Side:
+def _our_cifar(device: torch.device, precision: str) -> Side:
     net, batches = zoo.create("resnet20").to(device), cifar_batches(noise(8 * CIFAR_BATCH), CIFAR_BATCH, device)
-    stepper = as_in_fit(trainer_of(net, batches, []))
+    stepper = as_in_fit(trainer_of(net, batches, [], precision=precision))
     ours = stepper.batches()
     return lambda: train(stepper, ours, len(batches))
 

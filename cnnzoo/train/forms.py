@@ -14,6 +14,7 @@ SHORT = 300.0  # seconds of a run below which a minute of compiling cannot pay
 STEPS = 10  # timed of each form, after WARM_UPS
 WARM_UPS = 3
 GAIN = 1.05  # that compiling must bring
+PIXELS = 16 * 224 * 224  # of the images on which precisions are tried: small ones need many to show what bf16 gains
 BRIEF = 10.0  # seconds of a run on a CPU below which no precision but fp32 is tried
 
 
@@ -28,8 +29,13 @@ def precision(name: str, model: nn.Module, images: Tensor, steps: int) -> tuple[
         return chosen, "as set"
     if chosen == "fp32" or images.device.type != "cpu":
         return chosen, "the device computes in it" if chosen == "bf16" else "the device has no bf16"
-    trial, few = copy.deepcopy(model).train(), images[:16]
-    plain = _seconds(trial, trial, few, "fp32", steps=3, warm_ups=1)
+    trial, few = copy.deepcopy(model).train(), images[: max(PIXELS // images[0, 0].numel(), 2)]
+    try:
+        plain = _seconds(trial, trial, few, "fp32", steps=3, warm_ups=1)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return "fp32", "there is no memory to try bf16 on a whole batch"
     if (whole := plain * steps * len(images) / len(few)) < BRIEF:
         return "fp32", f"the run takes about {whole:.0f} s as it is"
     half = _seconds(trial, trial, few, "bf16", steps=3, warm_ups=1)
