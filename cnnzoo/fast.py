@@ -49,7 +49,9 @@ def fast_form(
     if not many or (precision in ("auto", "fp32") and many < inference.FEW):
         return net
     if precision != "int8":
-        return inference.optimize(net, precision)
+        fast = inference.optimize(net, precision)
+        fast.to_come = many
+        return fast
     pixels, what = _trained_on(net, preprocess, root) or fallback()
     if not len(pixels):
         raise InputError("int8 is calibrated on images, and none of those at hand can be read; take precision fp32")

@@ -30,7 +30,7 @@ class Fused:
                     self._net = torch.jit.freeze(torch.jit.trace(self._net, filled, check_trace=False, strict=False))
                 for _ in range(2):  # the first looks at shapes, the second compiles
                     self._net(filled)
-            self.planned.add(room)
+                self.planned.add(room)
         answers = self._net(filled)
         return answers[:many] if isinstance(answers, Tensor) else [answer[:many] for answer in answers]
 

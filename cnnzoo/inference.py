@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import io
+import math
 import os
 import threading
 import time
@@ -28,6 +29,7 @@ FEW = 100  # images that the plain net has answered before its fast form would b
 # as a share of their standard deviation.
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 SIZES = 8  # image sizes that get fast forms, of which each holds the weights once more; others get the plain net
+BRIEF = 2.0  # seconds that the images take in fp32 on a CPU, below which bf16 is not tried
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 CLOSE = 1 / 128  # of the largest logit; by a hundredth of it bf16 moved two logits apart at most
 TF32 = 5e-3  # tolerance in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
@@ -75,6 +77,7 @@ class Optimized(nn.Module):
         super().__init__()
         self.net = net.eval()
         self.precision, self.compiled, self.settles = precision, compiled, settles
+        self.to_come = math.inf  # images, as far as is known
         self.agreement: float | None = None  # in int8: share of the calibration images that get the plain net's class
         self._in_8_bits: dict[tuple[int, ...], bytes] = {}  # graphs, by the size of images
         self._gives_several = False
@@ -161,7 +164,7 @@ class Optimized(nn.Module):
         took = time.perf_counter() - started
         trials = [(images, wanted)]
         if images.device.type == "cpu":  # where a graph may have taken the number of images for fixed
-            few = images[:1] if len(images) > 1 else torch.cat([images, images])
+            few = images[:-1] if len(images) > 1 else torch.cat([images, images])
             trials.append((few, plain(few)))
         in_tf32 = self.precision == "fp32" and images.device.type == "cuda"
         share = TF32 if in_tf32 else TOLERANCE[self.precision]
@@ -191,7 +194,9 @@ class Optimized(nn.Module):
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         if kind == "cpu":
             if graph := _exported(net, images[:1]):
-                forms[_session(graph)] = torch.float32
+                forms[run := _session(graph)] = torch.float32
+                if dtype != torch.float32 and time_run(run, images) / len(images) * self.to_come < BRIEF:
+                    return forms
             if dtype == torch.float32:
                 return forms
         fast = _converted(net, dtype)

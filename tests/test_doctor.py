@@ -531,6 +531,17 @@ def test_labels_that_the_features_contradict_are_doubtful(weights, tmp_path):
     }
 
 
+def test_a_burst_with_a_wrong_label_is_doubted_once_its_photos_cannot_vouch_for_each_other(weights, tmp_path):
+    folder = photos.folder(tmp_path / "photos", each=30)
+    for number, file in enumerate(sorted((folder / "blue").iterdir())[:14]):
+        file.rename(folder / "red" / f"burst_{number}.png")
+    options = {"model": "resnet20", "pretrained": str(weights)}
+    alone, together = (doctor.check(folder, groups=groups, **options).findings for groups in (None, "burst"))
+    told = [{finding.file for finding in found if finding.kind == "doubtful label"} for found in (alone, together)]
+    assert len(told[0]) < len(told[1])
+    assert told[1] == {f"red/burst_{number}.png" for number in range(14)}
+
+
 def test_right_labels_are_not_doubted(weights, tmp_path):
     assert found(photos.folder(tmp_path), model="resnet20", pretrained=str(weights)) == []
 

@@ -167,7 +167,7 @@ class Scores(nn.Module):
 
 
 @pytest.fixture
-def in_16_bits(monkeypatch):
+def quick_bf16(monkeypatch):
     """A CPU that computes in bf16 ten times as fast."""
     monkeypatch.setattr("cnnzoo.inference.pick_precision", lambda *_: "bf16")
     monkeypatch.setattr("cnnzoo.inference._exported", lambda *_: None)
@@ -181,7 +181,7 @@ def in_16_bits(monkeypatch):
     monkeypatch.setattr("cnnzoo.inference.time_run", lambda run, images: 1.0 if run in plain else 0.1)
 
 
-def test_two_classes_too_close_for_bf16_are_told_apart_as_the_plain_net_does(in_16_bits):
+def test_two_classes_too_close_for_bf16_are_told_apart_as_the_plain_net_does(quick_bf16):
     images = torch.tensor([[3.0, 16.01, 16.0], [3.0, 16.0, 16.01], [16.0, 3.0, 1.003]])[:, None, None]
     net = Scores(3).eval()
     with torch.no_grad():
@@ -193,7 +193,7 @@ def test_two_classes_too_close_for_bf16_are_told_apart_as_the_plain_net_does(in_
     assert sure[2, 2] != expected[2, 2]  # nothing hangs on it
 
 
-def test_the_last_layer_adds_up_in_32_bits(in_16_bits):
+def test_the_last_layer_adds_up_in_32_bits(quick_bf16):
     net = Scores(2).eval()
     with torch.no_grad():
         net.fc.weight += 0.001

@@ -5,7 +5,6 @@ import html
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -257,8 +256,8 @@ def _mistakes(
     pixels = images.take(worst)
     seen, note = insight.evidence(pixels, predicted[worst]) if insight else (None, "")
     near, labels, more = insight.alike(pixels) if insight else (None, None, "")
-
-    def figure(number: int, place: int) -> str:
+    shown = []
+    for number, place in enumerate(worst):
         said, sure = names[predicted[place]], probabilities[place, predicted[place]]
         caption = html.escape(f"{file(place)}: {said} ({sure:.0%}), is {names[targets[place]]}")
         pictures = [_image(pixels[number], caption)]
@@ -268,10 +267,7 @@ def _mistakes(
         if near is not None:
             own = (html.escape(names[label]) for label in labels[number])
             rows += f"<div>{''.join(map(_image, near[number], own))}</div>"
-        return f"<figure>{rows}<figcaption>{caption}</figcaption></figure>"
-
-    with ThreadPoolExecutor() as pool:  # which encode pictures
-        shown = [*pool.map(figure, range(len(worst)), worst)]
+        shown.append(f"<figure>{rows}<figcaption>{caption}</figcaption></figure>")
     told = " ".join([f"{len(wrong)} of {len(targets):,} are wrong.", *map(html.escape, filter(None, (note, more)))])
     return f'<p>{told}</p><div class="mistakes{"" if seen is None else " pairs"}">{"".join(shown)}</div>'
 

@@ -16,27 +16,33 @@ from cnnzoo.transfer.findings import FEW
 
 
 @machine.one_blas_thread()
-def doubts(vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def doubts(vectors: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """From features `(N, D)` and labels `(N,)`, for each photo another class and by how much probability it leads; 0
-    where two kinds of classifiers, fitted to other photos, are not confident of the same one.
+    where two kinds of classifiers, fitted to other photos, are not confident of the same one. With `groups` `(N,)`
+    those are photos of other groups: of a burst with a wrong label, each would vouch for the others.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import Normalizer, StandardScaler
 
-    folds, everyone = StratifiedKFold(5, shuffle=True, random_state=0), np.arange(len(labels))
+    from cnnzoo.transfer.probe import folds_of
+
+    parts, everyone = folds_of(labels, groups, folds=5, seed=0), np.arange(len(labels))
+    judged = np.isin(everyone, [place for _, own in parts for place in own])
     named, leads = [], []
     for judge in ((LogisticRegression(C=10 / len(labels), max_iter=200),), (Normalizer(), KNeighborsClassifier(FEW))):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, for a vote
             model = make_pipeline(StandardScaler(), *judge)
-            chances = cross_val_predict(model, vectors, labels, cv=folds, method="predict_proba")
-        usual = np.array([chances[labels == label, label].mean() for label in range(chances.shape[1])])
+            chances = np.zeros((len(labels), labels.max() + 1))
+            for others, own in parts:
+                chances[own] = model.fit(vectors[others], labels[others]).predict_proba(vectors[own])
+        of_class = (chances[judged & (labels == label), label] for label in range(chances.shape[1]))
+        usual = np.array([own.mean() if len(own) else np.inf for own in of_class])
         confident = np.where(chances >= usual, chances, 0)
         named.append(confident.argmax(1))
         leads.append(confident.max(1) - chances[everyone, labels])
-    agreed = (named[0] == named[1]) & (named[0] != labels)
+    agreed = judged & (named[0] == named[1]) & (named[0] != labels)
     return named[0], np.where(agreed, np.minimum(*leads), 0)

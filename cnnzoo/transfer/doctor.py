@@ -100,7 +100,7 @@ def check(
     found += _repeats(readable, repeated)
     found += () if numbers is None else _divided(readable, numbers[good])
     found += of_classes(classes | tally(readable))
-    found += _doubts(readable, backbone, workers) if backbone else ()
+    found += _doubts(readable, None if numbers is None else numbers[good], backbone, workers) if backbone else ()
     found += _passed_over(folder, photos)
     grouped = "" if numbers is None else groups_.describe(numbers, "photo")
     return Checkup(folder, tuple(photos), _sorted(found), grouped)
@@ -322,16 +322,19 @@ def _home(part: str, label: str) -> str:
 # ---- labels
 
 
-def _doubts(photos: Sequence[Photo], backbone: Backbone, workers: int) -> list[Finding]:
-    """Labels that a net's features contradict, the most doubtful first."""
+def _doubts(photos: Sequence[Photo], groups: np.ndarray | None, backbone: Backbone, workers: int) -> list[Finding]:
+    """Labels that a net's features contradict, the most doubtful first; of classes in one group alone, none."""
     counts = Counter(photo.label for photo in photos)
-    judged = [photo for photo in photos if counts[photo.label] >= FEW]
+    alone = range(len(photos)) if groups is None else groups.tolist()
+    units = Counter(label for label, _ in {(photo.label, group) for photo, group in zip(photos, alone, strict=True)})
+    places = [place for place, p in enumerate(photos) if counts[p.label] >= FEW and units[p.label] > 1]
+    judged = [photos[place] for place in places]
     classes, labels = np.unique([photo.label for photo in judged], return_inverse=True)
     if len(classes) < 2:
         return []
     images = FileImages([photo.file for photo in judged], backbone.preprocess.geometry, workers)
     vectors = backbone.extract(images).plain
-    meant, lead = doubts(vectors, labels)
+    meant, lead = doubts(vectors, labels, None if groups is None else groups[places])
     order = [place for place in np.argsort(-lead, kind="stable") if lead[place] >= SURE]
     return [
         Finding("doubtful label", judged[place].name, f"rather {classes[meant[place]]}, by {lead[place]:.2f}")

@@ -114,7 +114,7 @@ def fit(
         raise InputError(f"{len(missing)} of {classes} classes have no training image")
     seed %= 2**32  # scikit-learn takes no larger one
     known = kinds(len(labels), seed)
-    splits = _splits(labels, groups, folds, seed)
+    splits = folds_of(labels, groups, folds, seed)
     found = []
     unfit = {"knn"} if learns else set()
     if len(labels) * classes > SVMS_MOST:
@@ -135,7 +135,7 @@ def fit(
     return Probe((first[0], *others), first[1])
 
 
-def _splits(
+def folds_of(
     labels: np.ndarray, groups: np.ndarray | None, folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Places of the images to fit to and of those to judge on, of each fold; none where a class has too few images, or
