@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -357,3 +358,29 @@ def test_weights_are_those_given_however_loud_members_are():
     panel = panel_of([[[0.7, 0.3]], [[0.4, 0.6]]], [0], temperatures=(1.0, 50.0))
     assert combine(panel, "logits", [0.75, 0.25]).weights == [0.75, 0.25]
     assert contest(panel, ["logits"]).to_dict()["weights"]["logits"] == [0.5, 0.5]
+
+
+# ---- images that belong together
+
+
+def test_what_is_learnt_of_one_image_of_a_group_is_not_judged_on_another():
+    """Bursts of five equal images, of which members know nothing: 30 numbers are enough to know 40 bursts again."""
+    rng = np.random.default_rng(0)
+    bursts = np.repeat(np.arange(40), 5)
+    logits, targets = rng.normal(size=(6, 40, 5))[:, bursts], rng.integers(5, size=40)[bursts]
+    panel = panel_of(np.exp(logits) / np.exp(logits).sum(2, keepdims=True), targets)
+    right = [
+        float((combine(each, "stacking").cross_fitted.argmax(1) == targets).mean())
+        for each in (panel, replace(panel, groups=bursts))
+    ]
+    assert right[0] > 0.6
+    assert right[1] < 0.4
+
+
+@pytest.mark.parametrize("method", LEARN)
+def test_groups_that_hold_a_class_alone_are_judged_all_the_same(method):
+    panel = noisy([0.6, 0.6], images=60, classes=3)
+    done = combine(replace(panel, groups=np.where(panel.targets == 2, -1, np.arange(60) // 2)), method)
+    assert np.isfinite(done.cross_fitted).all()
+    with pytest.raises(InputError, match="all images are in one group; a method that learns needs two"):
+        combine(replace(panel, groups=np.zeros(60, int)), method)

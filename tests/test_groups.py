@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
+from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError
 from cnnzoo.resampling import bootstrap, unseen
 from cnnzoo.transfer import copies, doctor, probe
@@ -267,6 +269,20 @@ def test_a_probe_takes_groups_and_an_evaluation_tells_what_they_mean(tmp_path):
     told.clear()
     cnnzoo.evaluate(run, tell=told.append)
     assert told == ["the interval takes images for independent, which those of one group are not, so it is too narrow"]
+
+
+def test_a_committee_knows_the_groups_of_its_members_images(tmp_path):
+    folder, weights = photos.folder(tmp_path / "photos"), photos.weights(tmp_path / "net.pt")
+    options = {"overrides": {"data.groups": r"(\d)\.png"}, "tell": lambda line: None}
+    runs = [
+        cnnzoo.probe(folder, "resnet20", weights, classifier=name, run=tmp_path / name, **options)
+        for name in ("centroid", "knn")
+    ]
+    known = panel(runs)
+    digits = [Path(name).stem[-1] for name in known.images]
+    assert len({*zip(known.groups.tolist(), digits, strict=True)}) == len(set(digits))
+    shutil.rmtree(folder)
+    assert panel(runs).groups is None  # there is nothing to tell by
 
 
 # ---- the data doctor

@@ -208,6 +208,21 @@ def sample(
     return np.stack(pixels) if pixels else np.empty((0, *geometry.shape), np.uint8)
 
 
+def groups_of(config: DataConfig, names: Sequence[str]) -> np.ndarray | None:
+    """Which of the images named belong together, as `data.groups` has it, see `groups.numbered`; None where that is not
+    given, or the source is not here to tell.
+    """
+    if config.groups is None or not is_there(config.source):
+        return None
+    found = _find(config)
+    known = {
+        name: group
+        for part in filter(None, (found.train, found.val))
+        for name, group in zip(part.names, part.groups.tolist(), strict=True)
+    }
+    return np.array([known.get(name, -1 - place) for place, name in enumerate(names)])
+
+
 def check(config: DataConfig) -> None:
     """Raise InputError where no image need be read to see that `load` will."""
     _check_classes(_found_and_split(config).classes, config)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from torch import nn
 
 from cnnzoo import calibrate, machine
+from cnnzoo.data import groups as groups_
 from cnnzoo.ensemble.members import Panel
 from cnnzoo.errors import InputError, unknown
 from cnnzoo.models._rules import Mean, Stack, Vote
@@ -168,7 +169,7 @@ def _weighing(weigh: Weigh, panel: Panel, seed: int) -> Fitted:
     weights, why = _never_worse(weigh, panel)
     notes = ("weights " + ", ".join(f"{weight:.3f}" for weight in weights), *why)
     judged = np.empty_like(panel.logits[0])
-    for known, new in _parts(panel.targets, seed):
+    for known, new in _parts(panel, seed):
         judged[new] = _applied(Mean(_never_worse(weigh, panel.choose(known))[0]), panel.choose(new))
     return Mean(weights), judged, notes
 
@@ -245,11 +246,12 @@ def _stacked(panel: Panel, seed: int) -> Fitted:
     _check_classes(panel)
     rows = panel.log_probabilities.transpose(1, 0, 2).reshape(len(panel.targets), -1)  # (N, M * K)
     judged = {setting: np.empty_like(panel.logits[0]) for setting in SETTINGS}
-    for known, new in _parts(panel.targets, seed):
+    for known, new in _parts(panel, seed):
         fitted = None
         for setting in SETTINGS:
             fitted = _logistic(setting, rows[known], panel.targets[known], fitted)
-            judged[setting][new] = fitted.predict_log_proba(rows[new])
+            judged[setting][new] = np.log(LEAST)  # of a class that is in the other groups alone, if there is one
+            judged[setting][np.ix_(new, fitted.classes_)] = fitted.predict_log_proba(rows[new])
     chosen = min(SETTINGS, key=lambda setting: log_loss(judged[setting], panel.targets))
     fitted = _logistic(chosen, rows, panel.targets)
     return Stack(linear_layer(fitted)).eval(), judged[chosen], (f"logistic regression, C={fitted.C:.2g}",)
@@ -271,12 +273,21 @@ def _check_classes(panel: Panel) -> None:
         )
 
 
-def _parts(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _parts(panel: Panel, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Divide the images into parts, over which classes spread evenly where they can, and give for each part the places
-    of all other images, and its own.
+    of all other images, and its own. No group is divided.
     """
-    counts = np.bincount(targets)
+    targets, groups, counts = panel.targets, panel.groups, np.bincount(panel.targets)
     fewest = int(counts[counts > 0].min())
+    if groups is not None:
+        if (many := min(FOLDS, len(np.unique(groups)))) < 2:
+            raise InputError("all images are in one group; a method that learns needs two, one of them to judge by")
+        if fewest > 1:
+            parts = groups_.folds(targets, groups, min(many, fewest), seed)
+        else:
+            parts = GroupKFold(many, shuffle=True, random_state=seed).split(targets, groups=groups)
+        yield from (part for part in parts if len(part[1]))
+        return
     if fewest > 1:
         splitter = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
     elif len(targets) > 1:

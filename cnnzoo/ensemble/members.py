@@ -14,6 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from scipy.special import log_softmax
 
+from cnnzoo import config as config_
 from cnnzoo.checkpoint import LOCK, Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
@@ -37,6 +38,7 @@ class Panel:
     temperatures: tuple[float, ...] | None = None  # by which the members' logits were divided; None: by none
     learnt: tuple[int, ...] = ()  # on how many of the images each member was trained, where that is known
     fitted: tuple[int, ...] = ()  # to how many each was fitted, as a committee may be; there it answers cross-fitted
+    groups: np.ndarray | None = None  # (N,), the same for images that belong together; None: each stands alone
 
     def __len__(self) -> int:
         return len(self.names)
@@ -78,7 +80,8 @@ class Panel:
     def choose(self, places: np.ndarray) -> "Panel":
         """The panel of some of the images."""
         images = tuple(self.images[place] for place in places)
-        return replace(self, logits=self.logits[:, places], targets=self.targets[places], images=images)
+        groups = None if self.groups is None else self.groups[places]
+        return replace(self, logits=self.logits[:, places], targets=self.targets[places], images=images, groups=groups)
 
 
 def panel(
@@ -126,7 +129,8 @@ def panel(
     names = tuple(str(run.path) for run in opened)
     learnt = _among(first.images, [run.split["train"] for run in opened])
     fitted = _among(first.images, [run.split["val"] if run.is_cross_fitted else () for run in opened])
-    return Panel(names, first.classes, logits, first.targets, first.images, temperatures, learnt, fitted)
+    groups = None if data else sources.groups_of(config_.read(opened[0].config_file).data, first.images)
+    return Panel(names, first.classes, logits, first.targets, first.images, temperatures, learnt, fitted, groups)
 
 
 def _expanded(run: str | Path | Run) -> list[str]:
