@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnnzoo import machine
+
 ENOUGH = 500  # images of either kind; on photos, three times as many told strangers no better
 STRANGE = 0.05  # images less familiar are told, as one in twenty of those like the known ones is
 
@@ -52,6 +54,7 @@ def _of_length_1(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
 
 
+@machine.one_blas_thread()
 def _distances(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
     """`(B,)` float32: 1 - the cosine of the angle to the nearest of `known`."""
     return 1 - (_of_length_1(vectors) @ known.astype(np.float32).T).max(axis=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cnnzoo import machine
 
@@ -47,3 +48,16 @@ def test_a_thread_writes_to_the_same_memory_again_and_to_no_others():
     assert not np.shares_memory(first, other)
     assert scratch.array((6, 4)).shape == (6, 4)
     assert not np.shares_memory(*(scratch.array((scratch.LARGEST + 1,)) for _ in range(2)))  # too much to keep
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_within_and_then_what_it_had():
+    with threadpool_limits(2, user_api="blas"):
+        with machine.one_blas_thread():
+            with machine.one_blas_thread():
+                assert blas_threads() == {1}
+            assert blas_threads() == {1}
+        assert blas_threads() == {2}
