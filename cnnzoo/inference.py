@@ -186,7 +186,9 @@ class Optimized(nn.Module):
         fastest = min(others, key=needed, default=plain)
         if fastest is not plain and took < 2 * needed(fastest):  # or it need not be timed
             fastest = min(plain, fastest, key=needed)
-        return _settled(fastest, plain) if self.settles and agreeing[fastest] != torch.float32 else fastest
+        if not self.settles or agreeing[fastest] == torch.float32:
+            return fastest
+        return _settled(fastest, next((run for run in others if agreeing[run] == torch.float32), plain))
 
     def _forms(self, net: nn.Module, images: Tensor) -> dict[Run, torch.dtype]:
         """The functions to choose from, and what each computes in."""
@@ -238,7 +240,7 @@ def optimize(
         model: a net that takes `(B, C, H, W)` float32; it is put into eval mode and otherwise left alone. One that is
             optimised already is returned as it is.
         precision: fp32, bf16, fp16, int8, or auto: bf16 where the processor computes in it, else fp32. Of images whose
-            two likeliest classes are too close for bf16 to tell, auto gives the plain net's answer. Asked for bf16, a
+            two likeliest classes are too close for bf16 to tell, auto gives fp32's answer. Asked for bf16, a
             CPU answers in fp32 unless bf16 is clearly faster. In fp32 outputs agree within 1e-4 of the largest
             one (on CUDA, which computes in TF32, within 5e-3), in bf16 within 5e-2; where they do not, the plain net
             answers. int8 is for CPUs, and told by its mean deviation, see `calibration`.
@@ -299,8 +301,8 @@ def _plain(net: nn.Module) -> Run:
     return lambda x: _floats(net(x.contiguous(memory_format=layout_on(x.device))))
 
 
-def _settled(run: Run, plain: Run) -> Run:
-    """What `run` answers in 16 bits, but the plain net where an image's two likeliest classes are too close to tell."""
+def _settled(run: Run, in_fp32: Run) -> Run:
+    """What `run` answers in 16 bits, but where an image's two likeliest classes are too close to tell, in 32."""
 
     def settled(x: Tensor) -> list[Tensor]:
         answers = run(x)
@@ -309,7 +311,7 @@ def _settled(run: Run, plain: Run) -> Run:
         first, second = answers[0].topk(2).values.unbind(1)
         close = first - second < CLOSE * answers[0].abs().amax(1)
         if close.any():
-            for answer, sure in zip(answers, plain(x[close]), strict=True):
+            for answer, sure in zip(answers, in_fp32(x[close]), strict=True):
                 answer[close] = sure
         return answers
 

@@ -181,7 +181,7 @@ def quick_bf16(monkeypatch):
     monkeypatch.setattr("cnnzoo.inference.time_run", lambda run, images: 1.0 if run in plain else 0.1)
 
 
-def test_two_classes_too_close_for_bf16_are_told_apart_as_the_plain_net_does(quick_bf16):
+def test_two_classes_too_close_for_bf16_are_told_apart_in_fp32(quick_bf16):
     images = torch.tensor([[3.0, 16.01, 16.0], [3.0, 16.0, 16.01], [16.0, 3.0, 1.003]])[:, None, None]
     net = Scores(3).eval()
     with torch.no_grad():
