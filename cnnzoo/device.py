@@ -57,8 +57,10 @@ def _check_on_mps(precision: str) -> None:
 
 
 def batch_on(device: torch.device) -> int:
-    """Images to a forward pass where nobody says: on a CPU four to a thread, of which caches hold more than of many."""
-    return 4 * torch.get_num_threads() if device.type == "cpu" else 128
+    """Images to a forward pass where nobody says: on a CPU four to a thread, of which caches hold more than of many,
+    but no more than gigabytes of memory suffice for.
+    """
+    return min(4 * torch.get_num_threads(), 32) if device.type == "cpu" else 128
 
 
 def layout_on(device: torch.device) -> torch.memory_format:

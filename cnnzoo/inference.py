@@ -162,27 +162,31 @@ class Optimized(nn.Module):
         plain, started = _plain(net), time.perf_counter()
         wanted = self._answers(net, images)
         took = time.perf_counter() - started
-        trials = [(images, wanted)]
-        if images.device.type == "cpu":  # where a graph may have taken the number of images for fixed
-            few = images[:-1] if len(images) > 1 else torch.cat([images, images])
+        trials, on_cpu = [(images, wanted)], images.device.type == "cpu"
+        if on_cpu:  # where a graph may take the number of images for fixed; of one, since `Fused` fills others up
+            few = images[:1] if len(images) > 1 else torch.cat([images, images])
             trials.append((few, plain(few)))
         in_tf32 = self.precision == "fp32" and images.device.type == "cuda"
         share = TF32 if in_tf32 else TOLERANCE[self.precision]
         allowed = [share * max(answer.abs().max().item(), 1.0) for answer in wanted]
         agreeing = {plain: torch.float32}
-        for run, dtype in self._forms(net, images).items():
+
+        @functools.cache
+        def needed(run: Run) -> float:
+            on_trial = on_cpu and agreeing[run] != torch.float32
+            return time_run(run, images) * (BF16_GAIN if on_trial else 1)
+
+        for run, dtype in self._forms(net, images):
             with contextlib.suppress(Exception):  # what does not compile, has no kernel in 16 bits, or fails in a graph
                 pairs = [zip(run(few), answers, allowed, strict=True) for few, answers in trials]
                 # No comparison with NaN is true, so that a form which gives any is passed over.
                 if all((given - answer).abs().max().item() <= most for trial in pairs for given, answer, most in trial):
                     agreeing[run] = dtype
+            in_fp32 = on_cpu and agreeing.get(run) == torch.float32
+            if in_fp32 and needed(run) / len(images) * self.to_come < BRIEF:
+                break
 
-        @functools.cache
-        def needed(run: Run) -> float:
-            on_trial = images.device.type == "cpu" and agreeing[run] != torch.float32
-            return time_run(run, images) * (BF16_GAIN if on_trial else 1)
-
-        others = agreeing.keys() - {plain}
+        others = [run for run in agreeing if run is not plain]
         fastest = min(others, key=needed, default=plain)
         if fastest is not plain and took < 2 * needed(fastest):  # or it need not be timed
             fastest = min(plain, fastest, key=needed)
@@ -190,24 +194,21 @@ class Optimized(nn.Module):
             return fastest
         return _settled(fastest, next((run for run in others if agreeing[run] == torch.float32), plain))
 
-    def _forms(self, net: nn.Module, images: Tensor) -> dict[Run, torch.dtype]:
-        """The functions to choose from, and what each computes in."""
-        kind, forms = images.device.type, {}
+    def _forms(self, net: nn.Module, images: Tensor) -> Iterator[tuple[Run, torch.dtype]]:
+        """The functions to choose from, and what each computes in; on a CPU that in fp32 first."""
+        kind = images.device.type
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         if kind == "cpu":
             if graph := _exported(net, images[:1]):
-                forms[run := _session(graph)] = torch.float32
-                if dtype != torch.float32 and time_run(run, images) / len(images) * self.to_come < BRIEF:
-                    return forms
+                yield _session(graph), torch.float32
             if dtype == torch.float32:
-                return forms
+                return
         fast = _converted(net, dtype)
         for net in (fast, Fused(fast)) if kind == "cpu" else (fast,):
             run = _floats_of(net, dtype, layout_on(images.device))
             if kind == "cuda":
                 run = torch.compile(run) if self.compiled else Replayed(run)
-            forms[run] = dtype
-        return forms
+            yield run, dtype
 
     @torch.inference_mode()
     def calibrate(self, images: Tensor, batch_size: int = 16) -> None:
@@ -341,7 +342,8 @@ def _converted(net: nn.Module, dtype: torch.dtype) -> nn.Module:
     for call in calls:
         if call.target == last:
             with fast.graph.inserting_before(call):
-                call.replace_input_with(call.args[0], fast.graph.call_method("float", (call.args[0],)))
+                given = call.all_input_nodes[0]
+                call.replace_input_with(given, fast.graph.call_method("float", (given,)))
     fast.recompile()
     return fast
 

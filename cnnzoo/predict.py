@@ -168,7 +168,7 @@ def predict(
             unless `device` names another; all else goes to the best one there is.
         images: files, folders, patterns, files' contents, PIL images, uint8 arrays: see `Pictures`.
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
-        batch_size: images to a forward pass; None is 4 to a thread on a CPU, else 128.
+        batch_size: images to a forward pass; None is 4 to a thread on a CPU, 32 at most, else 128.
         min_confidence: if the most likely class is less likely than this, the image has no answer.
         min_familiarity: nor if its familiarity is less than this, such as 0.05. That is the share of images like those
             that the net was trained on which are as far from all of them as this one, or farther: a net is often sure

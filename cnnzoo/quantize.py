@@ -19,6 +19,7 @@ def quantized(graph: bytes, images: Tensor, batch_size: int = 8) -> bytes:
     """
     if importlib.util.find_spec("onnx") is None:
         raise InputError('precision int8 needs onnx, which pip install "cnnzoo[export]" brings')
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -29,8 +30,6 @@ def quantized(graph: bytes, images: Tensor, batch_size: int = 8) -> bytes:
         def get_next(self) -> dict | None:
             batch = next(self.rest, None)
             return None if batch is None else {"images": batch.contiguous().numpy()}
-
-    import onnx
 
     with tempfile.TemporaryDirectory() as folder, quiet():
         plain, prepared, done = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "done"))

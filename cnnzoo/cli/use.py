@@ -76,7 +76,7 @@ def predict(
         min_familiarity: abstain from images that are farther from all training images than this share of images like
             those is, such as 0.05.
         mirror: take the mean over each image and its mirror image, at twice the time.
-        batch_size: images to a forward pass; by default 4 to a thread on a CPU, else 128.
+        batch_size: images to a forward pass; by default 4 to a thread on a CPU, 32 at most, else 128.
         precision: auto (bf16 for many images on a device that computes in it, else fp32), fp32, bf16, fp16 or int8 (on
             a CPU, calibrated on images the run trained on, else on some of those given).
     """

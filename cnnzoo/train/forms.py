@@ -32,13 +32,13 @@ def precision(name: str, model: nn.Module, images: Tensor, steps: int) -> tuple[
     trial, few = copy.deepcopy(model).train(), images[: max(PIXELS // images[0, 0].numel(), 2)]
     try:
         plain = _seconds(trial, trial, few, "fp32", steps=3, warm_ups=1)
+        if (whole := plain * steps * len(images) / len(few)) < BRIEF:
+            return "fp32", f"the run takes about {whole:.0f} s as it is"
+        half = _seconds(trial, trial, few, "bf16", steps=3, warm_ups=1)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return "fp32", "there is no memory to try bf16 on a whole batch"
-    if (whole := plain * steps * len(images) / len(few)) < BRIEF:
-        return "fp32", f"the run takes about {whole:.0f} s as it is"
-    half = _seconds(trial, trial, few, "bf16", steps=3, warm_ups=1)
     if plain < BF16_GAIN * half:
         return "fp32", f"bf16 is {plain / half:.2f} times as fast a step here, which is not enough"
     return "bf16", f"{plain / half:.2f} times as fast a step here"
