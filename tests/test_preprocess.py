@@ -20,7 +20,8 @@ from torchvision import models
 
 import cnnzoo
 from cnnzoo.data.decoding import Unreached, decode
-from cnnzoo.data.preprocess import Preprocess
+from cnnzoo.data.pictures import Pictures, read_ahead
+from cnnzoo.data.preprocess import Preprocess, Sheet, enough
 from cnnzoo.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -495,6 +496,22 @@ def test_a_reduced_photo_shows_the_net_the_same(mode, orientation, tmp_path):
     difference = abs(preprocess.pixels(whole).astype(int) - preprocess.pixels(reduced))
     assert difference.mean() < 1
     assert difference.max() <= 4
+
+
+def test_a_large_photo_is_read_alike_wherever_it_is_read(tmp_path):
+    """What a probe learns from is what prediction sees, of photos that are decoded reduced, too."""
+    file = tmp_path / "phone.jpg"
+    smooth(4032, 3024).save(file, quality=90)
+    (picture,) = next(read_ahead(Pictures(file), IMAGENET, 1))
+    for pixels in (IMAGENET.geometry.read(file), IMAGENET.pixels(file), IMAGENET.pixels(file.read_bytes())):
+        np.testing.assert_array_equal(pixels, picture.pixels)
+    np.testing.assert_array_equal(Sheet((IMAGENET,)).read(file), picture.pixels)
+
+
+@pytest.mark.parametrize(("size", "left"), [((4032, 3024), 756), ((4000, 3000), 750), ((1920, 1080), 1080)])
+def test_photos_of_phones_are_decoded_no_larger_than_is_needed(size, left, tmp_path):
+    smooth(*size).save(tmp_path / "phone.jpg")
+    assert min(decode(tmp_path / "phone.jpg", at_least=enough(IMAGENET.resize)).size) == left
 
 
 # ---- photos as phones take them now

@@ -49,9 +49,9 @@ def decoded(monkeypatch) -> list[str]:
     """The files that are decoded from here on."""
     names, decode = [], preprocess.decode
 
-    def noted(file, channels):
+    def noted(file, *options):
         names.append(Path(file).name)
-        return decode(file, channels)
+        return decode(file, *options)
 
     monkeypatch.setattr(preprocess, "decode", noted)
     return names
@@ -699,7 +699,7 @@ def test_file_mended_is_read_again(spoilt):
 def test_file_allowed_to_be_read_is_read_again(tmp_path, monkeypatch):
     paint(tmp_path, {"red": 4, "blue": 4})
 
-    def forbid(file, channels):
+    def forbid(file, *options):
         raise Unreached("no permission to read it")
 
     with monkeypatch.context() as patch:
@@ -940,10 +940,10 @@ def stop_after(many: int, stop: type, folder: Path, monkeypatch, decoded: list[s
     """A load that ends in so many images."""
     decode = preprocess.decode
 
-    def stopped(file, channels):
+    def stopped(file, *options):
         if len(decoded) == many:
             raise stop
-        return decode(file, channels)
+        return decode(file, *options)
 
     with monkeypatch.context() as patch:
         patch.setattr(preprocess, "decode", stopped)
@@ -956,14 +956,14 @@ def test_reading_is_written_down_every_few_seconds_so_that_a_kill_costs_no_more(
     monkeypatch.setattr(decoded_once, "PAUSE", 0)
     decode, names, lines = preprocess.decode, [], []
 
-    def waits_for_lines(file, channels):
+    def waits_for_lines(file, *options):
         names.append(file)
         for _ in range(1000 if len(names) == 3 else 0):
             lines.extend(b"".join(file.read_bytes() for file in (tmp_path / ".cnnzoo").glob("*.rows")).splitlines())
             if lines:
                 break
             time.sleep(0.01)
-        return decode(file, channels)
+        return decode(file, *options)
 
     monkeypatch.setattr(preprocess, "decode", waits_for_lines)
     load(tmp_path, workers=1)
@@ -994,10 +994,10 @@ def test_whoever_comes_second_waits_for_the_cache_that_the_first_one_builds(tmp_
     paint(tmp_path, {"red": 30, "blue": 30})
     decode, seen = preprocess.decode, []
 
-    def slow(file, channels):
+    def slow(file, *options):
         seen.append(file)
         time.sleep(0.005)
-        return decode(file, channels)
+        return decode(file, *options)
 
     monkeypatch.setattr(preprocess, "decode", slow)
     with ThreadPoolExecutor(3) as pool:

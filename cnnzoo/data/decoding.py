@@ -88,11 +88,11 @@ def opened(file: str | Path | bytes, at_least: int | None = None) -> Iterator[Im
     """An image file, or its content, of which the header is read, the pixels not yet: `upright` reads them.
 
     With `at_least` a JPEG whose shorter side stays that long may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's
-    scaling), of which both sides must be multiples, so that nothing shifts. With three times the length that the
-    shorter side is resized to next (PIL's advice for `reducing_gap`), 48 photos enlarged to 12 megapixels took a third
-    of the time; the 224x224 pixels that a net sees differed by 0.1 of 255 levels on average and by 3 at most, logits of
-    SqueezeNet and GoogLeNet by 1 % of their spread, and no photo's first class changed. Progressive JPEGs, whose
-    coefficients are all held in memory whatever the scale, are decoded in full.
+    scaling), of which both sides must be multiples, so that nothing shifts. With 2.9 times the length that the
+    shorter side is resized to next (`reducing_gap` of PIL's resize advises 3), 48 photos enlarged to 12 megapixels took
+    a quarter of the time; the 224x224 pixels that a net sees differed by 0.2 of 255 levels on average and by 3 at most,
+    logits of SqueezeNet and GoogLeNet by 1 % of their spread, and the first class of one photo of 96 changed, as it did
+    with 3 times. Progressive JPEGs, whose coefficients are all held in memory whatever the scale, are decoded in full.
 
     Raises BadImage that says what is wrong with the file, also for what shows only while its pixels are read.
     """
@@ -248,19 +248,23 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def as_image(image: Image.Image | str | Path | bytes | IO | np.ndarray | Tensor, channels: int) -> Image.Image:
-    """Anything that is a picture as a PIL image of so many channels, 1 or 3. Raises InputError for what is none."""
+def as_image(
+    image: Image.Image | str | Path | bytes | IO | np.ndarray | Tensor, channels: int, at_least: int | None = None
+) -> Image.Image:
+    """Anything that is a picture as a PIL image of so many channels, 1 or 3; a file, or its content, reduced as
+    `opened` says. Raises InputError for what is none.
+    """
     if channels not in (1, 3):
         raise InputError(
             f"images of {channels} channels are wanted, but a picture has 3, or 1 if grey; give the net tensors instead"
         )
     if isinstance(image, str | Path):
         try:
-            return decode(image, channels)
+            return decode(image, channels, at_least)
         except BadImage as error:
             raise InputError(f"{image}: {error}") from None
     if isinstance(image, bytes) or hasattr(image, "read"):
-        return decode_content(image if isinstance(image, bytes) else image.read(), channels)
+        return decode_content(image if isinstance(image, bytes) else image.read(), channels, at_least)
     opened_elsewhere = isinstance(image, Image.Image)
     if isinstance(image, Tensor | np.ndarray) and (str(image.dtype)[-5:] != "uint8" or image.ndim not in (2, 3)):
         kind, shape = ("tensor", "(C, H, W)") if isinstance(image, Tensor) else ("array", "(H, W, C)")

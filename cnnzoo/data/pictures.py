@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnzoo.data.decoding import EXTENSIONS, as_image, opened, upright
-from cnnzoo.data.preprocess import Preprocess, Sheet
+from cnnzoo.data.preprocess import Preprocess, Sheet, enough
 from cnnzoo.errors import InputError, printable
 
 THREADS = 8  # that decode, at most: more wait for Python, and each keeps memory for the largest image it has seen
@@ -155,7 +155,7 @@ class _Reader:
 
     def __init__(self, preprocess: Preprocess | Sheet):
         self.preprocess = preprocess
-        self.at_least = max(3 * preprocess.resize, 512)  # below a megapixel, decoding in full takes no time
+        self.at_least = enough(preprocess.resize)
         self.room = Room(AT_ONCE)
 
     def read(self, place: int, item: str | bytes | Image.Image | np.ndarray) -> Picture:

@@ -19,6 +19,10 @@ from cnnzoo.data.decoding import Stored, as_image, decode, decode_content, read
 from cnnzoo.data.to_device import to_device
 from cnnzoo.device import layout_on
 
+# What a large photo's shorter side keeps when it is decoded reduced: so many times the length that it is resized to,
+# and so many pixels. A quarter of 4032x3024, which is most phones' size, is 2.95 times 256.
+_SPARE, _ENOUGH = 2.9, 512
+
 _HUGE = 50_000_000  # pixels of an intermediate image that is not worth making, only for its ends to be cut off
 
 
@@ -68,7 +72,7 @@ class Geometry:
 
     def read(self, file: str | Path | Stored) -> np.ndarray:
         """`(size, size, channels)` uint8. Raises InputError if the file cannot be read."""
-        return self.fit(decode(file, self.channels))
+        return self.fit(decode(file, self.channels, enough(self.resize)))
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Preprocess:
 
     def pixels(self, image: Image.Image | str | Path | np.ndarray | Tensor) -> np.ndarray:
         """The same without the normalisation: `(size, size, C)` uint8."""
-        return self.geometry.fit(as_image(image, self.channels))
+        return self.geometry.fit(as_image(image, self.channels, enough(self.resize)))
 
     def mirrored(self, batch: Tensor) -> Tensor:
         """What the mirror images would give: `(B, C, H, W)` to the same."""
@@ -193,7 +197,7 @@ class Sheet:
     def read(self, file: str | Path | Stored) -> np.ndarray:
         """The same of a file. Raises InputError if it cannot be read."""
         content = read(Path(file) if isinstance(file, str) else file)
-        return self._laid_out(lambda view: view.pixels(decode_content(content, view.channels)))
+        return self._laid_out(lambda view: view.pixels(decode_content(content, view.channels, enough(view.resize))))
 
     def _laid_out(self, make: "Callable[[Preprocess | Sheet], np.ndarray]") -> np.ndarray:
         sheet = np.zeros(self.shape, np.uint8)
@@ -233,6 +237,13 @@ def together(seen: Iterable[Preprocess | Sheet]) -> tuple[Preprocess | Sheet, li
         return views[0], [0] * len(bare)
     sheet = Sheet(views)
     return sheet, [sheet.tops[views.index(each)] for each in bare]
+
+
+def enough(resize: int) -> int:
+    """How long a photo's shorter side must stay, where it is decoded reduced before it is resized to `resize` (see
+    `decoding.opened`).
+    """
+    return max(math.ceil(_SPARE * resize), _ENOUGH)
 
 
 def scaled(pixels: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
