@@ -6,34 +6,67 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from tempfile import TemporaryFile
 
 _lock = threading.RLock()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is printed (torch's C++ prints the whole graph of a net that it cannot export), logged or warned of.
+    """Nothing that this thread does is printed, logged or warned of.
 
-    One thread at a time: where output goes is the process's, and torch's exporters cannot be entered twice.
+    Where it fails, what other threads print meanwhile is lost with it: torch's C++ prints the whole graph of a net that
+    it cannot export, to the process's output. Else that comes afterwards. One thread at a time, since torch's exporters
+    cannot be entered twice.
     """
-    with _lock, warnings.catch_warnings():
+    with _lock, warnings.catch_warnings(), _unlogged(), ExitStack() as printed:
         warnings.simplefilter("ignore")
-        level = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        kept = {}
-        if sys.stdout is not None:  # as it is where a process has no console, on Windows, or has closed it
-            sys.stdout.flush()
-        for descriptor in (1, 2):
-            with suppress(OSError):
-                kept[descriptor] = os.dup(descriptor)
+        held = [printed.enter_context(_held(descriptor)) for descriptor in (1, 2)]
         try:
-            with open(os.devnull, "wb") as nowhere:
-                for descriptor in kept:
-                    os.dup2(nowhere.fileno(), descriptor)
             yield
+        except BaseException:
+            for text in held:
+                text.truncate(0)
+            raise
+
+
+@contextmanager
+def _held(descriptor: int) -> Iterator:
+    """What is written there comes into this file first."""
+    if sys.stdout is not None:  # as it is where a process has no console, on Windows, or has closed it
+        sys.stdout.flush()
+    with TemporaryFile() as text:
+        copy = None
+        with suppress(OSError):  # it is closed
+            copy = os.dup(descriptor)
+            os.dup2(text.fileno(), descriptor)
+        try:
+            yield text
         finally:
-            for descriptor, copy in kept.items():
+            if copy is not None:
                 os.dup2(copy, descriptor)
                 os.close(copy)
-            logging.disable(level)
+                text.seek(0)
+                with suppress(OSError), open(descriptor, "wb", closefd=False) as there:
+                    there.write(text.read())
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """No handler hears this thread."""
+    here = threading.get_ident()
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = [h for logger in loggers if isinstance(logger, logging.Logger) for h in logger.handlers]
+    handlers += filter(None, [logging.lastResort])
+
+    def is_another(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    for handler in handlers:
+        handler.addFilter(is_another)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_another)

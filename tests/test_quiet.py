@@ -1,0 +1,66 @@
+"""What the libraries print of a net that is exported is nobody's business; what other threads say is."""
+
+import logging
+import threading
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import cnnzoo
+from cnnzoo.quiet import quiet
+
+LOG = logging.getLogger("of a server")
+
+
+@pytest.fixture
+def speaking(monkeypatch):
+    """A thread of a server, that prints and logs a line whenever it is told to and tells when it has."""
+    lines, turn, done = [], threading.Semaphore(0), threading.Semaphore(0)
+
+    def serve() -> None:
+        while turn.acquire() and (line := lines[-1]):
+            print(line, flush=True)
+            LOG.warning(line)
+            done.release()
+
+    def speak(line: str) -> None:
+        lines.append(line)
+        turn.release()
+        if line:
+            done.acquire()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield speak
+    speak("")
+    thread.join()
+
+
+def test_other_threads_are_heard(speaking, capfd, caplog):
+    with quiet():
+        speaking("meanwhile")
+        print("of the library", flush=True)
+        logging.getLogger("library").error("of the library")
+        warnings.warn("of the library", stacklevel=1)
+    assert "meanwhile" in capfd.readouterr().out
+    assert [record.message for record in caplog.records] == ["meanwhile"]
+
+
+class WithoutExport(nn.Module):
+    """ONNX has no such operator, so torch's exporter prints the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.linalg.matrix_exp(x[:, :, :3, :3].contiguous()).mean((2, 3)))
+
+
+def test_a_net_that_cannot_be_exported_is_no_news(capfd):
+    net = WithoutExport().eval()
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(cnnzoo.optimize(net, "fp32")(x), net(x))
+    assert capfd.readouterr() == ("", "")
