@@ -16,7 +16,7 @@ def check(out: str | Path) -> None:
     """Raises InputError unless `save` can write a picture of this ending here, so that one knows before any work."""
     from matplotlib.backend_bases import FigureCanvasBase  # here, since matplotlib takes a while to import
 
-    out, known = Path(out), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
+    out, known = Path(out).expanduser(), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
     if _kind(out) not in known:
         raise InputError(f"the picture is to be {out}, but its suffix must be one of {', '.join(sorted(known))}")
     if out.is_dir():
@@ -68,7 +68,7 @@ def save(figure, out: str | Path) -> None:
     file = io.BytesIO()
     with _any_letters():
         figure.savefig(file, format=_kind(out))
-    atomic.write(Path(out), file.getvalue())
+    atomic.write(Path(out).expanduser(), file.getvalue())
 
 
 def png(figure, dpi: int = 110) -> bytes:

@@ -1,6 +1,6 @@
 """Cross-validation: several runs, each judged on another part of the images, so that every image is held out once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
-from cnnzoo.config import Config
+from cnnzoo.config import Config, Overrides
 from cnnzoo.errors import at_least
 from cnnzoo.run import train
 from cnnzoo.shown import Shown
+from cnnzoo.telling import Tell
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,26 @@ class Folds(Shown):
         return f"{len(self.runs)} folds: top-1 {self.mean:.2%}, standard deviation {self.deviation:.2%} ({each})"
 
 
-def cross_validate(config: Config | Mapping | str | Path | None, folds: int, *, resume: bool = False, **hooks) -> Folds:
+def cross_validate(
+    config: Config | Mapping | str | Path | None,
+    folds: int,
+    *,
+    overrides: Overrides = (),
+    resume: bool = False,
+    with_report: bool = True,
+    tell: Tell = print,
+    should_stop: Callable[[], bool] | None = None,
+) -> Folds:
     """Train a run for each fold, in fold0, fold1 … of the config's run folder, so that every image is held out once.
 
     Args:
-        config: as `train` takes it.
+        config, overrides, with_report, tell, should_stop: as `train` takes them.
         folds: their number, 2 at least.
         resume: keep folds that are finished, and go on with the one that is not.
-        hooks: `train`'s data, with_report, tell and should_stop.
     """
     at_least("folds", folds, 2)
-    whole = config_.read(config)
+    whole = config_.read(config, overrides)
+    hooks = {"with_report": with_report, "tell": tell, "should_stop": should_stop}
     runs, top1 = [], []
     for fold in range(folds):
         own = replace(whole, run=str(whole.folder / f"fold{fold}"), data=replace(whole.data, folds=folds, fold=fold))

@@ -38,8 +38,9 @@ def probe(
     run: str | Path | Run | None = None,
     overrides: Overrides = (),
     tell: Tell = print,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Run:
-    """Fit shallow classifiers on a frozen net's features, and weld the best one onto the net.
+    """Fit shallow classifiers on a frozen net's features, and make the best one the net's head.
 
     Args:
         folder: of class folders (perhaps in train/ and val/), or a data set's name.
@@ -54,6 +55,7 @@ def probe(
         run: the run folder; None makes runs/<model>_<folder>_probe, with bag or boost _probe_bag or _probe_boost.
         overrides: further keys of the config, as {"data.val_fraction": 0.3} or "--data.val_fraction 0.3".
         tell: is given each line meant for a person.
+        should_stop: as for `train`.
 
     Returns:
         The run: it predicts, evaluates and exports like any other.
@@ -63,7 +65,7 @@ def probe(
     mapping["probe"] |= {"bag": bag, "boost": boost}
     if run is None:
         mapping["run"] += "_bag" if bag else "_boost" if boost else ""
-    return train(config_.read(mapping, overrides), tell=tell)
+    return train(config_.read(mapping, overrides), tell=tell, should_stop=should_stop)
 
 
 def finetune(

@@ -74,7 +74,7 @@ def profile(
     config = config_.read(config)
     if not config.train.epochs and not config.train.phases:
         raise InputError("train.epochs is 0, so there is no step to profile")
-    folder = Path(out or Path("profiles") / config.folder.name)
+    folder = Path(out or Path("profiles") / config.folder.name).expanduser()
     atomic.check_writable(folder / "profile.json")
     device = pick_device(config.train.device)
     data = data or assemble.load_data(config)

@@ -18,7 +18,7 @@ KINDS = {str: "string", float: "float64", int: "int64", bool: "bool"}  # of colu
 
 def check(path: str | Path) -> None:
     """Raises InputError unless `write` can make a file of this ending here, so that one knows before any work."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path} must end in one of {', '.join(FORMATS)}, to be written as such a table")
     if path.is_dir():
@@ -45,7 +45,7 @@ def write(path: str | Path, rows: Rows, columns: Mapping[str, type]) -> None:
         InputError: as `check` does.
     """
     check(path)
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(path) as part, open(part, "wb") as file:
         FORMATS[path.suffix.lower()](file, rows, columns)

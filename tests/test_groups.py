@@ -257,6 +257,15 @@ def test_a_class_of_one_group_leaves_nothing_to_choose_by():
     assert [(score.classifier, score.cv_top1) for score in found.scores] == [("logistic", None)]
 
 
+def test_one_group_may_hold_most_of_the_images():
+    """One video of 36 frames through both classes, and 12 photos: what is fitted without the video has few images."""
+    rng = np.random.default_rng(0)
+    groups, labels = np.r_[[0] * 36, np.arange(1, 13)], np.arange(48) % 2
+    vectors = (rng.normal(size=(48, 8)) + labels[:, None]).astype(np.float32)
+    found = probe.fit(vectors[:, None], labels, vectors, labels, 2, groups=groups)
+    assert {score.classifier for score in found.scores} == {"logistic", "ridge", "svm", "centroid", "knn", "mlp"}
+
+
 def test_a_probe_takes_groups_and_an_evaluation_tells_what_they_mean(tmp_path):
     folder = photos.folder(tmp_path / "photos", each=12, kinds=("blue", "red"))
     weights, told = photos.weights(tmp_path / "net.pt"), []

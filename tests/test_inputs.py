@@ -1,6 +1,7 @@
 """What Python users may hand over, and the one line that they get where it is wrong."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -356,3 +357,37 @@ def test_an_option_is_named_as_each_door_spells_it(python, words, flag, cli):
     with pytest.raises(cnnzoo.InputError, match=f" by {flag}=…$"):
         python()
     assert cli(*words).err.endswith(f" by --{flag}\n")
+
+
+# ---- a home's own sign, which shells resolve only where a word begins with it
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, photo: cnnzoo.train(resume="~/d0", tell=str).metrics,
+        lambda net, photo: cnnzoo.evaluate("~/d0", tell=str),
+        lambda net, photo: cnnzoo.load("~/d0"),
+        lambda net, photo: cnnzoo.report("~/d0"),
+        lambda net, photo: cnnzoo.predict("~/d0", "~/grey.png", tell=str),
+        lambda net, photo: cnnzoo.preprocessing(net)("~/grey.png"),
+        lambda net, photo: cnnzoo.combine(["~/d0", "~/d1"], run="~/together"),
+        lambda net, photo: cnnzoo.soup(["~/d0", "~/d1"], run="~/soup", tell=str),
+        lambda net, photo: cnnzoo.diversity(["~/d0", "~/d1"], out="~/diversity"),
+        lambda net, photo: cnnzoo.vote_odds(0.7, out="~/odds.png"),
+        lambda net, photo: cnnzoo.judge("~/d0").write("~/judged.csv"),
+        lambda net, photo: cnnzoo.export("~/d0", "~/net.pt2", format="torch"),
+        lambda net, photo: visualize.filters(net).save("~/filters.png"),
+        lambda net, photo: cnnzoo.train("~/c.yaml", overrides="--run ~/trained", tell=str, with_report=False),
+    ],
+)
+def test_a_path_may_begin_with_the_sign_of_a_home(call, net, photo, runs, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    shutil.copytree(runs, home)
+    shutil.copy(photo, home)
+    (home / "c.yaml").write_text("model: mlp\ntrain: {epochs: 1, device: cpu}\n")
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    call(net, photo)
+    assert not any(here.iterdir())

@@ -576,16 +576,23 @@ def test_a_run_whose_images_are_others_by_now_does_not_go_on(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_before_the_first_step_stops_at_once(tmp_path, cli, monkeypatch, number):
+@pytest.mark.parametrize("command", ["train", "probe", "finetune"])
+def test_a_signal_before_the_first_step_stops_at_once(tmp_path, cli, monkeypatch, capsys, command, number):
     def decoding(*_: object) -> None:
         os.kill(os.getpid(), number)
         time.sleep(60)
 
     monkeypatch.setattr(assemble, "load_data", decoding)
+    weights = photos.weights(tmp_path / "net.pt")
+    given = ["digits", "--model", "resnet20", "--pretrained", weights] if command != "train" else []
     started = time.monotonic()
     with pytest.raises(SystemExit) as stop:
-        cli("train", "--run", tmp_path / "r")
+        cli(command, *given, "--run", tmp_path / "r")
     assert stop.value.code == 128 + number
+    assert capsys.readouterr() == (
+        f"stopped by {number.name} before the first step; the same command begins anew\n",
+        "",
+    )
     assert time.monotonic() - started < 30
     assert not (tmp_path / "r").exists()
 

@@ -72,9 +72,10 @@ class Results(Shown):
 
     def write(self, folder: str | Path) -> Path:
         """benchmark.json and benchmark.md; returns the folder, which is made."""
-        atomic.write(Path(folder) / "benchmark.json", json.dumps(self.to_dict(), indent=2).encode())
-        atomic.write(Path(folder) / "benchmark.md", self.to_markdown().encode())
-        return Path(folder)
+        folder = Path(folder).expanduser()
+        atomic.write(folder / "benchmark.json", json.dumps(self.to_dict(), indent=2).encode())
+        atomic.write(folder / "benchmark.md", self.to_markdown().encode())
+        return folder
 
     def to_markdown(self) -> str:
         """The machine in a line, then a table."""
@@ -236,7 +237,7 @@ def check_equal(ours: Tensor, theirs: Tensor, share: float, what: str) -> None:
 
 def data_root() -> Path:
     """Where the real images lie: $CNNZOO_DATA."""
-    return Path(os.environ.get("CNNZOO_DATA", "."))
+    return Path(os.environ.get("CNNZOO_DATA", ".")).expanduser()
 
 
 @contextmanager

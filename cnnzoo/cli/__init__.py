@@ -17,7 +17,7 @@ from cnnzoo.cli import committees, nets, training, transfer, trials, use, visual
 from cnnzoo.cli.parsing import keys_of_config, overview, parser_of
 from cnnzoo.cli.speech import hush
 from cnnzoo.config import Config
-from cnnzoo.errors import InputError, unknown
+from cnnzoo.errors import InputError, Interrupted, unknown
 
 COMMANDS: dict[str, Callable] = {
     "list": nets.list_,
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         who = "" if rank == "0" else f" in process {rank}"
         print(f"cnnzoo: error{who}: {_one_line(error)}", file=sys.stderr, flush=True)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):  # the latter of a training within the command
         print("cnnzoo: stopped", file=sys.stderr)
         return 130
     return code

@@ -1,9 +1,10 @@
 """Commands that carry a trained net to a folder of photos."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from json import dumps
 
+from cnnzoo.checkpoint import Run
 from cnnzoo.cli.speech import aside, go_on_with, numbers, stopped, tell
 from cnnzoo.cli.training import conclude
 from cnnzoo.errors import InputError, Interrupted
@@ -140,8 +141,7 @@ def probe(
     from cnnzoo import learn
 
     options = {"classifier": classifier, "views": views, "bag": bag, "boost": boost, "seed": seed, "run": run}
-    options |= {"overrides": overrides}
-    go_on_with(learn.probe(folder, model, pretrained, **options, tell=tell))
+    go_on_with(_stoppable(learn.probe, folder, model, pretrained, **options, overrides=overrides))
 
 
 def finetune(
@@ -182,14 +182,16 @@ def finetune(
 
     options = {"mode": mode, "batch_size": batch_size, "balance": balance, "views": views, "seed": seed, "run": run}
     options |= {"epochs": epochs and numbers("--epochs", epochs, int), "budget": budget, "lr": _rate(lr)}
+    conclude(_stoppable(learn.finetune, folder, model, pretrained, **options, overrides=overrides))
+
+
+def _stoppable(learn: Callable[..., Run], *given: object, **options: object) -> Run:
+    """The run that is learnt, unless a signal ends the command."""
     with stop_on_signals() as signals:
         try:
-            done = learn.finetune(
-                folder, model, pretrained, **options, overrides=overrides, tell=tell, should_stop=signals.should_stop
-            )
+            return learn(*given, **options, tell=tell, should_stop=signals.should_stop)
         except Interrupted as interrupted:
             stopped(signals, interrupted, as_typed("cnnzoo", "train", "--resume", interrupted.folder))
-    conclude(done)
 
 
 def _rate(text: str | None) -> float | str | None:

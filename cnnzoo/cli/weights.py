@@ -68,7 +68,7 @@ def weights_bundle(names: list[str], *, out: str) -> None:
     from cnnzoo.weights import bundles
 
     rows = _chosen_weights(names)
-    bundles.bundle(rows, Path(out))
+    bundles.bundle(rows, Path(out).expanduser())
     print(f"{counted(len(rows), 'file')} in {out}; there: cnnzoo weights import {as_typed(Path(out).name)}")
 
 
@@ -80,7 +80,7 @@ def weights_import(file: str) -> None:
     """
     from cnnzoo.weights import bundles
 
-    for placed in bundles.unbundle(Path(file)):
+    for placed in bundles.unbundle(Path(file).expanduser()):
         print(placed)
 
 

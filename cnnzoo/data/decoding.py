@@ -80,7 +80,7 @@ class Stored(ABC):
 def read(file: str | Path | Stored) -> bytes:
     """An image file's content. Raises Unreached that says why it cannot be read."""
     with _explained():
-        return file.read_bytes() if isinstance(file, Stored) else Path(file).read_bytes()
+        return file.read_bytes() if isinstance(file, Stored) else Path(file).expanduser().read_bytes()
 
 
 @contextmanager

@@ -62,7 +62,8 @@ def _imagenet(config: DataConfig) -> Found:
 
 
 def _root(config: DataConfig) -> Path:
-    return Path(config.root or os.environ.get("CNNZOO_DATA") or Path.home() / ".cache" / "cnnzoo" / "data")
+    chosen = config.root or os.environ.get("CNNZOO_DATA") or "~/.cache/cnnzoo/data"
+    return Path(chosen).expanduser()
 
 
 def _numbered(name: str, many: int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ boost  each run draws images the more often, the more often those before it were
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 from cnnzoo import assemble, atomic, bars, calibrate, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
-from cnnzoo.config import AugmentConfig, Config
+from cnnzoo.config import AugmentConfig, Config, Overrides
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.runs import combine
@@ -52,17 +52,24 @@ class RunCommittee(Shown):
 
 
 def train_committee(
-    config: Config | Mapping | str | Path | None, kind: str, many: int, *, resume: bool = False, **hooks
+    config: Config | Mapping | str | Path | None,
+    kind: str,
+    many: int,
+    *,
+    overrides: Overrides = (),
+    resume: bool = False,
+    with_report: bool = True,
+    tell: Tell = print,
+    should_stop: Callable[[], bool] | None = None,
 ) -> RunCommittee:
     """Train a committee: its members in bag0, bag1 … (seed0 …, boost0 …) of the config's run folder, itself in
     committee there.
 
     Args:
-        config: as `train` takes it.
+        config, overrides, with_report, tell, should_stop: as `train` takes them.
         kind: bag, seeds or boost.
         many: members, 2 at least; boosting may end before with one that is right on every training image.
         resume: keep members that are finished, and go on with the one that is not.
-        hooks: `train`'s with_report, tell and should_stop.
 
     Raises:
         InputError: for whatever is wrong with the config, and where boosting has no second member to train.
@@ -74,14 +81,14 @@ def train_committee(
         raise InputError(f"{kind} is {many}, but a committee has at least 2 members")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"{kind} trains its members by one process; start it without torchrun")
-    whole = config_.read(config)
+    whole = config_.read(config, overrides)
     if kind != "seeds" and (whole.data.bag is not None or whole.data.weights is not None):
         raise InputError(f"data.bag and data.weights are what {kind} sets for each member; leave them null")
     if resume:
         _check_size(Run(whole.folder / "committee"), kind, many)
     else:
         begin(whole)  # complains now rather than after hours
-    return _KINDS[kind](whole, many, resume, **hooks)
+    return _KINDS[kind](whole, many, resume, with_report=with_report, tell=tell, should_stop=should_stop)
 
 
 def of_snapshots(run: Run, tell: Tell = print) -> RunCommittee:

@@ -29,7 +29,7 @@ Row = dict[str, object]
 
 def check(folder: str | Path) -> None:
     """Raises InputError where there is something already: nothing is overwritten."""
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, so nothing can be written into it; choose a folder")
     if folder.exists() and any(folder.iterdir()):
@@ -39,7 +39,7 @@ def check(folder: str | Path) -> None:
 def write(diversity: Diversity, folder: str | Path, look: Look) -> None:
     """All tables and pictures. Raises InputError as `check` does."""
     check(folder)
-    folder, shown = Path(folder), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
+    folder, shown = Path(folder).expanduser(), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
     seen = look([verdict.image for verdicts in shown for verdict in verdicts]) if any(shown) else ()
     atomic.write(folder / "diversity.json", json.dumps(diversity.to_dict(), indent=1).encode())
     said = dict.fromkeys(("image", "change", "truth", "committee", *_numbered(diversity.names)), str)

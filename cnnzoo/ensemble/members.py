@@ -134,8 +134,8 @@ def panel(
 
 
 def _expanded(run: str | Path | Run) -> list[str]:
-    """The folders that a pattern matches, as in a shell; else the one that is named, from a leading ~ on in full."""
-    name = os.path.expanduser(Run(run))
+    """The folders that a pattern matches, as in a shell; else the one that is named."""
+    name = os.fspath(Run(run))
     return [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
 
 

@@ -108,7 +108,7 @@ class Ensemble(Shown):
         """
         data = self._judged_on()
         folder = run or f"runs/committee_{config_.short_name(data.source)}_{self.combination.method}"
-        config = Config(run=str(Path(folder)), data=data, ensemble=self._config)
+        config = Config(run=str(Run(folder).path), data=data, ensemble=self._config)
         made = run_.begin(config)
         with made.locked():
             card, state = self._packed()

@@ -57,7 +57,9 @@ class Kind:
 
 
 def kinds(images: int, seed: int) -> dict[str, Kind]:
-    """Every kind by name, for so many training images, the simplest first; of all, logistic regression is usual."""
+    """Every kind by name, the simplest first, for so many images to fit to at least; of all, logistic regression is
+    usual.
+    """
     logistic = {
         f"C={c:g}": LogisticRegression(C=c, tol=1e-3, max_iter=300) for c in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     }

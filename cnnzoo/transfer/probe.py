@@ -113,8 +113,9 @@ def fit(
     if missing := set(range(classes)) - set(labels.tolist()):
         raise InputError(f"{len(missing)} of {classes} classes have no training image")
     seed %= 2**32  # scikit-learn takes no larger one
-    known = kinds(len(labels), seed)
     splits = folds_of(labels, groups, folds, seed)
+    # Of which one may fit to few: a group as large as half of the images is judged on by itself.
+    known = kinds(min((len(fitted) for fitted, _ in splits), default=len(labels)), seed)
     found = []
     unfit = {"knn"} if learns else set()
     if len(labels) * classes > SVMS_MOST:
