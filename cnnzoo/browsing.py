@@ -10,6 +10,7 @@ import torch
 from cnnzoo import assemble
 from cnnzoo import config as config_
 from cnnzoo.config import Config
+from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.telling import Tell
@@ -71,6 +72,7 @@ def browse(
     """
     at_least("epoch", epoch, 1)
     at_least("many", many, 1)
+    sources.expect_decoded(data)
     config = config_.read(config)
     epochs = max(sum(config.phase_lengths), 1)
     if epoch > epochs:

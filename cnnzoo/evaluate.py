@@ -2,6 +2,7 @@
 
 import filecmp
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,7 @@ from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.device import in_halves, pick_device
-from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.errors import InputError, at_least, counted, expect, printable
 from cnnzoo.fast import MANY, Sample, fast_form
 from cnnzoo.measures import Comparison, Evaluation, measure
 from cnnzoo.naming import class_names, outputs_of
@@ -177,6 +178,7 @@ def judge(
     """
     if bad_files not in (None, *BAD_FILES):
         raise InputError(f"bad_files is {bad_files!r}, but must be {' or '.join(BAD_FILES)}")
+    at_least("batch_size", batch_size)
     if crops not in COUNTS:
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
@@ -215,6 +217,9 @@ def _chosen(own: DataConfig | None, data: str | Path | None, called: str) -> tup
     """The data to judge on, and whether a net that was trained on its `own` held that out."""
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by data=…")
+    if data is not None:
+        expect(data, (str, os.PathLike), "data is a source's name or a folder")
+        data = os.fspath(data)
     if own is None or not (data is None or _same(data, own.val_source or own.source)):
         return DataConfig(source=data), False
     if not sources.is_there(own.source):
@@ -267,12 +272,12 @@ def _cross_fitted(net: nn.Module, names: Sequence[str]) -> dict[int, np.ndarray]
     return {place: said[file] for place, file in enumerate(real_paths(names)) if file in said}
 
 
-def _same(data: str | Path, source: str) -> bool:
-    """Whether two names mean the same source: a folder may be spelt in many ways."""
+def _same(data: str, source: str) -> bool:
+    """Whether two names mean the same source: a folder or a file may be spelt in many ways."""
     if data == source or not sources.NAMED.keys().isdisjoint((data, source)):
         return data == source
     a, b = Path(data).expanduser(), Path(source).expanduser()
-    return a.is_dir() and b.is_dir() and a.samefile(b)
+    return a.exists() and b.exists() and a.samefile(b)
 
 
 class MeanOfCrops(nn.Module):

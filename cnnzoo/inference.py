@@ -134,7 +134,7 @@ class Optimized(nn.Module):
         if self.precision == "int8":
             run = self._from_8_bits(size)
         else:
-            # While it is being trained it is not to be disturbed, nor is its dropout to be seen.
+            # It may be in training, which is not to be disturbed: a copy answers, without dropout.
             is_trained = any(module.training for module in self.net.modules())
             net = copy.deepcopy(self.net).eval() if is_trained else self.net
             if len(self._by_size) == SIZES:
@@ -260,10 +260,9 @@ def optimize(
         refuses then. Layers that are replaced by others it does not see: optimise the net anew.
 
     Raises:
-        InputError: for an unknown precision, or another than that of a net optimised already; for a net that is not in
-            float32; for int8 without
-            calibration, without the onnx library, on another device than a CPU, or where it deviates by more than 0.3
-            of the outputs' standard deviation.
+        InputError: for an unknown precision, or another than that of a net optimised already; for a net without
+            weights, or not in float32; for int8 without calibration, without the onnx library, on another device than
+            a CPU, or if it deviates by more than 0.3 of the outputs' standard deviation.
     """
     expect(model, nn.Module, "a net is wanted, such as cnnzoo.load gives of a run")
     if precision not in ("auto", *TOLERANCE):
@@ -277,6 +276,8 @@ def optimize(
     kinds -= {"float32"}
     if kinds:
         raise InputError(f"the net is in {min(kinds)}; give net.float(), and what it is to compute in as precision")
+    if not any(True for _ in model.parameters()):
+        raise InputError(f"{type(model).__name__} has no weights, so there is nothing to optimise")
     if (precision == "int8") != (calibration is not None):
         raise InputError(
             "precision int8 needs calibration: a hundred images or more like those to come, (N, C, H, W) float32 as "

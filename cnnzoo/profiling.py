@@ -8,9 +8,10 @@ from pathlib import Path
 from cnnzoo import assemble, atomic
 from cnnzoo import config as config_
 from cnnzoo.config import Config
+from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, at_least
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell
 from cnnzoo.train import anatomy
@@ -69,8 +70,8 @@ def profile(
     Raises:
         InputError: for anything wrong with the config or the data, and where nothing is trained.
     """
-    if steps < 1:
-        raise InputError(f"steps is {steps}, but must be at least 1")
+    at_least("steps", steps)
+    sources.expect_decoded(data)
     config = config_.read(config)
     if not config.train.epochs and not config.train.phases:
         raise InputError("train.epochs is 0, so there is no step to profile")

@@ -60,11 +60,7 @@ def train(
         InputError: for anything wrong with the config, the data or the folder, and at a non-finite loss.
         Interrupted: after `should_stop` said so; the run resumes from there.
     """
-    if not isinstance(data, Dataset | None):
-        raise InputError(
-            f"data is a {type(data).__name__}; give images of your own a name by cnnzoo.register_data(name, images, "
-            f"labels), and that name to data.source"
-        )
+    sources.expect_decoded(data)
     if overrides:
         own = config is None and resume not in (None, "auto")
         config = config_.read(Run.open(resume).config_file if own else config, overrides)
@@ -388,7 +384,13 @@ def _plan(trainer: Trainer, config: Config) -> list[str]:
             f"phase {number} of {len(trainer.phases)}, {counted(phase.epochs, 'epoch')}: "
             f"{many:,} of {sum(sizes.values()):,} parameters move; rates {rates}{f'; {more}' if more else ''}"
         )
-    return lines if len(lines) > 1 or config.train.phases else []
+    told = lines if len(lines) > 1 or config.train.phases else []
+    warmup, shortest = config.schedule.warmup_epochs, min((phase.epochs for phase in trainer.phases), default=0)
+    if warmup and warmup >= shortest:
+        told.append(
+            f"schedule.warmup_epochs {warmup:g} leaves nothing of {counted(shortest, 'epoch')} for the schedule"
+        )
+    return told
 
 
 def _pace(report: EpochReport, loader: float, config: Config) -> str:

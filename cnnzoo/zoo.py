@@ -58,6 +58,8 @@ def create(
     Raises:
         InputError: for a name, argument, tag or file that does not fit, saying which would.
     """
+    if pretrained == "":
+        raise InputError(f"pretrained is empty, but must be False, True, or a tag, a file or a run folder for {name}")
     entry = registry.lookup(name)
     named = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": drop_rate}
     options = {key: value for key, value in named.items() if value is not None} | arch
@@ -78,7 +80,7 @@ def create(
 
 @dataclass(frozen=True)
 class _Source:
-    """Weights that were found and not yet read."""
+    """Weights that have been located, but not read yet."""
 
     name: str  # for messages
     read: Callable[[], dict[str, Tensor]]
@@ -109,7 +111,8 @@ def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.
     if "preprocess" in source.card:
         preprocess = Preprocess.from_dict(source.card["preprocess"])
         net.preprocessing = preprocess.with_channels(getattr(net, "in_chans", preprocess.channels))
-    if "classes" in source.card and not net.load_report.initialised and net.num_classes == len(source.card["classes"]):
+    has_own_head = not any(name.startswith(f"{net.entry.head}.") for name in net.load_report.initialised)
+    if "classes" in source.card and has_own_head and net.num_classes == len(source.card["classes"]):
         net.classes = tuple(source.card["classes"])
     return net
 
@@ -165,9 +168,7 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path | Run) -> Pre
 
 
 def fetching(name: str, pretrained: bool | str | Path | Run) -> Callable[[], object] | None:
-    """What fetches weights that are not here yet, and raises InputError where they cannot be had; None where none are
-    missing.
-    """
+    """A function that fetches weights, and raises InputError if they cannot be had; None if they are here already."""
     named = _named(pretrained, registry.lookup(name)) if pretrained else None
     if not pretrained or (named and Path(named).expanduser().exists()):
         return None

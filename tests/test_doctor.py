@@ -218,7 +218,7 @@ def test_findings_as_rows(planted, tmp_path):
 
 
 def test_workers_below_none_are_refused(tmp_path):
-    with pytest.raises(InputError, match="workers is -1, but must be at least 0"):
+    with pytest.raises(InputError, match="workers is -1, but must be a whole number of at least 0"):
         doctor.check(paint(tmp_path, {"ant": 3, "bee": 3}), workers=-1)
 
 

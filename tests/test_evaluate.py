@@ -210,6 +210,16 @@ def test_a_run_is_judged_on_what_it_held_out_however_its_folder_is_spelt(run, so
         assert (result.count, result.temperature) == (18, None)
 
 
+def test_a_named_set_may_be_a_path(tmp_path):
+    run = cnnzoo.train({"run": tmp_path / "r", "train": {"epochs": 1, "device": "cpu"}}, with_report=False, tell=str)
+    assert cnnzoo.evaluate(run, Path("digits"), tell=str).count == cnnzoo.evaluate(run, tell=str).count
+    for wrong, told in ((3, "data is a source's name or a folder, not 3"), ("d", "d. is neither")):
+        with pytest.raises(InputError, match=told):
+            cnnzoo.evaluate(run, wrong)
+    with pytest.raises(InputError, match="batch_size is 0, but must be a whole number of at least 1"):
+        cnnzoo.evaluate(run, batch_size=0)
+
+
 def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(source, tmp_path):
     folder = shutil.copytree(source, tmp_path / "photos")
     run = train(tmp_path / "run", folder)

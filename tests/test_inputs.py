@@ -168,6 +168,22 @@ def test_weights_may_be_a_row_of_the_table():
         cnnzoo.create("resnet18", 3)
 
 
+def test_no_weights_are_asked_for_by_no_text():
+    with pytest.raises(cnnzoo.InputError, match="pretrained is empty, but must be False, True, or a tag"):
+        cnnzoo.create("resnet18", "")
+
+
+def test_a_net_without_weights_is_not_optimised():
+    with pytest.raises(cnnzoo.InputError, match="Identity has no weights, so there is nothing to optimise"):
+        cnnzoo.optimize(nn.Identity())
+
+
+@pytest.mark.parametrize("take", [cnnzoo.train, cnnzoo.browse, cnnzoo.profile])
+def test_images_of_ones_own_get_a_name_first(take):
+    with pytest.raises(cnnzoo.InputError, match=r"data is a ndarray; .* cnnzoo\.register_data"):
+        take({"model": "lenet5"}, data=np.zeros((4, 8, 8), np.uint8))
+
+
 def test_several_patterns_list_what_any_of_them_matches():
     assert cnnzoo.list_models(["vgg1?", "vgg11", "resnet18"]) == ["resnet18", "vgg11", "vgg13", "vgg16", "vgg19"]
 

@@ -109,5 +109,5 @@ def test_a_run_without_steps_is_told():
     nothing = {"model": {"head": "probe"}, "train": {"epochs": 0}}
     with pytest.raises(InputError, match=r"train\.epochs is 0, so there is no step to profile"):
         profiling.profile(nothing)
-    with pytest.raises(InputError, match="steps is 0, but must be at least 1"):
+    with pytest.raises(InputError, match="steps is 0, but must be a whole number of at least 1"):
         profiling.profile(SMALL, steps=0)

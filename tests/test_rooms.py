@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "own": {"registry"},
     "models": {"registry"},
     "weights": {"registry", "models"},
-    "data": {"config", "resampling"},
+    "data": {"config", "files", "resampling"},
     "train": {"config"},
     "files": set(),
     "checkpoint": {"figures", "familiar", "files"},

@@ -177,6 +177,15 @@ def test_shards_are_indexed_once_and_anew_when_changed(tmp_path, monkeypatch):
     assert len(reads) == 2
 
 
+def test_a_damaged_index_is_made_anew(tmp_path):
+    file = shard(tmp_path / "a.tar", [0, 1] * 4)
+    load(file)
+    (index,) = tmp_path.glob(".cnnzoo/*.shards.npz")
+    index.write_bytes(index.read_bytes()[:200])
+    assert_aligned(load(file))
+    assert index.stat().st_size > 200
+
+
 def test_folders_of_members_are_part_of_a_samples_name(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for label in range(3):

@@ -268,9 +268,10 @@ def test_a_limit_of_time_ends_the_run_before_an_epoch_that_would_not_fit(monkeyp
     assert whole.lengths == [2, 1, 0]
     assert len(whole.history) == trainer.epochs == 3
     assert told == ["another epoch would go beyond train.minutes: it ends after 3 of 7"]
-    again = make(phases=phases, limit=100.0)
-    again.fit(saved[-1])
-    assert same(weights(trainer), weights(again))
+    for state in (saved[0], saved[-1]):  # of which the first knows the time, too
+        again = make(phases=phases, limit=100.0)
+        assert again.fit(copy.deepcopy(state)).lengths == whole.lengths
+        assert same(weights(trainer), weights(again))
 
 
 def test_memory_that_does_not_suffice_for_the_optimiser_is_told_in_words():

@@ -209,6 +209,19 @@ def test_report_counts_what_was_loaded(file):
     assert str(report) == "116 tensors loaded"
 
 
+def test_a_net_knows_its_classes_though_the_file_lacks_its_auxiliary_heads(tmp_path):
+    """As Caffe's GoogLeNet does."""
+    net = cnnzoo.create("googlenet_2014", num_classes=2)
+    state = {name: value for name, value in net.state_dict().items() if not name.startswith("aux")}
+    card = {"name": "googlenet_2014", "num_classes": 2, "in_chans": 3, "classes": ["ant", "bee"]}
+    run = Run(tmp_path)
+    run.save_model(state, card)
+    again = cnnzoo.create("googlenet_2014", run.model_file)
+    assert again.load_report.initialised
+    assert again.classes == ("ant", "bee")
+    assert not hasattr(cnnzoo.create("googlenet_2014", run.model_file, num_classes=3), "classes")
+
+
 def test_features_only_carries_the_weights(resnet20, file, images):
     maps = cnnzoo.create("resnet20", file, features_only=True, out_indices=(-1,)).eval()(images)
     assert torch.equal(maps[0], resnet20.forward_features(images))

@@ -55,6 +55,8 @@ class Parser(ArgumentParser):
             return no_section(*match.groups())
         if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
             return self._unknown_key(f"{match[1]}.{match[2]}")
+        if match := re.search(r"[Pp]arser key \"([\w.]+)\".*?NestedArg\(key='([\w.]+)'", message, re.DOTALL):
+            return self._unknown_key(f"{match[1]}.{match[2]}")
         if match := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
             words = match[1].split()
             option = next((word for word in words if word.startswith("-")), None)

@@ -56,6 +56,7 @@ class ModelConfig(_Section, name="model"):
     args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        self._check("in_chans", self.in_chans is None or self.in_chans >= 1, "null or at least 1")
         self._check("drop_rate", self.drop_rate is None or 0 <= self.drop_rate < 1, "at least 0 and below 1")
 
 
@@ -132,6 +133,7 @@ class DataConfig(_Section, name="data"):
         self._check("size", self.size is None or self.size > 0, "at least 1")
         self._check("train_size", self.train_size is None or self.train_size > 0, "at least 1")
         self._check("resize", self.resize is None or self.resize > 0, "at least 1")
+        self._check("std", all(deviation > 0 for deviation in self.std or ()), "above 0, each")
         self._check("workers", self.workers >= 0, "at least 0")
         self._check("split_seed", self.split_seed >= 0, "at least 0")
 
@@ -252,6 +254,7 @@ class LossConfig(_Section, name="loss"):
     def __post_init__(self):
         self._check("teacher_weight", 0 < self.teacher_weight <= 1, "above 0 and at most 1")
         self._check("temperature", self.temperature > 0, "above 0")
+        self._check("aux_weight", self.aux_weight >= 0, "at least 0")
         self._check("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1")
 
 
@@ -344,6 +347,8 @@ class ScheduleConfig(_Section, name="schedule"):
         highest = 1 if self.name == "plateau" else math.inf
         self._check("gamma", 0 < self.gamma < highest, "above 0, and below 1 for plateau")
         self._check("rise", 0 < self.rise < 1, "between 0 and 1")
+        for key in ("power", "final", "patience"):
+            self._check(key, getattr(self, key) >= 0, "at least 0")
         own_start = {"one_cycle": "rises by itself", "cyclic": "begins each cycle at the highest rate"}.get(self.name)
         self._check("warmup_epochs", not (own_start and self.warmup_epochs), f"0 with {self.name}, which {own_start}")
 
@@ -525,6 +530,8 @@ class Config:
         _check(not idle or self.model.head == "probe", "train.epochs", 0, "at least 1 unless model.head is probe")
         if self.train.cache_features is True and self.model.head == "own":
             raise InputError("train.cache_features true needs model.head linear or probe, a head on pooled features")
+        if self.schedule.name in ("cosine", "cyclic"):
+            _check(self.schedule.final <= self.optim.lr, "schedule.final", self.schedule.final, "at most optim.lr")
         if self.schedule.name == "cyclic":
             self._check_cycles()
         if self.data.weights and self.train.balance == "sampler":

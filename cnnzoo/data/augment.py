@@ -222,9 +222,9 @@ class Mix:
         return pasted, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
 
 
-# Principal components of ImageNet's colours on the scale 0 to 1, as fb.resnet.torch and many after it have them: square
-# roots of the eigenvalues, and eigenvectors in columns over red, green, blue.
-_DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
+# Principal components of ImageNet's colours on the scale 0 to 1, as fb.resnet.torch and many after it have them:
+# eigenvalues, and eigenvectors in columns over red, green, blue.
+_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 _COMPONENTS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 
 
@@ -232,7 +232,7 @@ def _colours(deviation: float, draws: Draws) -> np.ndarray:
     """`(B, 1, 1, 3)` to add to every pixel of an image: each principal component times its eigenvalue and a normal draw
     (Krizhevsky, Sutskever, Hinton 2012, section 4.1).
     """
-    amounts = draws.normal(deviation, 3) * _DEVIATIONS
+    amounts = draws.normal(deviation, 3) * _EIGENVALUES
     return (amounts @ _COMPONENTS.T)[:, None, None]
 
 

@@ -271,7 +271,7 @@ def as_image(
         given = f"{str(image.dtype).removeprefix('torch.')} of shape {tuple(image.shape)}"
         raise InputError(f"a picture is a uint8 {kind} of shape (H, W) or {shape}, not {given}")
     if isinstance(image, Tensor):
-        image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
+        image = (image.permute(1, 2, 0) if image.ndim == 3 else image).cpu().numpy()
     if isinstance(image, np.ndarray):
         if image.shape[2:] not in ((), (1,), (3,), (4,)):
             raise InputError(

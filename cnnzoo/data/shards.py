@@ -26,6 +26,7 @@ from cnnzoo.data.decoded import cache_folder, stamps
 from cnnzoo.data.decoding import EXTENSIONS, Stored
 from cnnzoo.data.found import Found, Part, photos
 from cnnzoo.errors import InputError
+from cnnzoo.files import read_arrays
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")  # name, ending; with WebDataset, hidden files are no members
@@ -125,11 +126,10 @@ def _index(files: Sequence[Path]) -> tuple[list[_Sample], int]:
     """All samples in order, and how many others lack an image or a class; kept beside the data, for later runs."""
     key = hashlib.sha256("\n".join(stamps(files)).encode(errors=_ODD)).hexdigest()[:24]
     kept = cache_folder(files[0].parent) / f"{key}.shards.npz"
-    if kept.exists():
-        with np.load(kept, allow_pickle=False) as arrays:
-            columns = [arrays[name] for name in _Sample._fields]
-            columns = [c.tolist() if c.dtype.kind == "i" else map(_decoded, c.tolist()) for c in columns]
-            return list(map(_Sample, *columns)), int(arrays["bare"])
+    with suppress(OSError, InputError):  # there is none yet, or it is damaged, and made anew
+        *columns, bare = read_arrays(kept, *_Sample._fields, "bare")
+        columns = [c.tolist() if c.dtype.kind == "i" else map(_decoded, c.tolist()) for c in columns]
+        return list(map(_Sample, *columns)), int(bare)
     samples, bare = [], 0
     for shard, file in enumerate(bars.show(files, desc="reading shards", unit="shard")):
         for sample in _samples(shard, file):

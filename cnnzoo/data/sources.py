@@ -46,6 +46,15 @@ class Dataset:
         return {"train": list(self.train.names), "val": list(self.val.names)}
 
 
+def expect_decoded(data: object) -> None:
+    """Raises InputError for what is given as a `Dataset` and is none: a user's own images."""
+    if not isinstance(data, Dataset | None):
+        raise InputError(
+            f"data is a {type(data).__name__}; give images of your own a name by cnnzoo.register_data(name, images, "
+            f"labels), and that name to data.source"
+        )
+
+
 def load(
     config: DataConfig,
     augment: AugmentConfig,

@@ -84,6 +84,7 @@ class Progress:
     history: list[dict] = field(default_factory=list)  # an EpochReport for each finished epoch
     lengths: list[int] = field(default_factory=list)  # of the phases, in epochs, which an early stop shortens
     rate: float = 1.0  # factor on every rate; halved whenever the run had to go back
+    spent: float = 0.0  # seconds of training and validation, until this was saved
 
     @property
     def best(self) -> dict | None:
@@ -204,7 +205,7 @@ class Trainer:
             self._load(state)
             self._has_saved = True
         self._remember(state or self.state())
-        before, started = sum(report["seconds"] for report in self.progress.history), time.perf_counter()
+        self._started = time.perf_counter() - self.progress.spent
         with machine.tuned(self.device):
             while self.progress.epoch < self.epochs:
                 begun = time.perf_counter()
@@ -222,7 +223,7 @@ class Trainer:
                     self.progress.epoch += 1
                     self._begin_epoch()
                     now = time.perf_counter()
-                    self._end_early(spent=before + now - started, next_takes=now - begun)
+                    self._end_early(spent=now - self._started, next_takes=max(now - begun, report.seconds))
                     self.on_epoch(report, self.progress.best["epoch"] == report.epoch)
                 self._save()
         return self.progress
@@ -476,6 +477,7 @@ class Trainer:
         return state
 
     def _save(self) -> None:
+        self.progress.spent = time.perf_counter() - self._started
         state = self.state()
         self.save(state)
         self._has_saved = True

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,8 @@ def check(
         InputError: where there is no folder of class folders, or no such net, and for groups that find nothing.
     """
     folder = _existing(folder)
-    if workers < 0:
-        raise InputError(f"workers is {workers}, but must be at least 0")
-    if not 0 < near <= 1:
+    errors.at_least("workers", workers, 0)
+    if not (isinstance(near, Real) and 0 < near <= 1):
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
     config = DataConfig(source=folder, groups=groups)  # complains of what is no regular expression
     takes, backbone = (LEAST, ""), None
