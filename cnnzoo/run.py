@@ -1,23 +1,25 @@
 """THE PAGE: config -> data -> model -> trainer -> run folder -> report. Read `train` from top to bottom."""
 
+import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from cnnzoo import assemble, environment, loggers, zoo
+from cnnzoo import assemble, environment, loggers, machine, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer
 from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
-from cnnzoo.errors import InputError, Interrupted, counted, printable
+from cnnzoo.device import is_out_of_memory
+from cnnzoo.errors import InputError, Interrupted, counted, printable, quoted
 from cnnzoo.familiar import Familiarity
 from cnnzoo.signals import heard
 from cnnzoo.telling import Tell, as_typed, silent
@@ -78,31 +80,57 @@ def train(
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
-            _train(run, config, state, team, device, data, with_report, tell, should_stop)
+            job = _Job(run, config, state, team, device, tell, should_stop)
+            data = _load_data(job) if data is None else data
+            known = _learn(job, data)
+            gc.collect()
+            machine.give_back(device)  # what training held
+            if team.is_first:
+                for number, epoch in enumerate(config.cycle_ends, 1):
+                    finish_snapshot(run, number, epoch, config, data, device)
+                found = (known.outputs, known.familiarity) if known else (None, None)
+                finish(run, config, data, device, tell, *found, with_report)
+            team.wait()
     return run
 
 
-def _train(
-    run: Run,
-    config: Config,
-    state: dict | None,
-    team: Team,
-    device: torch.device,
-    data: Dataset | None,
-    with_report: bool,
-    tell: Tell,
-    should_stop: Callable[[], bool],
-) -> None:
-    """The run itself. Of a team's processes the first speaks and writes."""
-    is_resumed = state is not None
-    if data is None:
-        data = _load_data(run, config, is_resumed, team, tell)
+@dataclass(frozen=True)
+class _Job:
+    """A run under way, in one of a team's processes, of which the first speaks and writes."""
+
+    run: Run
+    config: Config
+    state: dict | None  # that it goes on from; None: from the beginning
+    team: Team
+    device: torch.device
+    tell: Tell
+    should_stop: Callable[[], bool]
+
+    @property
+    def is_resumed(self) -> bool:
+        return self.state is not None
+
+
+def _load_data(job: _Job) -> Dataset:
+    """The images, split as before in a run that goes on; in a new one, what looks doubtful about them is told."""
+    with job.team.one_after_another():
+        assemble.make_weights_ready(job.config)
+        data = assemble.load_data(job.config, job.run.split if job.is_resumed else None)
+    if job.team.is_first and not job.is_resumed:
+        for line in assemble.doubts(job.config.data.source):
+            job.tell(line)
+    return data
+
+
+def _learn(job: _Job, data: Dataset) -> assemble.Probed | None:
+    """Train to the end of the last epoch. Returns what a probe has found out, where the net is still as it was then."""
+    run, config, team, device, tell = job.run, job.config, job.team, job.device, job.tell
     model = assemble.build_model(config, data).to(device)
     for line in (*_header(config, model, data, device, team), *data.notes):
         tell(line)
-    probed = _start_head(run, config, data, model, is_resumed, team, tell)
-    if team.size == 1 and should_stop():
-        raise Interrupted(run.path if is_resumed else None)
+    probed = _start_head(job, data, model)
+    if team.size == 1 and job.should_stop():
+        raise Interrupted(run.path if job.is_resumed else None)
     writer = Writer(run, tell) if team.is_first else None
     trainer = assemble.make_trainer(
         config,
@@ -110,73 +138,54 @@ def _train(
         model,
         tell,
         team,
-        precision=run.environment["precision"] if is_resumed else None,
+        precision=run.environment["precision"] if job.is_resumed else None,
         start=probed and probed.report,
         save=writer.save_state if writer else lambda state: None,
-        should_stop=should_stop,
+        should_stop=job.should_stop,
     )
     if writer:
-        ran_on = environment.describe(device, trainer.precision, team.size)
-        _write_plans(run, config, data, ran_on, is_resumed, probed)
+        _write_plans(job, data, environment.describe(device, trainer.precision, team.size), probed)
     for line in _plan(trainer, config):
         tell(line)
     recorder = Recorder(run, config, data, trainer, writer, tell)
     trainer.on_epoch = recorder.end_epoch
-    if trainer.phases and not is_resumed:
+    if trainer.phases and not job.is_resumed:
         recorder.time_the_loader()
     if probed:
         recorder.end_epoch(probed.report, is_best=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
-            trainer.fit(state)
+            trainer.fit(job.state)
         except Interrupted:
             raise Interrupted(run.path, writer.unsaved if writer else "") from None
         finally:
             recorder.log.close()
     if writer:
         writer.close()
-        for number, epoch in enumerate(config.cycle_ends, 1):
-            finish_snapshot(run, number, epoch, config, data, device)
-        known = probed if probed and not trainer.progress.epoch else None
-        finish(run, config, data, device, tell, known and known.outputs, known and known.familiarity, with_report)
-    team.wait()
+    return None if trainer.progress.epoch else probed
 
 
-def _load_data(run: Run, config: Config, is_resumed: bool, team: Team, tell: Tell) -> Dataset:
-    """The images, split as before in a run that goes on; in a new one, what looks doubtful about them is told."""
-    with team.one_after_another():
-        assemble.make_weights_ready(config)
-        data = assemble.load_data(config, run.split if is_resumed else None)
-    if team.is_first and not is_resumed:
-        for line in assemble.doubts(config.data.source):
-            tell(line)
-    return data
-
-
-def _start_head(
-    run: Run, config: Config, data: Dataset, model: nn.Module, is_resumed: bool, team: Team, tell: Tell
-) -> assemble.Probed | None:
+def _start_head(job: _Job, data: Dataset, model: nn.Module) -> assemble.Probed | None:
     """Put the head on the net that a probe finds, and tell what the net knows with it. A run that goes on gets the head
     that was found then, without its values, and None.
     """
-    if config.model.head != "probe":
+    if job.config.model.head != "probe":
         return None
-    if is_resumed:
-        assemble.rebuild_head(model, run.card["head"])
+    if job.is_resumed:
+        assemble.rebuild_head(model, job.run.card["head"])
         return None
-    with team.one_after_another():
-        return assemble.start_by_probe(config, data, model, tell)
+    with job.team.one_after_another():
+        return assemble.start_by_probe(job.config, data, model, job.tell)
 
 
-def _write_plans(
-    run: Run, config: Config, data: Dataset, ran_on: dict, is_resumed: bool, probed: assemble.Probed | None
-) -> None:
+def _write_plans(job: _Job, data: Dataset, ran_on: dict, probed: assemble.Probed | None) -> None:
     """What the run folder holds before the first epoch."""
-    if is_resumed:
+    run = job.run
+    if job.is_resumed:
         ran_on = environment.resumed(run.environment, ran_on)
     else:
-        run.write("config.yaml", config_.dump(config))  # first, since it makes the folder one to resume
-    if not is_resumed or data.split() != run.split:
+        run.write("config.yaml", config_.dump(job.config))  # first, since it makes the folder one to resume
+    if not job.is_resumed or data.split() != run.split:
         run.write("split.json", json.dumps(data.split()))
     run.write("environment.json", json.dumps(ran_on, indent=2))
     if probed:
@@ -250,7 +259,14 @@ def finish(
         run.save_familiarity(familiarity)
     run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
     run.save_predictions(outputs.numpy(), targets.numpy())  # with which it counts as finished
-    report = f"; report: {write_report(run, config, data)}" if with_report else ""
+    report = ""
+    if with_report:
+        try:
+            report = f"; report: {write_report(run, config, data)}"
+        except (ImportError, OSError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            report = f"; the report could not be made ({quoted(error)}): cnnzoo report {as_typed(run.path)} tries again"
     top1 = (outputs.argmax(1) == targets).double().mean().item()
     told, last = f"{top1:.2%} of {counted(len(targets), 'held-out image')} right", run.metrics[-1]
     tell(f"best {told}, last {last['val_top1']:.2%}{report}" if last["epoch"] else f"{told}{report}")
@@ -387,9 +403,7 @@ def _plan(trainer: Trainer, config: Config) -> list[str]:
     told = lines if len(lines) > 1 or config.train.phases else []
     warmup, shortest = config.schedule.warmup_epochs, min((phase.epochs for phase in trainer.phases), default=0)
     if warmup and warmup >= shortest:
-        told.append(
-            f"schedule.warmup_epochs {warmup:g} leaves nothing of {counted(shortest, 'epoch')} for the schedule"
-        )
+        told.append(f"schedule.warmup_epochs {warmup:g} leaves nothing of {shortest} for the rest of the schedule")
     return told
 
 

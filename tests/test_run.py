@@ -368,9 +368,10 @@ def test_killed_at_any_moment_it_resumes_bit_for_bit(tmp_path, elsewhere):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(tmp_path, elsewhere, number, code):
+@pytest.mark.parametrize("batch", [32, 2000], ids=["many steps", "one step an epoch"])
+def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(tmp_path, elsewhere, number, code, batch):
     folder, out, err = tmp_path / "my run", tmp_path / "out", tmp_path / "err"
-    process = elsewhere("train", "--run", folder, "--train.epochs", 500, "--train.batch_size", 32)
+    process = elsewhere("train", "--run", folder, "--train.epochs", 500, "--train.batch_size", batch)
     while not (out.exists() and "\nepoch" in out.read_text()) and process.is_alive():
         time.sleep(0.05)
     os.kill(process.pid, number)

@@ -530,7 +530,7 @@ def test_after_going_back_the_whole_schedule_is_lower(name):
 
 def test_a_resumed_run_goes_back_to_where_it_was_resumed():
     saved, steps, told = [], iter(range(100)), []
-    parts = make(save=lambda state: saved.append(copy.deepcopy(state)), should_stop=lambda: next(steps) >= 11)
+    parts = make(save=lambda state: saved.append(copy.deepcopy(state)), should_stop=lambda: next(steps) >= 12)
     with pytest.raises(Interrupted):
         parts.fit()
     resumed = make(rolls_back=True, tell=told.append)
@@ -562,6 +562,20 @@ def test_weights_that_are_not_finite_are_never_saved():
         trainer.fit()
     assert saved
     assert all(torch.isfinite(state["head.weight"]).all() for state in saved)
+
+
+def test_running_statistics_that_overflow_end_the_run():
+    trainer = make()
+    trainer.model.norm = nn.BatchNorm1d(2)
+    step = trainer.step
+
+    def overflown(images, targets):
+        trainer.model.norm.running_var[0] = math.inf
+        return step(images, targets)
+
+    trainer.step = overflown
+    with pytest.raises(InputError, match="a running statistic is not finite after epoch 1, step"):
+        trainer.fit()
 
 
 @pytest.mark.parametrize("phases", [THREE_EPOCHS, (PhaseConfig(1, ("head",)), PhaseConfig(1))], ids=["one", "two"])
@@ -619,7 +633,7 @@ def test_the_rate_told_is_that_of_what_moves():
 def test_where_one_image_is_too_much_it_says_so():
     trainer = make()
     trainer.model.__class__, trainer.model.room = Hungry, 0
-    with pytest.raises(InputError, match=r"out of memory with 1 images at once; set train\.grad_checkpointing true"):
+    with pytest.raises(InputError, match=r"out of memory with 1 image at once; set train\.grad_checkpointing true"):
         trainer.fit()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnnzoo import machine
 from cnnzoo.device import BF16_GAIN, autocast, is_out_of_memory, pick_precision, wait
 
 SHORT = 300.0  # seconds of a run below which a minute of compiling cannot pay
@@ -16,13 +17,16 @@ WARM_UPS = 3
 GAIN = 1.05  # that compiling must bring
 PIXELS = 16 * 224 * 224  # of the images on which precisions are tried: small ones need many to show what bf16 gains
 BRIEF = 10.0  # seconds of a run on a CPU below which no precision but fp32 is tried
+ROUNDS = (4, 30)  # in which precisions take turns: more than the least while LOOK seconds are not over
+LOOK = 0.5
 
 
 def precision(name: str, model: nn.Module, images: Tensor, steps: int) -> tuple[str, str]:
     """fp32, bf16 or fp16 for a run of `steps` steps on batches like `images`, and why.
 
-    Where a CPU could compute in bf16, both are tried on a copy and a few images. A run of seconds takes fp32 untried:
-    it has little to gain, and steps that short are timed too roughly for a run to choose alike each time.
+    Where a CPU could compute in bf16, both are tried on a copy and a few images, in turns, and the least time of each
+    counts, since others may hold the processor for a while. A run of seconds takes fp32 untried: it has little to gain,
+    and steps that short are timed too roughly for a run to choose alike each time.
     """
     chosen = pick_precision(name, images.device)
     if name != "auto":
@@ -30,18 +34,32 @@ def precision(name: str, model: nn.Module, images: Tensor, steps: int) -> tuple[
     if chosen == "fp32" or images.device.type != "cpu":
         return chosen, "the device computes in it" if chosen == "bf16" else "the device has no bf16"
     trial, few = copy.deepcopy(model).train(), images[: max(PIXELS // images[0, 0].numel(), 2)]
+    took: dict[str, list[float]] = {"fp32": [], "bf16": []}
+
+    def take(kind: str, warm_ups: int = 0) -> None:
+        took[kind].append(_seconds(trial, trial, few, kind, 1, warm_ups))
+
     try:
-        plain = _seconds(trial, trial, few, "fp32", steps=3, warm_ups=1)
-        if (whole := plain * steps * len(images) / len(few)) < BRIEF:
-            return "fp32", f"the run takes about {whole:.0f} s as it is"
-        half = _seconds(trial, trial, few, "bf16", steps=3, warm_ups=1)
+        with machine.tuned(images.device):  # as the run will be
+            take("fp32", warm_ups=1)
+            take("fp32")
+            if (whole := min(took["fp32"]) * steps * len(images) / len(few)) < BRIEF:
+                return "fp32", f"the run takes about {whole:.0f} s as it is"
+            take("bf16", warm_ups=1)
+            until = time.perf_counter() + LOOK
+            for number in range(ROUNDS[1]):
+                if number >= ROUNDS[0] and time.perf_counter() > until:
+                    break
+                take("fp32")
+                take("bf16")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return "fp32", "there is no memory to try bf16 on a whole batch"
-    if plain < BF16_GAIN * half:
-        return "fp32", f"bf16 is {plain / half:.2f} times as fast a step here, which is not enough"
-    return "bf16", f"{plain / half:.2f} times as fast a step here"
+    gain = min(took["fp32"]) / min(took["bf16"])
+    if gain < BF16_GAIN:
+        return "fp32", f"bf16 is {gain:.2f} times as fast a step here, which is not enough"
+    return "bf16", f"{gain:.2f} times as fast a step here"
 
 
 @dataclass(frozen=True)

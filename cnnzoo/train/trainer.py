@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cnnzoo import bars, machine
 from cnnzoo.config import PhaseConfig
 from cnnzoo.device import autocast, is_out_of_memory
-from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.errors import InputError, Interrupted, counted
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import phases as phases_
 from cnnzoo.train.buffers import SavedBuffers
@@ -28,7 +28,7 @@ from cnnzoo.train.ema import EMA, fitted_decay
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.validation import evaluate
 
-SYNC_EVERY = 8  # steps between which a team of processes agrees on whether to go on
+SYNC_STEPS, SYNC_SECONDS = 8, 2.0  # of which a team lets no more pass until it agrees again on whether to go on
 ROLLBACKS = 5  # after which a run that diverges is given up
 
 
@@ -226,6 +226,9 @@ class Trainer:
                     self._end_early(spent=now - self._started, next_takes=max(now - begun, report.seconds))
                     self.on_epoch(report, self.progress.best["epoch"] == report.epoch)
                 self._save()
+                # An epoch may have ended before anyone asked within it.
+                if self.progress.epoch < self.epochs and self.team.any(self.should_stop())[0]:
+                    raise Interrupted
         return self.progress
 
     def _begin_epoch(self) -> None:
@@ -242,6 +245,9 @@ class Trainer:
         number, start = phases_.number_at(lengths, epoch - 1)
         own = [report["val_top1"] for report in self.progress.history if report["epoch"] > start]
         if self.patience and len(own) > self.patience and max(own[-self.patience :]) <= max(own[: -self.patience]):
+            if len(own) < lengths[number]:
+                told = f"no better for {counted(self.patience, 'epoch')} (train.patience): "
+                self.tell(f"{told}the phase ends after {len(own)} of {lengths[number]}")
             lengths[number] = len(own)
         late = self.limit is not None and spent + next_takes > self.limit
         if epoch < self.epochs and self.team.any(late)[0]:
@@ -291,22 +297,25 @@ class Trainer:
         self.to_train_mode()
         unread: list[tuple[Tensor, float]] = []  # losses still on the device, where reading one waits, and rates
         seconds, started = progress.seconds, time.perf_counter()
-        saved = shown = time.monotonic()
+        saved = synced = time.monotonic()
+        since, every = 0, 1  # steps since the latest sync, and of a team those to the next one
         title = f"epoch {progress.epoch + 1}/{self.epochs}"
         hidden = not (self.show_progress and self.team.is_first)
         with bars.show(total=steps, initial=progress.step, desc=title, hidden=hidden) as bar:
             for images, targets in self._timed(feed.batches.epoch(progress.epoch, progress.step)):
                 unread.append((self.step(images, targets), self.rate))
                 progress.step += 1
+                since += 1
                 now, stop, last = time.monotonic(), self.should_stop(), progress.step == steps
                 save = now - saved >= 60 * self.save_minutes
                 alone = self.team.size == 1  # a team syncs at a step on which all agree
-                due = stop or save or now - shown >= 0.25 if alone else progress.step % SYNC_EVERY == 0
+                due = stop or save or now - synced >= 0.25 if alone else since >= every
                 if due or last:
                     stop, save = self._sync(unread, stop, save, last)
+                    every = min(max(int(SYNC_SECONDS * since / self.team.mean(now - synced)), 1), SYNC_STEPS)
                     bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
                     bar.update(progress.step - bar.n)
-                    shown = now
+                    synced, since = now, 0
                     if (stop or save) and not last:
                         progress.seconds = seconds + time.perf_counter() - started
                         self._save()
@@ -398,7 +407,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self._saved_buffers.restore()  # which the layers that memory sufficed for have moved
         before = -(-many // self.accumulate)
-        what = f"out of memory with {before} images at once"
+        what = f"out of memory with {counted(before, 'image')} at once"
         if self.team.size > 1:  # the others are waiting for gradients by now
             raise InputError(f"{what}; set train.accumulate {2 * self.accumulate} and go on by resume='auto'")
         if before == 1:
@@ -433,8 +442,8 @@ class Trainer:
             first = int((~torch.isfinite(losses)).nonzero()[0])
             step = self.progress.step - len(losses) + first + 1
             lost = f"the loss is {losses[first].item()} at {self._place(step, rates[first])}"
-        elif (stop or save or last) and not self._weights_are_finite():
-            lost = f"a weight is not finite after {self._place(self.progress.step, self.rate)}"
+        elif (stop or save or last) and (what := self._not_finite()):
+            lost = f"{what} is not finite after {self._place(self.progress.step, self.rate)}"
         stop, save, diverged = self.team.any(stop, save, bool(lost))
         if diverged:
             here = self._place(self.progress.step, self.rate)
@@ -456,9 +465,14 @@ class Trainer:
         return max(group["lr"] for group in moving)
 
     @torch.no_grad()
-    def _weights_are_finite(self) -> bool:
-        weights = [p.detach() for p in self.model.parameters() if p.requires_grad]
-        return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
+    def _not_finite(self) -> str:
+        """What of the model is no longer a number; "" where nothing is."""
+        moving = [p.detach() for p in self.model.parameters() if p.requires_grad]
+        statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        for what, tensors in (("a weight", moving), ("a running statistic", statistics)):
+            if tensors and not torch.stack(torch._foreach_norm(tensors)).isfinite().all():
+                return what
+        return ""
 
     def _go_back(self, trouble: Diverged) -> dict:
         """The last good state, loaded, at half the rate; or InputError where that is not wished or in vain."""
