@@ -15,6 +15,7 @@ from cnnzoo import bars, registry, zoo
 from cnnzoo.building import only_channels
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import sources
+from cnnzoo.data.arrays import choose
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
@@ -40,7 +41,7 @@ from cnnzoo.transfer.features import Backbone, Extracted
 if TYPE_CHECKING:
     from cnnzoo.transfer.probe import Probe
 
-FEW = 5_000  # training images up to which a probe sees several views of each, and tells what fewer would lead to
+FEW, VIEWS = 5_000, 3  # training images up to which a probe sees so many views of each, and what fewer would lead to
 
 
 def make_weights_ready(config: Config) -> None:
@@ -348,15 +349,32 @@ def _caches_features(config: Config) -> bool:
     return config.model.head != "own" and (config.probe.views != 1 or not moves)
 
 
+def views_of(config: Config, data: Dataset) -> int:
+    """In how many views a probe sees each training image."""
+    views = config.probe.views
+    return views if views != "auto" else VIEWS if len(data.train) <= FEW else 1
+
+
 def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:
     """What the head sees of the training images, in every view, and of the validation images."""
     backbone = Backbone(model, data.preprocess, data.cache, tell)
-    views = config.probe.views
-    if views == "auto":
-        views = 3 if len(data.train.images) <= FEW else 1
+    views = views_of(config, data)
     drawn = {"augment": _augment(config, data), "seed": config.train.seed}
     train = backbone.extract(data.train.images, views=views, **drawn)
     return train, backbone.extract(data.val.images, what="features, held out")
+
+
+def seconds_a_view(config: Config, data: Dataset, model: nn.Module) -> float:
+    """What the features of an image in one view take, as some training images tell; little, where the cache has
+    them.
+    """
+    backbone = Backbone(model, data.preprocess, data.cache)
+    few = [np.arange(len(data.train))[part] for part in (slice(8), slice(8, 72))]
+    for places in filter(len, few):  # the first also choose the net's fast form
+        started = time.perf_counter()
+        backbone.extract(choose(data.train.images, places))
+        seconds = (time.perf_counter() - started) / len(places)
+    return seconds
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """From a folder of photos to a net that knows its classes: probing and fine-tuning."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,14 +11,18 @@ from cnnzoo import assemble
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, Overrides
+from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
-from cnnzoo.run import begin, train
+from cnnzoo.run import begin, carry_out, train
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import rehearsal
 from cnnzoo.train.trainer import Trainer
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer.ranking import seconds_of
+
+FOR_FEATURES = 0.25  # of a budget, beyond which a probe sees one view of each image rather than three
+AFTERWARDS = 6.0  # seconds for the report, beside two looks at the images held out
 
 
 def default_model() -> str:
@@ -117,6 +122,9 @@ def finetune(
         raise InputError(f"lr is {lr!r}, but must be a number or find")
     if epochs is not None and budget is not None:
         raise InputError("epochs and budget both say how long it takes; give one of them")
+    for option, given in (("budget", budget), ("lr", lr)):
+        if mode == "probe" and given is not None:
+            raise InputError(f"{option} is {given}, but mode probe has no epochs; leave it out")
     started, limit = time.perf_counter(), seconds_of(budget)
     options = {"batch_size": batch_size, "balance": balance, "views": views, "seed": seed}
 
@@ -130,36 +138,63 @@ def finetune(
     rate = None if isinstance(lr, str) else lr
     chosen = config(mode, epochs, rate, run)
     run = begin(chosen)  # complains now rather than after the measurements
-    if lr == "find" and mode != "probe":
-        if not any(chosen.phase_lengths):
-            raise InputError("lr='find' looks for the rate of epochs, but epochs leaves none")
-        rate = rehearsal.find_rate(_rehearse(chosen))
+    if lr == "find" and not any(chosen.phase_lengths):
+        raise InputError("lr='find' looks for the rate of epochs, but epochs leaves none")
+    known = {}
+    if lr == "find" or limit is not None:
+        assemble.make_weights_ready(chosen)
+        data = assemble.load_data(chosen)
+        if views is None and limit is not None and _is_long(chosen, data, limit - (time.perf_counter() - started)):
+            options["views"] = 1
+            before, chosen = chosen, config(mode, epochs, rate, run)
+            data = data if chosen.augment == before.augment else assemble.load_data(chosen)
+        trainer, probed = _rehearse(chosen, data, tell=tell)
+        known = {"data": data, "probed": copy.deepcopy(probed)}  # before its head learns on
+    if lr == "find":
+        rate = rehearsal.find_rate(trainer)
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
         chosen = config(mode, epochs, rate, run)
-    if limit is not None and mode != "probe":
-        epochs, seconds = _epochs_within(limit, started, chosen, tell)
-        within = f"--train.minutes={seconds / 60:.3g}"  # should they take longer than measured
-        chosen = config(mode, epochs, rate, run, within) if sum(epochs) else config("probe", (), rate, run)
-    return train(chosen, tell=tell, should_stop=should_stop)
+        trainer, _ = _rehearse(chosen, data, known["probed"]) if limit is not None else (None, None)
+    if limit is not None:
+        epochs, seconds = _epochs_within(limit, started, trainer, tell)
+        if sum(epochs):
+            within = f"--train.minutes={seconds / 60:.3g}"  # should they take longer than measured
+            chosen = config(mode, epochs, rate, run, within)
+        else:
+            tell("there is no time to train anything but the head, which the probe has found")
+            seen = assemble.views_of(chosen, data)
+            chosen = config("probe", (), rate, run, "--probe.classifier=logistic", f"--probe.views={seen}")
+        del trainer
+    carry_out(run, chosen, **known, tell=tell, should_stop=should_stop)
+    return run
 
 
-def _rehearse(config: Config) -> Trainer:
-    """A trainer as the run will have it, with a net of its own."""
-    device = pick_device(config.train.device)
-    assemble.make_weights_ready(config)
-    data = assemble.load_data(config)
-    model = assemble.build_model(config, data).to(device)
-    probed = assemble.start_by_probe(config, data, model, silent) if config.model.head == "probe" else None
-    return assemble.make_trainer(config, data, model, silent, start=probed and probed.report)
+def _is_long(config: Config, data: Dataset, seconds: float) -> bool:
+    """Whether features of all of a probe's views would take more than their share of the time."""
+    model = assemble.build_model(config, data).to(pick_device(config.train.device))
+    shown = assemble.views_of(config, data) * len(data.train) + len(data.val)
+    return assemble.seconds_a_view(config, data, model) * shown > FOR_FEATURES * seconds
 
 
-def _epochs_within(budget: float, started: float, config: Config, tell: Tell) -> tuple[tuple[int, ...], float]:
+def _rehearse(
+    config: Config, data: Dataset, probed: assemble.Probed | None = None, tell: Tell = silent
+) -> tuple[Trainer, assemble.Probed | None]:
+    """A trainer as the run will have it, with a net of its own, and what the probe of its head has found out."""
+    model = assemble.build_model(config, data).to(pick_device(config.train.device))
+    if probed:
+        assemble.put_head(model, copy.deepcopy(probed.probe.head))
+    elif config.model.head == "probe":
+        probed = assemble.start_by_probe(config, data, model, tell)
+    return assemble.make_trainer(config, data, model, silent, start=probed and probed.report), probed
+
+
+def _epochs_within(budget: float, started: float, trainer: Trainer, tell: Tell) -> tuple[tuple[int, ...], float]:
     """Epochs of each phase that fit, and the seconds for all of them: two thirds of what is left are the last phase's,
     and a tenth stays in reserve.
     """
-    trainer = _rehearse(config)
     costs = [rehearsal.seconds_an_epoch(trainer, number) for number in range(len(trainer.phases))]
-    left = seconds = max(0.9 * (budget - (time.perf_counter() - started)), 0.0)
+    end = AFTERWARDS + 2 * rehearsal.seconds_to_judge(trainer, trainer.image_feed)
+    left = seconds = max(0.9 * (budget - end - (time.perf_counter() - started)), 0.0)
     epochs = [0] * len(costs)
     for number in reversed(range(len(costs))):
         share = left if number == 0 else 2 / 3 * left

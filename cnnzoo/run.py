@@ -1,5 +1,6 @@
 """THE PAGE: config -> data -> model -> trainer -> run folder -> report. Read `train` from top to bottom."""
 
+import copy
 import gc
 import json
 import os
@@ -72,6 +73,24 @@ def train(
         return run
     if config.ensemble is not None:
         raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")
+    carry_out(run, config, state, data=data, with_report=with_report, tell=tell, should_stop=should_stop)
+    return run
+
+
+def carry_out(
+    run: Run,
+    config: Config,
+    state: dict | None = None,
+    *,
+    data: Dataset | None = None,
+    probed: assemble.Probed | None = None,
+    with_report: bool = True,
+    tell: Tell = print,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
+    """Do all that a config says, or what is left of it after a `state`; `probed` is what a probe has found out about
+    the data already. The other arguments are `train`'s.
+    """
     with distributed.joined(config.train.device) as (team, device):
         tell = tell if team.is_first else silent
         with (
@@ -82,7 +101,7 @@ def train(
         ):
             job = _Job(run, config, state, team, device, tell, should_stop)
             data = _load_data(job) if data is None else data
-            known = _learn(job, data)
+            known = _learn(job, data, probed)
             gc.collect()
             machine.give_back(device)  # what training held
             if team.is_first:
@@ -91,7 +110,6 @@ def train(
                 found = (known.outputs, known.familiarity) if known else (None, None)
                 finish(run, config, data, device, tell, *found, with_report)
             team.wait()
-    return run
 
 
 @dataclass(frozen=True)
@@ -122,13 +140,16 @@ def _load_data(job: _Job) -> Dataset:
     return data
 
 
-def _learn(job: _Job, data: Dataset) -> assemble.Probed | None:
+def _learn(job: _Job, data: Dataset, probed: assemble.Probed | None = None) -> assemble.Probed | None:
     """Train to the end of the last epoch. Returns what a probe has found out, where the net is still as it was then."""
     run, config, team, device, tell = job.run, job.config, job.team, job.device, job.tell
     model = assemble.build_model(config, data).to(device)
     for line in (*_header(config, model, data, device, team), *data.notes):
         tell(line)
-    probed = _start_head(job, data, model)
+    if probed:
+        assemble.put_head(model, copy.deepcopy(probed.probe.head))
+    else:
+        probed = _start_head(job, data, model)
     if team.size == 1 and job.should_stop():
         raise Interrupted(run.path if job.is_resumed else None)
     writer = Writer(run, tell) if team.is_first else None

@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "familiar"}
     | {"loggers", "signals", "environment"},
     "folds": {"config", "checkpoint", "run"},
-    "learn": {"config", "train", "checkpoint", "transfer", "assemble", "run"},
+    "learn": {"config", "data", "train", "checkpoint", "transfer", "assemble", "run"},
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}

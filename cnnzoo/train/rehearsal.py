@@ -27,11 +27,14 @@ def seconds_an_epoch(trainer: Trainer, number: int) -> float:
         times.append(time.perf_counter() - started)
         if len(times) > STEPS:
             break
-    step = median_high(times[1:] or times)
+    return median_high(times[1:] or times) * len(feed.batches) + seconds_to_judge(trainer, feed)
+
+
+def seconds_to_judge(trainer: Trainer, feed: Feed) -> float:
+    """What a feed's validation will take."""
     started, first = time.perf_counter(), next(iter(feed.val_batches))
     logits(feed.judged, [first], trainer.precision, trainer.channels_last)
-    held_out = (time.perf_counter() - started) * len(feed.val_batches)
-    return step * len(feed.batches) + held_out
+    return (time.perf_counter() - started) * len(feed.val_batches)
 
 
 def loader_rate(batches, seconds: float = 1.0) -> float:
