@@ -406,15 +406,18 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
         steps = {"seed": config.train.seed, "tell": lambda name: bar.update() or bar.set_postfix_str(name)}
         learns = bool(config.train.epochs or config.train.phases)
         options = {"groups": data.train.groups, "classifier": classifier, "learns": learns, "folds": asked.folds}
-        found = probe.fit(*images, **options, **steps)
+        balance = config.train.balance != "none"
+        found = probe.fit(*images, **options, balance=balance, **steps)
         if asked.bag or asked.boost:
             found = committee.gather(
                 found, *images, groups=data.train.groups, bag=asked.bag, boost=asked.boost, **steps
             )
         elif not learns and len(data.train.labels) <= FEW:
-            found = probe.with_learning_curve(found, *images, seed=config.train.seed)
+            found = probe.with_learning_curve(found, *images, balance=balance, seed=config.train.seed)
     for line in str(found).splitlines():
         tell(line)
+    if balance:
+        tell("each class counted the same, where classifiers were fitted and where they were cross-validated")
     put_head(model, found.head)
     train_outputs, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
     train_loss, val_loss = (

@@ -53,6 +53,30 @@ def test_each_classifier_becomes_a_head_that_answers_as_its_score_says(classifie
     torch.testing.assert_close(probe.predict(again, z), logits)
 
 
+@pytest.mark.parametrize("classifier", ["logistic", "ridge", "svm"])
+def test_with_balance_a_rare_class_is_found_as_often_as_others(classifier):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [380, 20])
+    x = (rng.normal(size=(400, 4)) + 1.2 * y[:, None]).astype(np.float32)
+    t = np.repeat([0, 1], 200)
+    z = (rng.normal(size=(400, 4)) + 1.2 * t[:, None]).astype(np.float32)
+    recall = {}
+    for balance in (False, True):
+        found = probe.fit(x[:, None], y, z, t, 2, classifier=classifier, balance=balance)
+        right = probe.predict(found.head, z).argmax(1).numpy() == t
+        recall[balance] = right[t == 1].mean()
+    assert recall[False] < 0.75 < recall[True]
+
+
+def test_with_balance_what_cannot_weigh_is_left_out():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3
+    found = probe.fit(x[:, None], y, x, y, 3, balance=True)
+    assert "knn" not in {score.classifier for score in found.scores}
+    with pytest.raises(InputError, match="knn cannot weigh classes; take balance none, or classifier logistic or"):
+        probe.fit(x[:, None], y, x, y, 3, classifier="knn", balance=True)
+
+
 @pytest.mark.parametrize("classifier", ["logistic", "centroid", "knn"])
 def test_a_learning_curve_tells_what_fewer_images_lead_to(classifier):
     images = (*blobs(3, each=120, apart=0.4), *blobs(3, each=100, seed=5, apart=0.4))

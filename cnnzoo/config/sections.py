@@ -436,6 +436,7 @@ class TrainConfig(_Section, name="train"):
         find_unused_parameters: for a net that leaves layers out of some steps, trained by several processes, which else
             wait for each other's gradients of these.
         balance: none; loss (each class weighs the same in the loss) or sampler (each class is drawn equally often).
+            With either, each class weighs the same in a probe.
         patience: epochs of a phase without a better validation accuracy after which the phase ends; null never.
         minutes: time after which no epoch begins that would go beyond it; null sets no limit.
         cache_features: whether a phase in which only the head moves gets features computed once, with probe.views of
@@ -540,6 +541,8 @@ class Config:
             raise InputError("probe.bag and probe.boost make a head that learns no further; set train.epochs 0")
         if self.probe.classifier == "knn" and self.model.head == "probe" and not idle:
             raise InputError("probe.classifier knn makes a head that learns no further; take another, or no epochs")
+        if (self.probe.bag or self.probe.boost) and self.train.balance != "none":
+            raise InputError("probe.bag and probe.boost know no train.balance; set it to none")
         if self.data.weights and idle:
             raise InputError("a probe knows no data.weights; probe.boost weights the images by itself")
         if self.loss.teacher and self.train.cache_features is True:

@@ -13,6 +13,7 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
+from sklearn.utils.validation import has_fit_parameter
 from torch import nn
 
 from cnnzoo.models import _heads
@@ -30,13 +31,20 @@ class Data:
     classes: int
     mean: np.ndarray  # (D,)
     std: float
+    weights: np.ndarray | None = None  # (K,), what an image of each class counts; None: all the same
 
     @classmethod
-    def of(cls, vectors: np.ndarray, labels: np.ndarray, classes: int) -> "Data":
-        """With the scale and shift of these vectors."""
+    def of(cls, vectors: np.ndarray, labels: np.ndarray, classes: int, balance: bool = False) -> "Data":
+        """With the scale and shift of these vectors; with `balance` all images of a class together count the same."""
         flat = vectors.reshape(-1, vectors.shape[-1])
         mean = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return cls(vectors, labels, classes, mean, float(np.sqrt(np.mean((flat - mean) ** 2))) or 1.0)
+        std = float(np.sqrt(np.mean((flat - mean) ** 2))) or 1.0
+        weights = len(labels) / (classes * np.bincount(labels, minlength=classes).clip(1)) if balance else None
+        return cls(vectors, labels, classes, mean, std, weights)
+
+    def weights_of(self, labels: np.ndarray) -> np.ndarray | None:
+        """What images of these classes count."""
+        return None if self.weights is None else self.weights[labels]
 
     def rows(self, images: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Vectors and labels of some images, in all views or the first few."""
@@ -54,6 +62,11 @@ class Kind:
     settings: Mapping[str, ClassifierMixin]  # the simplest first
     prepare: Callable[[Data, np.ndarray], np.ndarray]
     weld: Callable[[ClassifierMixin, Data], nn.Module]
+
+    @property
+    def weighs(self) -> bool:
+        """Whether some images may count more than others."""
+        return has_fit_parameter(next(iter(self.settings.values())), "sample_weight")
 
 
 def kinds(images: int, seed: int) -> dict[str, Kind]:

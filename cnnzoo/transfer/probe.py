@@ -86,6 +86,7 @@ def fit(
     groups: np.ndarray | None = None,
     classifier: str = "auto",
     learns: bool = False,
+    balance: bool = False,
     folds: int = 5,
     seed: int = 0,
     tell: Tell = silent,
@@ -102,14 +103,16 @@ def fit(
         classifier: auto, logistic, knn, svm, centroid, ridge or mlp. auto leaves out svm where it would take very long
             (of a thousand classes, from 2,000 images on).
         learns: whether the head is to learn on, so that `auto` leaves out knn, which has nothing to learn by.
+        balance: whether each class counts the same, however many images it has, also where classifiers are compared;
+            `auto` leaves out those that cannot weigh images.
         folds: of the cross-validation; fewer where a class has fewer images, or groups of them.
         seed: of the folds, and of what is random in a classifier.
         tell: is given the name of each classifier before it is fitted.
 
     Raises:
-        InputError: where a class has no training image.
+        InputError: where a class has no training image, and for a classifier that is to weigh images and cannot.
     """
-    data = Data.of(vectors, labels, classes)
+    data = Data.of(vectors, labels, classes, balance)
     if missing := set(range(classes)) - set(labels.tolist()):
         raise InputError(f"{len(missing)} of {classes} classes have no training image")
     seed %= 2**32  # scikit-learn takes no larger one
@@ -120,6 +123,11 @@ def fit(
     unfit = {"knn"} if learns else set()
     if len(labels) * classes > SVMS_MOST:
         unfit.add("svm")
+    if balance:
+        unfit |= {name for name, kind in known.items() if not kind.weighs}
+        if classifier != "auto" and not known[classifier].weighs:
+            able = [name for name in known if name not in unfit]
+            raise InputError(f"{classifier} cannot weigh classes; take balance none, or classifier {' or '.join(able)}")
     able = [name for name in known if name not in unfit]
     for name in able if classifier == "auto" else [classifier]:
         tell(name)
@@ -170,13 +178,14 @@ def with_learning_curve(
     val_labels: np.ndarray,
     classes: int,
     *,
+    balance: bool = False,
     seed: int = 0,
 ) -> Probe:
     """The same, with what its classifier reaches with fewer training images: whether more photos would help.
 
     The images are as in `fit`. Each part of them is drawn `DRAWS` times, class by class; the mean counts.
     """
-    data, score, seed = Data.of(vectors, labels, classes), found.scores[0], seed % 2**32
+    data, score, seed = Data.of(vectors, labels, classes, balance), found.scores[0], seed % 2**32
     kind = kinds(len(labels), seed)[score.classifier]
     judged, points = kind.prepare(data, val_vectors), []
     for part in PARTS:
@@ -186,7 +195,7 @@ def with_learning_curve(
         top1 = []
         for places, _ in StratifiedShuffleSplit(DRAWS, train_size=many, random_state=seed).split(labels, labels):
             rows, own = data.rows(places)
-            fitted = fit_one(kind.settings[score.setting], kind.prepare(data, rows), own)
+            fitted = fit_one(kind.settings[score.setting], kind.prepare(data, rows), own, weights=data.weights_of(own))
             top1.append((fitted.predict(judged) == val_labels).mean())
         points.append((many, float(np.mean(top1))))
     return replace(found, curve=(*points, (len(labels), score.val_top1)) if points else ())
@@ -209,7 +218,9 @@ def _best(kind: Kind, data: Data, splits: Sequence) -> tuple[str, float | None, 
         chosen = int(scores.argmax())
         top1 = float(right[chosen])
     everything, labels = data.rows(np.arange(len(data.labels)))
-    return settings[chosen], top1, fit_one(kind.settings[settings[chosen]], kind.prepare(data, everything), labels)
+    weights = data.weights_of(labels)
+    fitted = fit_one(kind.settings[settings[chosen]], kind.prepare(data, everything), labels, weights=weights)
+    return settings[chosen], top1, fitted
 
 
 def _over_fold(kind: Kind, data: Data, train: np.ndarray, held_out: np.ndarray) -> list[tuple[float, float]]:
@@ -219,11 +230,11 @@ def _over_fold(kind: Kind, data: Data, train: np.ndarray, held_out: np.ndarray) 
     vectors, judged = kind.prepare(data, vectors), kind.prepare(data, judged)
     scores, fitted = [], None
     for setting in kind.settings.values():
-        fitted = fit_one(setting, vectors, labels, fitted)
-        right = float((fitted.predict(judged) == truth).mean())
-        score = right
+        fitted = fit_one(setting, vectors, labels, fitted, data.weights_of(labels))
+        weights = data.weights_of(truth)
+        right = score = float(np.average(fitted.predict(judged) == truth, weights=weights))
         if isinstance(fitted, LogisticRegression):  # every fold holds all classes, so a label is a column
             sure = fitted.predict_proba(judged)[np.arange(len(truth)), truth]
-            score = float(np.log(sure.clip(min=np.finfo(sure.dtype).eps)).mean())
+            score = float(np.average(np.log(sure.clip(min=np.finfo(sure.dtype).eps)), weights=weights))
         scores.append((score, right))
     return scores
