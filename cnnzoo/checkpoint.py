@@ -97,6 +97,8 @@ class Run(Drawn):
         if there and not {"split.json"} <= there <= PLANS:
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
+            if goes_on and run.is_busy:
+                raise InputError(f"another process is training in {run.path}; choose another folder by run=…")
             way = f"go on with it by cnnzoo train --resume {as_typed(run.path)}, or " if goes_on else ""
             raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by run=…")
         try:
@@ -127,8 +129,23 @@ class Run(Drawn):
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left to do but perhaps the report: its best weights have given their predictions."""
+        """Whether the run is complete (its report may be missing): its best weights have given their predictions."""
         return self.predictions_file.exists()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a process is training in it now."""
+        if not (self.path / LOCK).exists():
+            return False
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        except OSError:
+            return False
+        lock.release()
+        return False
 
     @property
     def card(self) -> dict:

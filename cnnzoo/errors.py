@@ -1,6 +1,7 @@
 """What to say when the input is wrong, and how words are chosen for it. A leaf that every room may import."""
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral
@@ -49,6 +50,13 @@ def printable(name: str) -> str:
     be printed.
     """
     return name.encode("utf-8", sys.getfilesystemencodeerrors()).decode(errors="replace")
+
+
+def one_line(text: str) -> str:
+    """A text whose control characters, such as ends of lines and a terminal's commands, are spelt out: a file's name
+    may have any.
+    """
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda sign: repr(sign[0])[1:-1], text)
 
 
 def faults(bad: Mapping[object, str]) -> str:

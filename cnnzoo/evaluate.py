@@ -22,6 +22,7 @@ from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.decoding import EXTENSIONS
+from cnnzoo.data.found import MANY_MISSING
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, expect, printable
@@ -183,11 +184,14 @@ def judge(
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
     called, preprocess = zoo.called(run_or_model), zoo.preprocessing(net)
-    chosen, is_own = _chosen(own, data, called)
+    run = run_of(net)
+    chosen, names = _chosen(run, own, data, called)
+    is_own = names is not None
+    if is_own and chosen.source != own.source:
+        tell(f"{chosen.source} holds the images of {called}'s {own.source}: it is judged on those that it held out")
     given = {"root": root, "bad_files": bad_files}
     chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     # By name, since dividing a folder anew would also hold out photos that have come since, and train on others.
-    names = net.run.split["val"] if is_own else None
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
     for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
         tell(note)
@@ -213,18 +217,39 @@ def judge(
     return Judged(outputs, targets, known, part.names, temperature, fitted_here=is_own)
 
 
-def _chosen(own: DataConfig | None, data: str | Path | None, called: str) -> tuple[DataConfig, bool]:
-    """The data to judge on, and whether a net that was trained on its `own` held that out."""
+def _chosen(
+    run: Run | None, own: DataConfig | None, data: str | Path | None, called: str
+) -> tuple[DataConfig, Sequence[str] | None]:
+    """The data to judge on, and of a run's `own` data, wherever that lies now, the names of those that it held out."""
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by data=…")
     if data is not None:
         expect(data, (str, os.PathLike), "data is a source's name or a folder")
         data = os.fspath(data)
-    if own is None or not (data is None or _same(data, own.val_source or own.source)):
-        return DataConfig(source=data), False
-    if not sources.is_there(own.source):
+    if own is None:
+        return DataConfig(source=data), None
+    if (data is None or _same(data, own.val_source or own.source)) and sources.is_there(own.source):
+        return own, run.split["val"]
+    # It may have been moved since, or be named from where the run was begun: a folder that its own lies within.
+    for place in [data] if data else [str(folder / own.source) for folder in run.path.resolve().parents]:
+        if not sources.is_there(own.source) and (names := _moved(run, own, place)):
+            return replace(own, source=place), names
+    if data is None:
         raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
-    return own, True
+    return DataConfig(source=data), None
+
+
+def _moved(run: Run, own: DataConfig, place: str) -> list[str] | None:
+    """What the images that a run held out are called in another folder; None unless that holds the run's images."""
+    before, now, split = Path(own.source).expanduser(), Path(place).expanduser(), run.split
+    if own.val_source or not now.is_dir():
+        return None
+    try:
+        moved = {name: now / Path(name).relative_to(before) for part in split.values() for name in part}
+    except ValueError:  # they were none of a folder's
+        return None
+    gone = sum(not file.exists() for file in moved.values())
+    return [str(moved[name]) for name in split["val"]] if gone <= MANY_MISSING * len(moved) else None
 
 
 def _to_calibrate_on(chosen: DataConfig, preprocess: Preprocess | Sheet, is_own: bool, called: str) -> Sample:

@@ -19,7 +19,7 @@ from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import batch_on, in_halves, pick_device
-from cnnzoo.errors import InputError, at_least, counted
+from cnnzoo.errors import InputError, at_least, counted, one_line
 from cnnzoo.familiar import STRANGE, Familiarity
 from cnnzoo.fast import MANY, Sample, fast_form
 from cnnzoo.inference import WithFeatures
@@ -44,7 +44,7 @@ class Prediction(Shown):
     error: str  # what is wrong with the image, "" where nothing is
 
     def __str__(self) -> str:
-        return f"{self.file}  {_said(self.top[:TOP], _doubts(self.abstain, self.familiarity), self.error)}"
+        return f"{one_line(self.file)}  {_said(self.top[:TOP], _doubts(self.abstain, self.familiarity), self.error)}"
 
 
 def _doubts(abstain: bool, familiarity: float | None) -> str:
@@ -121,9 +121,10 @@ class Predictions(Shown):
 
     def lines(self, many: int = TOP) -> list[str]:
         """For each image a line for a person: the file, and its most likely classes or what is wrong with it."""
-        width = max(map(len, self.files), default=0)
+        files = [*map(one_line, self.files)]
+        width = max(map(len, files), default=0)
         doubts = map(_doubts, self.abstain.tolist(), self.familiarity.tolist())
-        told = zip(self.files, self.top(many), doubts, self.errors, strict=True)
+        told = zip(files, self.top(many), doubts, self.errors, strict=True)
         return [f"{file:<{width}}  {_said(best, doubt, error)}" for file, best, doubt, error in told]
 
     def columns(self, many: int = TOP) -> dict[str, type]:
@@ -146,6 +147,10 @@ class Predictions(Shown):
     def to_csv(self, many: int = TOP) -> str:
         """A table of `columns`."""
         return tables.to_csv(self.rows(many), self.columns(many))
+
+    def write(self, path: str | Path, many: int = TOP) -> None:
+        """The same as a file, .csv, .json or .parquet. Raises InputError for another ending."""
+        tables.write(path, self.rows(many), self.columns(many))
 
 
 def predict(

@@ -226,7 +226,7 @@ def test_copies_do_not_differ_by_case_alone(tmp_path):
     paint(tmp_path / "photos", {"ant": 10, "bee": 10})
     scene(300).save(tmp_path / "photos" / "ant" / "x.JPG", "JPEG")
     scene(301).save(tmp_path / "photos" / "ant" / "x.png", "JPEG")
-    copies.fix(doctor.check(tmp_path / "photos"), tmp_path / "good")
+    doctor.check(tmp_path / "photos").fix(tmp_path / "good")
     assert {"x.JPG", "x_2.jpg"} <= {file.name for file in (tmp_path / "good" / "ant").iterdir()}
 
 

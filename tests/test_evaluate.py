@@ -237,8 +237,23 @@ def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(sourc
     with pytest.raises(InputError, match=rf"{folder}, on which .*run was trained, is not here; name images by data=…"):
         cnnzoo.evaluate(run)
     told.clear()
-    assert cnnzoo.evaluate(run, moved, tell=told.append).count == 37
-    assert told == [f"18 of these 37 images seem to be among those that {run.path} was trained on"]
+    assert cnnzoo.evaluate(run, moved, tell=told.append).count == 17
+    assert told[0] == f"{moved} holds the images of {run.path}'s {folder}: it is judged on those that it held out"
+    shutil.rmtree(moved / "blue")
+    told.clear()
+    assert cnnzoo.evaluate(run, moved, tell=told.append).count == 25  # most of its images are gone
+    assert told == [f"12 of these 25 images seem to be among those that {run.path} was trained on"]
+
+
+def test_a_run_is_judged_on_what_it_held_out_from_wherever_it_is_called(tmp_path, monkeypatch):
+    photos.folder(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    train("runs/mine", "photos")
+    monkeypatch.chdir("/")
+    judged = cnnzoo.judge(tmp_path / "runs" / "mine")
+    assert {Path(name).relative_to(tmp_path).as_posix() for name in judged.images} == {
+        *Run(tmp_path / "runs/mine").split["val"]
+    }
 
 
 def test_where_training_took_other_images_to_judge_by_these_are_its_own(source, tmp_path):

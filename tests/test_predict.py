@@ -283,6 +283,16 @@ def test_every_format_holds_the_same_rows(cli, model_file, folder, ending):
         "error": "it is not an image",
     }
     assert result.to_csv().splitlines()[0] == ",".join(rows[0])
+    result.write(folder.parent / f"again{ending}", many=9)
+    assert read(folder.parent / f"again{ending}") == rows
+
+
+def test_a_name_of_several_lines_is_told_in_one(net, folder, tmp_path):
+    odd = tmp_path / "a\nb\x1b[31m.png"
+    shutil.copy(next(folder.glob("blue/*.png")), odd)
+    predictions = cnnzoo.predict(net, odd)
+    assert predictions.lines()[0].startswith(f"{tmp_path}/a\\nb\\x1b[31m.png  ")
+    assert predictions.files == (str(odd),)
 
 
 def test_probabilities_are_at_the_runs_temperature(net, model_file, folder):

@@ -436,6 +436,8 @@ def test_what_is_there_already_says_how_to_go_on_where_that_is_possible(tmp_path
     run = stopped(tmp_path / "r", 3)
     with pytest.raises(InputError, match=rf"exists already; go on with it by cnnzoo train --resume {run.path}, or"):
         cnnzoo.probe("digits", "lenet5", finished, run=run)
+    with run.locked(), pytest.raises(InputError, match=f"another process is training in {run.path}; choose another"):
+        cnnzoo.train(short(run.path))
     with pytest.raises(InputError, match=r"exists already and is finished; choose another folder by run=…$"):
         cnnzoo.train(short(finished.path))
 

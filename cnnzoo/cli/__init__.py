@@ -17,7 +17,7 @@ from cnnzoo.cli import committees, nets, training, transfer, trials, use, visual
 from cnnzoo.cli.parsing import keys_of_config, overview, parser_of
 from cnnzoo.cli.speech import hush
 from cnnzoo.config import Config
-from cnnzoo.errors import InputError, Interrupted, unknown
+from cnnzoo.errors import InputError, Interrupted, one_line, unknown
 
 COMMANDS: dict[str, Callable] = {
     "list": nets.list_,
@@ -109,7 +109,7 @@ def _one_line(error: Exception) -> str:
     if not isinstance(error, InputError | OSError):
         how = " ".join(str(error).partition(". GPU")[0].split()) or "the system has no more"
         return f"memory does not suffice ({how}); take fewer or smaller images at once, or a smaller net"
-    told = " ".join(str(error).split())
+    told = one_line(" ".join(str(error).split()))
     return re.sub(r"\b([\w.]+)=(?:…|'(\w+)'(?!\)))", _as_option, told)
 
 

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnnzoo import tables
 from cnnzoo.data.decoding import LARGEST
-from cnnzoo.errors import counted, printable
+from cnnzoo.errors import counted, one_line, printable
 from cnnzoo.shown import Shown
+
+if TYPE_CHECKING:
+    from cnnzoo.transfer.copies import Fixed
 
 FEW = 10  # photos of a class from which on its figures mean something
 LOPSIDED = 10  # times the photos of the smallest class in the largest
@@ -32,7 +35,7 @@ KINDS = {
     "damaged": Kind("error", "no image, or a damaged one", True),
     "too large": Kind("error", f"more than the {LARGEST:,} pixels that are decoded", True),
     "contradiction": Kind("error", "one photo in two classes", True),
-    "leak": Kind("error", "one photo to train and to judge on, so accuracy is overstated", True),
+    "leak": Kind("error", "one photo in two of train, val and test, so accuracy is overstated", True),
     "divided group": Kind(
         "error", "to judge on, while others of its group are trained on; accuracy is overstated", True
     ),
@@ -86,7 +89,7 @@ class Finding(Shown):
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return printable(f"{self.file}{f' = {self.other}' if self.other else ''}{detail}")
+        return one_line(printable(f"{self.file}{f' = {self.other}' if self.other else ''}{detail}"))
 
     def to_dict(self) -> dict[str, str]:
         return {"severity": self.severity, **{key: printable(value) for key, value in vars(self).items()}}
@@ -100,6 +103,14 @@ class Checkup(Shown):
     photos: tuple[Photo, ...]
     findings: tuple[Finding, ...]
     groups: str = ""  # how many photos are in how many groups, where it was asked which belong together
+
+    def fix(self, dest: str | Path) -> "Fixed":
+        """Copy the good photos into a new folder, and name there in left_out.csv what was left out; what can be put
+        right, such as a wrong ending, is. Raises InputError where `dest` is not empty or lies within the folder.
+        """
+        from cnnzoo.transfer import copies  # which are made of findings
+
+        return copies.fix(self, dest)
 
     @property
     def sound(self) -> bool:
