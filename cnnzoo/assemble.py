@@ -45,7 +45,7 @@ FEW, VIEWS = 5_000, 3  # training images up to which a probe sees so many views 
 
 
 def make_weights_ready(config: Config) -> None:
-    """Fetch the weights to begin with before a folder of photos is decoded for them. Raises InputError where they
+    """Fetch the weights to begin with before a folder of photos is decoded for them. Raises InputError if they
     cannot be had, and before that for a folder that will not do.
     """
     fetch = zoo.fetching(config.model.name, config.model.pretrained)
@@ -246,7 +246,7 @@ def _form(
 
 
 def shared_batch(config: Config, data: Dataset, team: Team) -> int:
-    """The batch of all processes together. Raises InputError where they cannot share it evenly."""
+    """The batch of all processes together. Raises InputError if they cannot share it evenly."""
     batch, size = config.train.batch_size, team.size
     least = min(len(data.train), len(data.val))
     if least < size:
@@ -269,7 +269,7 @@ def shared_batch(config: Config, data: Dataset, team: Team) -> int:
 
 
 def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module | None:
-    """The net of loss.teacher. Raises InputError where it knows other classes, or wants other colours than the run."""
+    """The net of loss.teacher. Raises InputError if it knows other classes, or wants other colours than the run."""
     if (said := config.loss.teacher) is None:
         return None
     name, _, tag = said.partition(".")
@@ -388,7 +388,7 @@ class Probed:
 
 
 def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Probed:
-    """Weld the best shallow classifier onto the net."""
+    """Make the best shallow classifier the net's head."""
     from cnnzoo.transfer import committee, probe  # scikit-learn takes a second, which only a probe need wait for
 
     started = time.perf_counter()

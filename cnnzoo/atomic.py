@@ -65,7 +65,7 @@ def write(path: Path, content: bytes | memoryview) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises InputError where no file can be written at `path`, whose folder need not be there yet."""
+    """Raises InputError if no file can be written at `path`, whose folder need not be there yet."""
     folder = next(each for each in path.absolute().parents if each.exists())
     probe = beside(folder / path.name)
     try:

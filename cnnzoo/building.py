@@ -17,7 +17,7 @@ from cnnzoo.registry import Entry
 
 _OURS = {name: registry.lookup(name) for name in registry.names()}  # whose `init_layer` gives layers all values
 _OF_ANY_NET = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "aux_logits")  # which leave features alone
-_OWN = ("pretrained", "features_only", "out_indices")  # what create takes by itself, of whatever net
+_OWN = ("pretrained", "features_only", "out_indices")  # options that create handles itself, for any net
 
 
 def build(entry: Entry, options: dict[str, Any]) -> nn.Module:

@@ -71,7 +71,7 @@ class Run(Drawn):
         return f"go on with cnnzoo.train(resume={str(self.path)!r})" if there else "there is no run yet"
 
     def figure(self):
-        """Losses and accuracy, epoch by epoch: a matplotlib Figure. Raises InputError where there was no epoch."""
+        """Losses and accuracy, epoch by epoch: a matplotlib Figure. Raises InputError if there was no epoch."""
         metrics = self.metrics
         if not metrics or not metrics[-1]["epoch"]:
             raise InputError(f"{self.path} has no epochs to draw")
@@ -87,7 +87,7 @@ class Run(Drawn):
     def new(cls, path: "str | Path | Run") -> "Run":
         """A run to come; the folder is made by its first file.
 
-        Raises InputError where there is something already, but for the plans of a run that ended before it had learnt
+        Raises InputError if there is something already, but for the plans of a run that ended before it had learnt
         anything: nothing is lost; and where no folder can be made.
         """
         run = cls(path)
@@ -203,7 +203,7 @@ class Run(Drawn):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """No other process trains in this folder meanwhile. Raises InputError where one does already."""
+        """No other process trains in this folder meanwhile. Raises InputError if one does already."""
         file = self.path / LOCK
         lock = FileLock(file, timeout=0)
         try:
@@ -242,7 +242,7 @@ class Run(Drawn):
                 atomic.rename(self.state_file, self.state_before)
 
     def load_state(self) -> tuple[dict, str | None]:
-        """The newest whole state, and what was wrong with a newer one. Raises InputError where there is none."""
+        """The newest whole state, and what was wrong with a newer one. Raises InputError if there is none."""
         wrong = []
         for file in (self.state_file, self.state_before):
             try:
@@ -333,7 +333,7 @@ class Writer:
         self._write("state", partial(self.run.save_state, state))
 
     def close(self) -> None:
-        """Write what is still waiting. Raises OSError where that fails again."""
+        """Write what is still waiting. Raises OSError if that fails again."""
         for action in self._waiting.values():
             action()
 

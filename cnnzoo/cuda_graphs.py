@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 MOST = 32  # images to a batch that is recorded; more are computed no sooner than kernels are launched
-Run = Callable[[Tensor], list[Tensor]]  # images to one answer or several, all float32
+Forward = Callable[[Tensor], list[Tensor]]  # images to one answer or several, all float32
 
 _recording = threading.Lock()  # since CUDA records one graph at a time in a process
 
@@ -20,7 +20,7 @@ class Replayed:
     take turns.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Forward):
         self.run, self._lock = run, threading.Lock()
         self.most = MOST  # 0 once something could not be recorded
         self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}

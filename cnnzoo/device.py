@@ -47,7 +47,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def _check_on_mps(precision: str) -> None:
-    """Raises InputError where the system or torch are too old: there autocast would do nothing but warn, and the
+    """Raises InputError if the system or torch are too old: there autocast would do nothing but warn, and the
     scaling of fp16 would fail.
     """
     if precision == "bf16" and not torch.backends.mps.is_macos_or_newer(14, 0):

@@ -108,6 +108,6 @@ def expect(value: object, kinds: type | tuple[type, ...], wanted: str) -> None:
 
 
 def at_least(key: str, value: object, least: int = 1) -> None:
-    """Raises InputError where an option is no whole number, or below the least."""
+    """Raises InputError if an option is no whole number, or below the least."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise InputError(f"{key} is {quoted(value)}, but must be a whole number of at least {least}")

@@ -174,7 +174,7 @@ def judge(
             the run was trained on.
 
     Raises:
-        InputError: where there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
+        InputError: if there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
             that the net does not know.
     """
     if bad_files not in (None, *BAD_FILES):
@@ -253,7 +253,7 @@ def _moved(run: Run, own: DataConfig, place: str) -> list[str] | None:
 
 
 def _to_calibrate_on(chosen: DataConfig, preprocess: Preprocess | Sheet, is_own: bool, called: str) -> Sample:
-    """What the data has to train on, beside what is judged."""
+    """Training images of the data, to calibrate int8 on."""
     pixels = np.empty(0) if is_own else sources.sample(chosen, preprocess, MANY)
     if not len(pixels):
         raise InputError(

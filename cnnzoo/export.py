@@ -266,7 +266,7 @@ _ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}  # which files of the other format
 
 
 def _compare(run: Callable[[np.ndarray], np.ndarray], graph: _Logits) -> dict[int, float]:
-    """How far the exported graph is from the net, by the size of the batch. Raises InputError where that is too far."""
+    """How far the exported graph is from the net, by the size of the batch. Raises InputError if that is too far."""
     differences = {}
     for batch in BATCHES:
         images = graph.images(batch)

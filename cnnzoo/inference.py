@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cnnzoo import quantize
-from cnnzoo.cuda_graphs import Replayed, Run
+from cnnzoo.cuda_graphs import Forward, Replayed
 from cnnzoo.device import BF16_GAIN, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
 from cnnzoo.fused import Fused
@@ -92,7 +92,7 @@ class Optimized(nn.Module):
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._by_size: dict[tuple[int, ...], Run] = {}
+        self._by_size: dict[tuple[int, ...], Forward] = {}
         self._look_at_weights()
 
     def _look_at_weights(self) -> None:
@@ -122,7 +122,7 @@ class Optimized(nn.Module):
         answers = run(x)
         return answers if self._gives_several else answers[0]
 
-    def _chosen(self, size: tuple[int, ...], x: Tensor) -> Run:
+    def _chosen(self, size: tuple[int, ...], x: Tensor) -> Forward:
         """How images of this size are answered: known, or chosen now. One thread at a time."""
         if self._standing != (now := self._stands()):
             if self._standing[-1] != now[-1]:
@@ -144,7 +144,7 @@ class Optimized(nn.Module):
         self._by_size[size] = run
         return run
 
-    def _from_8_bits(self, size: tuple[int, ...]) -> Run:
+    def _from_8_bits(self, size: tuple[int, ...]) -> Forward:
         if not self._in_8_bits:
             raise InputError("the net's weights have changed since int8 was calibrated; optimise it anew")
         if size not in self._in_8_bits:
@@ -157,7 +157,7 @@ class Optimized(nn.Module):
         self._gives_several = not isinstance(answers, Tensor)
         return _floats(answers)
 
-    def _fastest(self, net: nn.Module, images: Tensor) -> Run:
+    def _fastest(self, net: nn.Module, images: Tensor) -> Forward:
         """The fastest of the plain net and of those forms of it for images of this size that agree with it."""
         plain, started = _plain(net), time.perf_counter()
         wanted = self._answers(net, images)
@@ -172,7 +172,7 @@ class Optimized(nn.Module):
         agreeing = {plain: torch.float32}
 
         @functools.cache
-        def needed(run: Run) -> float:
+        def needed(run: Forward) -> float:
             on_trial = on_cpu and agreeing[run] != torch.float32
             return time_run(run, images) * (BF16_GAIN if on_trial else 1)
 
@@ -194,7 +194,7 @@ class Optimized(nn.Module):
             return fastest
         return _settled(fastest, next((run for run in others if agreeing[run] == torch.float32), plain))
 
-    def _forms(self, net: nn.Module, images: Tensor) -> Iterator[tuple[Run, torch.dtype]]:
+    def _forms(self, net: nn.Module, images: Tensor) -> Iterator[tuple[Forward, torch.dtype]]:
         """The functions to choose from, and what each computes in; on a CPU that in fp32 first."""
         kind = images.device.type
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
@@ -299,11 +299,11 @@ def optimize(
     return fast
 
 
-def _plain(net: nn.Module) -> Run:
+def _plain(net: nn.Module) -> Forward:
     return lambda x: _floats(net(x.contiguous(memory_format=layout_on(x.device))))
 
 
-def _settled(run: Run, in_fp32: Run) -> Run:
+def _settled(run: Forward, in_fp32: Forward) -> Forward:
     """What `run` answers in 16 bits, but where an image's two likeliest classes are too close to tell, in 32."""
 
     def settled(x: Tensor) -> list[Tensor]:
@@ -324,7 +324,7 @@ def _floats(answers: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [answer.float() for answer in ([answers] if isinstance(answers, Tensor) else answers)]
 
 
-def _floats_of(net: Callable, dtype: torch.dtype, layout: torch.memory_format) -> Run:
+def _floats_of(net: Callable, dtype: torch.dtype, layout: torch.memory_format) -> Forward:
     return lambda x: _floats(net(x.to(dtype=dtype, memory_format=layout)))
 
 
@@ -394,7 +394,7 @@ def _exported(net: nn.Module, images: Tensor) -> bytes | None:
     return file.getvalue()
 
 
-def _session(graph: bytes) -> Run:
+def _session(graph: bytes) -> Forward:
     """An ONNX graph as a function, in onnxruntime."""
     import onnxruntime
 

@@ -175,9 +175,9 @@ def predict(
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
         batch_size: images to a forward pass; None is 4 to a thread on a CPU, 32 at most, else 128.
         min_confidence: if the most likely class is less likely than this, the image has no answer.
-        min_familiarity: nor if its familiarity is less than this, such as 0.05. That is the share of images like those
-            that the net was trained on which are as far from all of them as this one, or farther: a net is often sure
-            of its answer to a picture of something else altogether. A run's net tells it, in all precisions but int8.
+        min_familiarity: nor if its familiarity is less than this, such as 0.05. That is the share of held-out images
+            which are at least as far from all training images as this one: a net is often sure of its answer to a
+            picture of something else altogether. A run's net tells it, in all precisions but int8.
         mirror: whether probabilities are the mean over the image and its mirror image, at twice the time.
         precision: auto (bf16 where the device computes in it and there are many images, else fp32), fp32, bf16, fp16 or
             int8 (on a CPU), see `cnnzoo.optimize`. int8 is calibrated on images that the run trained on; for a bare
@@ -190,7 +190,7 @@ def predict(
         A file that cannot be read keeps its row, with the reason in `errors`.
 
     Raises:
-        InputError: where there is nothing to predict on; for an array that is no picture; for a net that takes
+        InputError: if there is nothing to predict on; for an array that is no picture; for a net that takes
             neither colour nor grey images; for a precision that device or net lack; for min_familiarity where the net
             does not tell it.
     """

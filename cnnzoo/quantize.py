@@ -15,7 +15,7 @@ def quantized(graph: bytes, images: Tensor, batch_size: int = 8) -> bytes:
     """The same graph with convolutions and matrix products in 8 bits: weights by channel, each layer's inputs by the
     whole range that they take over `images` `(N, C, H, W)` float32, which the graph's one input "images" is given.
 
-    Raises InputError where the onnx library is not installed, by which onnxruntime rewrites graphs.
+    Raises InputError if the onnx library is not installed, by which onnxruntime rewrites graphs.
     """
     if importlib.util.find_spec("onnx") is None:
         raise InputError('precision int8 needs onnx, which pip install "cnnzoo[export]" brings')

@@ -25,7 +25,7 @@ class Claim:
 
     what: str  # "parameters", "top-5 error, 10 crops", …
     figure: str  # "60 million", "18.2 %", …
-    ours: str = ""  # what one of our configs gives, where that was seen; what can be counted or looked up is
+    ours: str = ""  # our own measured figure, if any; what can be counted or looked up is
 
 
 @dataclass(frozen=True)

@@ -332,7 +332,7 @@ def was_restarted(folder: Path) -> bool:
 
 
 def begin(config: Config) -> Run:
-    """A config's run to come. Raises InputError where there is something already, and among the photos to learn from,
+    """A config's run to come. Raises InputError if there is something already, and among the photos to learn from,
     which it would not leave as they are; and for folders that no config.yaml can name.
     """
     for key, name in (("run", str(config.folder)), ("data.source", config.data.source)):

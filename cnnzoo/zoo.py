@@ -182,7 +182,7 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     It has `.classes`, `.preprocessing`, `.temperature` (softmax(logits / temperature) is calibrated; 1.0 where none was
     fitted) and `.run`, the folder's Run, or None for a file that lies elsewhere.
 
-    Raises InputError where there is no such folder or file, where the run has not finished an epoch, or where the file
+    Raises InputError if there is no such folder or file, where the run has not finished an epoch, or where the file
     does not say which net it is.
     """
     path = Path(_spelt(run_or_file)).expanduser()
@@ -261,7 +261,7 @@ def find_run(run_or_model: str | Path | Run) -> Path | None:
 
 
 def called(model_or_run: nn.Module | str | Path | Run) -> str:
-    """What messages and tables call it."""
+    """The name shown in messages and tables."""
     if not isinstance(model_or_run, nn.Module):
         return _spelt(model_or_run)
     entry = getattr(model_or_run, "entry", None)

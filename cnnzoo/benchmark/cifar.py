@@ -161,7 +161,7 @@ class Trial:
 def airbench(script: Path, data: Dataset, trials: int) -> list[Trial]:
     """The first `trials` trainings of airbench's script on `data`, in a folder where it finds that as CIFAR-10.
 
-    Raises OSError where it ends before.
+    Raises OSError if it ends before.
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "cifar10").mkdir()

@@ -137,7 +137,7 @@ class Bench:
         agree: float | None = None,
         note: str = "",
     ) -> Iterator[Row]:
-        """Let the sides take turns. A row for each peer. Raises TimeUp where there is no time to begin.
+        """Let the sides take turns. A row for each peer. Raises TimeUp if there is no time to begin.
 
         Args:
             ours: our side.

@@ -73,8 +73,8 @@ def predict(
         out: write a table (.csv, .json, .parquet) with the columns file, top1 …, prob1 …, abstain, familiarity, error.
         top: how many classes to name.
         min_confidence: abstain from an answer where the most likely class is less likely than this, such as 0.6.
-        min_familiarity: abstain from images that are farther from all training images than this share of images like
-            those is, such as 0.05.
+        min_familiarity: abstain from an image unless this share of held-out images, such as 0.05, is at least as far
+            from all training images.
         mirror: take the mean over each image and its mirror image, at twice the time.
         batch_size: images to a forward pass; by default 4 to a thread on a CPU, 32 at most, else 128.
         precision: auto (bf16 for many images on a device that computes in it, else fp32), fp32, bf16, fp16 or int8 (on

@@ -65,7 +65,7 @@ class Stored(ABC):
 
     @abstractmethod
     def read_bytes(self) -> bytes:
-        """The image file's content. Raises OSError where it cannot be read."""
+        """The image file's content. Raises OSError if it cannot be read."""
 
     @abstractmethod
     def stamp(self) -> str:

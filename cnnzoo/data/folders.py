@@ -36,7 +36,7 @@ def parts(folder: Path) -> dict[str, Path]:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The class folders in a part, in order. Raises InputError where there are none."""
+    """The class folders in a part, in order. Raises InputError if there are none."""
     classes = [entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
     classes.sort(key=class_name)  # as paths, Windows would sort them without regard to case
     if not classes:

@@ -27,7 +27,7 @@ class Part:
     images: np.ndarray | Sequence  # (N, H, W, C) uint8, or files, or pictures of any kinds and sizes
     labels: np.ndarray
     names: tuple[str, ...]
-    groups: np.ndarray | None = None  # (N,) int64, see `groups.numbered`; None: nobody has said what belongs together
+    groups: np.ndarray | None = None  # (N,) int64, see `groups.numbered`; None: no groups given
 
     def choose(self, indices: np.ndarray) -> "Part":
         images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
@@ -133,7 +133,7 @@ class Found:
         return held_out
 
     def holding_out(self, names: Collection[str], source: str) -> "Found":
-        """The same, with the images of these names to validate on. Raises InputError where there are none of them."""
+        """The same, with the images of these names to validate on. Raises InputError if there are none of them."""
         wanted = set(names)
         parts = [part for part in (self.val, self.train) if part is not None]
         chosen = [part.choose(np.flatnonzero([name in wanted for name in part.names])) for part in parts]
@@ -151,7 +151,7 @@ class Found:
         New images are left out. For a missing one to train on another of its class stands in, under its name, so that a
         run goes on in the same order; of those held out the others are left.
 
-        Raises InputError where too many are missing.
+        Raises InputError if too many are missing.
         """
         if self.val is not None and (self.train.names, self.val.names) == (tuple(split["train"]), tuple(split["val"])):
             return self

@@ -24,7 +24,7 @@ def numbered(paths: Sequence[str | None], pattern: str, source: str) -> np.ndarr
         its first capture group, or all of it); a negative one of its own for each in which it finds nothing.
 
     Raises:
-        InputError: where no image has a path, or nothing is found in any.
+        InputError: if no image has a path, or nothing is found in any.
     """
     named = next(filter(None, paths), None)
     if named is None:

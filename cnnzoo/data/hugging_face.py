@@ -21,7 +21,7 @@ def is_source(source: str) -> bool:
 
 
 def find(source: str) -> Found:
-    """The images and classes of a data set. Raises InputError where it cannot be loaded or lacks them."""
+    """The images and classes of a data set. Raises InputError if it cannot be loaded or lacks them."""
     data = _load(source)
     splits = dict(data) if isinstance(data, dict) else {"train": data}
     if "train" not in splits and len(splits) > 1:

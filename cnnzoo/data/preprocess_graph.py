@@ -82,7 +82,7 @@ class SheetGraph(nn.Module):
 
 
 def graph_of(preprocess: Preprocess | Sheet) -> nn.Module:
-    """Raises InputError where the interpolation cannot be part of a graph."""
+    """Raises InputError if the interpolation cannot be part of a graph."""
     return SheetGraph(preprocess) if isinstance(preprocess, Sheet) else PreprocessGraph(preprocess)
 
 

@@ -175,7 +175,7 @@ def _together(
 
 
 def _check_size(committee: Run, kind: str, many: int) -> None:
-    """Raises InputError where there is a committee of another size, before members are trained that it has not."""
+    """Raises InputError if there is a committee of another size, before members are trained that it has not."""
     if not committee.is_finished:
         return
     made = len(committee.card["members"])

@@ -28,7 +28,7 @@ Row = dict[str, object]
 
 
 def check(folder: str | Path) -> None:
-    """Raises InputError where there is something already: nothing is overwritten."""
+    """Raises InputError if there is something already: nothing is overwritten."""
     folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, so nothing can be written into it; choose a folder")

@@ -168,7 +168,7 @@ def _is_training(run: Run) -> bool:
 
 
 def _compare(first: Run, of_first: RunPredictions, second: Run, of_second: RunPredictions) -> None:
-    """Raises InputError where two runs say something of different images, or of different classes."""
+    """Raises InputError if two runs say something of different images, or of different classes."""
     if strangers := sorted(set(of_first.classes) ^ set(of_second.classes)):
         named = ", ".join(strangers[:SHOWN]) + (" …" if len(strangers) > SHOWN else "")
         raise InputError(f"{first.path} and {second.path} do not know the same classes: only one knows {named}")

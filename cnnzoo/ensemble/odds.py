@@ -130,7 +130,7 @@ def vote_odds(p: float | Sequence[float] = 0.7, n: int | None = None, *, out: st
         out: a file for the picture of the committee's accuracy over its size, its kind by its suffix; None draws none.
 
     Raises:
-        InputError: where a probability is outside 0 to 1, for a size outside 1 to 10,000 or other than that of `p`, and
+        InputError: if a probability is outside 0 to 1, for a size outside 1 to 10,000 or other than that of `p`, and
             for a kind of picture nobody knows.
     """
     try:

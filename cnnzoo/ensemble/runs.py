@@ -104,7 +104,7 @@ class Ensemble(Shown):
 
         Members that have no weight are left out. `run` is the folder; None makes runs/committee_<source>_<method>.
 
-        Raises InputError where there is something already.
+        Raises InputError if there is something already.
         """
         data = self._judged_on()
         folder = run or f"runs/committee_{config_.short_name(data.source)}_{self.combination.method}"
@@ -202,7 +202,7 @@ def again(config: Config, tell: Tell = silent) -> Run:
 def report(run: str | Path | Run) -> Path:
     """Write a run's or a committee's report.html anew: curves, confusion matrix, classes, most confident mistakes.
 
-    Returns the file. Raises InputError where there is no run, or where its data no longer holds the images that it was
+    Returns the file. Raises InputError if there is no run, or where its data no longer holds the images that it was
     judged on.
     """
     opened = Run.open(run)
@@ -212,7 +212,7 @@ def report(run: str | Path | Run) -> Path:
 def write_report(run: Run) -> Path:
     """(Re)make a committee's report.html; its pictures are as the first member sees them.
 
-    Raises InputError where its data no longer holds the images that it was judged on.
+    Raises InputError if its data no longer holds the images that it was judged on.
     """
     card = run.card
     member = card["members"][0]

@@ -132,7 +132,7 @@ def soup(
 
 
 def _check_alike(runs: Sequence[Run]) -> None:
-    """Raises InputError where weights stand for different things."""
+    """Raises InputError if weights stand for different things."""
     best, *cards = [run.card for run in runs]
     for run, card in zip(runs, (best, *cards), strict=True):
         wrong = [f"another {what}" for key, what in ALIKE.items() if card.get(key) != best.get(key)]

@@ -44,8 +44,8 @@ class NoHead(nn.Identity):
 class Net(nn.Module):
     """A classifier: `forward` is `forward_head(forward_features(x))`.
 
-    A net sets `in_chans`, defines `forward_features`, names its head, and may end its constructor by `init_weights`,
-    as every net of the zoo does: whose layers are built without values where a file has them, see zoo.create.
+    A net sets `in_chans`, defines `forward_features`, names its head, and may call `init_weights` last in its
+    constructor. The zoo's own nets do: their layers are built without values if a file supplies them, see zoo.create.
     With `avgpool`, `dropout` and the head under its name, `forward_head` is there too. A net with auxiliary heads names
     their last layers and has its own `forward`, which in train mode returns `(logits, *aux)`, each `(B, num_classes)`.
     A head that is a 1x1 convolution is pooled after it; the net then has its own `forward_head`, which pools before any
@@ -104,7 +104,7 @@ class Net(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Length of the vector the head sees, as its first layer says. Raises InputError where none says it."""
+        """Length of the vector the head sees, as its first layer says. Raises InputError if none says it."""
         return _seen_by(self.get_classifier())
 
     @property

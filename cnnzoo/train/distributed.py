@@ -114,7 +114,7 @@ class Team:
 def gathers_gradients(forward: Callable, last: bool) -> Iterator[None]:
     """The context of a part of a batch: processes exchange gradients at the last part only.
 
-    Raises InputError where the step before left out parameters, and nobody had said that it may.
+    Raises InputError if the step before left out parameters, and nobody had said that it may.
     """
     with forward.no_sync() if hasattr(forward, "no_sync") and not last else nullcontext():
         try:
@@ -130,7 +130,7 @@ def gathers_gradients(forward: Callable, last: bool) -> Iterator[None]:
 def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
     """The team that torchrun started this process for, and its device; a team of one without torchrun.
 
-    Raises InputError where there are fewer GPUs than processes on this machine.
+    Raises InputError if there are fewer GPUs than processes on this machine.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -52,8 +52,8 @@ class Teaching(nn.Module):
 
 
 class CrossEntropy(nn.Module):
-    """The mean over the images, each times what images of its class count, which is 1 on average: so a batch in parts,
-    or on several processes, is the batch.
+    """The mean over the images, weighted by class. Weights are 1 on average, so that a batch gives the same loss when
+    it is split into parts or shared by several processes.
     """
 
     def __init__(self, class_weights: Tensor | None = None, label_smoothing: float = 0.0):

@@ -44,7 +44,7 @@ class EpochReport:
     train_loss: float  # mean over the epoch's batches, with label smoothing and auxiliary heads as trained
     val_loss: float  # plain cross-entropy, exact mean over all validation images
     val_top1: float  # as a fraction
-    lr: float  # the rate of the epoch's last step, of the fastest group
+    lr: float  # the highest learning rate in the epoch's last step
     seconds: float  # of training, without the validation
     images_per_second: float
     waiting: float = 0.0  # share of those seconds in which there was no batch yet
@@ -113,8 +113,8 @@ class Trainer:
         rolls_back: whether a run that diverges goes back to its last state, at half the rate, rather than stopping.
         seed: of dropout.
         compiled: the function that runs the model in training; None is the model itself.
-        make_head_feed: `() -> Feed`, called at the start of a phase in which the head alone moves, for what it trains
-            on; None is what all phases do.
+        make_head_feed: `() -> Feed`, called at the start of a phase in which the head alone moves; returns what that
+            phase trains on. None: the same images as in all phases.
         start: what the model knows already, as epoch 0.
         keep_statistics: BatchNorm keeps its statistics, also in stages that move.
         patience: epochs of a phase without a better accuracy after which it ends; None never.
@@ -431,7 +431,7 @@ class Trainer:
     def _sync(self, unread: list[tuple[Tensor, float]], stop: bool, save: bool, last: bool) -> tuple[bool, bool]:
         """Read the losses of the latest steps from the device, and agree with the team on whether to stop and to save.
 
-        Raises Diverged where any process has found a number that is not finite.
+        Raises Diverged if any process has found a number that is not finite.
         """
         losses, rates = torch.stack([loss for loss, _ in unread]).cpu(), [rate for _, rate in unread]
         unread.clear()

@@ -1,4 +1,4 @@
-"""What a net says to images it is not trained on, and how often it is right."""
+"""Logits and accuracy on held-out images."""
 
 from collections.abc import Callable, Iterable
 

@@ -101,7 +101,7 @@ def gather(
         tell: is given a word before each member is fitted.
 
     Raises:
-        InputError: where the first of the boosted is no better than chance.
+        InputError: if the first of the boosted is no better than chance.
     """
     started = time.perf_counter()
     data, name = Data.of(vectors, labels, classes), found.scores[0].classifier

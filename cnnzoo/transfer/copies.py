@@ -46,7 +46,7 @@ def fix(checkup: Checkup, dest: str | Path) -> Fixed:
     folder appears when it is complete: where the disk is full, say, there is none.
 
     Raises:
-        InputError: where `dest` holds something, or lies in the folder, or nothing would be left, or copying fails.
+        InputError: if `dest` holds something, or lies in the folder, or nothing would be left, or copying fails.
     """
     dest = room_for_copies(checkup.folder, dest)
     out = _left_out(checkup)
@@ -73,7 +73,7 @@ def fix(checkup: Checkup, dest: str | Path) -> Fixed:
 
 
 def room_for_copies(folder: str | Path, dest: str | Path) -> Path:
-    """The folder that `fix` would fill. Raises InputError where it may not, so that one knows before any work."""
+    """The folder that `fix` would fill. Raises InputError if it may not, so that one knows before any work."""
     dest = Path(dest).expanduser()
     if dest.resolve().is_relative_to(Path(folder).expanduser().resolve()):
         raise InputError(f"{dest} lies within {folder}; copies need a folder elsewhere")

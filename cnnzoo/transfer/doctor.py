@@ -78,7 +78,7 @@ def check(
         tell: is given a line where features cannot be cached.
 
     Raises:
-        InputError: where there is no folder of class folders, or no such net, and for groups that find nothing.
+        InputError: if there is no folder of class folders, or no such net, and for groups that find nothing.
     """
     folder = _existing(folder)
     errors.at_least("workers", workers, 0)

@@ -106,7 +106,7 @@ class Checkup(Shown):
 
     def fix(self, dest: str | Path) -> "Fixed":
         """Copy the good photos into a new folder, and name there in left_out.csv what was left out; what can be put
-        right, such as a wrong ending, is. Raises InputError where `dest` is not empty or lies within the folder.
+        right, such as a wrong ending, is. Raises InputError if `dest` is not empty or lies within the folder.
         """
         from cnnzoo.transfer import copies  # which are made of findings
 

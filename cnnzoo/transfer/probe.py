@@ -110,7 +110,7 @@ def fit(
         tell: is given the name of each classifier before it is fitted.
 
     Raises:
-        InputError: where a class has no training image, and for a classifier that is to weigh images and cannot.
+        InputError: if a class has no training image, and for a classifier that is to weigh images and cannot.
     """
     data = Data.of(vectors, labels, classes, balance)
     if missing := set(range(classes)) - set(labels.tolist()):

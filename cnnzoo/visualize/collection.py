@@ -82,7 +82,7 @@ def opened(
     such as a folder with train/ and val/ or a data set's own test images, they are the two parts; of any other, every
     image is in the first. `root` is where named sets lie, and `tell` is given a line on what was passed over.
 
-    Raises InputError where a net that is no run is given no data, where the run's images are no longer there, and for
+    Raises InputError if a net that is no run is given no data, where the run's images are no longer there, and for
     a source without images.
     """
     if not isinstance(subject.preprocess, Preprocess):

@@ -87,7 +87,7 @@ def takes_no_part(layer: str) -> InputError:
 
 
 def single_tensor(output: object, layer: str) -> Tensor:
-    """A layer's output. Raises InputError where it is no tensor, but several or something else."""
+    """A layer's output. Raises InputError if it is no tensor, but several or something else."""
     if not isinstance(output, Tensor):
         raise InputError(f"layer {layer} gives no single tensor, but {type(output).__name__}; name one within it")
     return output

@@ -42,7 +42,7 @@ class Album:
     def read(self, numbers: Iterable[int], tell: Tell = silent) -> Iterator[tuple[list[int], np.ndarray]]:
         """Their numbers and `(B, H, W, C)` uint8, batch by batch; those that cannot be read are left out and told.
 
-        Raises InputError where none can be read.
+        Raises InputError if none can be read.
         """
         numbers, errors = list(numbers), []
         if self._split is not None:
@@ -79,7 +79,7 @@ class Strongest:
 def strongest(net: nn.Module, layer: Layer, album: Album, top: int, tell: Tell = silent) -> Strongest:
     """Go through an album for the `top` images that excite each channel of a layer most, each at its strongest place.
 
-    The net is as `untouched` has it. Raises InputError where no image can be read.
+    The net is as `untouched` has it. Raises InputError if no image can be read.
     """
     kept: list[Tensor] = []  # activations, images and places, each (k, C)
     bar = bars.show(total=len(album.names), desc="looking through", unit="image")

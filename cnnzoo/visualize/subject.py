@@ -1,4 +1,4 @@
-"""Whom one looks inside, and the pictures it looks at."""
+"""The net to look into, and the pictures that it is shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -57,7 +57,7 @@ class Subject:
         is if `device` is auto, and is never changed: look at it within `untouched`. Else auto is the best device. A net
         that is not of the registry must have the attributes `preprocessing`, a `Preprocess`, and `num_classes`.
 
-        Raises InputError where there is no such run, net or device, and for a net without weights or layers to look at.
+        Raises InputError if there is no such run, net or device, and for a net without weights or layers to look at.
         """
         if isinstance(model_or_run, nn.Module):
             net, name = model_or_run, zoo.called(model_or_run)

@@ -47,7 +47,7 @@ class LoadReport(Shown):
 
 
 def unwrap(content: object, source: object) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint. Raises InputError where there is none."""
+    """The state dict inside a checkpoint. Raises InputError if there is none."""
     if (state := _state_in(content)) is None:
         raise InputError(f"{source} holds no state dict")
     return state
