@@ -5,7 +5,6 @@
 What changes the arithmetic of a step is a visible line in `step`; the one extension point is `on_epoch`.
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,16 +23,12 @@ from cnnzoo.telling import Tell, silent
 from cnnzoo.train import phases as phases_
 from cnnzoo.train.buffers import SavedBuffers
 from cnnzoo.train.distributed import Team, gathers_gradients
+from cnnzoo.train.divergence import Diverged, LastGood, not_finite
 from cnnzoo.train.ema import EMA, fitted_decay
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.validation import evaluate
 
 SYNC_STEPS, SYNC_SECONDS = 8, 2.0  # of which a team lets no more pass until it agrees again on whether to go on
-ROLLBACKS = 5  # after which a run that diverges is given up
-
-
-class Diverged(Exception):
-    """A loss or a weight is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +166,7 @@ class Trainer:
         self.feed = self.image_feed = Feed(batches, val_batches, model if compiled is None else compiled, model)
         self.make_head_feed, self.keep_statistics = make_head_feed, keep_statistics
         self.patience, self.limit = patience, limit
-        self.team, self.find_unused, self.rolls_back = team or Team(), find_unused, rolls_back
+        self.team, self.find_unused = team or Team(), find_unused
         self.save, self.save_minutes = save, save_minutes
         self.on_epoch, self.should_stop, self.tell, self.show_progress = on_epoch, should_stop, tell, show_progress
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
@@ -186,8 +181,7 @@ class Trainer:
         steps = self.epochs * len(batches)
         self.ema = None if ema is None else EMA(model, fitted_decay(steps) if ema == "auto" else ema)
         self._saved_buffers = SavedBuffers(model)
-        self._last_good: dict | None = None  # to roll back to
-        self._has_saved = False
+        self._last_good = LastGood(rolls_back)
 
     @property
     def epochs(self) -> int:
@@ -203,8 +197,7 @@ class Trainer:
             return self.progress
         if state is not None:
             self._load(state)
-            self._has_saved = True
-        self._remember(state or self.state())
+        self._last_good.remember(state or self.state(), is_saved=state is not None)
         self._started = time.perf_counter() - self.progress.spent
         with machine.tuned(self.device):
             while self.progress.epoch < self.epochs:
@@ -442,7 +435,7 @@ class Trainer:
             first = int((~torch.isfinite(losses)).nonzero()[0])
             step = self.progress.step - len(losses) + first + 1
             lost = f"the loss is {losses[first].item()} at {self._place(step, rates[first])}"
-        elif (stop or save or last) and (what := self._not_finite()):
+        elif (stop or save or last) and (what := not_finite(self.model)):
             lost = f"{what} is not finite after {self._place(self.progress.step, self.rate)}"
         stop, save, diverged = self.team.any(stop, save, bool(lost))
         if diverged:
@@ -464,26 +457,9 @@ class Trainer:
         moving = (group for group in self.optimizer.param_groups if any(p.requires_grad for p in group["params"]))
         return max(group["lr"] for group in moving)
 
-    @torch.no_grad()
-    def _not_finite(self) -> str:
-        """What of the model is no longer a number; "" where nothing is."""
-        moving = [p.detach() for p in self.model.parameters() if p.requires_grad]
-        statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
-        for what, tensors in (("a weight", moving), ("a running statistic", statistics)):
-            if tensors and not torch.stack(torch._foreach_norm(tensors)).isfinite().all():
-                return what
-        return ""
-
     def _go_back(self, trouble: Diverged) -> dict:
-        """The last good state, loaded, at half the rate; or InputError where that is not wished or in vain."""
-        advice = "try a lower optim.lr (a quarter, say), schedule.warmup_epochs or optim.clip_norm"
-        if self._last_good is None:
-            kept = "; the last good state is kept" if self._has_saved else ""
-            raise InputError(f"{trouble}{kept}; {advice}") from None
-        rate = self.progress.rate / 2
-        if rate < 0.5**ROLLBACKS:
-            raise InputError(f"{trouble}, once more after {ROLLBACKS} times half the rate; {advice}") from None
-        state = copy.deepcopy(self._last_good)
+        """The last good state, loaded, at half the rate. Raises InputError if that is not wished, or in vain."""
+        state, rate = self._last_good.after(trouble, self.progress.rate)
         self._load(state)
         self.progress.rate = rate
         where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
@@ -494,13 +470,7 @@ class Trainer:
         self.progress.spent = time.perf_counter() - self._started
         state = self.state()
         self.save(state)
-        self._has_saved = True
-        self._remember(state)
-
-    def _remember(self, state: dict) -> None:
-        """What to roll back to."""
-        if self.rolls_back:
-            self._last_good = copy.deepcopy(state)
+        self._last_good.remember(state)
 
     @property
     def problems(self) -> list[str]:
