@@ -1,5 +1,6 @@
 """The command line: what it prints, and one clear line with exit code 2 for wrong input."""
 
+import builtins
 import html
 import io
 import json
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from cnnzoo import config
+from cnnzoo.__main__ import run
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli import COMMANDS, main
 from cnnzoo.cli.parsing import overview, parser_of
@@ -553,3 +555,16 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(
     assert code == 2
     assert "at epoch 1, step" in err
     assert "try a lower optim.lr" in err
+
+
+def test_ctrl_c_while_the_command_line_is_being_imported_ends_in_a_line(monkeypatch, capsys):
+    whole = builtins.__import__
+
+    def interrupted(name, *others):
+        if name == "cnnzoo.cli":
+            raise KeyboardInterrupt
+        return whole(name, *others)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    assert run(["list"]) == 130
+    assert capsys.readouterr() == ("", "cnnzoo: stopped\n")
