@@ -102,8 +102,9 @@ def carry_out(
             job = _Job(run, config, state, team, device, tell, should_stop)
             data = _load_data(job) if data is None else data
             known = _learn(job, data, probed)
-            gc.collect()
-            machine.give_back(device)  # what training held
+            if known is None:  # what training held
+                gc.collect()
+                machine.give_back(device)
             if team.is_first:
                 for number, epoch in enumerate(config.cycle_ends, 1):
                     finish_snapshot(run, number, epoch, config, data, device)
