@@ -39,6 +39,7 @@ def probe(
     views: int = 1,
     bag: int | None = None,
     boost: int | None = None,
+    balance: str = "none",
     seed: int = 0,
     run: str | Path | Run | None = None,
     overrides: Overrides = (),
@@ -56,6 +57,7 @@ def probe(
         bag: so many of the best classifier, each on a bootstrap sample of the training images, become one head, the
             mean of their probabilities; its out-of-bag accuracy is told.
         boost: so many of a weak classifier, each made for the mistakes of those before it, become one head by SAMME.
+        balance: none; loss or sampler, by which each class weighs the same, however many photos it has.
         seed: of the folds, the views and the bootstrap samples.
         run: the run folder; None makes runs/<model>_<folder>_probe, with bag or boost _probe_bag or _probe_boost.
         overrides: further keys of the config, as {"data.val_fraction": 0.3} or "--data.val_fraction 0.3".
@@ -66,6 +68,7 @@ def probe(
         The run: it predicts, evaluates and exports like any other.
     """
     model, options = model or default_model(), {"classifier": classifier, "views": views, "seed": seed, "run": run}
+    options |= {"balance": balance}
     mapping = recipes.recipe(folder, model, pretrained, mode="probe", **options)
     mapping["probe"] |= {"bag": bag, "boost": boost}
     if run is None:

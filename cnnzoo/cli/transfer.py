@@ -120,6 +120,7 @@ def probe(
     views: int = 1,
     bag: int | None = None,
     boost: int | None = None,
+    balance: str = "none",
     seed: int = 0,
     run: str | None = None,
     overrides: Sequence[str] = (),
@@ -134,6 +135,7 @@ def probe(
         views: of each training image: one as evaluation sees it, the others mirrored and cropped at random.
         bag: this many copies of the best classifier, each fitted to its own bootstrap sample, form one head.
         boost: this many copies of a weak classifier, each fitted for the mistakes of those before it, form one head.
+        balance: none; loss or sampler, by which each class weighs the same, however many photos it has.
         seed: of the folds, the views and the bootstrap samples.
         run: the run folder; by default runs/MODEL_FOLDER_probe.
         overrides: any key of the config, as --data.val_fraction 0.3; see cnnzoo train --help.
@@ -141,6 +143,7 @@ def probe(
     from cnnzoo import learn
 
     options = {"classifier": classifier, "views": views, "bag": bag, "boost": boost, "seed": seed, "run": run}
+    options |= {"balance": balance}
     go_on_with(_stoppable(learn.probe, folder, model, pretrained, **options, overrides=overrides))
 
 
