@@ -49,7 +49,7 @@ KINDS = {
     "near duplicate": Kind("warning", "the same photo twice in a class, saved anew or a moment later"),
     "not judged": Kind("warning", "a class to train on of which there is no photo to judge by"),
     "few photos": Kind("warning", f"a class of fewer than {FEW}, whose figures mean little"),
-    "imbalance": Kind("warning", f"one class over {LOPSIDED} times as large as another; balance makes them weigh the same"),
+    "imbalance": Kind("warning", f"one class over {LOPSIDED} times as large as another; balance evens that out"),
     "wrong ending": Kind("warning", "read all the same here, but perhaps not by other programs"),
     "animated": Kind("warning", "only its first picture is used"),
     "tiny": Kind("warning", "enlarged to what a net takes, it shows little"),
