@@ -239,8 +239,8 @@ def _form(
     kind, why = precision, "as the run began"
     if not kind:
         kind, why = forms.precision(config.train.precision, model, images, steps)
-    if team.size > 1:  # all compute alike
-        kind = "bf16" if team.any(kind == "bf16")[0] else kind
+    if team.any(kind == "bf16")[0] and kind != "bf16":  # all compute alike
+        kind, why = "bf16", "which another process found faster"
     form = forms.choose(model, images, kind, steps, setting=config.train.compile)
     return kind, form.forward, f"{kind} ({why}); {form.why}"
 

@@ -97,7 +97,7 @@ class Run(Drawn):
         if there and not {"split.json"} <= there <= PLANS:
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
-            if goes_on and run.is_busy:
+            if goes_on and run._is_busy:
                 raise InputError(f"another process is training in {run.path}; choose another folder by run=…")
             way = f"go on with it by cnnzoo train --resume {as_typed(run.path)}, or " if goes_on else ""
             raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by run=…")
@@ -133,7 +133,7 @@ class Run(Drawn):
         return self.predictions_file.exists()
 
     @property
-    def is_busy(self) -> bool:
+    def _is_busy(self) -> bool:
         """Whether a process is training in it now."""
         if not (self.path / LOCK).exists():
             return False

@@ -23,7 +23,7 @@ from cnnzoo.data.crops import COUNTS
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.found import MANY_MISSING
-from cnnzoo.data.preprocess import Preprocess, Sheet
+from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, expect, printable
 from cnnzoo.fast import MANY, Sample, fast_form
@@ -33,6 +33,7 @@ from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell
 from cnnzoo.train.validation import logits
 
+SOME = 8  # images by which a folder that was moved is known again
 SHOWN = 20  # images of those judged, where a person looks at them
 BAD_FILES = ("error", "skip")
 ANSWERS = {"file": str, "truth": str, "answer": str, "probability": float, "right": bool}  # of an image
@@ -184,8 +185,7 @@ def judge(
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
     called, preprocess = zoo.called(run_or_model), zoo.preprocessing(net)
-    run = run_of(net)
-    chosen, names = _chosen(run, own, data, called)
+    chosen, names = _chosen(net, own, data, called)
     is_own = names is not None
     if is_own and chosen.source != own.source:
         tell(f"{chosen.source} holds the images of {called}'s {own.source}: it is judged on those that it held out")
@@ -218,9 +218,10 @@ def judge(
 
 
 def _chosen(
-    run: Run | None, own: DataConfig | None, data: str | Path | None, called: str
+    net: nn.Module, own: DataConfig | None, data: str | Path | None, called: str
 ) -> tuple[DataConfig, Sequence[str] | None]:
     """The data to judge on, and of a run's `own` data, wherever that lies now, the names of those that it held out."""
+    run = run_of(net)
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by data=…")
     if data is not None:
@@ -232,24 +233,37 @@ def _chosen(
         return own, run.split["val"]
     # It may have been moved since, or be named from where the run was begun: a folder that its own lies within.
     for place in [data] if data else [str(folder / own.source) for folder in run.path.resolve().parents]:
-        if not sources.is_there(own.source) and (names := _moved(run, own, place)):
+        if not sources.is_there(own.source) and (names := _moved(net, own, place)):
             return replace(own, source=place), names
     if data is None:
         raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
     return DataConfig(source=data), None
 
 
-def _moved(run: Run, own: DataConfig, place: str) -> list[str] | None:
-    """What the images that a run held out are called in another folder; None unless that holds the run's images."""
+def _moved(net: nn.Module, own: DataConfig, place: str) -> list[str] | None:
+    """What the images that a run held out are called in another folder; None unless these are the run's images: most of
+    them are there by their names, and the net says the same of some as when it was trained.
+    """
+    run = run_of(net)
     before, now, split = Path(own.source).expanduser(), Path(place).expanduser(), run.split
-    if own.val_source or not now.is_dir():
+    if own.val_source or run.is_cross_fitted or not (run.is_finished and now.is_dir()):
         return None
     try:
         moved = {name: now / Path(name).relative_to(before) for part in split.values() for name in part}
     except ValueError:  # they were none of a folder's
         return None
-    gone = sum(not file.exists() for file in moved.values())
-    return [str(moved[name]) for name in split["val"]] if gone <= MANY_MISSING * len(moved) else None
+    if sum(not file.exists() for file in moved.values()) > MANY_MISSING * len(moved):
+        return None
+    names, seen = [str(moved[name]) for name in split["val"]], zoo.preprocessing(net)
+    if not (some := [place for place, name in enumerate(names) if os.path.exists(name)][:SOME]):
+        return None
+    pixels = torch.from_numpy(np.stack([seen.pixels(names[place]) for place in some]))
+    images = normalise(pixels.to(next(net.parameters()).device), seen.mean, seen.std)
+    now_said, before_said = (
+        logits(net, [(images, torch.zeros(len(some)))])[0],
+        torch.from_numpy(run.predictions[0][some]),
+    )
+    return names if torch.allclose(now_said, before_said, rtol=0.1, atol=0.1 * before_said.std().item()) else None
 
 
 def _to_calibrate_on(chosen: DataConfig, preprocess: Preprocess | Sheet, is_own: bool, called: str) -> Sample:

@@ -147,7 +147,10 @@ def finetune(
     if lr == "find" or limit is not None:
         assemble.make_weights_ready(chosen)
         data = assemble.load_data(chosen)
-        if views is None and limit is not None and _is_long(chosen, data, limit - (time.perf_counter() - started)):
+        for line in assemble.doubts(chosen.data.source):
+            tell(line)
+        can_do_less = limit is not None and chosen.probe.views == "auto"
+        if can_do_less and _is_long(chosen, data, limit - (time.perf_counter() - started)):
             options["views"] = 1
             before, chosen = chosen, config(mode, epochs, rate, run)
             data = data if chosen.augment == before.augment else assemble.load_data(chosen)
@@ -165,8 +168,8 @@ def finetune(
             chosen = config(mode, epochs, rate, run, within)
         else:
             tell("there is no time to train anything but the head, which the probe has found")
-            seen = assemble.views_of(chosen, data)
-            chosen = config("probe", (), rate, run, "--probe.classifier=logistic", f"--probe.views={seen}")
+            options["views"] = assemble.views_of(chosen, data)
+            chosen = config("probe", (), rate, run, "--probe.classifier=logistic")
         del trainer
     carry_out(run, chosen, **known, tell=tell, should_stop=should_stop)
     return run

@@ -6,7 +6,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 
 _lock = threading.RLock()
@@ -14,42 +14,37 @@ _lock = threading.RLock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing that this thread does is printed, logged or warned of.
+    """This thread neither logs nor warns. What is printed meanwhile, by whichever thread, comes afterwards; if the
+    block fails, it is lost: torch's C++ prints the whole graph of a net that it cannot export.
 
-    Where it fails, what other threads print meanwhile is lost with it: torch's C++ prints the whole graph of a net that
-    it cannot export, to the process's output. Else that comes afterwards. One thread at a time, since torch's exporters
-    cannot be entered twice.
+    One thread at a time, since torch's exporters cannot be entered twice.
     """
-    with _lock, warnings.catch_warnings(), _unlogged(), ExitStack() as printed:
+    with _lock, warnings.catch_warnings(), _unlogged(), _held(1), _held(2):
         warnings.simplefilter("ignore")
-        held = [printed.enter_context(_held(descriptor)) for descriptor in (1, 2)]
-        try:
-            yield
-        except BaseException:
-            for text in held:
-                text.truncate(0)
-            raise
+        yield
 
 
 @contextmanager
-def _held(descriptor: int) -> Iterator:
-    """What is written there comes into this file first."""
+def _held(descriptor: int) -> Iterator[None]:
+    """What is written there meanwhile comes afterwards, unless the block fails."""
     if sys.stdout is not None:  # as it is where a process has no console, on Windows, or has closed it
         sys.stdout.flush()
+    has_failed = True
     with TemporaryFile() as text:
         copy = None
         with suppress(OSError):  # it is closed
             copy = os.dup(descriptor)
             os.dup2(text.fileno(), descriptor)
         try:
-            yield text
+            yield
+            has_failed = False
         finally:
             if copy is not None:
                 os.dup2(copy, descriptor)
                 os.close(copy)
                 text.seek(0)
                 with suppress(OSError), open(descriptor, "wb", closefd=False) as there:
-                    there.write(text.read())
+                    there.write(b"" if has_failed else text.read())
 
 
 @contextmanager

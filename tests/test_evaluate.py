@@ -245,6 +245,18 @@ def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(sourc
     assert told == [f"12 of these 25 images seem to be among those that {run.path} was trained on"]
 
 
+def test_other_images_of_the_same_names_are_not_taken_for_the_runs_own(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "photos")
+    run = train(tmp_path / "run", folder)
+    others = photos.folder(tmp_path / "others")
+    for number, file in enumerate(sorted(others.rglob("*.png"))):
+        photos.picture(number % 3, 1000 + number).save(file)
+    shutil.rmtree(folder)
+    told = []
+    assert cnnzoo.evaluate(run, others, tell=told.append).count == 36
+    assert not any("it is judged on those" in line for line in told)
+
+
 def test_a_run_is_judged_on_what_it_held_out_from_wherever_it_is_called(tmp_path, monkeypatch):
     photos.folder(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)

@@ -233,6 +233,19 @@ def test_a_budget_may_be_written_as_a_duration(tune):
 def test_a_budget_too_small_for_anything_gives_the_probe(tune):
     run = tune(budget=0.001)
     assert [line["epoch"] for line in run.metrics] == [0]
+    again = cnnzoo.train(run.config_file, overrides={"run": run.path.parent / "again"})
+    assert run.probe == again.probe | {"scores": run.probe["scores"]}  # but for the seconds
+    assert all(map(torch.equal, run.weights.values(), again.weights.values()))
+
+
+def test_doubts_about_the_data_are_told_within_a_budget_too(tune, pictures):
+    told, twin = [], pictures / "red" / "twin.png"
+    shutil.copy(next(pictures.glob("blue/*.png")), twin)
+    try:
+        tune("doubtful", budget=0.001, tell=told.append)
+    finally:
+        twin.unlink()
+    assert any(line.startswith("error of the data, 1 x contradiction") for line in told)
 
 
 def test_the_range_test_finds_a_rate_and_changes_nothing_else(tune):

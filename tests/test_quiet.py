@@ -1,6 +1,7 @@
 """What the libraries print of a net that is exported is nobody's business; what other threads say is."""
 
 import logging
+import os
 import threading
 import warnings
 
@@ -41,11 +42,25 @@ def speaking(monkeypatch):
 def test_other_threads_are_heard(speaking, capfd, caplog):
     with quiet():
         speaking("meanwhile")
-        print("of the library", flush=True)
         logging.getLogger("library").error("of the library")
         warnings.warn("of the library", stacklevel=1)
     assert "meanwhile" in capfd.readouterr().out
     assert [record.message for record in caplog.records] == ["meanwhile"]
+
+
+@quiet()
+def say(and_fail: bool) -> None:
+    os.write(1, b"of the library\n")
+    if and_fail:
+        raise ValueError("it failed")
+
+
+def test_what_is_said_comes_afterwards_unless_it_fails(capfd):
+    with pytest.raises(ValueError, match="it failed"):
+        say(and_fail=True)
+    assert capfd.readouterr() == ("", "")
+    say(and_fail=False)
+    assert capfd.readouterr() == ("of the library\n", "")
 
 
 class WithoutExport(nn.Module):

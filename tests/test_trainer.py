@@ -268,7 +268,9 @@ def test_a_limit_of_time_ends_the_run_before_an_epoch_that_would_not_fit(monkeyp
     assert whole.lengths == [2, 1, 0]
     assert len(whole.history) == trainer.epochs == 3
     assert told == ["another epoch would go beyond train.minutes: it ends after 3 of 7"]
-    for state in (saved[0], saved[-1]):  # of which the first knows the time, too
+    older = copy.deepcopy(saved[0])
+    del older["progress"]["spent"]  # as states were before it was told
+    for state in (saved[0], saved[-1], older):  # all of them know the time
         again = make(phases=phases, limit=100.0)
         assert again.fit(copy.deepcopy(state)).lengths == whole.lengths
         assert same(weights(trainer), weights(again))
@@ -562,6 +564,12 @@ def test_weights_that_are_not_finite_are_never_saved():
         trainer.fit()
     assert saved
     assert all(torch.isfinite(state["head.weight"]).all() for state in saved)
+
+
+def test_a_constant_that_is_not_finite_is_none_of_trainings_affair():
+    trainer = make()
+    trainer.model.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+    assert len(trainer.fit().history) == 3
 
 
 def test_running_statistics_that_overflow_end_the_run():

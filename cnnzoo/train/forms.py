@@ -17,8 +17,8 @@ WARM_UPS = 3
 GAIN = 1.05  # that compiling must bring
 PIXELS = 16 * 224 * 224  # of the images on which precisions are tried: small ones need many to show what bf16 gains
 BRIEF = 10.0  # seconds of a run on a CPU below which no precision but fp32 is tried
-ROUNDS = (4, 30)  # in which precisions take turns: more than the least while LOOK seconds are not over
-LOOK = 0.5
+ROUNDS = (2, 30)  # in which precisions take turns: more than the least while LOOK seconds are not over
+LOOK = 1.0
 
 
 def precision(name: str, model: nn.Module, images: Tensor, steps: int) -> tuple[str, str]:

@@ -305,7 +305,9 @@ class Trainer:
                 due = stop or save or now - synced >= 0.25 if alone else since >= every
                 if due or last:
                     stop, save = self._sync(unread, stop, save, last)
-                    every = min(max(int(SYNC_SECONDS * since / self.team.mean(now - synced)), 1), SYNC_STEPS)
+                    if not alone:
+                        pace = self.team.mean(now - synced) / since  # seconds a step
+                        every = min(max(int(SYNC_SECONDS / max(pace, 1e-3)), 1), SYNC_STEPS)
                     bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
                     bar.update(progress.step - bar.n)
                     synced, since = now, 0
@@ -496,4 +498,5 @@ class Trainer:
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.progress = Progress(**state["progress"])
+        self.progress.spent = self.progress.spent or sum(report["seconds"] for report in self.progress.history)
         self.progress.lengths = self.progress.lengths or [phase.epochs for phase in self.phases]  # an older state's
