@@ -196,11 +196,11 @@ def _rehearse(
 
 def _epochs_within(budget: float, started: float, trainer: Trainer, tell: Tell) -> tuple[tuple[int, ...], float]:
     """Epochs of each phase that fit, and the seconds for all of them: two thirds of what is left are the last phase's,
-    and a tenth stays in reserve.
+    and a seventh stays in reserve.
     """
     costs = [rehearsal.seconds_an_epoch(trainer, number) for number in range(len(trainer.phases))]
     end = AFTERWARDS + 2 * rehearsal.seconds_to_judge(trainer, trainer.image_feed)
-    left = seconds = max(0.9 * (budget - end - (time.perf_counter() - started)), 0.0)
+    left = seconds = max(0.85 * (budget - end - (time.perf_counter() - started)), 0.0)
     epochs = [0] * len(costs)
     for number in reversed(range(len(costs))):
         share = left if number == 0 else 2 / 3 * left
