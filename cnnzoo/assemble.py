@@ -1,5 +1,6 @@
 """From a config to its parts: data, model, trainer, and the head that a probe finds."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,7 @@ def make_weights_ready(config: Config) -> None:
     cannot be had, and before that for a folder that will not do.
     """
     fetch = zoo.fetching(config.model.name, config.model.pretrained)
-    if fetch and Path(config.data.source).expanduser().is_dir():
+    if fetch and Path(os.path.expanduser(config.data.source)).is_dir():
         sources.check(config.data)
         fetch()
 
@@ -273,7 +274,7 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     if (said := config.loss.teacher) is None:
         return None
     name, _, tag = said.partition(".")
-    net, _ = zoo.open_net(*((said, False) if Path(said).expanduser().exists() else (name, tag or True)))
+    net, _ = zoo.open_net(*((said, False) if Path(os.path.expanduser(said)).exists() else (name, tag or True)))
     classes = config.model.num_classes or len(data.classes)
     if net.num_classes != classes or outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
         raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")

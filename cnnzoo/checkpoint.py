@@ -46,7 +46,7 @@ class Run(Drawn):
 
     def __init__(self, path: "str | Path | Run"):
         expect(path, (str, os.PathLike), "a run is named by its folder")
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))  # which leaves ~name as it is, where nobody is called so
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -245,7 +245,7 @@ def _moved(net: nn.Module, own: DataConfig, place: str) -> list[str] | None:
     them are there by their names, and the net says the same of some as when it was trained.
     """
     run = run_of(net)
-    before, now, split = Path(own.source).expanduser(), Path(place).expanduser(), run.split
+    before, now, split = Path(os.path.expanduser(own.source)), Path(os.path.expanduser(place)), run.split
     if own.val_source or run.is_cross_fitted or not (run.is_finished and now.is_dir()):
         return None
     try:
@@ -315,7 +315,7 @@ def _same(data: str, source: str) -> bool:
     """Whether two names mean the same source: a folder or a file may be spelt in many ways."""
     if data == source or not sources.NAMED.keys().isdisjoint((data, source)):
         return data == source
-    a, b = Path(data).expanduser(), Path(source).expanduser()
+    a, b = Path(os.path.expanduser(data)), Path(os.path.expanduser(source))
     return a.exists() and b.exists() and a.samefile(b)
 
 

@@ -87,7 +87,7 @@ def export(
     if format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
     expect(out, (str, os.PathLike), "out is the file to write")
-    out = Path(out).expanduser()
+    out = Path(os.path.expanduser(out))
     meant = next((name for name, ending in _ENDINGS.items() if out.suffix.lower() == ending), format)
     if meant != format:
         raise InputError(f"{out} ends as a file of format {meant}, but the format is {format}; change one of them")

@@ -1,6 +1,7 @@
 """Figures of matplotlib, and how they become files. A leaf."""
 
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ def check(out: str | Path) -> None:
     """Raises InputError unless `save` can write a picture of this ending here, so that one knows before any work."""
     from matplotlib.backend_bases import FigureCanvasBase  # here, since matplotlib takes a while to import
 
-    out, known = Path(out).expanduser(), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
+    out, known = Path(os.path.expanduser(out)), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
     if _kind(out) not in known:
         raise InputError(f"the picture is to be {out}, but its suffix must be one of {', '.join(sorted(known))}")
     if out.is_dir():
@@ -68,7 +69,7 @@ def save(figure, out: str | Path) -> None:
     file = io.BytesIO()
     with _any_letters():
         figure.savefig(file, format=_kind(out))
-    atomic.write(Path(out).expanduser(), file.getvalue())
+    atomic.write(Path(os.path.expanduser(out)), file.getvalue())
 
 
 def png(figure, dpi: int = 110) -> bytes:

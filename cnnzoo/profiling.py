@@ -1,6 +1,7 @@
 """`cnnzoo profile`: where the time of a config's training steps goes, and what to change."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def profile(
     config = config_.read(config)
     if not config.train.epochs and not config.train.phases:
         raise InputError("train.epochs is 0, so there is no step to profile")
-    folder = Path(out or Path("profiles") / config.folder.name).expanduser()
+    folder = Path(os.path.expanduser(out or Path("profiles") / config.folder.name))
     atomic.check_writable(folder / "profile.json")
     device = pick_device(config.train.device)
     data = data or assemble.load_data(config)

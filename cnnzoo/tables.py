@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ KINDS = {str: "string", float: "float64", int: "int64", bool: "bool"}  # of colu
 
 def check(path: str | Path) -> None:
     """Raises InputError unless `write` can make a file of this ending here, so that one knows before any work."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path} must end in one of {', '.join(FORMATS)}, to be written as such a table")
     if path.is_dir():
@@ -45,7 +46,7 @@ def write(path: str | Path, rows: Rows, columns: Mapping[str, type]) -> None:
         InputError: as `check` does.
     """
     check(path)
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(path) as part, open(part, "wb") as file:
         FORMATS[path.suffix.lower()](file, rows, columns)

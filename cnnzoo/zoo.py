@@ -131,7 +131,7 @@ def _named(pretrained: bool | str | Path | Run | table.Weights, entry: Entry) ->
 
 def _find(entry: Entry, pretrained: bool | str | Path | Run | table.Weights) -> _Source:
     named = _named(pretrained, entry)
-    path = named and Path(named).expanduser()
+    path = named and Path(os.path.expanduser(named))
     if path and path.is_dir():
         path = _model_file(path)
     if path and path.is_file():
@@ -170,7 +170,7 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path | Run) -> Pre
 def fetching(name: str, pretrained: bool | str | Path | Run) -> Callable[[], object] | None:
     """A function that fetches weights, and raises InputError if they cannot be had; None if they are here already."""
     named = _named(pretrained, registry.lookup(name)) if pretrained else None
-    if not pretrained or (named and Path(named).expanduser().exists()):
+    if not pretrained or (named and Path(os.path.expanduser(named)).exists()):
         return None
     row = table.row(name, named)
     return None if fetch.find(row) else partial(fetch.fetch, row)
@@ -185,7 +185,7 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     Raises InputError if there is no such folder or file, where the run has not finished an epoch, or where the file
     does not say which net it is.
     """
-    path = Path(_spelt(run_or_file)).expanduser()
+    path = Path(os.path.expanduser(_spelt(run_or_file)))
     if path.is_dir():
         path = _model_file(path)
     if not path.exists():
@@ -255,7 +255,7 @@ def find_run(run_or_model: str | Path | Run) -> Path | None:
 
     Raises InputError for what is no text or path.
     """
-    path = Path(_spelt(run_or_model)).expanduser()
+    path = Path(os.path.expanduser(_spelt(run_or_model)))
     is_name = os.fspath(run_or_model) in list_models() and not Run(path).config_file.exists()
     return path if path.exists() and not is_name else None
 
@@ -289,7 +289,7 @@ def open_net(
 def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
     """A net of the registry that has learnt something."""
     if name not in (nets := list_models()):
-        known = [*nets, *map(str, Path(name).expanduser().parent.glob("*"))]
+        known = [*nets, *map(str, Path(os.path.expanduser(name)).parent.glob("*"))]
         none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
         raise InputError(f"unknown run folder or model {name!r}{did_you_mean(name, known, none)}")
     if not pretrained:

@@ -407,3 +407,14 @@ def test_a_path_may_begin_with_the_sign_of_a_home(call, net, photo, runs, tmp_pa
     monkeypatch.chdir(here)
     call(net, photo)
     assert not any(here.iterdir())
+
+
+def test_a_name_may_begin_with_that_sign_itself(net, photo, runs, tmp_path, monkeypatch):
+    """As the files do that office programs leave: nobody's home is called so."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photo, "~$grey.png")
+    shutil.copytree(runs / "d0", "~$run")
+    assert cnnzoo.predict("~$run", "~$grey.png", tell=str).errors == ("",)
+    assert cnnzoo.preprocessing(net)("~$grey.png").shape == (1, 32, 32)
+    visualize.filters(net).save("~$filters.png")
+    assert (tmp_path / "~$filters.png").exists()

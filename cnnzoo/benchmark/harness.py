@@ -72,7 +72,7 @@ class Results(Shown):
 
     def write(self, folder: str | Path) -> Path:
         """benchmark.json and benchmark.md; returns the folder, which is made."""
-        folder = Path(folder).expanduser()
+        folder = Path(os.path.expanduser(folder))
         atomic.write(folder / "benchmark.json", json.dumps(self.to_dict(), indent=2).encode())
         atomic.write(folder / "benchmark.md", self.to_markdown().encode())
         return folder
@@ -237,7 +237,7 @@ def check_equal(ours: Tensor, theirs: Tensor, share: float, what: str) -> None:
 
 def data_root() -> Path:
     """Where the real images lie: $CNNZOO_DATA."""
-    return Path(os.environ.get("CNNZOO_DATA", ".")).expanduser()
+    return Path(os.path.expanduser(os.environ.get("CNNZOO_DATA", ".")))
 
 
 @contextmanager

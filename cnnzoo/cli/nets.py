@@ -110,7 +110,7 @@ def register_own() -> None:
     Raises InputError for one that is not there, or fails.
     """
     for file in filter(None, os.environ.get("CNNZOO_NETS", "").split(os.pathsep)):
-        path = Path(file).expanduser().resolve()
+        path = Path(os.path.expanduser(file)).resolve()
         if not path.is_file():
             raise InputError(f"CNNZOO_NETS names {file}, and there is no such file")
         if str(path) in sys.modules:  # of an earlier command in this process

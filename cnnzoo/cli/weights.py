@@ -1,5 +1,6 @@
 """`cnnzoo weights`: commands for trained weights."""
 
+import os
 from collections.abc import Callable, Sequence
 from json import dumps
 from pathlib import Path
@@ -68,7 +69,7 @@ def weights_bundle(names: list[str], *, out: str) -> None:
     from cnnzoo.weights import bundles
 
     rows = _chosen_weights(names)
-    bundles.bundle(rows, Path(out).expanduser())
+    bundles.bundle(rows, Path(os.path.expanduser(out)))
     print(f"{counted(len(rows), 'file')} in {out}; there: cnnzoo weights import {as_typed(Path(out).name)}")
 
 
@@ -80,7 +81,7 @@ def weights_import(file: str) -> None:
     """
     from cnnzoo.weights import bundles
 
-    for placed in bundles.unbundle(Path(file).expanduser()):
+    for placed in bundles.unbundle(Path(os.path.expanduser(file))):
         print(placed)
 
 

@@ -63,7 +63,7 @@ def read(source: Config | str | Path | Mapping | None = None, overrides: Overrid
         text = dump(config) if overrides else ""
     else:
         # As a text: a file that it is to open itself makes jsonargparse move the whole process to that file's folder.
-        text = _text(Path(source).expanduser())
+        text = _text(Path(os.path.expanduser(source)))
         try:
             text = _with_sections(text)
             config = _build(lambda reader: reader.parse_string(text))

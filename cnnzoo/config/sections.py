@@ -573,7 +573,7 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the run lies."""
-        return Path(self.run or f"runs/{self.model.name}_{short_name(self.data.source)}").expanduser()
+        return Path(os.path.expanduser(self.run or f"runs/{self.model.name}_{short_name(self.data.source)}"))
 
 
 def short_name(source: str | Path) -> str:

@@ -225,7 +225,7 @@ def cache_folder(beside: Path | None) -> Path:
     folder) ~/.cache/cnnzoo.
     """
     if chosen := os.environ.get("CNNZOO_CACHE"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     inside = beside / ".cnnzoo" if beside else Path()
     place = inside if inside.exists() else beside
     # root may write anywhere, but was not asked to

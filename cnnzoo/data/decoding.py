@@ -1,6 +1,7 @@
 """From an image file to its pixels, whatever the file is like, or to what is wrong with it."""
 
 import io
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ class Stored(ABC):
 def read(file: str | Path | Stored) -> bytes:
     """An image file's content. Raises Unreached that says why it cannot be read."""
     with _explained():
-        return file.read_bytes() if isinstance(file, Stored) else Path(file).expanduser().read_bytes()
+        return file.read_bytes() if isinstance(file, Stored) else Path(file).read_bytes()
 
 
 @contextmanager
@@ -260,7 +261,7 @@ def as_image(
         )
     if isinstance(image, str | Path):
         try:
-            return decode(image, channels, at_least)
+            return decode(os.path.expanduser(image), channels, at_least)
         except BadImage as error:
             raise InputError(f"{image}: {error}") from None
     if isinstance(image, bytes) or hasattr(image, "read"):

@@ -221,7 +221,7 @@ def at_hand(
     if isinstance(images, np.ndarray):
         images = images.reshape(*images.shape[:3], -1)
     else:
-        images = [Path(image).expanduser() if isinstance(image, str) else image for image in images]
+        images = [Path(os.path.expanduser(image)) if isinstance(image, str) else image for image in images]
     return Found(tuple(classes), Part(images, labels, names), None, channels, IMAGENET_MEAN, IMAGENET_STD)
 
 

@@ -3,6 +3,7 @@
 Which column has the images and which the classes is told by their types.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ PREFIX = "hf:"
 
 
 def is_source(source: str) -> bool:
-    return source.startswith(PREFIX) or _is_saved(Path(source).expanduser())
+    return source.startswith(PREFIX) or _is_saved(Path(os.path.expanduser(source)))
 
 
 def find(source: str) -> Found:
@@ -30,7 +31,7 @@ def find(source: str) -> Found:
     classes, train = _part(splits[train_name], f"{source}/{train_name}")
     if (train.labels < 0).any():
         raise InputError(f"{source}: {int((train.labels < 0).sum())} images of {train_name} have no class")
-    home = Path(source.removeprefix(PREFIX)).expanduser()
+    home = Path(os.path.expanduser(source.removeprefix(PREFIX)))
     home, val, notes = home if home.is_dir() else None, None, ()
     for name in HELD_OUT:
         if name in splits and name != train_name:
@@ -73,7 +74,7 @@ def _load(source: str) -> Any:
         wanted = 'pip install "cnnzoo[datasets]" brings'
         raise InputError(f"data.source {source} needs Hugging Face's datasets, which {wanted}") from None
     name = source.removeprefix(PREFIX)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     try:
         if _is_saved(folder):
             return datasets.load_from_disk(str(folder))

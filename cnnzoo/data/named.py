@@ -63,7 +63,7 @@ def _imagenet(config: DataConfig) -> Found:
 
 def _root(config: DataConfig) -> Path:
     chosen = config.root or os.environ.get("CNNZOO_DATA") or "~/.cache/cnnzoo/data"
-    return Path(chosen).expanduser()
+    return Path(os.path.expanduser(chosen))
 
 
 def _numbered(name: str, many: int) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def _ready(
         notes += (f"bootstrap sample {config.bag}: {many:,} of the {of:,} images to train on are in it, some repeated",)
         train = train.choose(drawn)
     if config.weights is not None:
-        train = replace(train, weights=_weights(Path(config.weights).expanduser(), train.names))
+        train = replace(train, weights=_weights(Path(os.path.expanduser(config.weights)), train.names))
     return Dataset(config.source, found.classes, train, val, preprocess, notes, cache_folder(found.home))
 
 
@@ -257,7 +257,7 @@ def _check_classes(classes: Sequence[str], config: DataConfig) -> None:
 
 def folder_of(source: str) -> Path | None:
     """The folder of photos that a source is; None for named sets, shards and data sets of Hugging Face's."""
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     return folder if folder.is_dir() and not _is_other_than_folder(source) else None
 
 
@@ -274,7 +274,7 @@ def _is_other_than_folder(source: str) -> bool:
 
 def is_there(source: str) -> bool:
     """Whether a name stands for a source, and where it is a folder, for one that exists."""
-    return _is_other_than_folder(source) or Path(source).expanduser().is_dir()
+    return _is_other_than_folder(source) or Path(os.path.expanduser(source)).is_dir()
 
 
 def has_held_out(config: DataConfig) -> bool:
@@ -343,7 +343,7 @@ def _paths(part: Part, roots: Sequence[str]) -> list[str | None]:
 def _find_source(config: DataConfig) -> Found:
     if config.source in NAMED:
         return NAMED[config.source](config)
-    folder = Path(config.source).expanduser()
+    folder = Path(os.path.expanduser(config.source))
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         raise InputError(f"data.source: {folder} cannot be read: Permission denied")
     for kind in (hugging_face, shards):

@@ -10,6 +10,7 @@ pairs.png  cost.png  rescued.png  lost.png (the last two where there are such im
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -29,7 +30,7 @@ Row = dict[str, object]
 
 def check(folder: str | Path) -> None:
     """Raises InputError if there is something already: nothing is overwritten."""
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, so nothing can be written into it; choose a folder")
     if folder.exists() and any(folder.iterdir()):
@@ -39,7 +40,7 @@ def check(folder: str | Path) -> None:
 def write(diversity: Diversity, folder: str | Path, look: Look) -> None:
     """All tables and pictures. Raises InputError as `check` does."""
     check(folder)
-    folder, shown = Path(folder).expanduser(), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
+    folder, shown = Path(os.path.expanduser(folder)), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
     seen = look([verdict.image for verdicts in shown for verdict in verdicts]) if any(shown) else ()
     atomic.write(folder / "diversity.json", json.dumps(diversity.to_dict(), indent=1).encode())
     said = dict.fromkeys(("image", "change", "truth", "committee", *_numbered(diversity.names)), str)

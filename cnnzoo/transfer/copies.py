@@ -74,8 +74,8 @@ def fix(checkup: Checkup, dest: str | Path) -> Fixed:
 
 def room_for_copies(folder: str | Path, dest: str | Path) -> Path:
     """The folder that `fix` would fill. Raises InputError if it may not, so that one knows before any work."""
-    dest = Path(dest).expanduser()
-    if dest.resolve().is_relative_to(Path(folder).expanduser().resolve()):
+    dest = Path(os.path.expanduser(dest))
+    if dest.resolve().is_relative_to(Path(os.path.expanduser(folder)).resolve()):
         raise InputError(f"{dest} lies within {folder}; copies need a folder elsewhere")
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise InputError(f"{dest} exists already; copies need a new folder")

@@ -117,7 +117,7 @@ def quick(folder: str | Path) -> tuple[Finding, ...]:
 
 def _existing(folder: str | Path) -> Path:
     errors.expect(folder, (str, os.PathLike), "a folder of class folders is wanted")
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise InputError(folders.no_folder(folder))
     return folder

@@ -1,5 +1,6 @@
 """The labelled images that a net is shown one by one: those of a data source, or those that a run was made with."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,7 +117,7 @@ def _of_source(subject: Subject, given: DataConfig) -> tuple[tuple[Collection, C
         loaded = _loaded(subject, given)
         return _both(loaded, f"{given.source}, to train on", f"{given.source}, held out"), loaded.notes
     part, classes, notes = sources.held_out(given, subject.preprocess, split=False)
-    folder = Path(given.source).expanduser()
+    folder = Path(os.path.expanduser(given.source))
     cache = cache_folder(folder if folder.is_dir() else None)
     return (_collection(given.source, part, classes, cache), None), notes
 

@@ -11,6 +11,7 @@ authors' own code takes the cross-entropy, whose sign is the same.) And a permut
 than a t-test, since scores that are all 1 or all 0 have no deviation to divide by.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
@@ -135,7 +136,7 @@ def tcav(
     subject = Subject.open(model_or_run, pretrained, device)
     layer = subject.layer(layer)
     number = None if class_ is None else subject.class_number(class_)
-    folders = _folders(Path(concepts).expanduser())
+    folders = _folders(Path(os.path.expanduser(concepts)))
     shown = {folder.name: subject.look(_drawn(folder, MOST, seed)).x for folder in folders}
     for name, pictures in shown.items():
         if len(pictures) < LEAST:

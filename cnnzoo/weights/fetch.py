@@ -79,7 +79,7 @@ def hub_folder() -> Path:
 
 def _folders() -> list[Path]:
     chosen = os.environ.get("CNNZOO_WEIGHTS")
-    return [*([Path(chosen).expanduser()] if chosen else []), hub_folder()]
+    return [*([Path(os.path.expanduser(chosen))] if chosen else []), hub_folder()]
 
 
 class OutOfReach(InputError):
