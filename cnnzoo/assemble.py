@@ -365,7 +365,7 @@ def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tu
     return train, backbone.extract(data.val.images, what="features, held out")
 
 
-def seconds_a_view(config: Config, data: Dataset, model: nn.Module) -> float:
+def seconds_a_view(data: Dataset, model: nn.Module) -> float:
     """What the features of an image in one view take, as some training images tell; little, where the cache has
     them.
     """

@@ -4,6 +4,7 @@ import filecmp
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -229,11 +230,13 @@ def _chosen(
         data = os.fspath(data)
     if own is None:
         return DataConfig(source=data), None
-    if (data is None or _same(data, own.val_source or own.source)) and sources.is_there(own.source):
-        return own, run.split["val"]
+    if sources.is_there(own.source):
+        if data is None or _same(data, own.val_source or own.source):
+            return own, run.split["val"]
+        return DataConfig(source=data), None
     # It may have been moved since, or be named from where the run was begun: a folder that its own lies within.
     for place in [data] if data else [str(folder / own.source) for folder in run.path.resolve().parents]:
-        if not sources.is_there(own.source) and (names := _moved(net, own, place)):
+        if names := _moved(net, own, place):
             return replace(own, source=place), names
     if data is None:
         raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
@@ -254,16 +257,25 @@ def _moved(net: nn.Module, own: DataConfig, place: str) -> list[str] | None:
         return None
     if sum(not file.exists() for file in moved.values()) > MANY_MISSING * len(moved):
         return None
-    names, seen = [str(moved[name]) for name in split["val"]], zoo.preprocessing(net)
-    if not (some := [place for place, name in enumerate(names) if os.path.exists(name)][:SOME]):
-        return None
-    pixels = torch.from_numpy(np.stack([seen.pixels(names[place]) for place in some]))
-    images = normalise(pixels.to(next(net.parameters()).device), seen.mean, seen.std)
-    now_said, before_said = (
-        logits(net, [(images, torch.zeros(len(some)))])[0],
-        torch.from_numpy(run.predictions[0][some]),
-    )
-    return names if torch.allclose(now_said, before_said, rtol=0.1, atol=0.1 * before_said.std().item()) else None
+    names = [str(moved[name]) for name in split["val"]]
+    return names if _says_the_same(net, names, run.predictions[0]) else None
+
+
+def _says_the_same(net: nn.Module, files: Sequence[str], said: np.ndarray) -> bool:
+    """Whether the net's logits for some of the files are those that were `said`, `(N, K)` float32, of all."""
+    seen, places, pixels = zoo.preprocessing(net), [], []
+    for place, file in enumerate(files):
+        with suppress(InputError):  # it is gone, or cannot be read any more
+            pixels.append(seen.pixels(file))
+            places.append(place)
+        if len(places) == SOME:
+            break
+    if not places:
+        return False
+    images = normalise(torch.from_numpy(np.stack(pixels)), seen.mean, seen.std)
+    now, _ = logits(net, [(images.to(next(net.parameters()).device), torch.zeros(len(places)))])
+    then = torch.from_numpy(said[places])
+    return torch.allclose(now, then, rtol=0.1, atol=0.1 * then.std().item())
 
 
 def _to_calibrate_on(chosen: DataConfig, preprocess: Preprocess | Sheet, is_own: bool, called: str) -> Sample:

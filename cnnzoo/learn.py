@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cnnzoo import assemble
 from cnnzoo import config as config_
@@ -143,7 +144,7 @@ def finetune(
     run = begin(chosen)  # complains now rather than after the measurements
     if lr == "find" and not any(chosen.phase_lengths):
         raise InputError("lr='find' looks for the rate of epochs, but epochs leaves none")
-    known = {}
+    data = probed = None
     if lr == "find" or limit is not None:
         assemble.make_weights_ready(chosen)
         data = assemble.load_data(chosen)
@@ -154,15 +155,14 @@ def finetune(
             options["views"] = 1
             before, chosen = chosen, config(mode, epochs, rate, run)
             data = data if chosen.augment == before.augment else assemble.load_data(chosen)
-        trainer, probed = _rehearse(chosen, data, tell=tell)
-        known = {"data": data, "probed": copy.deepcopy(probed)}  # before its head learns on
+        if chosen.model.head == "probe":
+            probed = assemble.start_by_probe(chosen, data, _net(chosen, data), tell)
     if lr == "find":
-        rate = rehearsal.find_rate(trainer)
+        rate = rehearsal.find_rate(_rehearse(chosen, data, probed))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
         chosen = config(mode, epochs, rate, run)
-        trainer, _ = _rehearse(chosen, data, known["probed"]) if limit is not None else (None, None)
     if limit is not None:
-        epochs, seconds = _epochs_within(limit, started, trainer, tell)
+        epochs, seconds = _epochs_within(limit, started, _rehearse(chosen, data, probed), tell)
         if sum(epochs):
             within = f"--train.minutes={seconds / 60:.3g}"  # should they take longer than measured
             chosen = config(mode, epochs, rate, run, within)
@@ -170,28 +170,27 @@ def finetune(
             tell("there is no time to train anything but the head, which the probe has found")
             options["views"] = assemble.views_of(chosen, data)
             chosen = config("probe", (), rate, run, "--probe.classifier=logistic")
-        del trainer
-    carry_out(run, chosen, **known, tell=tell, should_stop=should_stop)
+    carry_out(run, chosen, data=data, probed=probed, tell=tell, should_stop=should_stop)
     return run
+
+
+def _net(config: Config, data: Dataset) -> nn.Module:
+    """The net as a run begins with it, on its device."""
+    return assemble.build_model(config, data).to(pick_device(config.train.device))
 
 
 def _is_long(config: Config, data: Dataset, seconds: float) -> bool:
     """Whether features of all of a probe's views would take more than their share of the time."""
-    model = assemble.build_model(config, data).to(pick_device(config.train.device))
     shown = assemble.views_of(config, data) * len(data.train) + len(data.val)
-    return assemble.seconds_a_view(config, data, model) * shown > FOR_FEATURES * seconds
+    return assemble.seconds_a_view(data, _net(config, data)) * shown > FOR_FEATURES * seconds
 
 
-def _rehearse(
-    config: Config, data: Dataset, probed: assemble.Probed | None = None, tell: Tell = silent
-) -> tuple[Trainer, assemble.Probed | None]:
-    """A trainer as the run will have it, with a net of its own, and what the probe of its head has found out."""
-    model = assemble.build_model(config, data).to(pick_device(config.train.device))
+def _rehearse(config: Config, data: Dataset, probed: assemble.Probed | None) -> Trainer:
+    """A trainer as the run will have it, with a net of its own and the head that a probe has found for it."""
+    model = _net(config, data)
     if probed:
         assemble.put_head(model, copy.deepcopy(probed.probe.head))
-    elif config.model.head == "probe":
-        probed = assemble.start_by_probe(config, data, model, tell)
-    return assemble.make_trainer(config, data, model, silent, start=probed and probed.report), probed
+    return assemble.make_trainer(config, data, model, silent, start=probed and probed.report)
 
 
 def _epochs_within(budget: float, started: float, trainer: Trainer, tell: Tell) -> tuple[tuple[int, ...], float]:

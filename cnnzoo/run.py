@@ -69,6 +69,7 @@ def train(
         config = config_.read(Run.open(resume).config_file if own else config, overrides)
     run, config, state = _open(config, resume, tell)
     if run.is_finished:
+        _ = run.card  # complains if its weights are damaged
         tell(f"{run.path} is finished, and stays as it is")
         return run
     if config.ensemble is not None:

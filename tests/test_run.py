@@ -442,6 +442,13 @@ def test_what_is_there_already_says_how_to_go_on_where_that_is_possible(tmp_path
         cnnzoo.train(short(finished.path))
 
 
+def test_a_finished_run_whose_weights_are_damaged_says_so(tmp_path, finished):
+    run = Run(shutil.copytree(finished.path, tmp_path / "r"))
+    run.model_file.write_bytes(run.model_file.read_bytes()[:20_000])
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged or cut short"):
+        cnnzoo.train(resume=run)
+
+
 def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, cli, fails, finished):
     source = photos.folder(tmp_path / "photos", each=5)
     (tmp_path / "whole").mkdir()
