@@ -52,6 +52,17 @@ class Entry:
     differences: tuple[str, ...] = ()  # from the paper, numbered by their order
     notes: tuple[str, ...] = ()  # on figures that lectures give of this net, where they do not add up
 
+    @property
+    def layers(self) -> dict[str, str]:
+        """Names of layers, and the submodule whose output is that layer's: of the stages, of the head, of the first
+        convolution, and of what the paper calls otherwise.
+        """
+        paths = {stage.name: stage.modules[-1] for stage in self.stages}
+        for name, path in {"head": self.head, "first_conv": self.first_conv, **self.paper_names}.items():
+            if path:
+                paths.setdefault(name, path)
+        return paths
+
     def parameters(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Parameter names by stage, input to output, the head last.
 

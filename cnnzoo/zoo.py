@@ -48,7 +48,8 @@ def create(
         in_chans: channels of an image; None likewise.
         drop_rate: dropout probability; None is the net's own.
         features_only: a net that returns the stages' feature maps, see `FeatureMaps`.
-        out_indices: which of them, by number or name, with features_only; None is all.
+        out_indices: which of them, by number or name, with features_only; or layers, such as "conv4_3"; None is all
+            stages.
         **arch: further arguments of the net's builder.
 
     Returns:
@@ -68,7 +69,7 @@ def create(
     if features_only:
         if isinstance(out_indices, int | str):
             raise InputError(f"out_indices is {out_indices!r}, but must be a sequence such as ({out_indices!r},)")
-        maps = FeatureMaps(net, net.entry.stages, out_indices)
+        maps = FeatureMaps(net, out_indices)
         maps.preprocessing = preprocessing(net)
         if hasattr(net, "load_report"):
             maps.load_report = net.load_report

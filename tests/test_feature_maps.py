@@ -103,3 +103,36 @@ def test_a_net_that_gives_maps_has_a_fast_form():
         torch.testing.assert_close(given, expected, atol=1e-3, rtol=1e-3)
     with pytest.raises(cnnzoo.InputError, match="gives several answers to an image, and int8 is for one"):
         cnnzoo.optimize(net, "int8", calibration=x)
+
+
+def test_single_layers_are_chosen_by_the_papers_name_or_their_path():
+    """As style transfer and perceptual losses want them (Gatys et al. 2016, section 2)."""
+    maps = cnnzoo.create("vgg11", features_only=True, out_indices=("conv4_2", "features.14", "stage2")).eval()
+    net = cnnzoo.create("vgg11").eval()
+    assert not net.load_state_dict(maps.state_dict(), strict=False).unexpected_keys
+    x = torch.randn(1, 3, 64, 64)
+    expected = [net.features[:14](x), net.features[:15](x), net.features[:6](x)]
+    assert all(torch.equal(*pair) for pair in zip(maps(x), expected, strict=True))
+    assert (maps.names, maps.channels) == (["conv4_2", "features.14", "stage2"], [512, 512, 128])
+    assert maps.shapes == [(512, 28, 28), (512, 28, 28), (128, 56, 56)]
+    assert (maps.feature_info.out_indices, maps.feature_info.reduction()) == ([5, 6, 1], [8, 8, 4])
+    assert max(int(name.split(".")[1]) for name in maps.state_dict()) == 13
+
+
+def test_a_layer_may_lie_within_another_that_is_chosen():
+    maps = cnnzoo.create("resnet18", features_only=True, out_indices=("layer3.0.conv1", "stage3", "layer3.0"))
+    assert maps.shapes == [(256, 14, 14)] * 3
+    assert not [name for name in maps.state_dict() if name.startswith(("net.", "layer4", "fc"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "said"),
+    [
+        ("vgg11", "head", "out_indices has 'head', whose outputs are no maps"),
+        ("vgg11", "conv4_3", "out_indices has 'conv4_3', but there are 5 stages: .*; did you mean conv4_2"),
+        ("googlenet", "aux1.conv", "layer aux1.conv takes no part in the net's answer; name another"),
+    ],
+)
+def test_a_layer_without_maps_is_refused(name, layer, said):
+    with torch.device("meta"), pytest.raises(cnnzoo.InputError, match=said):
+        cnnzoo.create(name, features_only=True, out_indices=(layer,))

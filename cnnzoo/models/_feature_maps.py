@@ -2,7 +2,8 @@
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral
 from threading import get_ident
 
@@ -10,21 +11,23 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, did_you_mean
 from cnnzoo.models._base import Net
 from cnnzoo.registry import Stage
 
 
 class FeatureInfo:
-    """What timm's feature extractors tell of their maps, which code written for them asks: of the chosen stages, or by
-    `idx`, a number or several, of any. Reduction is how many pixels of the image's side come to one of the map's.
+    """What timm's feature extractors tell of their maps, which code written for them asks: of the chosen layers, or by
+    `idx`, a number or several, of any, all stages first. Reduction is how many pixels of the image's side come to one
+    of the map's.
     """
 
-    def __init__(self, stages: Sequence[Stage], out_indices: Sequence[int], size: int):
-        self.out_indices = list(out_indices)
+    def __init__(self, stages: Sequence[Stage], chosen: Sequence[Stage], size: int):
+        layers = [*stages, *(layer for layer in chosen if layer not in stages)]
+        self.out_indices = [layers.index(layer) for layer in chosen]
         self.info = [
-            {"num_chs": stage.shape[0], "reduction": round(size / stage.shape[1]), "module": stage.name, "index": index}
-            for index, stage in enumerate(stages)
+            {"num_chs": layer.shape[0], "reduction": round(size / layer.shape[1]), "module": layer.name, "index": index}
+            for index, layer in enumerate(layers)
         ]
 
     def channels(self, idx: int | Sequence[int] | None = None) -> list[int] | int:
@@ -54,29 +57,38 @@ class FeatureInfo:
 
 
 class FeatureMaps(fx.GraphModule):
-    """A net cut off past the last of the chosen stages: `forward` returns their maps, each `(B, C, H, W)`, input to
-    output. Neither heads nor later layers are kept, and what stays has the names it has in the net.
+    """A net cut off past the last of the chosen layers: `forward` returns their maps, each `(B, C, H, W)`, in the order
+    they were chosen in. Neither heads nor later layers are kept, and what stays has the names it has in the net.
 
+    Chosen are stages, by number or name, or single modules, by the paper's name or their path: conv4_3, features.22.
     `names`, `channels`, `shapes` (for one image of the net's own input size) and `feature_info` describe the maps. Of a
     user's net that torch.fx cannot follow, all is kept and computed, under the name `net`.
     """
 
-    def __init__(self, net: nn.Module, stages: Sequence[Stage], out_indices: Sequence[int | str] | None):
-        spatial = [stage for stage in stages if len(stage.shape) == 3]
-        if not spatial:
+    def __init__(self, net: nn.Module, out_indices: Sequence[int | str] | None):
+        stages = [stage for stage in net.entry.stages if len(stage.shape) == 3]
+        if not stages:
             raise InputError(f"{net.entry.name} has no stages with feature maps; create it without features_only")
-        names = [stage.name for stage in spatial]
-        wanted = names if out_indices is None else out_indices
-        indices = [names.index(index) if index in names else index for index in wanted]
-        for index in indices:
-            if not isinstance(index, Integral) or not -len(spatial) <= index < len(spatial):
-                raise InputError(f"out_indices has {index!r}, but there are {len(spatial)} stages: {', '.join(names)}")
-        chosen = [spatial[index] for index in indices]
-        super().__init__(*_cut(net, [stage.modules[-1] for stage in chosen]), "FeatureMaps")
-        self.names = [stage.name for stage in chosen]
-        self.channels = [stage.shape[0] for stage in chosen]
-        self.shapes = [stage.shape for stage in chosen]
-        self.feature_info = FeatureInfo(spatial, [i % len(spatial) for i in indices], net.entry.input_size[1])
+        wanted = range(len(stages)) if out_indices is None else out_indices
+        chosen = [_layer(net, stages, index) for index in wanted]
+        super().__init__(*_cut(net, [layer.modules[-1] for layer in chosen]), "FeatureMaps")
+        if not all(layer.shape for layer in chosen):
+            chosen = self._measured(chosen, net)
+        self.names = [layer.name for layer in chosen]
+        self.channels = [layer.shape[0] for layer in chosen]
+        self.shapes = [layer.shape for layer in chosen]
+        self.feature_info = FeatureInfo(stages, chosen, net.entry.input_size[1])
+
+    def _measured(self, chosen: Sequence[Stage], net: nn.Module) -> list[Stage]:
+        """The chosen layers with the shapes of their outputs. Raises InputError for one whose outputs are no maps."""
+        channels, height, width = net.entry.input_size
+        twin = copy.deepcopy(self).to("meta").eval()
+        with torch.no_grad():
+            outputs = twin(torch.empty(1, getattr(net, "in_chans", channels), height, width, device="meta"))
+        for layer, output in zip(chosen, outputs, strict=True):
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                raise InputError(f"out_indices has {layer.name!r}, whose outputs are no maps (B, C, H, W)")
+        return [replace(layer, shape=(*output.shape[1:],)) for layer, output in zip(chosen, outputs, strict=True)]
 
     def __deepcopy__(self, memo: dict) -> "FeatureMaps":
         twin = super().__deepcopy__(memo)
@@ -101,15 +113,37 @@ def _unpickled(body: dict, imports: str) -> FeatureMaps:
     return maps
 
 
-class _Coarse(fx.Tracer):
-    """Follows a net's forward pass, but into those modules alone that one of `ends` lies within."""
+def _layer(net: nn.Module, stages: Sequence[Stage], index: int | str) -> Stage:
+    """The stage that `out_indices` names, or the single layer, with its shape left open. Raises InputError."""
+    hint, by_name = "", {stage.name: stage for stage in stages}
+    if isinstance(index, Integral) and -len(stages) <= index < len(stages):
+        return stages[index]
+    if isinstance(index, str):
+        if index in by_name:
+            return by_name[index]
+        modules, names = [name for name, _ in net.named_modules() if name], net.entry.layers
+        if (path := names.get(index, index)) in modules:
+            return Stage(index, (path,), ())
+        hint = did_you_mean(index, [*names, *modules], "every module's path is known, too")
+    raise InputError(f"out_indices has {index!r}, but there are {len(stages)} stages: {', '.join(by_name)}{hint}")
 
-    def __init__(self, ends: Sequence[str] = ()):
+
+class _Coarse(fx.Tracer):
+    """Follows a net's forward pass, but into those modules alone that one of `ends` lies within; `outputs` are the
+    nodes that those of `ends` give.
+    """
+
+    def __init__(self, ends: Sequence[str] = ()):  # none where torch makes one for a copy
         super().__init__()
-        self.ends = ends
+        self.ends, self.outputs = ends, {}
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         return not any(end.startswith(f"{path}.") for end in self.ends)
+
+    def call_module(self, module: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
+        output = super().call_module(module, forward, args, kwargs)
+        self.outputs[self.path_of_module(module)] = getattr(output, "node", None)
+        return output
 
 
 def _cut(net: nn.Module, ends: Sequence[str]) -> tuple[nn.Module, fx.Graph]:
@@ -140,9 +174,9 @@ def _dice() -> tuple:
 
 
 def _traced(net: nn.Module, ends: Sequence[str]) -> fx.Graph:
-    graph = _Coarse(ends).trace(net)
-    outputs = {node.target: node for node in graph.nodes if node.op == "call_module"}
-    chosen = [outputs[end] for end in ends]
+    tracer = _Coarse(ends)
+    graph = tracer.trace(net)
+    chosen = [tracer.outputs[end] for end in ends]
     end = next(iter(reversed(graph.nodes)))
     end.args, end.type = (chosen,), None  # it was the net's own
     past = True  # the last of them
@@ -182,4 +216,6 @@ class _Watched(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+        if idle := [end for end in self.ends if end not in maps]:
+            raise InputError(f"layer {idle[0]} takes no part in the net's answer; name another")
         return [maps[end] for end in self.ends]

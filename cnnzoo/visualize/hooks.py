@@ -167,17 +167,8 @@ def _stages(net: nn.Module) -> tuple:
 
 
 def _ends(net: nn.Module) -> dict[str, str]:
-    """The path of the module whose output is that of a stage, the head, the first convolution or a layer that the paper
-    calls otherwise, by their names.
-    """
-    ends = {stage.name: stage.modules[-1] for stage in _stages(net)}
-    entry = getattr(net, "entry", None)
-    for name in ("head", "first_conv"):
-        if path := getattr(entry, name, ""):
-            ends.setdefault(name, path)
-    for name, path in getattr(entry, "paper_names", {}).items():
-        ends.setdefault(name, path)
-    return ends
+    """The path of the module whose output is that of a layer, by the names of the registry."""
+    return net.entry.layers if hasattr(net, "entry") else {}
 
 
 def _last(net: nn.Module) -> str:
