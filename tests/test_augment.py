@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data import batches as batches_
@@ -24,6 +25,8 @@ ALL = AugmentConfig(
 EVERY = {
     "nothing": AugmentConfig(),
     "flip": AugmentConfig(flip=True),
+    "vertical flip": AugmentConfig(flip_vertical=True),
+    "quarter turns": AugmentConfig(quarter_turns=True),
     "padded crop": AugmentConfig(crop="padded", padding=2),
     "resized crop": AugmentConfig(crop="resized"),
     "jittered crop": AugmentConfig(crop="jittered", shorter_side=(20, 40)),
@@ -32,6 +35,8 @@ EVERY = {
     "shear": AugmentConfig(shear=20),
     "zoom": AugmentConfig(zoom=0.3),
     "brightness": AugmentConfig(brightness=0.4),
+    "contrast": AugmentConfig(contrast=0.4),
+    "saturation": AugmentConfig(saturation=0.4),
     "channel shift": AugmentConfig(channel_shift=0.2),
     "colour noise": AugmentConfig(pca_noise=0.1),
     "cutout": AugmentConfig(cutout=4),
@@ -276,6 +281,39 @@ def test_flip_is_another_in_another_epoch():
 
 
 @both_stores
+@pytest.mark.parametrize(
+    ("config", "forms"),
+    [
+        (AugmentConfig(flip_vertical=True), [lambda image: image, np.flipud]),
+        (AugmentConfig(quarter_turns=True), [lambda image, many=many: np.rot90(image, many) for many in range(4)]),
+        (
+            AugmentConfig(flip=True, quarter_turns=True),
+            [
+                lambda image, many=many, flip=flip: np.rot90(image[:, ::flip], many)
+                for many in range(4)
+                for flip in (1, -1)
+            ],
+        ),
+    ],
+    ids=["vertical flip", "quarter turns", "all symmetries"],
+)
+def test_turns_show_each_form_equally_often_and_no_other(config, forms, store):
+    pixels, seen = noise(1_000, 5), Counter()
+    for images, labels in as_uint8(loader(config, pixels, store=store)):
+        for image, original in zip(images, pixels[labels], strict=True):
+            seen.update(number for number, form in enumerate(forms) if np.array_equal(image, form(original)))
+    assert seen.total() == 1_000
+    assert all(0.7 * 1_000 / len(forms) < seen[number] < 1.3 * 1_000 / len(forms) for number in range(len(forms)))
+
+
+def test_crops_of_photos_are_turned_too():
+    config = AugmentConfig(crop="resized", scale=(1, 1), ratio=(1, 1), quarter_turns=True)
+    original = noise(1, 8)[0]
+    turned = {np.rint(image).astype(int).tobytes() for image in drawn(config, original[None].repeat(50, axis=0))}
+    assert turned == {np.rot90(original, many).astype(int).tobytes() for many in range(4)}
+
+
+@both_stores
 @pytest.mark.parametrize("padding", [1, 2, 4])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_padded_crop_is_a_window_of_the_image_in_a_black_margin(channels, padding, store):
@@ -386,7 +424,7 @@ def test_every_image_has_its_own_draw(config):
     pixels = np.repeat(noise(1, 16), 12, axis=0)
     images, _ = next(loader(config, pixels, batch_size=12).epoch(0))
     different = {image.numpy().tobytes() for image in images}
-    at_least = {"flip": 2, "padded crop": 6, "cutout": 9}  # of 2, of 25 and of some 300 that there are
+    at_least = {"flip": 2, "vertical flip": 2, "quarter turns": 4, "padded crop": 6, "cutout": 9}  # of 25, some 300
     assert len(different) >= next((many for name, many in at_least.items() if config == EVERY[name]), 12)
 
 
@@ -610,6 +648,25 @@ def test_brightness_is_clamped():
     images = drawn(AugmentConfig(brightness=1.5), flat(200))
     assert images.min() == 0
     assert images.max() == pytest.approx(255)
+
+
+@pytest.mark.parametrize(
+    ("key", "theirs"), [("contrast", functional.adjust_contrast), ("saturation", functional.adjust_saturation)]
+)
+@pytest.mark.parametrize(("draw", "factor"), [(lowest, 0.6), (highest, 1.4)])
+def test_contrast_and_saturation_are_torchvisions(key, theirs, draw, factor):
+    pixels = noise(4, 16)
+    expected = 255 * theirs(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255, factor).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(draw(AugmentConfig(**{key: 0.4}), pixels), expected, atol=0.01)
+
+
+def test_each_image_has_its_own_contrast_and_saturation():
+    spread = drawn(AugmentConfig(contrast=0.5), noise(1, 16).repeat(200, axis=0)).std(axis=(1, 2, 3))
+    assert spread.max() > 1.8 * spread.min()
+    grey = flat(90, count=1)
+    np.testing.assert_allclose(drawn(AugmentConfig(contrast=0.5, saturation=0.5), grey), grey, atol=1e-3)
+    noisy = noise(2, 8, channels=1)  # of grey images there is no saturation to change
+    np.testing.assert_allclose(drawn(AugmentConfig(saturation=0.5), noisy), noisy, atol=1e-3)
 
 
 def test_channel_shift_adds_to_each_channel_by_itself():

@@ -106,9 +106,10 @@ def test_a_net_and_a_source_may_be_named_alone_in_a_file_too(tmp_path):
     assert (read.model.name, read.data.source, read.optim.lr, read.train.epochs) == ("resnet20", "mnist", 0.01, 3)
 
 
-ON = {"flip": True, "crop": "padded", "policy": "randaugment", "cutout": 4, "repeats": 2, "grows_from": 0.5}
-ON |= dict.fromkeys(("rotation", "shift", "shear", "zoom", "brightness", "channel_shift", "pca_noise"), 0.1)
-ON |= dict.fromkeys(("mixup", "cutmix", "erasing"), 0.1)
+ON = dict.fromkeys(("flip", "flip_vertical", "quarter_turns"), True)
+ON |= {"crop": "padded", "policy": "randaugment", "cutout": 4, "repeats": 2, "grows_from": 0.5}
+ON |= dict.fromkeys(("rotation", "shift", "shear", "zoom", "brightness", "contrast", "saturation"), 0.1)
+ON |= dict.fromkeys(("channel_shift", "pca_noise", "mixup", "cutmix", "erasing"), 0.1)
 
 
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(config.AugmentConfig)])

@@ -44,7 +44,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), dtype=np.ui
 LABELS = np.arange(512) % 10
 AUGMENTS = {
     "flip and padded crop": {"flip": True, "crop": "padded"},
-    "resampling": {"rotation": 15, "shift": 0.1, "brightness": 0.2, "cutout": 8, "mixup": 0.2},
+    "resampling": {"rotation": 15, "shift": 0.1, "brightness": 0.2, "saturation": 0.2, "cutout": 8, "mixup": 0.2},
+    "turns": {"flip_vertical": True, "quarter_turns": True, "contrast": 0.2},
     "smaller images": {"flip": True, "grows_from": 0.5},
     "resized crop": {"crop": "resized", "erasing": 0.5, "cutmix": 1.0},
 }

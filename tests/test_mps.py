@@ -61,7 +61,8 @@ class WithoutDoubles(TorchDispatchMode):
 
 
 MOVES = {"rotation": 10.0, "shift": 0.1, "shear": 5.0, "zoom": 0.1}
-COLOURS = {"brightness": 0.2, "channel_shift": 0.1, "pca_noise": 0.1, "cutout": 4, "erasing": 0.5}
+COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "channel_shift": 0.1, "pca_noise": 0.1}
+REST = {"flip_vertical": True, "quarter_turns": True, "cutout": 4, "erasing": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ COLOURS = {"brightness": 0.2, "channel_shift": 0.1, "pca_noise": 0.1, "cutout": 
     [
         {"crop": "resized"},
         {"crop": "jittered", "shorter_side": (16, 32)},
-        MOVES | COLOURS,
+        MOVES | COLOURS | REST,
         {"policy": "randaugment"},
         {"policy": "trivialaugment"},
     ],

@@ -32,12 +32,14 @@ pytestmark = pytest.mark.skipif(GPU, reason="test_cuda.py looks at the GPU itsel
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(32) % 10
-COLOURS = {"brightness": 0.2, "channel_shift": 0.1, "pca_noise": 0.1}
+COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "channel_shift": 0.1, "pca_noise": 0.1}
+TURNS = {"flip_vertical": True, "quarter_turns": True}
 AUGMENTS = {
     "nothing": {},
     "flip and padded crop": {"flip": True, "crop": "padded"},
     "resampling": {"rotation": 15, "shift": 0.1, "shear": 5, "zoom": 0.1, "cutout": 8, "mixup": 0.2, **COLOURS},
     "smaller images": {"flip": True, "grows_from": 0.5},
+    "turns": TURNS,
     "resized crop": {"crop": "resized", "erasing": 0.5, "cutmix": 1.0},
     "jittered crop": {"crop": "jittered", "shorter_side": [32, 40], "mixup": 0.5, "cutmix": 1.0},
     "RandAugment": {"policy": "randaugment"},

@@ -144,6 +144,10 @@ class AugmentConfig(_Section, name="augment"):
 
     Args:
         flip: mirror left and right, for every second image.
+        flip_vertical: mirror top and bottom, for every second image: for photos without an upright side, such as
+            aerial ones or those of a microscope.
+        quarter_turns: turn by a random multiple of 90 degrees, for the same; with `flip` all eight symmetries of a
+            square.
         crop: padded (a margin of `padding`, then a random window), resized (a random part of the image at the size:
             GoogLeNet's) or jittered (the image scaled to a random `shorter_side`, then a random window: VGG's).
         padding: margin in pixels for crop: padded.
@@ -155,6 +159,8 @@ class AugmentConfig(_Section, name="augment"):
         shear: largest angle in degrees, either way.
         zoom: scale by a factor within 1 - zoom and 1 + zoom.
         brightness: multiply by a factor within 1 - brightness and 1 + brightness.
+        contrast: scale the distance to the image's mean grey by a factor within 1 - contrast and 1 + contrast.
+        saturation: scale the distance to each pixel's grey likewise.
         channel_shift: add up to this much, on the scale 0 to 1, to each channel by itself.
         pca_noise: deviation of AlexNet's colour noise along the principal components of ImageNet's colours (0.1 there).
         cutout: side in pixels of a square set to the mean.
@@ -174,6 +180,8 @@ class AugmentConfig(_Section, name="augment"):
     """
 
     flip: bool = False
+    flip_vertical: bool = False
+    quarter_turns: bool = False
     crop: Literal["padded", "resized", "jittered"] | None = None
     padding: int = 4
     scale: tuple[float, float] = (0.08, 1.0)
@@ -184,6 +192,8 @@ class AugmentConfig(_Section, name="augment"):
     shear: float = 0.0
     zoom: float = 0.0
     brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
     channel_shift: float = 0.0
     pca_noise: float = 0.0
     cutout: int = 0
@@ -198,8 +208,8 @@ class AugmentConfig(_Section, name="augment"):
     grown_at: float = 0.8
 
     def __post_init__(self):
-        amounts = ("padding", "rotation", "shift", "shear", "brightness", "channel_shift", "pca_noise")
-        for key in (*amounts, "cutout", "mixup", "cutmix"):
+        amounts = ("padding", "rotation", "shift", "shear", "brightness", "contrast", "saturation", "channel_shift")
+        for key in (*amounts, "pca_noise", "cutout", "mixup", "cutmix"):
             self._check(key, getattr(self, key) >= 0, "at least 0")
         self._check("policy_changes", self.policy_changes >= 1, "at least 1")
         self._check("policy_strength", 0 <= self.policy_strength <= 30, "between 0 and 30")
@@ -217,9 +227,10 @@ class AugmentConfig(_Section, name="augment"):
     @property
     def changes(self) -> bool:
         """Whether an image looks different from epoch to epoch."""
-        moved = self.flip, self.crop, self.rotation, self.shift, self.shear, self.zoom, self.grows_from < 1
-        painted = self.brightness, self.channel_shift, self.pca_noise, self.cutout, self.erasing, self.policy
-        return any((*moved, *painted, self.mixes, self.repeats > 1))
+        turned = self.flip, self.flip_vertical, self.quarter_turns
+        moved = self.crop, self.rotation, self.shift, self.shear, self.zoom, self.grows_from < 1
+        coloured = self.brightness, self.contrast, self.saturation, self.channel_shift, self.pca_noise
+        return any((*turned, *moved, *coloured, self.cutout, self.erasing, self.policy, self.mixes, self.repeats > 1))
 
     @property
     def mixes(self) -> bool:

@@ -6,6 +6,7 @@ composes into one resampling.
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.draws import TRIES, Draws
 from cnnzoo.data.lookup import look_up
-from cnnzoo.data.policies import Policy
+from cnnzoo.data.policies import Policy, change
 from cnnzoo.data.preprocess import normalise
 from cnnzoo.data.to_device import to_device
 from cnnzoo.device import layout_on
@@ -48,7 +49,7 @@ class Windows:
 
 
 class Augment:
-    """From gathered pixels to what the net sees: the resampling, colours, normalisation, cutout."""
+    """From gathered pixels to what the net sees: the resampling, turns, colours, normalisation, cutout."""
 
     def __init__(
         self, config: AugmentConfig, size: int, mean: tuple[float, ...], std: tuple[float, ...], epochs: int = 1
@@ -57,6 +58,8 @@ class Augment:
         self.size, self.mean, self.std, self.epochs = size, mean, std, epochs
         self.padding = config.padding if config.crop == "padded" else 0  # of the windows that are cut out before
         self.policy = Policy(config) if config.policy else None
+        jitter = {"brightness": config.brightness, "contrast": config.contrast, "color": config.saturation}
+        self.jitter = {name: most for name, most in jitter.items() if most}
         self.moves = any((config.rotation, config.shift, config.shear, config.zoom))
         self.resamples = config.crop in ("resized", "jittered") or self.moves
         if config.crop == "jittered" and config.shorter_side[0] < size:
@@ -80,11 +83,19 @@ class Augment:
             pixels = self._resample(pixels, draws)
         elif pixels.shape[1] != self.size:
             pixels = self._shrink(pixels)
+        if config.flip_vertical:
+            pixels = _some(pixels, draws.integers(2) == 1, lambda images: images.flip(1))
+        if config.quarter_turns:
+            turns = draws.integers(4)
+            for many in (1, 2, 3):
+                pixels = _some(pixels, turns == many, lambda images, many=many: images.rot90(many, (1, 2)))
         if self.policy:
             pixels = self.policy(pixels, draws)
-        if config.brightness:
-            factor = _tensor(draws.uniform(1 - config.brightness, 1 + config.brightness, 1, 1, 1), pixels.device)
-            pixels = (pixels * factor).clamp_(0, 255)
+        if self.jitter:
+            images = pixels.permute(0, 3, 1, 2) / 255
+            for name, most in self.jitter.items():
+                images = change(name, images, _tensor(draws.uniform(-most, most), pixels.device))
+            pixels = 255 * images.permute(0, 2, 3, 1)
         if config.channel_shift:
             amount = 255 * config.channel_shift
             shift = _tensor(draws.uniform(-amount, amount, 1, 1, pixels.shape[3]), pixels.device)
@@ -234,6 +245,12 @@ def _colours(deviation: float, draws: Draws) -> np.ndarray:
     """
     amounts = draws.normal(deviation, 3) * _EIGENVALUES
     return (amounts @ _COMPONENTS.T)[:, None, None]
+
+
+def _some(images: Tensor, chosen: np.ndarray, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The images with those that are `chosen` (B,) changed."""
+    where = to_device(np.flatnonzero(chosen), images.device)
+    return images.index_copy(0, where, change(images[where]))
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
