@@ -33,11 +33,12 @@ class Windows:
             pixels = np.pad(pixels, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
         if flip:
             pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
+        pixels = np.ascontiguousarray(pixels)
         image, row, pixel, _ = pixels.strides
         corners = 2 * padding + 1
-        shape = (len(pixels), corners, corners, height, width * channels)
-        # [image, top, left] is a whole window: indexing copies its rows as they lie in memory.
-        self.windows = np.lib.stride_tricks.as_strided(pixels, shape, (image, row, pixel, row, 1), writeable=False)
+        # [image, top, left] is a whole window, and a row of it one element, which is copied at once.
+        shape, whole_row = (len(pixels), corners, corners, height), np.dtype((np.void, width * channels))
+        self.windows = np.ndarray(shape, whole_row, buffer=pixels, strides=(image, row, pixel, row))
 
     def take(self, indices: np.ndarray, draws: Draws) -> np.ndarray:
         """`(B, H, W, C)` uint8."""
@@ -45,7 +46,7 @@ class Windows:
         if self.flip:
             indices = indices + self.shape[0] * draws.integers(2)
         top, left = draws.integers(corners), draws.integers(corners)
-        return self.windows[indices, top, left].reshape(len(indices), *self.shape[1:])
+        return self.windows[indices, top, left].view(np.uint8).reshape(len(indices), *self.shape[1:])
 
 
 class Augment:
