@@ -15,7 +15,7 @@ from torch import nn
 from cnnzoo import bars, registry, zoo
 from cnnzoo.building import only_channels
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
-from cnnzoo.data import sources
+from cnnzoo.data import listed, sources
 from cnnzoo.data.arrays import choose
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
@@ -70,10 +70,10 @@ def net_input(config: Config) -> tuple[int, int | None, Preprocess | None]:
 
 
 def doubts(source: str) -> list[str]:
-    """A line for each kind of trouble that the data doctor sees at a glance in a folder of photos."""
-    if (folder := sources.folder_of(source)) is None:
+    """A line for each kind of trouble that the data doctor sees at a glance in a folder of photos, or in a table's."""
+    if not (sources.folder_of(source) or listed.is_source(source)):
         return []
-    found = [finding for finding in doctor.quick(folder) if finding.severity != "note"]
+    found = [finding for finding in doctor.quick(source) if finding.severity != "note"]
     first = {finding.kind: finding for finding in reversed(found)}
     counts = Counter(finding.kind for finding in found)
     tells_all = as_typed("cnnzoo", "check", source)

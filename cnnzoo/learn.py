@@ -50,7 +50,8 @@ def probe(
     """Fit shallow classifiers on a frozen net's features, and make the best one the net's head.
 
     Args:
-        folder: of class folders (perhaps in train/ and val/), or a data set's name.
+        folder: of class folders (perhaps in train/ and val/), a table (.csv, .tsv) that lists photos, or a data set's
+            name.
         model: a net of the registry; None takes resnet50 where there is a GPU, else resnet18.
         pretrained: its weights: True (the best known), a tag, a file or a run folder.
         classifier: logistic, knn, svm, centroid, ridge, mlp, or auto: the best of them by cross-validation.
@@ -98,7 +99,8 @@ def finetune(
     """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
 
     Args:
-        folder: of class folders (perhaps in train/ and val/), or a data set's name.
+        folder: of class folders (perhaps in train/ and val/), a table (.csv, .tsv) that lists photos, or a data set's
+            name.
         model: a net of the registry; None takes resnet50 where there is a GPU, else resnet18.
         pretrained: its weights: True (the best known), a tag, a file or a run folder.
         mode: probe (nothing of the net moves), head (the head alone, on cached features), staged (the last stage with

@@ -30,10 +30,10 @@ def check(
     The exit code is 1 where there are errors; with --fix, where there are some that copying could not mend.
 
     Args:
-        folder: a folder of class folders, perhaps in train/ and val/.
+        folder: a folder of class folders, perhaps in train/ and val/, or a table (.csv, .tsv) that lists photos.
         model: a net or a run folder, to tell which labels its features contradict, and which photos are small for it.
-        groups: a regular expression for what a photo belongs to, such as patient(\\d+), see data.groups: it is an error
-            where photos to judge on belong to others that are trained on.
+        groups: a regular expression for what a photo belongs to, such as patient(\\d+), or a table's column, see
+            data.groups: it is an error where photos to judge on belong to others that are trained on.
         near: how like each other two photos must be to count as one, up to 1.
         fix: copy the good photos into this new folder, and name there in left_out.csv what was left out.
         out: write every finding into this table (.csv, .json, .parquet).
@@ -88,7 +88,8 @@ def pick(
     """Probe several nets on a folder of photos and rank them by accuracy, speed and size.
 
     Args:
-        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        folder: a folder of class folders (perhaps in train/ and val/), a table (.csv, .tsv) that lists photos, or a
+            data set's name.
         models: nets, NET.TAG or wildcard patterns between commas; by default a selection of small and large ones.
         budget: how long it may take, such as 90s, 10m or 2h.
         groups: a regular expression for what a photo belongs to, such as patient(\\d+), see data.groups.
@@ -128,7 +129,8 @@ def probe(
     """Fit shallow classifiers on a frozen net's features, in seconds; the best becomes the head of a run's net.
 
     Args:
-        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        folder: a folder of class folders (perhaps in train/ and val/), a table (.csv, .tsv) that lists photos, or a
+            data set's name.
         model: the net, see cnnzoo list; by default resnet50 where there is a GPU, else resnet18.
         pretrained: its weights: nothing (the best known), a tag, a file or a run folder.
         classifier: logistic, knn, svm, centroid, ridge, mlp, or auto, the best of them by cross-validation.
@@ -166,7 +168,8 @@ def finetune(
     """Carry a pretrained net to the classes of a folder: a probe's head first, then more and more of the net.
 
     Args:
-        folder: a folder of class folders (perhaps in train/ and val/), or a data set's name.
+        folder: a folder of class folders (perhaps in train/ and val/), a table (.csv, .tsv) that lists photos, or a
+            data set's name.
         model: the net, see cnnzoo list; by default resnet50 where there is a GPU, else resnet18.
         pretrained: its weights: nothing (the best known), a tag, a file or a run folder.
         mode: probe (nothing of the net moves), head (the head alone), staged (the last stage, then all) or full.

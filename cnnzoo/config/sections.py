@@ -65,7 +65,8 @@ class DataConfig(_Section, name="data"):
     """Which images.
 
     Args:
-        source: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet, a folder of class folders, tar shards such as
+        source: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet, a folder of class folders, a table (.csv or
+            .tsv) with a row for each photo (file, class, perhaps split), tar shards such as
             shards/train-{000000..000012}.tar (WebDataset's: images and .cls), or hf:NAME, a data set of Hugging Face's.
         val_source: the same for validation images, where they lie elsewhere; null takes source's own, or a share of it.
         root: where named sets lie or are fetched to; null is $CNNZOO_DATA, else ~/.cache/cnnzoo/data.
@@ -81,7 +82,7 @@ class DataConfig(_Section, name="data"):
         groups: a regular expression (Python's) for what an image belongs to, such as a patient or a video, so that no
             group is both trained and judged on: patient(\\d+) or ^(.*)_frame. It is searched for in a photo's path from
             its class folder on (cat/video7_frame3.jpg); its first capture group counts, or all that it finds; where it
-            finds nothing, an image stands alone. null: each does.
+            finds nothing, an image stands alone. Of a table it may be a column's name. null: each stands alone.
         folds: instead of that share, hold out one of so many equal parts, as cross-validation does.
         fold: which one, from 0.
         bag: train on a bootstrap sample of the training images, drawn class by class; the number (from 0) says which of
@@ -589,7 +590,7 @@ class Config:
 
 def short_name(source: str | Path) -> str:
     """What a source is called within the name of a run folder."""
-    last = os.path.basename(os.path.abspath(str(source)))  # also of "." and ".."
+    last = re.sub(r"\.[ct]sv$", "", os.path.basename(os.path.abspath(str(source))))  # also of "." and ".."
     return re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", last))  # a pattern of shards has braces
 
 

@@ -207,8 +207,11 @@ def stamps(files: Sequence[File]) -> Iterator[str]:
         if isinstance(file, Stored):
             yield file.stamp()
         else:
-            stat = os.stat(name := next(real))
-            yield f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+            try:
+                stat = os.stat(name := next(real))
+                yield f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+            except OSError as error:  # it is gone, or out of reach, as will be told where it is read
+                yield f"{name}\0{error.strerror}"
 
 
 def real_paths(names: Iterable[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """A source's name to images, labels and class names, divided into training and validation images.
 
-A source is a set by name (`named`), a folder of photos (`folders`), tar shards (`shards`) or a data set of Hugging
-Face's (`hugging_face`).
+A source is a set by name (`named`), a folder of photos (`folders`), a table that lists some (`listed`), tar shards
+(`shards`) or a data set of Hugging Face's (`hugging_face`).
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
-from cnnzoo.data import folders, groups, hugging_face, reading, shards
+from cnnzoo.data import folders, groups, hugging_face, listed, reading, shards
 from cnnzoo.data.arrays import File
 from cnnzoo.data.crops import Crops
 from cnnzoo.data.decoded import cache_folder, stamps
@@ -256,20 +256,20 @@ def _check_classes(classes: Sequence[str], config: DataConfig) -> None:
 
 
 def folder_of(source: str) -> Path | None:
-    """The folder of photos that a source is; None for named sets, shards and data sets of Hugging Face's."""
+    """The folder of photos that a source is; None for all others."""
     folder = Path(os.path.expanduser(source))
     return folder if folder.is_dir() and not _is_other_than_folder(source) else None
 
 
 def _in_full(source: str) -> str:
-    """A source's name, which of a folder is the same wherever one stands."""
-    folder = folder_of(source)
-    return str(folder.resolve()) if folder else source
+    """A source's name, which of a folder or a table is the same wherever one stands."""
+    is_file = folder_of(source) or listed.is_source(source)
+    return str(Path(os.path.expanduser(source)).resolve()) if is_file else source
 
 
 def _is_other_than_folder(source: str) -> bool:
-    """Whether a source is a named set, shards or a data set of Hugging Face's."""
-    return source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards))
+    """Whether a source is a named set, a table, shards or a data set of Hugging Face's."""
+    return source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards, listed))
 
 
 def is_there(source: str) -> bool:
@@ -313,14 +313,16 @@ def _find(config: DataConfig) -> Found:
     wrong = f"data.val_source {config.val_source} has classes that {config.source} lacks"
     held_out = val.val or val.train  # what it has itself to judge by, else everything
     held_out = held_out.among(val.classes, found.classes, wrong)
+    if (found.train.groups is None) != (held_out.groups is None):
+        raise InputError(f"data.groups is a column of one of {config.source} and {config.val_source}, not of both")
     return _grouped(replace(found, val=held_out, notes=found.notes + val.notes), config, found.home, val.home)
 
 
 def _grouped(found: Found, config: DataConfig, *homes: Path | None) -> Found:
-    """The same, with the groups that `data.groups` finds, if it is given, in files of these homes. Raises InputError as
-    `groups.numbered` does.
+    """The same, with the groups that `data.groups` finds, if it is given, in files of these homes; a column of a table
+    has told already. Raises InputError as `groups.numbered` does.
     """
-    if config.groups is None:
+    if config.groups is None or found.train.groups is not None:
         return found
     roots = [root for home in filter(None, homes) for root in (home, *folders.parts(home).values())]
     roots = sorted({f"{root.as_posix().rstrip('/')}/" for root in roots}, key=len, reverse=True)
@@ -349,6 +351,8 @@ def _find_source(config: DataConfig) -> Found:
     for kind in (hugging_face, shards):
         if kind.is_source(config.source):
             return kind.find(config.source)
+    if listed.is_source(config.source):
+        return listed.find(config.source, config.groups)
     if not folder.is_dir():
         if os.path.dirname(config.source) or folder.exists():
             raise InputError(f"data.source: {folders.no_folder(folder)}")

@@ -49,6 +49,9 @@ def fix(checkup: Checkup, dest: str | Path) -> Fixed:
         InputError: if `dest` holds something, or lies in the folder, or nothing would be left, or copying fails.
     """
     dest = room_for_copies(checkup.folder, dest)
+    if checkup.by_column:
+        table = f"copies would lack the column of {checkup.folder} that tells which photos belong together"
+        raise InputError(f"{table}; leave groups=… out, or mend the table itself")
     out = _left_out(checkup)
     kept = [photo for photo in checkup.photos if photo.name not in out]
     if not kept:

@@ -1,4 +1,4 @@
-"""The data doctor: is this folder of photos fit to learn from?
+"""The data doctor: is this folder of photos, or what a table lists, fit to learn from?
 
 Threads look at every file, and keep no more than 10 KB of it. No file of the folder is ever changed: the good ones can
 be copied, see copies.py. (A net's features are cached where all of cnnzoo caches, perhaps in the folder's .cnnzoo.)
@@ -20,7 +20,7 @@ from torch import nn
 from cnnzoo import bars, errors, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
-from cnnzoo.data import folders
+from cnnzoo.data import folders, listed
 from cnnzoo.data import groups as groups_
 from cnnzoo.data.arrays import FileImages
 from cnnzoo.data.decoded import cache_folder
@@ -34,6 +34,7 @@ from cnnzoo.data.decoding import (
     opened,
     upright,
 )
+from cnnzoo.data.found import HELD_OUT
 from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted
@@ -63,10 +64,11 @@ def check(
     device: str = "auto",
     tell: Tell = print,
 ) -> Checkup:
-    """Look at every file of a folder of class folders, perhaps in train/ and val/ (valid, validation, test).
+    """Look at every file of a folder of class folders, perhaps in train/ and val/ (valid, validation, test), or of a
+    table that lists photos.
 
     Args:
-        folder: as data.source takes it.
+        folder: as data.source takes it. A table's photos are named as they would lie in such a folder.
         model: a net, its name, or a run folder: photos smaller than its input are tiny then, and labels that its
             features contradict are doubtful.
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
@@ -84,14 +86,15 @@ def check(
     errors.at_least("workers", workers, 0)
     if not (isinstance(near, Real) and 0 < near <= 1):
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
-    config = DataConfig(source=folder, groups=groups)  # complains of what is no regular expression
+    DataConfig(source=folder, groups=groups)  # complains of what is no regular expression
     takes, backbone = (LEAST, ""), None
     if model:
         net = zoo.open_net(model, pretrained)[0].to(pick_device(device))
-        backbone = Backbone(net, zoo.preprocessing(net), cache_folder(folder), tell)
+        home = folder if folder.is_dir() else folder.parent
+        backbone = Backbone(net, zoo.preprocessing(net), cache_folder(home), tell)
         takes = (backbone.preprocess.size, f"{zoo.called(model)} takes")
     photos, classes = _photos(folder)
-    numbers = None if groups is None else groups_.numbered(list(map(_within_part, photos)), groups, config.source)
+    numbers, by_column = (None, False) if groups is None else _groups(folder, photos, groups)
     looks = _look_at(photos, takes, workers)
     good = [place for place, look in enumerate(looks) if look.thumbnail is not None]
     readable = [photos[place] for place in good]
@@ -103,7 +106,7 @@ def check(
     found += _doubts(readable, None if numbers is None else numbers[good], backbone, workers) if backbone else ()
     found += _passed_over(folder, photos)
     grouped = "" if numbers is None else groups_.describe(numbers, "photo")
-    return Checkup(folder, tuple(photos), _sorted(found), grouped)
+    return Checkup(folder, tuple(photos), _sorted(found), grouped, by_column)
 
 
 def quick(folder: str | Path) -> tuple[Finding, ...]:
@@ -116,9 +119,9 @@ def quick(folder: str | Path) -> tuple[Finding, ...]:
 
 
 def _existing(folder: str | Path) -> Path:
-    errors.expect(folder, (str, os.PathLike), "a folder of class folders is wanted")
+    errors.expect(folder, (str, os.PathLike), "a folder of class folders is wanted, or a table that lists photos")
     folder = Path(os.path.expanduser(folder))
-    if not folder.is_dir():
+    if not (folder.is_dir() or listed.is_source(str(folder))):
         raise InputError(folders.no_folder(folder))
     return folder
 
@@ -135,6 +138,9 @@ Tally = dict[tuple[str, str], int]  # photos of each class of each part, in orde
 
 def _photos(folder: Path) -> tuple[list[Photo], Tally]:
     """What will be learnt from, training photos first; and all classes, with 0 each."""
+    if not folder.is_dir():
+        photos = [photo for photo, _ in _listed(folder)]
+        return photos, dict.fromkeys(tally(photos), 0)
     photos, classes = [], {}
     for part, home in folders.parts(folder).items():
         for class_folder in folders.class_folders(home):
@@ -145,13 +151,38 @@ def _photos(folder: Path) -> tuple[list[Photo], Tally]:
     return photos, classes
 
 
+def _listed(table: Path, groups: str | None = None) -> list[tuple[Photo, int]]:
+    """The photos of a table, training photos first, class by class, and the number of each one's group if `groups` is a
+    column.
+    """
+    rows, _ = listed.read(table, groups)
+    parts, classes = ("", "train", *HELD_OUT), listed.ordered([row.label for row in rows])
+    names, found = Counter(row.file.name for row in rows), []
+    for row in sorted(rows, key=lambda row: (parts.index(row.part), classes.index(row.label))):
+        inside = row.file.name if names[row.file.name] == 1 else os.path.relpath(row.file, table.parent)
+        path = (row.part, row.label.replace("/", "_"), *Path(inside).parts)
+        name = "/".join(part for part in path if part not in ("", os.pardir))
+        found.append((Photo(row.file, name, row.part, row.label), row.number))
+    return found
+
+
+def _groups(folder: Path, photos: Sequence[Photo], groups: str) -> tuple[np.ndarray, bool]:
+    """`(N,)` int64: which photos belong together, see `groups.numbered`; and whether a table's column tells that."""
+    if not folder.is_dir() and listed.has_column(folder, groups):
+        return np.array([number for _, number in _listed(folder, groups)]), True
+    return groups_.numbered(list(map(_within_part, photos)), groups, str(folder)), False
+
+
 def tally(photos: Sequence[Photo]) -> Tally:
     """How many photos there are of each class in each part."""
     return dict(Counter((photo.part, photo.label) for photo in photos))
 
 
 def _passed_over(folder: Path, photos: Sequence[Photo]) -> Iterator[Finding]:
-    """Everything else in the folder, and folders that may not be looked into."""
+    """Everything else in the folder, and folders that may not be looked into; of a table, rows."""
+    if not folder.is_dir():
+        yield from (Finding("stray", folder.name, note) for note in listed.read(folder)[1])
+        return
     known, locked = {photo.name for photo in photos}, []
     parts = set(folders.parts(folder)) - {""}  # the folders' own names
     for home, inside, files in os.walk(folder, onerror=locked.append):

@@ -103,10 +103,12 @@ class Checkup(Shown):
     photos: tuple[Photo, ...]
     findings: tuple[Finding, ...]
     groups: str = ""  # how many photos are in how many groups, where it was asked which belong together
+    by_column: bool = False  # a table's column tells that, which copies in class folders would lack
 
     def fix(self, dest: str | Path) -> "Fixed":
         """Copy the good photos into a new folder, and name there in left_out.csv what was left out; what can be put
-        right, such as a wrong ending, is. Raises InputError if `dest` is not empty or lies within the folder.
+        right, such as a wrong ending, is. Raises InputError if `dest` is not empty or lies within the folder, and where
+        a table's column tells which photos belong together.
         """
         from cnnzoo.transfer import copies  # which are made of findings
 
@@ -120,6 +122,8 @@ class Checkup(Shown):
     @property
     def mendable(self) -> bool:
         """`copies.fix` leaves errors out, and something stays."""
+        if self.by_column:
+            return False
         errors = [finding for finding in self.findings if finding.severity == "error"]
         stays = {photo.name for photo in self.photos} - {finding.file for finding in errors}
         return bool(stays) and any(KINDS[finding.kind].left_out for finding in errors)

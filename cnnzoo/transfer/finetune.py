@@ -41,7 +41,7 @@ def recipe(
     """The config of a probe or a fine-tuning run, as a mapping like its YAML.
 
     Args:
-        source: a folder of class folders, or a data set's name.
+        source: a folder of class folders, a table (.csv, .tsv) that lists photos, or a data set's name.
         model: a net of the registry.
         pretrained: its weights: True (the best known), a tag, a file or a run folder.
         mode: probe (a shallow classifier on frozen features), head (a linear head trained on them), staged (a probe's

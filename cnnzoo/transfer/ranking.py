@@ -77,7 +77,7 @@ def pick(
     """Probe several backbones through the feature cache and rank them.
 
     Args:
-        folder: of class folders, or a data set's name.
+        folder: of class folders, a table (.csv, .tsv) that lists photos, or a data set's name.
         models: nets, NET.TAG or wildcard patterns of either; by default a selection of small and large ones.
         budget: seconds, or a text such as 10m; nets that by their multiply-adds would not fit in what is left are not
             begun. None: no limit.
