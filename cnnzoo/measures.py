@@ -108,10 +108,12 @@ def measure(
     temperature that suits the other half.
     """
     scores, truth = torch.from_numpy(outputs), torch.from_numpy(targets)
-    best = scores.topk(min(5, scores.shape[1])).indices
-    hits = best == truth[:, None]
+    own, places = scores.gather(1, truth[:, None]), torch.arange(scores.shape[1])
+    # Of classes with equal logits the first comes first, as everywhere: topk takes any of them.
+    ahead = torch.where(places < truth[:, None], ~(scores < own), ~(scores <= own)).sum(1)
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    predicted = best[:, 0].numpy()
+    predicted = outputs.argmax(axis=1)
+    right = predicted == targets
     known = predicted < len(classes)  # a head may have more outputs than the data has classes
     np.add.at(confusion, (targets[known], predicted[known]), 1)
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -125,9 +127,9 @@ def measure(
     return Evaluation(
         classes,
         count=len(targets),
-        top1=hits[:, 0].double().mean().item(),
-        top5=hits.any(1).double().mean().item(),
-        interval=calibrate.wilson_interval(hits[:, 0].sum().item(), len(targets)),
+        top1=float(right.mean()),
+        top5=(ahead < 5).double().mean().item(),
+        interval=calibrate.wilson_interval(right.sum(), len(targets)),
         loss=nn.functional.cross_entropy(scores.double(), truth).item(),
         confusion=confusion,
         precision=precision,

@@ -114,6 +114,13 @@ def test_top5_is_told_where_it_tells_something(classes, told):
     assert result.to_dict()["top5"] == result.top5
 
 
+def test_of_classes_that_are_equally_likely_the_first_is_the_answer():
+    outputs = np.zeros((4, 20), dtype=np.float32)  # as of a net whose last ReLU lets nothing through
+    result = measure(outputs, np.array([0, 0, 4, 5]), tuple(map(str, range(20))))
+    assert (result.top1, result.top5) == (0.5, 0.75)
+    assert result.confusion[:, 0].sum() == 4
+
+
 def test_one_image_is_one_image():
     assert str(measure(*logits_of(right=1, count=1), ("a", "b", "c"))).splitlines()[0].endswith("   1 image")
 
