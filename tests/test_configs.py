@@ -62,6 +62,11 @@ def test_its_header_says_what_it_reproduces(file):
         ("--schedule.name=multi_step --schedule.milestones=[-5]", "schedule.milestones is [-5.0]"),
         ("--train.phases=[{epochs: 1, trainable: []}]", "train.phases.trainable is [], but must be a list of at least"),
         ("--train.phases=[{epochs: 1, rates: {'*': -1}}]", "train.phases.rates is {'*': -1.0}"),
+        ("--train.phases=[{epochs: 1, rates: {'*': .inf}}]", "train.phases is inf, but must be a number"),
+        ("--train.phases=[{trainable: [head]}]", "in train.phases: the following arguments are required: epochs"),
+        ("--train.phases=[{epochs: 1, trainable: head}]", "in train.phases: trainable is head, but must be a list of"),
+        ("--augment.crop=resized --augment.ratio=[1, .inf]", "augment.ratio is inf, but must be a number"),
+        ("--data.mean=[.nan]", "data.mean is nan, but must be a number"),
     ],
 )
 def test_values_out_of_range_are_told_before_anything_begins(keys, words):

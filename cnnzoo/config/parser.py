@@ -3,7 +3,7 @@
 import math
 import re
 from argparse import SUPPRESS
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -46,9 +46,11 @@ class Parser(ArgumentParser):
         return [option for option in options if option not in groups and not option.endswith(("help", "+"))]
 
     def _explain(self, message: str) -> str:
-        if "\n" in message and (inner := re.search(r"^.*(?:unknown key|but must be).*$", message, re.MULTILINE)):
+        if "\n" in message and (
+            inner := re.search(r"^.*(?:unknown key|but must be|are required).*$", message, re.MULTILINE)
+        ):
             key = re.search(r"[Pp]arser key \"([\w.]+)\"", message)  # the dataclasses of a list speak first
-            return (f"in {key[1]}: " if key else "") + inner[0].strip(" -")
+            return f"in {key[1]}: {inner[0].strip(' -').replace(': --', ': ')}" if key else inner[0].strip(" -")
         if "Unexpected config" in message:
             return "it holds no sections with keys, such as train: {epochs: 5}"
         if match := re.search(r"Parser key \"(\w+)\":\s*Unable to load config \"(.*)\"", message):
@@ -119,17 +121,32 @@ class Parser(ArgumentParser):
             "list[float]": "a list of numbers",
             "tuple[float, float]": "two numbers [a, b]",
             "list[PhaseConfig]": "a list of phases",
+            "list[str]": "a list of texts [a, b]",
+            "dict[str, float]": "names with numbers {a: 1, b: 2}",
+            "dict[str, Any]": "names with values {a: 1, b: 2}",
         }
         return " or ".join(words.get(part, part) for part in kind.split(" | "))
 
 
 def refuse_giants(parsed: Namespace) -> None:
     """Raises InputError for what is infinite or no number, and for a whole number that takes more than 64 bits."""
-    for key, value in parsed.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{key} is {value}, but must be a number")
-        if isinstance(value, int) and not abs(value) < 2**63:
-            raise InputError(f"{key} is {value}, but must be a number below 2**63")
+    for key, whole in parsed.items():
+        for value in _within(whole):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{key} is {value}, but must be a number")
+            if isinstance(value, int) and not abs(value) < 2**63:
+                raise InputError(f"{key} is {value}, but must be a number below 2**63")
+
+
+def _within(value: object) -> Iterator[object]:
+    """What a value is made of: itself, or all that its lists, mappings and phases hold."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(item)
+    else:
+        yield value
 
 
 def no_section(key: str, value: object) -> str:
