@@ -554,6 +554,16 @@ def test_stray_files_are_told(tmp_path):
     assert_aligned(data)
 
 
+def test_images_that_are_both_trained_and_judged_on_are_told(tmp_path):
+    folder, link = photos.folder(tmp_path / "set", each=3), tmp_path / "link"
+    link.symlink_to(folder / "blue")
+    shutil.copytree(folder / "red", tmp_path / "val" / "red")
+    (tmp_path / "val" / "blue").symlink_to(link)
+    data = sources.load(DataConfig(source=str(folder), val_source=str(tmp_path / "val")), PLAIN, 32)
+    told = f"3 of 6 images of {tmp_path / 'val'} are both trained and judged on: accuracy is overstated"
+    assert told in data.notes
+
+
 def test_linked_folders_are_followed_and_links_to_nowhere_are_told(tmp_path):
     paint(tmp_path / "set", {"red": 4, "blue": 4})
     paint(tmp_path / "elsewhere", {"red": 6})

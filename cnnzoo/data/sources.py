@@ -19,7 +19,7 @@ from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import folders, groups, hugging_face, listed, reading, shards
 from cnnzoo.data.arrays import File
 from cnnzoo.data.crops import Crops
-from cnnzoo.data.decoded import cache_folder, stamps
+from cnnzoo.data.decoded import cache_folder, real_paths, stamps
 from cnnzoo.data.decoding import Stored, as_image
 from cnnzoo.data.found import Found, Part, at_hand
 from cnnzoo.data.named import NAMED
@@ -315,7 +315,14 @@ def _find(config: DataConfig) -> Found:
     held_out = held_out.among(val.classes, found.classes, wrong)
     if (found.train.groups is None) != (held_out.groups is None):
         raise InputError(f"data.groups is a column of one of {config.source} and {config.val_source}, not of both")
-    return _grouped(replace(found, val=held_out, notes=found.notes + val.notes), config, found.home, val.home)
+    notes = found.notes + val.notes
+    if shared := len({*real_paths(found.train.names)} & {*real_paths(held_out.names)}):
+        are = "is both" if shared == 1 else "are both"
+        notes += (
+            f"{shared:,} of {counted(len(held_out.names), 'image')} of {config.val_source} {are} trained and "
+            f"judged on: accuracy is overstated",
+        )
+    return _grouped(replace(found, val=held_out, notes=notes), config, found.home, val.home)
 
 
 def _grouped(found: Found, config: DataConfig, *homes: Path | None) -> Found:
