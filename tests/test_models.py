@@ -685,6 +685,16 @@ def test_maps_are_described_as_timm_describes_them():
     assert info.module_name() == ["stem", "stage1", "stage2", "stage3", "stage4"]
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("inception_v3",) * 2, ("inception_v4",) * 2, ("xception", "legacy_xception")]
+)
+def test_borders_that_are_cut_off_do_not_count_as_reduction(name, theirs):
+    with torch.device("meta"):
+        info = timm.create_model(theirs, features_only=True).feature_info
+    assert on_meta(name, features_only=True).feature_info.reduction() == info.reduction()
+    assert on_meta("alexnet", features_only=True).feature_info.reduction() == [8, 16, 16, 16, 32]
+
+
 def test_a_new_head_may_come_with_another_pooling():
     net = on_meta("resnet18")
     net.reset_classifier(3, "max")

@@ -19,16 +19,20 @@ from cnnzoo.registry import Stage
 class FeatureInfo:
     """What timm's feature extractors tell of their maps, which code written for them asks: of the chosen layers, or by
     `idx`, a number or several, of any, all stages first. Reduction is how many pixels of the image's side come to one
-    of the map's.
+    of the map's, but for what convolutions without padding cut off.
     """
 
     def __init__(self, stages: Sequence[Stage], chosen: Sequence[Stage], size: int):
         layers = [*stages, *(layer for layer in chosen if layer not in stages)]
         self.out_indices = [layers.index(layer) for layer in chosen]
-        self.info = [
-            {"num_chs": layer.shape[0], "reduction": round(size / layer.shape[1]), "module": layer.name, "index": index}
-            for index, layer in enumerate(layers)
-        ]
+        self.info, known = [], [(size, 1)]
+        for index, layer in enumerate(layers):
+            channels, side, _ = layer.shape
+            # Rounded from one stage to the next, so that cut borders do not add up; some enlarge their maps, too.
+            before, reduction = next((one for one in reversed(known) if one[0] >= side), (side, 1))
+            reduction *= round(before / side)
+            self.info.append({"num_chs": channels, "reduction": reduction, "module": layer.name, "index": index})
+            known.append((side, reduction))
 
     def channels(self, idx: int | Sequence[int] | None = None) -> list[int] | int:
         return self.get("num_chs", idx)
