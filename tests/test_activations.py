@@ -196,6 +196,11 @@ def test_a_walk_is_for_one_picture(net):
         walk(net, PICTURES)
 
 
+def test_a_net_without_a_head_has_no_answer_to_walk_to():
+    with pytest.raises(InputError, match="resnet20 was made with num_classes=0, so it has no answer"):
+        walk(cnnzoo.create("resnet20", num_classes=0), PICTURES[0])
+
+
 def test_a_net_of_few_classes_has_few_answers():
     net = cnnzoo.create("resnet20", num_classes=2)
     assert len(walk(net, PICTURES[0]).top) == 2

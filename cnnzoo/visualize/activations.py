@@ -179,11 +179,13 @@ def walk(
         Walk; its probabilities are those of `cnnzoo.predict`.
 
     Raises:
-        InputError: for a picture that cannot be read, for several, and for a net without stages.
+        InputError: for a picture that cannot be read, for several, and for a net without stages or classes.
     """
     subject = Subject.open(model_or_run, pretrained, device)
     if not stages_of(subject.net):
         raise InputError(f"{subject.name} has no stages to walk through")
+    if not subject.classes:
+        raise InputError(f"{subject.name} was made with num_classes=0, so it has no answer; activations shows its maps")
     looked = subject.look(picture if isinstance(picture, str | Path | list | tuple) else [picture], size)
     if len(looked) > 1:
         raise InputError(f"a walk is for one picture, not for {len(looked)}; cnnzoo visualize activations takes many")
