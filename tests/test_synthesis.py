@@ -104,6 +104,11 @@ def test_a_class_is_excited_by_its_name_or_number(net):
     assert by_name.activations > by_name.at_first
 
 
+def test_an_answer_of_a_single_number_is_raised_too():
+    result = visualize.maximise(cnnzoo.create("resnet20", num_classes=1), classes=0, steps=20)
+    assert result.activations > result.at_first
+
+
 def test_the_same_seed_gives_the_same_pictures_and_another_gives_others(net):
     first, again, other = (visualize.maximise(net, "stage1", [3], steps=3, seed=seed).pixels for seed in (1, 1, 2))
     assert np.array_equal(first, again)

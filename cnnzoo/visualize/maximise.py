@@ -137,7 +137,7 @@ class _Goal:
         """`(B,)`, and the deviation of all that the layer says."""
         maps = maps_of(net, self.layer, x)
         own = maps[torch.arange(len(x)), torch.from_numpy(self.channels)]  # (B, h, w)
-        return own[:, own.shape[1] // 2, own.shape[2] // 2] if self.unit else own.mean((1, 2)), maps.std()
+        return own[:, own.shape[1] // 2, own.shape[2] // 2] if self.unit else own.mean((1, 2)), maps.std(correction=0)
 
     def in_parts(self) -> list["_Goal"]:
         """The same for batches that a forward pass can take."""
