@@ -1,6 +1,7 @@
 """Three trials of a map of evidence: deletion and insertion, random weights, and pointing."""
 
 import os
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 
@@ -163,6 +164,22 @@ def test_maps_of_the_image_alone_are_found_out(random_net):
     with untouched(net) as net:
         told = sanity(net, x, target, lambda net, x, target: x[:, 0])
     np.testing.assert_allclose(told.correlation, 1)
+
+
+def test_a_net_from_elsewhere_is_judged_once_it_is_registered(random_net):
+    def plain():
+        layers = {"conv": nn.Conv2d(3, 4, 3), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+        return nn.Sequential(OrderedDict(layers, fc=nn.Linear(4, 2)))
+
+    _, x, target = random_net
+    with pytest.raises(InputError, match="a Sequential is not of the registry, so its stages are not known"):
+        sanity(plain(), x, target % 2, "gradient")
+    stages = (cnnzoo.Stage("stage1", ("conv",), (4, 14, 14)),)
+    cnnzoo.register("guest", input_size=(3, 16, 16), num_classes=2, head="fc", first_conv="conv", stages=stages)(plain)
+    told = sanity(cnnzoo.create("guest"), x, target % 2, "gradient")
+    cnnzoo.unregister("guest")
+    assert told.layers == ("head", "stage1")
+    assert (told.correlation < 0.99).all()
 
 
 def test_the_net_keeps_its_weights(random_net):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import photos
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -157,6 +158,14 @@ def test_a_wrong_question_is_told(net, folder, tmp_path, monkeypatch, images, ma
 def test_an_empty_folder_is_told(net, tmp_path):
     with pytest.raises(InputError, match="holds no sub-folder for each class"):
         visualize.neighbours(net, data=str(tmp_path))
+
+
+def test_a_net_from_elsewhere_is_told_that_it_must_be_registered(folder):
+    net = timm.create_model("resnet10t", num_classes=3)
+    net.preprocessing = cnnzoo.preprocessing("resnet20")
+    for ask in (visualize.neighbours, visualize.map):
+        with pytest.raises(InputError, match="features of a ResNet need a net of the registry; see"):
+            ask(net, data=str(folder))
 
 
 def test_a_net_that_is_no_run_needs_data(net):

@@ -54,12 +54,15 @@ class Backbone:
         tell: is given a line where the cache was damaged, or cannot be written.
 
     Raises:
-        InputError: for a net without a head of its own that could be left out.
+        InputError: for a net without a head of its own that could be left out, and for one that is not of the registry,
+            whose name and arguments tell its features apart in the cache.
     """
 
     def __init__(self, net: nn.Module, preprocess: Preprocess, folder: Path, tell: Tell = silent):
         if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
             raise InputError(f"{type(net).__name__} has no forward_features and forward_head, so it gives no features")
+        if not hasattr(net, "entry"):
+            raise InputError(f"features of a {type(net).__name__} need a net of the registry; see cnnzoo.register")
         self.preprocess, self.length = preprocess, net.num_features
         self.tell = functools.cache(tell)  # once, however often it extracts
         self.device = next(net.parameters()).device

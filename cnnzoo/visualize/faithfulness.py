@@ -97,7 +97,11 @@ def sanity(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, seed: in
         target: classes `(B,)` int64.
         maps: the method, by its name, as gradient or gradcam (see `visualize.compare`), or any other as a function.
         seed: of the random weights.
+
+    Raises InputError for another net, whose stages are not known.
     """
+    if not hasattr(net, "entry"):
+        raise InputError(f"a {type(net).__name__} is not of the registry, so its stages are not known")
     with untouched(net) as net:
         maps, rows = _as_function(maps, net, x), []
         original = maps(net, x, target).flatten(1).cpu().numpy()
@@ -115,13 +119,18 @@ def _as_function(maps: str | Maps, net: nn.Module, x: Tensor) -> Maps:
 
 
 def _draw_anew(net: nn.Module, paths: Sequence[str], seed: int) -> None:
-    """Give what lies in the submodules `paths` its first values, as the net's constructor does."""
+    """Give what lies in the submodules `paths` its first values, as the net's constructor does; in a net that does not
+    say how, as PyTorch does.
+    """
     device = next(net.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for name, module in net.named_modules():
             if any(f"{name}.".startswith(f"{path}.") for path in paths) and [*module.parameters(recurse=False)]:
-                net.init_layer(name, module)
+                if hasattr(net, "init_layer"):
+                    net.init_layer(name, module)
+                elif hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
