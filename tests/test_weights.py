@@ -128,6 +128,8 @@ def test_a_head_of_another_name_is_found(resnet20, tmp_path, head):
     net = cnnzoo.create("resnet20", tmp_path / "weights.pth")
     assert same_weights(net, resnet20)
     assert net.load_report.renamed == ((f"{head}.weight", "fc.weight"), (f"{head}.bias", "fc.bias"))
+    report = cnnzoo.create("resnet20", tmp_path / "weights.pth", in_chans=1).load_report
+    assert str(report).startswith(f"{len(report.loaded)} tensors loaded, 2 renamed, conv1.weight adapted")
 
 
 @pytest.mark.parametrize(

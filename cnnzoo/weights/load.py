@@ -34,7 +34,7 @@ class LoadReport(Shown):
         """In one line."""
         text = f"{len(self.loaded)} tensors loaded"
         if self.renamed:
-            text += f", {len(self.renamed)} of them renamed"
+            text += f", {len(self.renamed)} renamed"
         if self.reshaped:
             text += f", {', '.join(self.reshaped)} reshaped"
         if self.adapted:
