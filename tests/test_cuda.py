@@ -48,6 +48,8 @@ AUGMENTS = {
     "turns": {"flip_vertical": True, "quarter_turns": True, "contrast": 0.2},
     "smaller images": {"flip": True, "grows_from": 0.5},
     "resized crop": {"crop": "resized", "erasing": 0.5, "cutmix": 1.0},
+    "RandAugment": {"policy": "randaugment"},
+    "TrivialAugment": {"policy": "trivialaugment", "flip": True, "repeats": 2},
 }
 
 

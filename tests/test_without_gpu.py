@@ -50,7 +50,9 @@ OPTIONS = {"plain": {}, "averaged, clipped, in parts": {"ema": 0.9, "clip_norm":
 
 
 class ToTheProcessor(TorchDispatchMode):
-    """Notes what brings values to the processor, and spares optimisers' kernels, which have no fake form."""
+    """Notes what brings values to the processor, and from it while it waits; spares optimisers' kernels, which have no
+    fake form.
+    """
 
     def __init__(self):
         super().__init__()
@@ -62,8 +64,11 @@ class ToTheProcessor(TorchDispatchMode):
             assert {tensor.device.type for tensor in tensors} == {"cuda"}
             return None
         answer = function(*args, **(kwargs or {}))
-        if isinstance(answer, Tensor) and answer.device.type == "cpu" and any(t.device.type == "cuda" for t in tensors):
-            self.noted.append(str(function))
+        if isinstance(answer, Tensor):
+            given, kinds = answer.device.type, {tensor.device.type for tensor in tensors}
+            copies = function is torch.ops.aten._to_copy.default and not (kwargs or {}).get("non_blocking")
+            if (given == "cpu" and "cuda" in kinds) or (given == "cuda" and "cpu" in kinds and copies):
+                self.noted.append(str(function))
         return answer
 
 
@@ -119,12 +124,13 @@ def test_a_step_reads_no_value_and_stays_on_the_gpu(gpu, augment, options):
     assert gpu.noted == []
 
 
-def test_reading_a_value_is_noticed(gpu):
+def test_what_a_processor_waits_for_is_noticed(gpu):
     x = torch.ones(3, device="cuda")
     with pytest.raises(BaseException, match="_local_scalar_dense"):
         x.sum().item()
     x.cpu()
-    assert gpu.noted == ["aten._to_copy.default"]
+    torch.tensor([1.0], device="cuda")
+    assert gpu.noted == ["aten._to_copy.default"] * 2
 
 
 # ---- CUDA graphs, of which the means are stood in for
