@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 MOST = 32  # images to a batch that is recorded; more are computed no sooner than kernels are launched
 Forward = Callable[[Tensor], list[Tensor]]  # images to one answer or several, all float32
@@ -55,9 +57,35 @@ class Replayed:
             options["pool"] = next(iter(self.graphs.values()))[0].pool()
         aside.wait_stream(current)
         with _recording, torch.cuda.stream(aside):  # which leads back to the current one where recording fails, too
-            for _ in range(3):  # libraries choose and prepare their kernels first
+            for _ in range(2):  # libraries choose and prepare their kernels first
+                self.run(given)
+            with _Recordable():
                 self.run(given)
             with torch.cuda.graph(graph, **options):
                 answers = self.run(given)
         current.wait_stream(aside)
         return graph, given, answers
+
+
+class _Recordable(TorchDispatchMode):
+    """Raises RuntimeError where a value is read, or goes elsewhere, which no graph can record. A recording that breaks
+    off may leave its process without torch.cuda.empty_cache and random numbers on the GPU (pytorch/pytorch#180395).
+    """
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        with self:  # in inference mode what consists of other functions comes here whole
+            answer = function.decompose(*args, **kwargs)
+        if answer is not NotImplemented:
+            return answer
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if function is torch.ops.aten.index.Tensor:
+            reads = any(tensor.dtype in (torch.bool, torch.uint8) for tensor in given[1:])
+        else:
+            reads = bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {*function.tags})
+        answer = function(*args, **kwargs)
+        if function in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            reads = len({tensor.device for tensor in (*given, answer)}) > 1
+        if reads:
+            raise RuntimeError(f"{function} cannot be recorded")
+        return answer

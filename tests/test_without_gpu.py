@@ -201,3 +201,28 @@ def test_what_cannot_be_recorded_is_run(recorded):
     assert way(torch.zeros(1, 3))[0].equal(torch.ones(1, 3))
     assert way(torch.zeros(1, 3))[0].equal(torch.ones(1, 3))
     assert not way.graphs
+
+
+UNRECORDABLE = {
+    "reads a value": lambda x: x * x.sum().item(),
+    "branches": lambda x: x if x.sum() > 0 else -x,
+    "picks by a mask": lambda x: x[x > 0],
+    "brings values elsewhere": lambda x: x if x.to("meta").is_meta else -x,
+}
+
+
+@pytest.mark.parametrize("run", UNRECORDABLE.values(), ids=UNRECORDABLE)
+@torch.inference_mode()
+def test_what_would_break_off_a_recording_is_known_before(recorded, run):
+    way, x = Replayed(lambda x: [run(x)]), torch.ones(1, 3)
+    for _ in range(2):
+        assert way(x)[0].equal(run(x))
+    assert not recorded
+
+
+@torch.inference_mode()
+def test_nets_and_picking_by_numbers_are_recorded(recorded):
+    net = copy.deepcopy(NET).eval()
+    way = Replayed(lambda x: [net(x)[:, torch.tensor([2, 0])], net(x)[0]])
+    assert [len(answers) for answers in way(torch.zeros(1, 3, 32, 32))] == [1, 10]
+    assert len(recorded) == 1
