@@ -3,8 +3,10 @@ that whatever reads a value, for which a processor would wait, or mixes devices 
 """
 
 import copy
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -21,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from cnnzoo import zoo
 from cnnzoo.benchmark.loops import trainer_of
+from cnnzoo.benchmark.overhead import recorded_step
 from cnnzoo.config import AugmentConfig
 from cnnzoo.cuda_graphs import Replayed
 from cnnzoo.data import batches, to_device
@@ -225,4 +228,16 @@ def test_nets_and_picking_by_numbers_are_recorded(recorded):
     net = copy.deepcopy(NET).eval()
     way = Replayed(lambda x: [net(x)[:, torch.tensor([2, 0])], net(x)[0]])
     assert [len(answers) for answers in way(torch.zeros(1, 3, 32, 32))] == [1, 10]
+    assert len(recorded) == 1
+
+
+def test_what_a_recorded_step_reads_and_writes_lives_as_long_as_it(recorded, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    net, images, targets = copy.deepcopy(NET), torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])
+    known = [weakref.ref(tensor) for tensor in (net.fc.weight, images, targets)]
+    replay = recorded_step(net, images, targets)
+    del net, images, targets
+    gc.collect()
+    assert all(tensor() is not None for tensor in known)
+    replay()
     assert len(recorded) == 1
