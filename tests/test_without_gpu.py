@@ -241,3 +241,35 @@ def test_what_a_recorded_step_reads_and_writes_lives_as_long_as_it(recorded, mon
     assert all(tensor() is not None for tensor in known)
     replay()
     assert len(recorded) == 1
+
+
+# ---- batches on their way
+
+
+def test_images_go_to_their_gpu_on_one_stream_that_another_thread_fills(monkeypatch):
+    """Of a second GPU, say: a thread begins on the first one, and is to leave that alone."""
+    inside, used = threading.local(), []
+
+    @contextmanager
+    def device(which):
+        inside.device = which
+        yield
+        del inside.device
+
+    @contextmanager
+    def stream(which):
+        assert inside.device == which.device
+        used.append((which, threading.get_ident()))
+        yield
+
+    made = MagicMock(side_effect=lambda device: MagicMock(device=device))
+    for name, stand_in in {"device": device, "stream": stream, "Stream": made}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(to_device, "to_device", lambda array, device: MagicMock())
+    side = to_device.SideStream(torch.device("cuda", 1))
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            _, arrived = pool.submit(side.send, PIXELS).result()
+            assert arrived is used[-1][0].record_event.return_value
+    assert made.call_count == 1
+    assert {thread for _, thread in used}.isdisjoint({threading.get_ident()})

@@ -47,6 +47,7 @@ class TrainBatches:
         self.augment = augment
         self.seed = seed
         self.device = torch.device(device)
+        self._stream = SideStream(self.device)  # one, since memory belongs to the stream that it was taken for
         config = augment.config
         in_memory, on_gpu = isinstance(images, ArrayImages), self.device.type != "cpu"
         self.mix = Mix(classes or int(labels.max()) + 1, config.mixup, config.cutmix)
@@ -72,13 +73,12 @@ class TrainBatches:
         """The epoch's batches from step `start` on: `(B, C, H, W)` float32 and `(B,)` int64, on the device."""
         order = shuffled(len(self.labels), self.seed, epoch, self.weights)
         gathered = (self._gather(order, epoch, step) for step in range(start, len(self)))
-        stream = SideStream(self.device)
-        steps = ((stream.send(pixels, labels), draws) for pixels, labels, draws in gathered)
+        steps = ((self._stream.send(pixels, labels), draws) for pixels, labels, draws in gathered)
         if self._windows is None:
             steps = _ahead(steps)  # decode or read the next batch while the net works on this one
         augment = self.augment.at(epoch)
         for sent, draws in steps:
-            pixels, labels = stream.receive(sent)
+            pixels, labels = self._stream.receive(sent)
             images = augment(pixels, draws)
             yield self.mix(images, labels, draws) if self.mix else (images, labels)
 
@@ -191,6 +191,7 @@ class EvalBatches:
         self._own = (share or Share()).of_all(np.arange(len(images)))
         self.mean, self.std = mean, std
         self.device = torch.device(device)
+        self._stream = SideStream(self.device)
         self.problems: dict[str, None] = {}  # in order, each once
 
     def __len__(self) -> int:
@@ -198,11 +199,10 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """`(B, C, H, W)` float32 and `(B,)` int64, on the device."""
-        stream = SideStream(self.device)
-        batches = (stream.send(*self._read(start)) for start in range(0, len(self._own), self.batch_size))
+        batches = (self._stream.send(*self._read(start)) for start in range(0, len(self._own), self.batch_size))
         if not isinstance(self.images, ArrayImages):
             batches = _ahead(batches)
-        for pixels, labels in map(stream.receive, batches):
+        for pixels, labels in map(self._stream.receive, batches):
             yield normalise(pixels.flatten(0, -4), self.mean, self.std), labels
 
     def _read(self, start: int) -> tuple[np.ndarray, np.ndarray]:

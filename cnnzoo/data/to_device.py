@@ -30,7 +30,8 @@ class SideStream:
         """Begin to copy."""
         if self._stream is None:
             return [torch.from_numpy(array) for array in arrays], None
-        with torch.cuda.stream(self._stream):
+        # The device is named, too, since a thread's own is the first GPU, which would be taken up on the way back.
+        with torch.cuda.device(self._stream.device), torch.cuda.stream(self._stream):
             return [to_device(array, self.device) for array in arrays], self._stream.record_event()
 
     def receive(self, sent: Sent) -> list[Tensor]:
