@@ -237,7 +237,11 @@ def test_a_stopped_run_goes_on_to_weights_like_those_it_would_have_had(run, pict
         torch.testing.assert_close(parts[name].float(), values.float(), rtol=0.05, atol=0.05, msg=name)
 
 
-@pytest.mark.parametrize("options", [{"compile": "graphs"}, {"precision": "fp16"}, {"accumulate": 2}], ids=str)
+WAYS = {"compile": "graphs"}, {"compile": "graphs", "accumulate": 2}, {"precision": "fp16"}, {"accumulate": 2}
+
+
+@pytest.mark.filterwarnings("ignore")  # which torch's compiler has of its own, as that TF32 would be faster
+@pytest.mark.parametrize("options", WAYS, ids=str)
 def test_ways_of_training(pictures, tmp_path, options):
     config = {"run": str(tmp_path / "run"), "model": {"name": "lenet5", "in_chans": 3}}
     config |= {"data": {"source": str(pictures), "size": 32}, "train": {"epochs": 2, "batch_size": 10, **options}}

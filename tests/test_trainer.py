@@ -208,6 +208,27 @@ def test_accumulated_parts_make_the_same_step_as_the_whole_batch():
     assert all(torch.allclose(whole[name], parts[name], atol=1e-7) for name in whole)
 
 
+def test_parts_add_up_where_a_cuda_graph_writes_over_the_gradients_of_the_part_before():
+    def trained(by_graph):
+        trainer = make([PhaseConfig(1)], accumulate=2)
+        graphs = []  # the memory in which backward passes left gradients
+        for weight in trainer.model.parameters():
+            weight.register_post_accumulate_grad_hook(lambda weight: graphs.append(weight.grad))
+
+        def forward(x):
+            for gradient in graphs:
+                gradient.fill_(math.nan)
+            graphs.clear()
+            return trainer.model(x)
+
+        if by_graph:
+            trainer.feed = trainer.image_feed = replace(trainer.feed, forward=forward)
+        trainer.fit()
+        return weights(trainer)
+
+    assert same(trained(by_graph=True), trained(by_graph=False))
+
+
 def test_clipping_bounds_the_step():
     trainer = make(clip_norm=1e-3, optimizer=OptimConfig(lr=1.0, momentum=0.0))
     trainer.enter_phase(0)

@@ -390,6 +390,9 @@ class Trainer:
                             loss = loss * (len(part) / len(images))
                         self.scaler.scale(loss).backward()
                     total = total + loss.detach()
+                    if left and self.feed.forward is not self.feed.judged:  # for a CUDA graph writes over its gradients
+                        for weight in self.model.parameters():
+                            weight.grad = None if weight.grad is None else weight.grad.clone()
                 return total
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
