@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo.evaluate import judge as judge
     from cnnzoo.export import export as export
     from cnnzoo.folds import cross_validate as cross_validate
-    from cnnzoo.inference import optimize as optimize
+    from cnnzoo.inference.optimized import optimize as optimize
     from cnnzoo.learn import finetune as finetune
     from cnnzoo.learn import probe as probe
     from cnnzoo.models._base import Net as Net

@@ -26,7 +26,7 @@ from cnnzoo.data.sources import Dataset
 from cnnzoo.device import layout_on, pick_precision
 from cnnzoo.errors import InputError, counted, dimensions
 from cnnzoo.familiar import Familiarity, spread
-from cnnzoo.inference import Features, WithFeatures
+from cnnzoo.inference.outputs import Features, WithFeatures
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
 from cnnzoo.models._grad_checkpointing import set_grad_checkpointing

@@ -27,7 +27,7 @@ from cnnzoo.data.found import MANY_MISSING
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, expect, printable
-from cnnzoo.fast import MANY, Sample, fast_form
+from cnnzoo.inference.fast import MANY, Sample, fast_form
 from cnnzoo.measures import Comparison, Evaluation, measure
 from cnnzoo.naming import class_names, outputs_of
 from cnnzoo.shown import Shown, Table

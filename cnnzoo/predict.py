@@ -21,8 +21,8 @@ from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import batch_on, in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, one_line
 from cnnzoo.familiar import STRANGE, Familiarity
-from cnnzoo.fast import MANY, Sample, fast_form
-from cnnzoo.inference import WithFeatures
+from cnnzoo.inference.fast import MANY, Sample, fast_form
+from cnnzoo.inference.outputs import WithFeatures
 from cnnzoo.naming import output_names
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent

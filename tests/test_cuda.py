@@ -17,12 +17,12 @@ from cnnzoo import machine, registry, visualize, zoo
 from cnnzoo.benchmark.loops import trainer_of
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig
-from cnnzoo.cuda_graphs import Replayed
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
 from cnnzoo.errors import Interrupted
-from cnnzoo.inference import TF32, TOLERANCE, optimize
+from cnnzoo.inference.cuda_graphs import Replayed
+from cnnzoo.inference.optimized import TF32, TOLERANCE, optimize
 from cnnzoo.train.anatomy import Stepper
 
 pytestmark = pytest.mark.skipif(not GPU, reason="there is no GPU")

@@ -18,8 +18,10 @@ from torch import fx, nn
 
 import cnnzoo
 from cnnzoo.errors import InputError
-from cnnzoo.fused import Fused
-from cnnzoo.inference import Features, Optimized, _exported, _plain, folded
+from cnnzoo.inference import forms
+from cnnzoo.inference.fused import Fused
+from cnnzoo.inference.optimized import Optimized
+from cnnzoo.inference.outputs import Features
 
 NETS = ("lenet5", "resnet20", "squeezenet1_1", "googlenet_2014", "densenet40", "highway_mnist", "nin_cifar10")
 
@@ -124,8 +126,8 @@ def test_threads_that_export_at_once_leave_the_terminal_and_the_log_alone():
     logging.disable(logging.INFO)
     try:
         with ThreadPoolExecutor(4) as pool:
-            forms = [pool.submit(_exported, net, torch.zeros(2, 1, 32, 32)) for net in nets]
-        assert all(form.result() for form in forms)
+            graphs = [pool.submit(forms.exported, net, torch.zeros(2, 1, 32, 32)) for net in nets]
+        assert all(graph.result() for graph in graphs)
         assert [os.fstat(descriptor) for descriptor in (1, 2)] == before
         assert logging.root.manager.disable == logging.INFO
     finally:
@@ -154,9 +156,9 @@ def test_in_bf16_a_cpu_answers_in_fp32_unless_bf16_is_clearly_faster(monkeypatch
             time.sleep(seconds if x.dtype == torch.float32 else 0.0)
             return self.fc(x.flatten(1))
 
-    monkeypatch.setattr("cnnzoo.inference._exported", lambda *_: None)  # a graph would not sleep
+    monkeypatch.setattr("cnnzoo.inference.forms.exported", lambda *_: None)  # a graph would not sleep
     if not in_16_bits:
-        monkeypatch.setattr("cnnzoo.inference.time_run", lambda *_: 1.0)  # both alike
+        monkeypatch.setattr("cnnzoo.inference.forms.timed", lambda *_: 1.0)  # both alike
     net, images = Net().eval(), torch.randn(4, 3, 2, 2)
     given = cnnzoo.optimize(net, "bf16")(images)
     with torch.no_grad():
@@ -179,17 +181,17 @@ class Scores(nn.Module):
 @pytest.fixture
 def quick_bf16(monkeypatch):
     """A CPU that computes in bf16 several times as fast, fastest with layers fused."""
-    monkeypatch.setattr("cnnzoo.inference.pick_precision", lambda *_: "bf16")
-    monkeypatch.setattr("cnnzoo.inference._exported", lambda *_: None)
-    plain = []
+    monkeypatch.setattr("cnnzoo.inference.optimized.pick_precision", lambda *_: "bf16")
+    monkeypatch.setattr("cnnzoo.inference.forms.exported", lambda *_: None)
+    plain, as_it_is = [], forms.plain
 
     def remembered(net):
-        plain.append(run := _plain(net))
+        plain.append(run := as_it_is(net))
         return run
 
-    monkeypatch.setattr("cnnzoo.inference._plain", remembered)
+    monkeypatch.setattr("cnnzoo.inference.forms.plain", remembered)
     faster = itertools.count(0.2, -0.01)
-    monkeypatch.setattr("cnnzoo.inference.time_run", lambda run, images: 1.0 if run in plain else next(faster))
+    monkeypatch.setattr("cnnzoo.inference.forms.timed", lambda run, images: 1.0 if run in plain else next(faster))
 
 
 def test_two_classes_too_close_for_bf16_are_told_apart_in_fp32(quick_bf16):
@@ -310,7 +312,7 @@ def test_it_answers_by_the_weights_as_they_are():
 
 
 def test_sizes_without_end_take_no_memory_without_end(choices, monkeypatch):
-    monkeypatch.setattr("cnnzoo.inference.SIZES", 2)
+    monkeypatch.setattr("cnnzoo.inference.optimized.SIZES", 2)
     net = cnnzoo.create("resnet20").eval()
     fast = cnnzoo.optimize(net, "fp32")
     for side in (32, 36, 40, 44, 32):
@@ -412,7 +414,7 @@ def test_folding_keeps_the_answers_and_takes_batch_norm_out(name, left):
             nn.init.uniform_(module.running_var, 0.8, 1.2)
             nn.init.uniform_(module.weight, 0.8, 1.2)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    fast = folded(net)
+    fast = forms.folded(net)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in fast.modules()) == left
     images = torch.randn(2, *net.entry.input_size[:1], 64, 64)
     with torch.no_grad():
@@ -425,7 +427,7 @@ def test_folding_keeps_the_answers_and_takes_batch_norm_out(name, left):
 def test_features_are_followed_too(name):
     net = cnnzoo.create(name).eval()
     images = torch.randn(1, *net.entry.input_size)
-    fast = folded(Features(net))
+    fast = forms.folded(Features(net))
     assert isinstance(fast, fx.GraphModule)
     with torch.no_grad():
         torch.testing.assert_close(fast(images), Features(net)(images))
@@ -436,4 +438,4 @@ def test_a_net_that_cannot_be_followed_is_not_folded():
     torch.manual_seed(1)
     images = torch.randn(2, 3, 2, 2)
     with torch.no_grad():
-        torch.testing.assert_close(folded(net)(images), net(images))
+        torch.testing.assert_close(forms.folded(net)(images), net(images))

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import cnnzoo
-from cnnzoo import assemble, inference
+from cnnzoo import assemble
 from cnnzoo.config import AugmentConfig, Config
 from cnnzoo.data import augment, preprocess
 from cnnzoo.data.augment import Augment, Mix
@@ -22,6 +22,7 @@ from cnnzoo.data.lookup import look_up
 from cnnzoo.data.to_device import SideStream
 from cnnzoo.device import layout_on, pick_precision
 from cnnzoo.errors import InputError
+from cnnzoo.inference import forms
 from cnnzoo.models._base import adaptive_pool2d, pool_by_windows
 
 MPS, META = torch.device("mps"), torch.device("meta")
@@ -88,7 +89,7 @@ def test_images_and_weights_lie_as_the_device_wants_them(monkeypatch):
     assert layout_on(torch.device("cpu")) == torch.channels_last
     net, pixels = cnnzoo.create("resnet20").eval(), torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     assert assemble.lies_channels_last(Config(), net)
-    for module in (assemble, augment, preprocess, inference):
+    for module in (assemble, augment, preprocess, forms):
         monkeypatch.setattr(module, "layout_on", lambda device: layout_on(MPS))
     assert not assemble.lies_channels_last(Config(), net)
     images = preprocess.normalise(pixels, (0.5,) * 3, (0.2,) * 3)
@@ -100,10 +101,10 @@ def test_images_and_weights_lie_as_the_device_wants_them(monkeypatch):
         lambda module, given: seen.append((given[0], module.weight)) if isinstance(module, nn.Conv2d) else None
     )
     try:
-        inference._floats_of(inference._converted(net, torch.bfloat16), torch.bfloat16, layout_on(MPS))(
+        forms.floats_of(forms.converted(net, torch.bfloat16), torch.bfloat16, layout_on(MPS))(
             images.contiguous(memory_format=torch.channels_last)
         )
-        inference._plain(net)(images.contiguous(memory_format=torch.channels_last))
+        forms.plain(net)(images.contiguous(memory_format=torch.channels_last))
     finally:
         hook.remove()
     assert len(seen) >= 38

@@ -25,10 +25,10 @@ from cnnzoo import zoo
 from cnnzoo.benchmark.loops import trainer_of
 from cnnzoo.benchmark.overhead import recorded_step
 from cnnzoo.config import AugmentConfig
-from cnnzoo.cuda_graphs import Replayed
 from cnnzoo.data import batches, to_device
 from cnnzoo.data.arrays import ArrayImages
 from cnnzoo.data.augment import Augment
+from cnnzoo.inference.cuda_graphs import Replayed
 from cnnzoo.train.anatomy import Stepper
 
 pytestmark = pytest.mark.skipif(GPU, reason="test_cuda.py looks at the GPU itself")

@@ -21,9 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnzoo import atomic, bars, quantize
+from cnnzoo import atomic, bars
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.device import computes_in_bf16, pick_precision, wait
+from cnnzoo.inference import quantize
 from cnnzoo.shown import Shown
 
 Side = Callable[[], object]  # does the same amount of work each time it is called

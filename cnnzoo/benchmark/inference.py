@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from cnnzoo import inference, quantize, zoo
+from cnnzoo import zoo
 from cnnzoo.benchmark import peers
 from cnnzoo.benchmark.harness import Bench, Row, data_root
 from cnnzoo.device import computes_in_bf16
 from cnnzoo.errors import InputError
+from cnnzoo.inference import quantize
+from cnnzoo.inference.optimized import optimize
 
 BATCHES = {"alexnet": 8, "vgg16": 2, "googlenet": 8}  # images at once on a CPU, 4 for the other nets
 FOLDS = 5  # of the photos, each of which calibrates once
@@ -58,7 +60,7 @@ def _seven(
         net, peer, library = peers.pair(name, bench.device)
         peer.eval()
         images = torch.randn(many, 3, size, size, generator=torch.Generator().manual_seed(1)).to(bench.device)
-        fast = inference.optimize(net, precision, compile=compiled)
+        fast = optimize(net, precision, compile=compiled)
         others = {"eager fp32": peer}
         if precision == "fp32":
             others["eager fp32, channels-last"] = _channels_last(peer)
@@ -107,7 +109,7 @@ def int8(bench: Bench) -> Iterator[Row]:
         peer.eval()
         images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(1))
         try:
-            fast = inference.optimize(net, "int8", calibration=images)
+            fast = optimize(net, "int8", calibration=images)
         except InputError as error:
             bench.note(f"{name}: {error}")
             continue
@@ -133,10 +135,10 @@ def _points_lost(bench: Bench) -> Iterator[Row]:
             bench.note(f"points lost: {error}")
             continue
         photos = torch.stack([zoo.preprocessing(net)(file) for file in files])
-        plain = _right(inference.optimize(net, "fp32"), photos, labels)
+        plain = _right(optimize(net, "fp32"), photos, labels)
         points = []
         for number in range(FOLDS):
-            fast = inference.optimize(net, "int8", calibration=photos[fold == number])
+            fast = optimize(net, "int8", calibration=photos[fold == number])
             judged = fold != number
             points.append((_right(fast, photos[judged], labels[judged]), plain[judged]))
         int8, fp32 = (100 * torch.cat(part).double().mean().item() for part in zip(*points, strict=True))

@@ -25,7 +25,8 @@ from cnnzoo.data.draws import Draws
 from cnnzoo.data.preprocess import Preprocess, centre, normalise
 from cnnzoo.device import batch_on, in_halves
 from cnnzoo.errors import InputError
-from cnnzoo.inference import Features, optimize
+from cnnzoo.inference.optimized import optimize
+from cnnzoo.inference.outputs import Features
 from cnnzoo.telling import Tell, silent
 
 BLOCK = 256  # images looked up, computed and written at a time

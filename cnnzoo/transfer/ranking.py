@@ -18,7 +18,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, at_least, did_you_mean, expect
-from cnnzoo.inference import time_run
+from cnnzoo.inference.forms import timed
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell
 from cnnzoo.transfer import probe
@@ -180,4 +180,4 @@ def _images_per_second(backbone: Backbone) -> float:
     height, width, channels = backbone.preprocess.shape
     images = torch.zeros(16, channels, height, width, device=backbone.device)
     backbone.fast(images)  # chooses its form
-    return len(images) / time_run(backbone.fast, images)
+    return len(images) / timed(backbone.fast, images)

@@ -18,7 +18,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages, Images
 from cnnzoo.data.preprocess import centre
 from cnnzoo.errors import InputError, counted
-from cnnzoo.inference import Features
+from cnnzoo.inference.outputs import Features
 from cnnzoo.telling import Tell
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize import collection, drawing

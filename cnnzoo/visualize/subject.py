@@ -15,7 +15,7 @@ from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, expect, unknown
-from cnnzoo.inference import Optimized
+from cnnzoo.inference.optimized import Optimized
 from cnnzoo.naming import output_names
 from cnnzoo.visualize.hooks import layer_of, untouched
 

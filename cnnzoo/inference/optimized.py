@@ -3,26 +3,21 @@
 import contextlib
 import copy
 import functools
-import io
 import math
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 
-import numpy as np
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
-from cnnzoo import quantize
-from cnnzoo.cuda_graphs import Forward, Replayed
 from cnnzoo.device import BF16_GAIN, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
-from cnnzoo.fused import Fused
-from cnnzoo.quiet import quiet
+from cnnzoo.inference import forms, quantize
+from cnnzoo.inference.cuda_graphs import Forward, Replayed
+from cnnzoo.inference.fused import Fused
 
 FEW = 100  # images that the plain net has answered before its fast form would be ready
 # How far fast outputs may be from the plain net's: as a share of the largest one; in int8 the root mean square of it,
@@ -30,32 +25,7 @@ FEW = 100  # images that the plain net has answered before its fast form would b
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 SIZES = 8  # image sizes that get fast forms, of which each holds the weights once more; others get the plain net
 BRIEF = 2.0  # seconds that the images take in fp32 on a CPU, below which bf16 is not tried
-_WEIGHTED = (nn.Conv2d, nn.Linear)
-CLOSE = 1 / 128  # of the largest logit; by a hundredth of it bf16 moved two logits apart at most
 TF32 = 5e-3  # tolerance in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
-
-
-class Features(nn.Module):
-    """A net without its head: images `(B, C, H, W)` to the vectors `(B, num_features)` that the head sees."""
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net.forward_head(self.net.forward_features(x), pre_logits=True)
-
-
-class WithFeatures(nn.Module):
-    """A net's logits `(B, K)`, and the vectors `(B, num_features)` that its head sees."""
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.net.forward_features(x)
-        return self.net.forward_head(maps), self.net.forward_head(maps, pre_logits=True)
 
 
 class Optimized(nn.Module):
@@ -138,7 +108,7 @@ class Optimized(nn.Module):
             is_trained = any(module.training for module in self.net.modules())
             net = copy.deepcopy(self.net).eval() if is_trained else self.net
             if len(self._by_size) == SIZES:
-                return _plain(net)
+                return forms.plain(net)
             # On a CPU a few images tell which form is fastest; on a GPU they tell how fast kernels are launched.
             run = self._fastest(net, x[:4] if x.device.type == "cpu" else x)
         self._by_size[size] = run
@@ -150,16 +120,16 @@ class Optimized(nn.Module):
         if size not in self._in_8_bits:
             calibrated = " or ".join(map(dimensions, self._in_8_bits))
             raise InputError(f"int8 was calibrated on images of {calibrated}, but is given {dimensions(size)}")
-        return _session(self._in_8_bits[size])
+        return forms.session(self._in_8_bits[size])
 
     def _answers(self, net: nn.Module, images: Tensor) -> list[Tensor]:
         answers = net(images.contiguous(memory_format=layout_on(images.device)))
         self._gives_several = not isinstance(answers, Tensor)
-        return _floats(answers)
+        return forms.floats(answers)
 
     def _fastest(self, net: nn.Module, images: Tensor) -> Forward:
         """The fastest of the plain net and of those forms of it for images of this size that agree with it."""
-        plain, started = _plain(net), time.perf_counter()
+        plain, started = forms.plain(net), time.perf_counter()
         wanted = self._answers(net, images)
         took = time.perf_counter() - started
         trials, on_cpu = [(images, wanted)], images.device.type == "cpu"
@@ -174,7 +144,7 @@ class Optimized(nn.Module):
         @functools.cache
         def needed(run: Forward) -> float:
             on_trial = on_cpu and agreeing[run] != torch.float32
-            return time_run(run, images) * (BF16_GAIN if on_trial else 1)
+            return forms.timed(run, images) * (BF16_GAIN if on_trial else 1)
 
         for run, dtype in self._forms(net, images):
             with contextlib.suppress(Exception):  # what does not compile, has no kernel in 16 bits, or fails in a graph
@@ -192,20 +162,20 @@ class Optimized(nn.Module):
             fastest = min(plain, fastest, key=needed)
         if not self.settles or agreeing[fastest] == torch.float32:
             return fastest
-        return _settled(fastest, next((run for run in others if agreeing[run] == torch.float32), plain))
+        return forms.settled(fastest, next((run for run in others if agreeing[run] == torch.float32), plain))
 
     def _forms(self, net: nn.Module, images: Tensor) -> Iterator[tuple[Forward, torch.dtype]]:
         """The functions to choose from, and what each computes in; on a CPU that in fp32 first."""
         kind = images.device.type
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         if kind == "cpu":
-            if graph := _exported(net, images[:1]):
-                yield _session(graph), torch.float32
+            if graph := forms.exported(net, images[:1]):
+                yield forms.session(graph), torch.float32
             if dtype == torch.float32:
                 return
-        fast = _converted(net, dtype)
+        fast = forms.converted(net, dtype)
         for net in (fast, Fused(fast)) if kind == "cpu" else (fast,):
-            run = _floats_of(net, dtype, layout_on(images.device))
+            run = forms.floats_of(net, dtype, layout_on(images.device))
             if kind == "cuda":
                 run = torch.compile(run) if self.compiled else Replayed(run)
             yield run, dtype
@@ -215,12 +185,12 @@ class Optimized(nn.Module):
         """Make the int8 form for images of this size, and tell how far it agrees with the plain net."""
         if len(self._answers(self.net, images[:1])) > 1:
             raise InputError("this net gives several answers to an image, and int8 is for one; take precision fp32")
-        graph = _exported(self.net, images[:1])
+        graph = forms.exported(self.net, images[:1])
         if graph is None:
             raise InputError("this net cannot be exported to ONNX, which int8 needs; take precision fp32")
         graph = quantize.quantized(graph, images)
-        forms = (_plain(self.net), _session(graph))
-        wanted, given = (torch.cat([run(part)[0] for part in images.split(batch_size)]) for run in forms)
+        runs = (forms.plain(self.net), forms.session(graph))
+        wanted, given = (torch.cat([run(part)[0] for part in images.split(batch_size)]) for run in runs)
         self.agreement = (wanted.argmax(1) == given.argmax(1)).double().mean().item()
         error = ((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-12)).item()
         if not error <= TOLERANCE["int8"]:
@@ -297,125 +267,3 @@ def optimize(
             raise InputError(f"int8 runs on a CPU, but the net is on {device}; take bf16, or the device cpu")
         fast.calibrate(calibration)
     return fast
-
-
-def _plain(net: nn.Module) -> Forward:
-    return lambda x: _floats(net(x.contiguous(memory_format=layout_on(x.device))))
-
-
-def _settled(run: Forward, in_fp32: Forward) -> Forward:
-    """What `run` answers in 16 bits, but where an image's two likeliest classes are too close to tell, in 32."""
-
-    def settled(x: Tensor) -> list[Tensor]:
-        answers = run(x)
-        if answers[0].ndim != 2 or answers[0].shape[1] < 2:
-            return answers
-        first, second = answers[0].topk(2).values.unbind(1)
-        close = first - second < CLOSE * answers[0].abs().amax(1)
-        if close.any():
-            for answer, sure in zip(answers, in_fp32(x[close]), strict=True):
-                answer[close] = sure
-        return answers
-
-    return settled
-
-
-def _floats(answers: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    return [answer.float() for answer in ([answers] if isinstance(answers, Tensor) else answers)]
-
-
-def _floats_of(net: Callable, dtype: torch.dtype, layout: torch.memory_format) -> Forward:
-    return lambda x: _floats(net(x.to(dtype=dtype, memory_format=layout)))
-
-
-def _converted(net: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy with its weights in this dtype, once and for all, but for its last layer, which stays in float32: of 8
-    bits, logits near 16 would be multiples of 1/8, and the likeliest classes often even.
-    """
-    fast = folded(net)
-    calls = [*_calls(fast)] if isinstance(fast, fx.GraphModule) else []
-    last = next((c.target for c in reversed(calls) if isinstance(fast.get_submodule(c.target), _WEIGHTED)), None)
-    kept = copy.deepcopy(fast.get_submodule(last)) if last else None
-    fast.to(dtype=dtype, memory_format=layout_on(next(net.parameters()).device))
-    if kept is None:
-        return fast
-    fast.set_submodule(last, kept)
-    for call in calls:
-        if call.target == last:
-            with fast.graph.inserting_before(call):
-                given = call.all_input_nodes[0]
-                call.replace_input_with(given, fast.graph.call_method("float", (given,)))
-    fast.recompile()
-    return fast
-
-
-def folded(net: nn.Module) -> nn.Module:
-    """A copy of a net in eval mode whose convolutions have taken in the BatchNorm that follows them, where nothing else
-    sees their outputs; as it is where torch.fx cannot follow the net.
-    """
-    try:
-        traced = fx.symbolic_trace(copy.deepcopy(net))
-        _fold(traced)
-        return traced
-    except Exception:  # of any kind: a net may do what torch.fx does not know
-        return copy.deepcopy(net)
-
-
-def _fold(net: fx.GraphModule) -> None:
-    calls = [*_calls(net)]
-    layers = {call: net.get_submodule(call.target) for call in calls}
-    times = Counter(call.target for call in calls)
-    for norm in calls:
-        before = norm.args[0]
-        if (type(layers[norm]), type(layers.get(before))) != (nn.BatchNorm2d, nn.Conv2d):
-            continue
-        if len(before.users) == times[before.target] == 1 and layers[norm].track_running_stats:
-            net.set_submodule(before.target, fuse_conv_bn_eval(layers[before], layers[norm]))
-            norm.replace_all_uses_with(before)
-            net.graph.erase_node(norm)
-    net.delete_all_unused_submodules()
-    net.recompile()
-
-
-def _calls(net: fx.GraphModule) -> Iterator[fx.Node]:
-    return (node for node in net.graph.nodes if node.op == "call_module")
-
-
-def _exported(net: nn.Module, images: Tensor) -> bytes | None:
-    """The net as ONNX, for any number of images of this size; None where it cannot be had."""
-    file = io.BytesIO()
-    try:
-        with quiet():
-            # TorchScript's exporter, since it takes a tenth of the time of the newer one.
-            names = {"input_names": ["images"], "dynamic_axes": {"images": {0: "batch"}}}
-            torch.onnx.export(net, (images,), file, dynamo=False, verbose=False, opset_version=20, **names)
-    except Exception:  # of any kind: a net may do what no exporter knows
-        return None
-    return file.getvalue()
-
-
-def _session(graph: bytes) -> Forward:
-    """An ONNX graph as a function, in onnxruntime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or it takes the decoders' cores
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    def run(x: Tensor) -> list[Tensor]:
-        images = np.ascontiguousarray(x.numpy())  # by NumPy: after torch's work its threads spin, and hold up these
-        return [*map(torch.from_numpy, session.run(None, {"images": images}))]
-
-    return run
-
-
-def time_run(run: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> float:
-    """The seconds of the better of two runs, until the last answer is there."""
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        run(images)[-1].cpu()
-        times.append(time.perf_counter() - started)
-    return min(times)

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from cnnzoo import config, inference
+from cnnzoo import config
 from cnnzoo.checkpoint import run_of
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.errors import InputError
+from cnnzoo.inference import optimized
 from cnnzoo.telling import Tell, silent
 
 MANY = 256  # images that int8 is calibrated on, where there are so many
@@ -36,7 +37,7 @@ def fast_form(
         net: on its device; it is put into eval mode.
         preprocess: the net's own.
         many: images to come.
-        precision: auto, fp32, bf16, fp16 or int8, see `inference.optimize`.
+        precision: auto, fp32, bf16, fp16 or int8, see `optimized.optimize`.
         fallback: gives images to calibrate int8 on where those of the run cannot be had.
         root: where named sets lie, if elsewhere than the run says.
         tell: is given a line on what int8 was calibrated on, and how often it names the plain net's class there.
@@ -44,19 +45,19 @@ def fast_form(
     Raises:
         InputError: for what `optimize` refuses, and for another precision of a net that it made.
     """
-    if isinstance(net, inference.Optimized):
-        return inference.optimize(net, precision)
-    if not many or (precision in ("auto", "fp32") and many < inference.FEW):
+    if isinstance(net, optimized.Optimized):
+        return optimized.optimize(net, precision)
+    if not many or (precision in ("auto", "fp32") and many < optimized.FEW):
         return net
     if precision != "int8":
-        fast = inference.optimize(net, precision)
+        fast = optimized.optimize(net, precision)
         fast.to_come = many
         return fast
     pixels, what = _trained_on(net, preprocess, root) or fallback()
     if not len(pixels):
         raise InputError("int8 is calibrated on images, and none of those at hand can be read; take precision fp32")
     images = normalise(torch.from_numpy(pixels), preprocess.mean, preprocess.std)
-    fast = inference.optimize(net, "int8", calibration=images)
+    fast = optimized.optimize(net, "int8", calibration=images)
     tell(f"int8, calibrated on {len(pixels)} {what}: there it names fp32's class for {fast.agreement:.1%}")
     return fast
 

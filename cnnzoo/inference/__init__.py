@@ -1,0 +1,1 @@
+"""A trained net at its fastest."""

@@ -1,0 +1,144 @@
+"""The forms that a net can answer in, and how each is made: `Forward`s, from images to float32 answers."""
+
+import copy
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cnnzoo.device import layout_on
+from cnnzoo.inference.cuda_graphs import Forward
+from cnnzoo.quiet import quiet
+
+CLOSE = 1 / 128  # of the largest logit; by a hundredth of it bf16 moved two logits apart at most
+_WEIGHTED = (nn.Conv2d, nn.Linear)
+
+
+def plain(net: nn.Module) -> Forward:
+    """The net as it is."""
+    return lambda x: floats(net(x.contiguous(memory_format=layout_on(x.device))))
+
+
+def settled(run: Forward, in_fp32: Forward) -> Forward:
+    """What `run` answers in 16 bits, but where an image's two likeliest classes are too close to tell, in 32."""
+
+    def settled(x: Tensor) -> list[Tensor]:
+        answers = run(x)
+        if answers[0].ndim != 2 or answers[0].shape[1] < 2:
+            return answers
+        first, second = answers[0].topk(2).values.unbind(1)
+        close = first - second < CLOSE * answers[0].abs().amax(1)
+        if close.any():
+            for answer, sure in zip(answers, in_fp32(x[close]), strict=True):
+                answer[close] = sure
+        return answers
+
+    return settled
+
+
+def floats(answers: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """One answer or several, as float32."""
+    return [answer.float() for answer in ([answers] if isinstance(answers, Tensor) else answers)]
+
+
+def floats_of(net: Callable, dtype: torch.dtype, layout: torch.memory_format) -> Forward:
+    """A net that takes images of this dtype, in this layout."""
+    return lambda x: floats(net(x.to(dtype=dtype, memory_format=layout)))
+
+
+def converted(net: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy with its weights in this dtype, once and for all, but for its last layer, which stays in float32: of 8
+    bits, logits near 16 would be multiples of 1/8, and the likeliest classes often even.
+    """
+    fast = folded(net)
+    calls = [*_calls(fast)] if isinstance(fast, fx.GraphModule) else []
+    last = next((c.target for c in reversed(calls) if isinstance(fast.get_submodule(c.target), _WEIGHTED)), None)
+    kept = copy.deepcopy(fast.get_submodule(last)) if last else None
+    fast.to(dtype=dtype, memory_format=layout_on(next(net.parameters()).device))
+    if kept is None:
+        return fast
+    fast.set_submodule(last, kept)
+    for call in calls:
+        if call.target == last:
+            with fast.graph.inserting_before(call):
+                given = call.all_input_nodes[0]
+                call.replace_input_with(given, fast.graph.call_method("float", (given,)))
+    fast.recompile()
+    return fast
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """A copy of a net in eval mode whose convolutions have taken in the BatchNorm that follows them, where nothing else
+    sees their outputs; as it is where torch.fx cannot follow the net.
+    """
+    try:
+        traced = fx.symbolic_trace(copy.deepcopy(net))
+        _fold(traced)
+        return traced
+    except Exception:  # of any kind: a net may do what torch.fx does not know
+        return copy.deepcopy(net)
+
+
+def _fold(net: fx.GraphModule) -> None:
+    calls = [*_calls(net)]
+    layers = {call: net.get_submodule(call.target) for call in calls}
+    times = Counter(call.target for call in calls)
+    for norm in calls:
+        before = norm.args[0]
+        if (type(layers[norm]), type(layers.get(before))) != (nn.BatchNorm2d, nn.Conv2d):
+            continue
+        if len(before.users) == times[before.target] == 1 and layers[norm].track_running_stats:
+            net.set_submodule(before.target, fuse_conv_bn_eval(layers[before], layers[norm]))
+            norm.replace_all_uses_with(before)
+            net.graph.erase_node(norm)
+    net.delete_all_unused_submodules()
+    net.recompile()
+
+
+def _calls(net: fx.GraphModule) -> Iterator[fx.Node]:
+    return (node for node in net.graph.nodes if node.op == "call_module")
+
+
+def exported(net: nn.Module, images: Tensor) -> bytes | None:
+    """The net as ONNX, for any number of images of this size; None where it cannot be had."""
+    file = io.BytesIO()
+    try:
+        with quiet():
+            # TorchScript's exporter, since it takes a tenth of the time of the newer one.
+            names = {"input_names": ["images"], "dynamic_axes": {"images": {0: "batch"}}}
+            torch.onnx.export(net, (images,), file, dynamo=False, verbose=False, opset_version=20, **names)
+    except Exception:  # of any kind: a net may do what no exporter knows
+        return None
+    return file.getvalue()
+
+
+def session(graph: bytes) -> Forward:
+    """An ONNX graph as a function, in onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or it takes the decoders' cores
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> list[Tensor]:
+        images = np.ascontiguousarray(x.numpy())  # by NumPy: after torch's work its threads spin, and hold up these
+        return [*map(torch.from_numpy, session.run(None, {"images": images}))]
+
+    return run
+
+
+def timed(run: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> float:
+    """The seconds of the better of two runs, until the last answer is there."""
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        run(images)[-1].cpu()
+        times.append(time.perf_counter() - started)
+    return min(times)
