@@ -198,23 +198,19 @@ def _part_of(said: str, column: str, where: str) -> str:
 
 
 class _Places:
-    """Where the photos of a table lie: beside it, or in a folder beside it."""
+    """Where the photos of a table lie: beside it, or in a folder beside it; their names may lack the ending."""
 
     def __init__(self, home: Path):
         self.home = home
         beside = sorted(entry for entry in home.iterdir() if entry.is_dir() and not is_hidden(entry.name))
-        self.folders = [home, *beside[:_MANY_FOLDERS]]
+        self.tried = [*product([home, *beside[:_MANY_FOLDERS]], ("", *sorted(EXTENSIONS)))]
 
     def of(self, name: str) -> Path:
-        """The file that is meant; where there is none, the one beside the table. Where one was found, the next is
-        sought first.
-        """
+        """The file that is meant; where there is none, the one beside the table."""
         name = name.replace("\\", "/")  # as Windows writes them
-        endings = ("",) if Path(name).suffix.lower() in EXTENSIONS else ("", *sorted(EXTENSIONS))
-        for folder, ending in product(self.folders, endings):
-            file = folder / f"{name}{ending}"
-            if file.is_file():
-                self.folders.remove(folder)
-                self.folders.insert(0, folder)
-                return file
+        is_whole = os.path.splitext(name)[1].lower() in EXTENSIONS
+        for number, (folder, ending) in enumerate(self.tried):
+            if not (is_whole and ending) and os.path.isfile(file := os.path.join(folder, f"{name}{ending}")):
+                self.tried.insert(0, self.tried.pop(number))  # the next is likely there, too
+                return Path(file)
         return self.home / name
