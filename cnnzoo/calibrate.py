@@ -86,34 +86,75 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
     return float((count * abs(confidence - accuracy)).sum() / count.sum())
 
 
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
+def wilson_interval(right: float, count: float) -> tuple[float, float]:
     """Where the accuracy lies that `right` of `count` images speak for: E. B. Wilson's score interval, "Probable
     Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
     """
-    low, high = binomtest(int(right), int(count)).proportion_ci(LEVEL, method="wilson")
-    return float(low), float(high)
+    share, z = right / count, norm.ppf((1 + LEVEL) / 2)
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return float(max(middle - reach, 0.0)), float(min(middle + reach, 1.0))
 
 
-def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> float:
+def accuracy_interval(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """`wilson_interval` of images `(N,)` bool that are right; of images in `groups` `(N,)` with so many independent
+    ones as say as much, for those of one group (a burst, a patient) are right or wrong together.
+    """
+    count = effective_count(right, groups)
+    return wilson_interval(right.mean() * count, count)
+
+
+def effective_count(values: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """How many independent images would leave the mean of `values` `(N,)` as uncertain as images in `groups` `(N,)` do:
+    N by the design effect of J. N. K. Rao and A. J. Scott, "A Simple Method for the Analysis of Clustered Binary Data",
+    Biometrics 48 (1992). N where each stands alone; the number of groups where all values are the same, which shows
+    nothing of how alike a group's are.
+    """
+    if groups is None:
+        return len(values)
+    count, (known, own) = len(values), np.unique(groups, return_inverse=True)
+    if len(known) == 1:
+        return 1.0
+    off = values - values.mean()
+    if not off.any():
+        return len(known)
+    spread = (np.bincount(own, off) ** 2).sum() * len(known) / (len(known) - 1)
+    alone = (off**2).sum() * count / (count - 1)
+    return count / max(spread / alone, 1.0)
+
+
+def mcnemar(a_right: np.ndarray, b_right: np.ndarray, groups: np.ndarray | None = None) -> float:
     """The probability of a difference as large as this one, or larger, if two nets were equally good.
 
     Of the images on which just one of the two is right, each net would have half: McNemar's test (Psychometrika 12,
-    1947), with exact binomial probabilities.
+    1947), with exact binomial probabilities. Of images in groups each group's would be either net's as a whole: the
+    same test by exact permutation of the nets within groups.
 
     Args:
         a_right: `(N,)` bool, whether the first net names the class of each image.
         b_right: the same of the second net, of the same images.
+        groups: `(N,)`, which images belong together; None: each stands alone.
     """
-    only_a, only_b = _discordant(a_right, b_right)
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    if groups is None:
+        only_a, only_b = _discordant(a_right, b_right)
+        return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    lead = np.bincount(np.unique(groups, return_inverse=True)[1], a_right.astype(float) - b_right)
+    sizes = abs(lead[lead != 0]).astype(int)
+    likely = np.ones(1)  # of each sum of the groups' leads, from -total to total, when each has either sign
+    for size in sizes:
+        likely = (np.pad(likely, (0, 2 * size)) + np.pad(likely, (2 * size, 0))) / 2
+    sums = np.arange(len(likely)) - sizes.sum()
+    return float(min(likely[abs(sums) >= abs(lead.sum())].sum(), 1.0))
 
 
-def paired_interval(a_right: np.ndarray, b_right: np.ndarray) -> tuple[float, float]:
+def paired_interval(a_right: np.ndarray, b_right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
     """Where the difference of two nets' accuracies on the same images lies, first minus second: A. Agresti and Y. Min,
-    "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24 (2005).
+    "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24 (2005); of
+    images in groups with so many as `effective_count` says.
     """
-    count = len(a_right) + 2
-    a, b = ((only + 0.5) / count for only in _discordant(a_right, b_right))
+    share = effective_count(a_right.astype(float) - b_right, groups) / len(a_right)
+    count = share * len(a_right) + 2
+    a, b = ((share * only + 0.5) / count for only in _discordant(a_right, b_right))
     reach = norm.ppf((1 + LEVEL) / 2) * np.sqrt((a + b - (a - b) ** 2) / count)
     return float(max(a - b - reach, -1.0)), float(min(a - b + reach, 1.0))
 

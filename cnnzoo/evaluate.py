@@ -24,6 +24,7 @@ from cnnzoo.data.crops import COUNTS
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.found import MANY_MISSING
+from cnnzoo.data.groups import describe
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, expect, printable
@@ -90,13 +91,14 @@ def compare_runs(
     right = [one.outputs.argmax(axis=1) == one.targets for one in judged]
     place = {name: i for i, name in enumerate(images[1])}
     right[1] = right[1][[place[name] for name in images[0]]]
+    groups = judged[0].groups
     return Comparison(
         names,
         tuple(one.measure() for one in judged),
         only_first=int((right[0] & ~right[1]).sum()),
         only_second=int((right[1] & ~right[0]).sum()),
-        interval=calibrate.paired_interval(*right),
-        p=calibrate.mcnemar(*right),
+        interval=calibrate.paired_interval(*right, groups),
+        p=calibrate.mcnemar(*right, groups),
     )
 
 
@@ -110,10 +112,12 @@ class Judged(Shown):
     images: tuple[str, ...]  # names
     temperature: float  # at which their probabilities are those of predictions
     fitted_here: bool  # the temperature, on these images
+    groups: np.ndarray | None = None  # (N,): which of them belong together
 
     def measure(self) -> Evaluation:
         """The figures of these answers, see `measures.measure`."""
-        return measure(self.outputs, self.targets, self.classes, None if self.fitted_here else self.temperature)
+        temperature = None if self.fitted_here else self.temperature
+        return measure(self.outputs, self.targets, self.classes, temperature, self.groups)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """For each image the values of `ANSWERS`, by their names."""
@@ -197,7 +201,7 @@ def judge(
     for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
         tell(note)
     if part.groups is not None and len(np.unique(part.groups)) < len(part):
-        tell("the interval takes images for independent, which those of one group are not, so it is too narrow")
+        tell(f"{describe(part.groups, 'image')}: intervals allow for that")
     known = class_names(net) or classes
     labels = np.array(outputs_of(net, classes, chosen.source), dtype=np.int64)[part.labels]
     fitted = _cross_fitted(net, part.names)
@@ -205,7 +209,7 @@ def judge(
         which = "these" if len(fitted) == len(labels) else f"{len(fitted):,} of these {len(labels):,}"
         tell(f"{called} was fitted to {which} images, so it is judged there as cross-fitted")
         if len(fitted) == len(labels):
-            return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, fitted_here=True)
+            return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, True, part.groups)
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
     fallback = partial(_to_calibrate_on, chosen, preprocess, is_own, called)
@@ -215,7 +219,7 @@ def judge(
     for place, said in fitted.items():
         outputs[place] = said
     temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0
-    return Judged(outputs, targets, known, part.names, temperature, fitted_here=is_own)
+    return Judged(outputs, targets, known, part.names, temperature, is_own, part.groups)
 
 
 def _chosen(

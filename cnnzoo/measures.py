@@ -24,7 +24,7 @@ class Evaluation(Shown):
     count: int
     top1: float  # fractions
     top5: float
-    interval: tuple[float, float]  # of top1: 95 %, Wilson's
+    interval: tuple[float, float]  # of top1: 95 %, Wilson's, which allows for images that belong together
     loss: float  # mean cross-entropy
     confusion: np.ndarray  # (K, K): row the true class, column the predicted one
     precision: np.ndarray  # (K,)
@@ -100,9 +100,13 @@ def percent(share: float) -> str:
 
 
 def measure(
-    outputs: np.ndarray, targets: np.ndarray, classes: tuple[str, ...], temperature: float | None = None
+    outputs: np.ndarray,
+    targets: np.ndarray,
+    classes: tuple[str, ...],
+    temperature: float | None = None,
+    groups: np.ndarray | None = None,
 ) -> Evaluation:
-    """Figures from logits `(N, K)` and targets `(N,)`.
+    """Figures from logits `(N, K)` and targets `(N,)`, of images of which some may belong together: `groups` `(N,)`.
 
     Without a `temperature` these are the images on which it is fitted, so that each half of them is judged at the
     temperature that suits the other half.
@@ -129,7 +133,7 @@ def measure(
         count=len(targets),
         top1=float(right.mean()),
         top5=(ahead < 5).double().mean().item(),
-        interval=calibrate.wilson_interval(right.sum(), len(targets)),
+        interval=calibrate.accuracy_interval(right, groups),
         loss=nn.functional.cross_entropy(scores.double(), truth).item(),
         confusion=confusion,
         precision=precision,
@@ -149,8 +153,8 @@ class Comparison(Shown):
     evaluations: tuple[Evaluation, Evaluation]
     only_first: int  # images on which the first net alone is right
     only_second: int
-    interval: tuple[float, float]  # of the difference: 95 %, Agresti and Min's
-    p: float  # of McNemar's exact test: how often equals differ this much
+    interval: tuple[float, float]  # of the difference: 95 %, Agresti and Min's, which allows for groups of images
+    p: float  # of McNemar's exact test, likewise: how often equals differ this much
 
     @property
     def difference(self) -> float:

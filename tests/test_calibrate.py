@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from cnnzoo.calibrate import (
+    accuracy_interval,
     calibration_error,
     cross_fitted,
+    effective_count,
     fit_temperature,
     mcnemar,
     paired_interval,
@@ -139,3 +141,67 @@ def test_intervals_hold_what_they_promise():
         low, high = paired_interval((kind == 0) | (kind == 1), (kind == 0) | (kind == 2))
         held += low <= 0.05 <= high
     assert held / 400 == pytest.approx(0.95, abs=0.03)
+
+
+# ---- chance, where images belong together
+
+
+def test_images_that_stand_alone_are_judged_as_without_groups():
+    a, b = beside(80, 9, 3, 8)
+    alone = np.arange(100)[::-1]
+    assert effective_count(a, alone) == pytest.approx(100)
+    assert accuracy_interval(a, alone) == pytest.approx(wilson_interval(89, 100))
+    assert accuracy_interval(a) == wilson_interval(89, 100)
+    assert paired_interval(a, b, alone) == pytest.approx(paired_interval(a, b))
+    assert mcnemar(a, b, alone) == pytest.approx(mcnemar(a, b))
+
+
+def test_a_photo_that_is_there_ten_times_speaks_once():
+    a, b = beside(50, 12, 4, 14)
+    ten, groups = ([np.repeat(each, 10) for each in (a, b)], np.repeat(np.arange(80), 10))
+    assert effective_count(ten[0], groups) == pytest.approx(80, rel=0.02)
+    assert accuracy_interval(ten[0], groups) == pytest.approx(accuracy_interval(a), abs=2e-3)
+    assert paired_interval(*ten, groups) == pytest.approx(paired_interval(a, b), abs=2e-3)
+    assert mcnemar(*ten, groups) == pytest.approx(mcnemar(a, b))
+    assert mcnemar(*ten) < 1e-6
+
+
+def test_images_of_one_group_say_no_more_than_one():
+    right = np.array([True] * 7 + [False] * 3)
+    assert effective_count(right, np.zeros(10)) == 1
+    assert effective_count(np.ones(10), np.arange(10) // 2) == 5  # all are right, so nobody knows how alike they are
+
+
+def test_the_permutation_test_counts_every_way_to_exchange_two_nets():
+    a, b = np.array([1, 1, 1, 0, 1, 0, 1], bool), np.array([0, 0, 0, 1, 0, 0, 0], bool)
+    groups = np.array([0, 0, 0, 1, 1, 1, 2])  # in which the first net leads by 3, 0 and 1 images
+    assert mcnemar(a, b, groups) == pytest.approx(2 / 4)  # of the sums 4, 2, -2 and -4
+    assert mcnemar(a, b) == pytest.approx(2 * (6 + 1) / 2**6)
+
+
+def of_patients(rng: np.random.Generator, nets: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Whether nets that are right in 80 % of cases are right on the images of 60 patients, who differ."""
+    sizes = rng.integers(1, 12, 60)
+    groups = np.repeat(np.arange(60), sizes)
+    return [rng.random(sizes.sum()) < np.repeat(rng.beta(1.6, 0.4, 60), sizes) for _ in range(nets)], groups
+
+
+def test_intervals_hold_what_they_promise_where_images_belong_together():
+    rng, held, plain = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        (right,), groups = of_patients(rng, 1)
+        (low, high), (plain_low, plain_high) = accuracy_interval(right, groups), accuracy_interval(right)
+        held += low <= 0.8 <= high
+        plain += plain_low <= 0.8 <= plain_high
+    assert held / 400 == pytest.approx(0.95, abs=0.03)
+    assert plain / 400 < 0.8
+
+
+def test_nets_that_are_equally_good_are_rarely_told_apart_where_images_belong_together():
+    rng, found = np.random.default_rng(0), {"grouped": 0, "plain": 0}
+    for _ in range(200):
+        (a, b), groups = of_patients(rng, 2)
+        found["grouped"] += mcnemar(a, b, groups) < 0.05
+        found["plain"] += mcnemar(a, b) < 0.05
+    assert found["grouped"] / 200 < 0.08
+    assert found["plain"] / 200 > 0.2

@@ -6,6 +6,7 @@ import json
 import shutil
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -277,7 +278,11 @@ def test_a_probe_takes_groups_and_an_evaluation_tells_what_they_mean(tmp_path):
     assert not train & val
     told.clear()
     cnnzoo.evaluate(run, tell=told.append)
-    assert told == ["the interval takes images for independent, which those of one group are not, so it is too narrow"]
+    many, groups = len(run.split["val"]), len(val)
+    assert told == [f"{many} images in {groups} groups: intervals allow for that"]
+    alone = cnnzoo.judge(run, tell=told.append)
+    assert len(np.unique(alone.groups)) == groups
+    assert alone.measure().interval != replace(alone, groups=None).measure().interval
 
 
 def test_a_committee_knows_the_groups_of_its_members_images(tmp_path):

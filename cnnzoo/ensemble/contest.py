@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from cnnzoo.calibrate import wilson_interval
+from cnnzoo.calibrate import accuracy_interval
 from cnnzoo.ensemble.combine import METHODS, Combination, combine, log_loss
 from cnnzoo.ensemble.members import Panel
 from cnnzoo.errors import InputError, counted
@@ -41,15 +41,18 @@ class Contest(Shown):
         from the targets (else None), the 95 % interval (Wilson's) of the latter where there is one, and the log-loss
         (see `combine.log_loss`).
         """
-        panel, count = self.panel, len(self.panel.targets)
-        members = zip(panel.names, panel.top1.tolist(), panel.log_probabilities, strict=True)
-        told = [(name, "member", top1, None, log_loss(said, panel.targets)) for name, top1, said in members]
+        panel = self.panel
+        members = zip(panel.names, panel.top1.tolist(), panel.log_probabilities, panel.right, strict=True)
+        told = [(name, "member", top1, None, log_loss(said, panel.targets), own) for name, top1, said, own in members]
         for one in self.combinations:
-            crossed = None if one.cross_fitted is None else one.honest_top1
-            told.append((one.method, "method", one.top1, crossed, one.loss))
+            crossed, right = (
+                None if one.cross_fitted is None else one.honest_top1,
+                one.honest.argmax(1) == panel.targets,
+            )
+            told.append((one.method, "method", one.top1, crossed, one.loss, right))
         rows = []
-        for name, kind, top1, crossed, loss in told:
-            interval = wilson_interval(round(count * (top1 if crossed is None else crossed)), count)
+        for name, kind, top1, crossed, loss, right in told:
+            interval = accuracy_interval(right, panel.groups)
             rows.append(dict(zip(COLUMNS, (name, kind, top1, crossed, *interval, loss), strict=True)))
         return rows
 

@@ -160,7 +160,7 @@ def study(panel: Panel, method: str, committee: np.ndarray, costs: Sequence[int]
         costs: `(M,)` multiply-adds of each member for an image.
     """
     right, said, targets = panel.right, committee.argmax(axis=1), panel.targets
-    count, top1 = len(targets), right.mean(axis=1)
+    top1 = right.mean(axis=1)
     committee_right, best_right = said == targets, right[top1.argmax()]
     votes = right.sum(axis=0) * 2 - len(right)  # above 0 where most members are right
     words = panel.logits.argmax(axis=2)
@@ -174,13 +174,13 @@ def study(panel: Panel, method: str, committee: np.ndarray, costs: Sequence[int]
     return Diversity(
         names=tuple(panel.names),
         method=method,
-        count=count,
+        count=len(targets),
         top1=tuple(top1.tolist()),
-        intervals=tuple(calibrate.wilson_interval(hits, count) for hits in right.sum(axis=1)),
+        intervals=tuple(calibrate.accuracy_interval(own, panel.groups) for own in right),
         costs=tuple(map(int, costs)),
         committee_top1=float(committee_right.mean()),
-        committee_interval=calibrate.wilson_interval(committee_right.sum(), count),
-        p=calibrate.mcnemar(committee_right, best_right),
+        committee_interval=calibrate.accuracy_interval(committee_right, panel.groups),
+        p=calibrate.mcnemar(committee_right, best_right, panel.groups),
         majority=float(np.mean((np.sign(votes) + 1) / 2)),
         independent=odds.of(top1.tolist()).accuracy,
         pairs=Pairs.of(right),

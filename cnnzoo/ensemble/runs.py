@@ -88,7 +88,7 @@ class Ensemble(Shown):
 
     def evaluate(self) -> Evaluation:
         """How good the committee is on the panel's images; by cross-fitting, where the method learns from them."""
-        return measure(self.combination.honest, self.panel.targets, self.panel.classes)
+        return measure(self.combination.honest, self.panel.targets, self.panel.classes, groups=self.panel.groups)
 
     def diversity(self, out: str | Path | None = None) -> Diversity:
         """What the committee has over its members, as `cnnzoo.diversity` tells it; `out` as there."""

@@ -53,7 +53,7 @@ def render(
     """
     outputs, targets = run.predictions
     names = run.split["val"]
-    result = measure(outputs, targets, tuple(classes))
+    result = measure(outputs, targets, tuple(classes), groups=sources.groups_of(config.data, names))
     temperature = run.card.get("temperature", 1.0)
     config_text = run.config_file.read_text(encoding="utf-8")
     command = as_typed("cnnzoo", "train", "--config", run.config_file, "--run", f"{run.path}-again")
