@@ -101,21 +101,22 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.overrides = overrides
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> "CNNClassifier":
-        """Learn the labels `y` `(N,)` of the images `X`.
+    def fit(self, X: Any, y: Any, groups: Any = None) -> "CNNClassifier":
+        """Learn the labels `y` `(N,)` of the images `X`. Images with the same value in `groups` `(N,)`, such as a
+        patient's, belong together: none of them is held out while others are learnt from.
 
         Raises InputError, which is a ValueError, for images, labels and parameters that will not do. Files that cannot
         be read are named all at once.
         """
         images = _images(X)
         classes, labels = _labels(y, images)
+        check_consistent_length(images, groups)
         with TemporaryDirectory(prefix="cnnzoo-", ignore_cleanup_errors=True) as scratch:
             config = self._config(self.run or Path(scratch, "run"))
             Run.new(config.folder)  # complains now rather than after the photos are decoded
             names = [str(name) for name in classes]
-            data = sources.from_images(
-                images, labels, names, config.data, config.augment, *assemble.net_input(config), decoded=Path(scratch)
-            )
+            given = (images, labels, names, config.data, config.augment, *assemble.net_input(config))
+            data = sources.from_images(*given, decoded=Path(scratch), groups=groups)
             tell = print if self.verbose else silent
             run = train(config, data=data, with_report=self.run is not None, tell=tell)
             self.net_, self._card = zoo.load(run), run.card

@@ -151,6 +151,18 @@ def test_a_class_of_one_image_is_trained_on(digits, tmp_path):
     assert "X/0" in estimator.run_.split["train"]
 
 
+def test_images_that_belong_together_are_not_divided(digits, tmp_path):
+    X, y = digits
+    writers = np.arange(len(X)) // 20
+    held_out = [int(name.rpartition("/")[2]) for name in small(run=tmp_path / "a").fit(X, y, writers).run_.split["val"]]
+    assert set(writers[held_out]).isdisjoint(np.delete(writers, held_out))
+    assert small().fit(X, y, groups=np.arange(len(X))).validation_score_ > 0.6  # each stands alone
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        small().fit(X, y, groups=writers[1:])
+    with pytest.raises(InputError, match="each class of X has one group only, so there is none to validate on"):
+        small().fit(X, y, groups=np.zeros(len(X)))
+
+
 # ---- what images may be
 
 

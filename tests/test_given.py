@@ -103,6 +103,15 @@ def test_labels_are_names_or_places_in_the_classes(name):
     assert np.array_equal(places.train.labels, named.train.labels)
 
 
+def test_images_that_belong_together_are_not_divided(name):
+    writers = [f"writer {place // 30}" for place in range(len(PIXELS))]
+    data = loaded(cnnzoo.register_data(name, PIXELS, LABELS, groups=writers))
+    train, val = ({int(each.rpartition("/")[2]) // 30 for each in part.names} for part in (data.train, data.val))
+    assert not train & val
+    assert len(train | val) == 60
+    assert data.notes[-1] == "1,797 images in 60 groups, none of which is divided"
+
+
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
@@ -115,6 +124,8 @@ def test_labels_are_names_or_places_in_the_classes(name):
         (("mine", PIXELS, LABELS / 2), {}, r"labels are float64 of shape \(1797,\); give the class of each image"),
         (("mine", PIXELS, LABELS), {"classes": ["a", "b"]}, "the label 2 is no place in 2 classes, from 0"),
         (("mine", PIXELS[:2], ["ant", "bea"]), {"classes": ["ant", "bee"]}, "'bea' is none of .*; did you mean bee"),
+        (("mine", PIXELS, LABELS), {"groups": "abc"}, "there are 1,797 images and 3 groups, one for each"),
+        (("mine", PIXELS, LABELS), {"groups": LABELS, "val": Pairs()}, "val is held out already; give one of them"),
         (("mine", PIXELS[:2], ["ant", "wasp"]), {"classes": ["ant", "bee"]}, "'wasp' is none of the classes$"),
     ],
 )

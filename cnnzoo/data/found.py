@@ -214,15 +214,19 @@ def at_hand(
     labels: np.ndarray,
     classes: Sequence[str],
     name: str,
+    groups: Sequence | None = None,
 ) -> Found:
-    """Images that somebody has in memory, or files of theirs; `labels` `(N,)` are places in `classes`."""
+    """Images that somebody has in memory, or files of theirs; `labels` `(N,)` are places in `classes`, and those with
+    the same value in `groups` `(N,)` belong together.
+    """
     names = tuple(str(x) if isinstance(x, str | Path) else f"{name}/{i}" for i, x in enumerate(images))
     channels = 1 if all(map(_is_grey, images)) else 3
     if isinstance(images, np.ndarray):
         images = images.reshape(*images.shape[:3], -1)
     else:
         images = [Path(os.path.expanduser(image)) if isinstance(image, str) else image for image in images]
-    return Found(tuple(classes), Part(images, labels, names), None, channels, IMAGENET_MEAN, IMAGENET_STD)
+    numbers = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+    return Found(tuple(classes), Part(images, labels, names, numbers), None, channels, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _is_grey(image: str | Path | Image.Image | np.ndarray) -> bool:

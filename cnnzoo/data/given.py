@@ -27,6 +27,7 @@ def register_data(
     labels: Iterable | None = None,
     *,
     classes: Sequence[str] | None = None,
+    groups: Iterable | None = None,
     val: Any = None,
 ) -> str:
     """Make images at hand a data source: whatever takes one in this process, as `digits` is one, then takes `name`.
@@ -37,6 +38,8 @@ def register_data(
             arrays `(H, W)` or `(H, W, C)` of any sizes; or a map-style data set of torch's of such images and labels.
         labels: `(N,)`: the classes' names, or with `classes` places in these; None for a data set, which has them.
         classes: the classes' names in order; None: those of the data set, else of the labels, sorted.
+        groups: `(N,)`: what each image belongs to, such as a patient or a video, so that no group is both trained and
+            judged on; None: each stands alone.
         val: the images to validate on, as `(images, labels)` or a data set; None holds out `data.val_fraction`.
 
     Returns:
@@ -48,7 +51,12 @@ def register_data(
     if name not in _OWN and sources.is_there(name):
         raise InputError(f"{name!r} stands for other images; choose another name")
     images, labels, classes = _pairs(images, labels, classes)
-    found = at_hand(images, labels, classes, name)
+    groups = None if groups is None else list(groups)
+    if groups is not None and len(groups) != len(images):
+        raise InputError(f"there are {counted(len(images), 'image')} and {counted(len(groups), 'group')}, one for each")
+    if groups is not None and val is not None:
+        raise InputError("groups tell which images may be held out, and val is held out already; give one of them")
+    found = at_hand(images, labels, classes, name, groups)
     if val is not None:
         images, labels, _ = _pairs(*(val if isinstance(val, tuple) else (val, None)), classes)
         found = replace(found, val=at_hand(images, labels, classes, f"{name}/val").train)

@@ -89,16 +89,19 @@ def from_images(
     preprocess: Preprocess | None = None,
     *,
     decoded: Path,
+    groups: Sequence | None = None,
 ) -> Dataset:
     """What `load` makes of a source, of images at hand; `config.source` is merely their name.
 
     `images` are a uint8 array `(N, H, W)` or `(N, H, W, C)`, or N files, PIL images and uint8 arrays of any sizes;
-    `labels` `(N,)` int64 are places in `classes`. A class of one image keeps it for training. The pixels of files are
-    kept in the folder `decoded`, which must last as long as the data set.
+    `labels` `(N,)` int64 are places in `classes`, and those with the same value in `groups` `(N,)` belong together. A
+    class of one image, or of one group, keeps it for training. The pixels of files are kept in the folder `decoded`,
+    which must last as long as the data set.
     """
-    found = _grouped(at_hand(images, labels, classes, config.source), config).divided(config, keep_lone=True)
+    found = _grouped(at_hand(images, labels, classes, config.source, groups), config).divided(config, keep_lone=True)
     if not len(found.val.labels):
-        raise InputError(f"each class of {config.source} has one image only, so there is none to validate on")
+        one = "one image" if groups is None else "one group"
+        raise InputError(f"each class of {config.source} has {one} only, so there is none to validate on")
     return _ready(found, config, augment, input_size, channels, preprocess, decoded, exactly=True)
 
 
