@@ -174,12 +174,23 @@ def test_views_of_an_image_stay_in_one_fold():
     assert found.scores[0].cv_top1 < 0.6
 
 
-def test_classes_with_one_image_have_no_folds():
+def test_classes_with_one_image_each_have_no_folds():
     x, y = blobs(3)
-    few = np.array([0, 31, 32, 33, 61, 62])
+    few = np.array([0, 31, 61])
     found = probe.fit(x[few, None], y[few], x, y, 3)
     assert [(score.classifier, score.cv_top1) for score in found.scores] == [("logistic", None)]
     assert "-" in str(found)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(51) // 2])
+def test_a_class_of_one_image_leaves_the_others_their_folds(groups):
+    x, y = blobs(3)
+    few = np.array([*range(50), 61])  # 30, 20, and 1
+    parts = probe.folds_of(y[few], groups, 5, 0)
+    assert len(parts) == 5
+    assert sorted(place for _, judged in parts for place in judged) == [*range(50)]
+    assert all(50 in fitted and not set(fitted) & set(judged) for fitted, judged in parts)
+    assert len(probe.fit(x[few, None], y[few], x, y, 3, groups=groups).scores) > 1
 
 
 def test_a_class_without_images_is_told():

@@ -105,7 +105,8 @@ def fit(
         learns: whether the head is to learn on, so that `auto` leaves out knn, which has nothing to learn by.
         balance: whether each class counts the same, however many images it has, also where classifiers are compared;
             `auto` leaves out those that cannot weigh images.
-        folds: of the cross-validation; fewer where a class has fewer images, or groups of them.
+        folds: of the cross-validation; fewer where a class has fewer images, or groups of them. One of a single image
+            or group is always fitted to.
         seed: of the folds, and of what is random in a classifier.
         tell: is given the name of each classifier before it is fitted.
 
@@ -147,18 +148,20 @@ def fit(
 def folds_of(
     labels: np.ndarray, groups: np.ndarray | None, folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Places of the images to fit to and of those to judge on, of each fold; none where a class has too few images, or
-    all in one group.
+    """Places of the images to fit to and of those to judge on, of each fold. A class of one image, or all in one group,
+    is fitted to in each; there are no folds where fewer than two classes are others.
     """
     units = np.bincount(labels) if groups is None else groups_.groups_of_classes(labels, groups, labels.max() + 1)
-    many = min(folds, int(units.min()))
-    if many < 2:
+    divided, many = units > 1, min(folds, int(units[units > 1].min(initial=folds)))
+    alone, others = (np.flatnonzero(which) for which in (~divided[labels], divided[labels]))
+    if many < 2 or divided.sum() < 2:
         return []
     if groups is None:
-        splitter = StratifiedKFold(many, shuffle=True, random_state=seed)
-        return list(splitter.split(np.zeros(len(labels)), labels))
-    made = groups_.folds(labels, groups, many, seed)  # of which one may lack a class that few large groups have
-    return [(fitted, judged) for fitted, judged in made if len(judged) and len(set(labels[fitted])) == len(units)]
+        made = StratifiedKFold(many, shuffle=True, random_state=seed).split(others, labels[others])
+    else:  # of which one may lack a class that few large groups have
+        made = groups_.folds(labels[others], groups[others], many, seed)
+    parts = [(np.union1d(others[fitted], alone), others[judged]) for fitted, judged in made]
+    return [(fitted, judged) for fitted, judged in parts if len(judged) and len(set(labels[fitted])) == len(units)]
 
 
 def _is_among_the_best(score: Score, scores: Sequence[Score], images: int) -> bool:
