@@ -203,6 +203,8 @@ def _images(X: Any) -> np.ndarray | list:
     if not fits:
         kind = f"array of {X.dtype}" if isinstance(X, np.ndarray) else type(X).__name__
         raise InputError(f"{WANTED}; this is {kind}{'' if shape is None else f', of shape {tuple(shape)}'}")
+    if isinstance(X, np.ndarray) and shape[2:] in ((3,), (4,)):
+        raise InputError(f"X is one image, of shape {shape}; put it into a list of images")
     images = X if isinstance(X, np.ndarray) and X.ndim > 1 else list(X)
     if not len(images):
         raise InputError("X holds no images")

@@ -221,6 +221,7 @@ def test_images_are_brought_to_the_only_channels_that_a_net_takes(digits):
         (np.zeros((4, 64), np.uint8), "this is array of uint8, of shape (4, 64)"),
         (np.zeros((4, 8, 8, 2), np.uint8), "this is array of uint8, of shape (4, 8, 8, 2)"),
         (np.zeros((4, 0, 8), np.uint8), "of shape (4, 0, 8)"),
+        (np.zeros((8, 8, 3), np.uint8), "X is one image, of shape (8, 8, 3); put it into a list"),
         (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "this is Tensor, of shape (4, 3, 8, 8)"),
         (np.array([["a.png"], ["b.png"]]), "of shape (2, 1)"),
         ("a.png", "this is str"),
