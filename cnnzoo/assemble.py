@@ -414,7 +414,8 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
                 found, *images, groups=data.train.groups, bag=asked.bag, boost=asked.boost, **steps
             )
         elif not learns and len(data.train.labels) <= FEW:
-            found = probe.with_learning_curve(found, *images, balance=balance, seed=config.train.seed)
+            curve = {"groups": data.train.groups, "balance": balance, "seed": config.train.seed}
+            found = probe.with_learning_curve(found, *images, **curve)
     for line in str(found).splitlines():
         tell(line)
     if balance:

@@ -250,6 +250,21 @@ def test_classifiers_are_not_chosen_by_the_likeness_of_a_group():
     assert honest.cv_top1 < 0.7
 
 
+def test_a_learning_curve_leaves_whole_groups_out():
+    """An eighth of the photos of 64 animals, 16 of each, show all of them, or 8 animals."""
+    rng = np.random.default_rng(0)
+    kinds = np.arange(128) % 2
+    animals = rng.normal(size=(128, 32)) + 0.4 * kinds[:, None]
+    photos = (np.repeat(animals, 16, axis=0) + 0.01 * rng.normal(size=(2048, 32))).astype(np.float32)
+    labels, groups = np.repeat(kinds, 16), np.repeat(np.arange(128), 16)
+    images = (photos[:1024, None], labels[:1024], photos[1024:], labels[1024:], 2)
+    found = probe.fit(*images, groups=groups[:1024], classifier="logistic")
+    flat, steep = (probe.with_learning_curve(found, *images, groups=own).curve for own in (None, groups[:1024]))
+    assert [many for many, _ in flat] == [many for many, _ in steep] == [128, 256, 512, 1024]
+    assert flat[0][1] > flat[-1][1] - 0.05
+    assert steep[0][1] < steep[-1][1] - 0.1
+
+
 def test_a_class_of_one_group_leaves_nothing_to_choose_by():
     rng = np.random.default_rng(0)
     labels, groups = np.repeat([0, 1], 10), np.r_[np.arange(10), [10] * 10]

@@ -5,7 +5,7 @@ alone, so that the validation images still tell the truth. A fitted one becomes 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -181,27 +181,42 @@ def with_learning_curve(
     val_labels: np.ndarray,
     classes: int,
     *,
+    groups: np.ndarray | None = None,
     balance: bool = False,
     seed: int = 0,
 ) -> Probe:
     """The same, with what its classifier reaches with fewer training images: whether more photos would help.
 
-    The images are as in `fit`. Each part of them is drawn `DRAWS` times, class by class; the mean counts.
+    The images are as in `fit`. Each part of them is drawn `DRAWS` times, class by class, of images in groups whole
+    groups; the mean counts.
     """
     data, score, seed = Data.of(vectors, labels, classes, balance), found.scores[0], seed % 2**32
     kind = kinds(len(labels), seed)[score.classifier]
     judged, points = kind.prepare(data, val_vectors), []
+    units = np.bincount(labels) if groups is None else groups_.groups_of_classes(labels, groups, classes)
     for part in PARTS:
-        many = len(labels) // part
-        if many < LEAST or np.bincount(labels).min() < 2 * part:
+        if len(labels) // part < LEAST or units.min() < 2 * part:
             continue
-        top1 = []
-        for places, _ in StratifiedShuffleSplit(DRAWS, train_size=many, random_state=seed).split(labels, labels):
+        many, top1 = [], []
+        for places in _drawn(labels, groups, part, seed):
             rows, own = data.rows(places)
             fitted = fit_one(kind.settings[score.setting], kind.prepare(data, rows), own, weights=data.weights_of(own))
+            many.append(len(places))
             top1.append((fitted.predict(judged) == val_labels).mean())
-        points.append((many, float(np.mean(top1))))
+        points.append((round(np.mean(many)), float(np.mean(top1))))
     return replace(found, curve=(*points, (len(labels), score.val_top1)) if points else ())
+
+
+def _drawn(labels: np.ndarray, groups: np.ndarray | None, part: int, seed: int) -> Iterator[np.ndarray]:
+    """The places of one in `part` of the images, drawn `DRAWS` times. Whole groups, for a few images of each burst show
+    nearly what all of them do.
+    """
+    if groups is None:
+        split = StratifiedShuffleSplit(DRAWS, train_size=len(labels) // part, random_state=seed).split(labels, labels)
+        yield from (places for places, _ in split)
+        return
+    for draw in range(DRAWS):
+        yield np.flatnonzero(groups_.share(labels, groups, 1 / part, np.random.default_rng((seed, part, draw))))
 
 
 @torch.inference_mode()
