@@ -59,6 +59,8 @@ class Run(Drawn):
         """Which net reached what, as far as the folder tells."""
         with suppress(InputError, OSError):
             net, metrics = self.card["name"], self.metrics
+            if not metrics:
+                return net
             best, last = max(metrics, key=lambda report: report["val_top1"]), metrics[-1]["epoch"]
             when = f" in epoch {best['epoch']} of {last}" if last else ""
             return f"{net}, best validation top-1 {best['val_top1']:.2%}{when}"

@@ -218,6 +218,15 @@ def test_the_report_of_a_run_is_written_from_python(run):
         cnnzoo.report("nowhere")
 
 
+def test_a_run_whose_metrics_are_gone_is_shown_and_reported_without(run, tmp_path):
+    bare = cnnzoo.Run(shutil.copytree(run.path, tmp_path / "bare"))
+    bare.metrics_file.unlink()
+    assert repr(bare).startswith(f"Run('{bare.path}'): mlp; go on with")
+    page = cnnzoo.report(bare).read_text()
+    assert "Confusion matrix" in page
+    assert "best epoch" not in page
+
+
 # ---- what TAB and type checkers see
 
 

@@ -100,7 +100,8 @@ def _main_figures(run: Run, result: Evaluation) -> dict[str, str]:
         "loss": f"{result.loss:.4f}",
         "images judged": f"{result.count:,}",
     }
-    metrics = run.metrics
+    if not (metrics := run.metrics):  # somebody has deleted the file
+        return told
     best = max(metrics, key=lambda report: report["val_top1"])
     seconds = sum(report["seconds"] for report in metrics)
     if last := metrics[-1]["epoch"]:
@@ -136,7 +137,7 @@ def _origin(run: Run) -> list[tuple[str, str]]:
         return [("Members and committee", _committee(run.committee))]
     if run.soup:
         return [("Members and soup", _soup(run.soup))]
-    return [("Curves", _picture(run.figure()))] if run.metrics[-1]["epoch"] else []
+    return [("Curves", _picture(run.figure()))] if any(report["epoch"] for report in run.metrics) else []
 
 
 def _confusion(result: Evaluation) -> Figure:
