@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnzoo import zoo
@@ -145,8 +145,8 @@ def summary(
     square. The net itself is left alone. A module that is made of others has a row where it has parameters or
     multiply-adds of its own, after theirs.
 
-    Raises InputError for an unknown name, for a size that is none, and for a net that is not of the registry without an
-    `input_size`.
+    Raises InputError for an unknown name, for a size that is none or that the net cannot take, for a net that is not of
+    the registry without an `input_size`, and for one whose forward pass asks for values.
     """
     if isinstance(model_or_name, nn.Module):
         net = model_or_name
@@ -156,7 +156,10 @@ def summary(
         with torch.device("meta"):
             net = zoo.create(os.fspath(model_or_name))
     entry, input_size = getattr(net, "entry", None), _input_size(net, input_size)
-    net = copy.deepcopy(net).to("meta").eval()
+    try:
+        net = _without_values(net).eval()
+    except ValueError as error:  # of lazy layers, which torch explains at length
+        raise InputError(f"{zoo.called(net)} has layers without sizes; give it an image first") from error
     image = torch.empty(1, *input_size, device="meta")
     watch, counter = Watch(image), FlopCounterMode(display=False)
     rows: list[Row] = []
@@ -192,10 +195,25 @@ def summary(
         module.register_forward_pre_hook(begin)
         module.register_forward_hook(record(layer))
     with torch.no_grad(), counter, watch:
-        net(image)
+        try:
+            net(image)
+        except InputError:
+            raise
+        except Exception as error:  # a net of the user's own may do anything
+            why = str(error).partition("\n")[0]
+            told = f"{zoo.called(net)} cannot be followed without values, for an image of {dimensions(input_size)}"
+            raise InputError(f"{told}: {why}") from error
     if entry is None:
         return Summary(type(net).__name__, input_size, tuple(rows))
     return Summary(entry.name, input_size, tuple(rows), entry.notes, paper_names=entry.paper_names)
+
+
+def _without_values(net: nn.Module) -> nn.Module:
+    """A copy on the meta device; unlike those that `to` moves there, tied weights stay tied, and plain tensors move."""
+    plain = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    empty = {id(tensor): tensor.detach().to("meta") for tensor in (*net.buffers(), *plain)}
+    empty |= {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in net.parameters()}
+    return copy.deepcopy(net, empty)
 
 
 def _input_size(net: nn.Module, given: int | Sequence[int] | None) -> tuple[int, int, int]:

@@ -357,9 +357,23 @@ class Recurrent(nn.Module):
         return self.fc(rows[:, -1])
 
 
+class Tied(nn.Module):
+    """Two layers of the same weights, and a tensor that is neither parameter nor buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.ones(3, 1, 1)
+        self.conv1, self.conv2 = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+        self.conv2.weight = self.conv1.weight
+
+    def forward(self, x):
+        return self.conv2(self.conv1(x - self.mean))
+
+
 @pytest.mark.parametrize(
     ("kind", "size", "macs"),
     [
+        (Tied, (3, 8, 8), {"conv1": 36 * 81, "conv2": 16 * 81}),
         (Scaled, (3, 8, 8), {"conv": 7_776, "fc": 80, "": 0}),
         (
             Attentive,
@@ -469,6 +483,18 @@ def test_a_net_without_an_entry_needs_a_size():
 )
 def test_a_net_knows_its_own_size(options, size):
     assert cnnzoo.summary(cnnzoo.create("squeezenet1_1", **options)).input_size == size
+
+
+class Choosing(nn.Module):
+    def forward(self, x):
+        return x if x.mean() > 0 else -x
+
+
+def test_a_net_that_cannot_be_followed_is_told():
+    with pytest.raises(cnnzoo.InputError, match=r"Choosing cannot be followed without values, for an image of 1x4x4: "):
+        cnnzoo.summary(Choosing(), (1, 4, 4))
+    with pytest.raises(cnnzoo.InputError, match="LazyConv2d has layers without sizes; give it an image first"):
+        cnnzoo.summary(nn.LazyConv2d(2, 3), (1, 4, 4))
 
 
 def test_the_net_is_left_alone():
