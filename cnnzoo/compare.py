@@ -6,14 +6,14 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
 from cnnzoo import figures, zoo
 from cnnzoo.claims import JUDGED_ON, best
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, expect
 from cnnzoo.shown import Drawn, Table
 from cnnzoo.summary import summary
 from cnnzoo.weights.table import Weights, list_weights
@@ -79,6 +79,7 @@ def compare(names: str | Sequence[str] | None = None, out: str | Path | None = N
     if out is not None:
         figures.check(out)
     asked = [names] if isinstance(names, str) else names or ()
+    expect(asked, Iterable, "names are a text such as resnet*, or several")
     found = [pair for pattern in asked or ["*"] for pair in _matching(pattern)]
     points = [_point(row) for row in {(row.model, row.tag): row for _, row in found if row}.values()]
     without = tuple(dict.fromkeys(name for name, row in found if not row)) if asked else ()

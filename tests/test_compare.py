@@ -72,6 +72,11 @@ def test_only_nets_without_weights_is_an_error():
         cnnzoo.compare("lenet5*")
 
 
+def test_a_number_is_no_name():
+    with pytest.raises(cnnzoo.InputError, match=r"names are a text such as resnet\*, or several, not 5"):
+        cnnzoo.compare(5)
+
+
 def test_a_name_nobody_knows_is_an_error():
     with pytest.raises(cnnzoo.InputError, match="unknown model 'resent50'; did you mean resnet50"):
         cnnzoo.compare(["vgg16", "resent50"])
