@@ -2,8 +2,11 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.autograd import DeviceType
 
 from cnnzoo import assemble, config, profiling
 from cnnzoo.errors import InputError
@@ -43,6 +46,14 @@ def test_operators_are_told_the_costliest_first(profile):
     assert took == sorted(took, reverse=True)
     assert any("convolution" in operator.name for operator in profile.operators[:5])
     assert not set(PARTS) & {operator.name for operator in profile.operators}
+
+
+def test_a_gpus_kernels_are_told_as_the_operators_that_launch_them(tmp_path, monkeypatch):
+    kernel = SimpleNamespace(key="sgemm", device_type=DeviceType.CUDA, count=1, self_cpu_time_total=1e9)
+    averages = torch.profiler.profile.key_averages
+    monkeypatch.setattr(torch.profiler.profile, "key_averages", lambda profiler: [*averages(profiler), kernel])
+    found = profiling.profile(SMALL, steps=1, out=tmp_path)
+    assert "sgemm" not in {operator.name for operator in found.operators}
 
 
 def test_a_person_sees_a_table_and_one_piece_of_advice(profile):

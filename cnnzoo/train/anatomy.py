@@ -102,7 +102,7 @@ def trace(trainer: Trainer, file: str, steps: int = 3) -> list[Operator]:
     operators = [
         Operator(event.key, event.count / steps, getattr(event, own) / 1e6 / steps)
         for event in profiler.key_averages()
-        if event.key not in PARTS
+        if event.key not in PARTS and event.device_type.name == "CPU"  # a GPU's own events are these once more
     ]
     return sorted(operators, key=lambda operator: -operator.seconds)
 
