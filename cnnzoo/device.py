@@ -97,7 +97,8 @@ def wait(device: torch.device) -> None:
 
 # CUDA has an exception for it, but not where cuDNN or cuBLAS meet it; on a CPU torch and oneDNN have their own words.
 _OUT_OF_MEMORY = (
-    *("out of memory", "STATUS_ALLOC_FAILED", "unable to find an engine", "Unable to find a valid cuDNN algorithm"),
+    *("out of memory", "STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED"),  # the last is cuDNN 9's
+    *("unable to find an engine", "Unable to find a valid cuDNN algorithm"),
     *("can't allocate memory", "bad_alloc", "could not create a"),
 )
 

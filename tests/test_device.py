@@ -41,6 +41,7 @@ def test_a_gpu_that_this_torch_cannot_compute_on_is_told_at_once(monkeypatch):
     [
         (FULL, True),
         ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
         ("GET was unable to find an engine to execute this computation", True),
         ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", True),
