@@ -9,7 +9,7 @@ from torch import nn
 
 import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import registry
-from cnnzoo.errors import InputError, at_least, unknown
+from cnnzoo.errors import InputError, at_least, quoted, unknown
 from cnnzoo.habits import INSTEAD
 from cnnzoo.models import _heads
 from cnnzoo.own import look_over
@@ -40,8 +40,14 @@ def build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     options = _taken(entry, options)
     arch = {key: value for key, value in options.items() if key not in _OF_ANY_NET}
     if _OURS.get(entry.name) is entry:
-        with torch.device("meta"):
-            net = entry.build(**options)
+        try:
+            with torch.device("meta"):
+                net = entry.build(**options)
+        except InputError:
+            raise
+        except Exception as error:  # what a layer says of sizes that it cannot have
+            given = ", ".join(f"{key} {quoted(value)}" for key, value in arch.items())
+            raise InputError(f"{entry.name} cannot be built with {given}: {error}") from error
     else:
         net = entry.build(**options)
         known = inspect.signature(entry.build).parameters

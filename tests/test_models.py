@@ -582,6 +582,22 @@ def test_impossible_numbers_are_refused(name, key, value, least):
         cnnzoo.create(name, **{key: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value", "message"),
+    [
+        ("mlp", "hidden", 5, "mlp cannot be built with hidden 5: 'int' object is not iterable"),
+        ("mlp", "hidden", (0, 5), "each of hidden is 0, but must be a whole number of at least 1"),
+        ("mlp", "image_size", -3, "image_size is -3, but must be a whole number of at least 1"),
+        ("highway_fc10", "image_size", 8.5, r"image_size is 8\.5, but must be a whole number"),
+        ("inception_v2", "pool_proj", 0, "pool_proj is 0, but must be a whole number of at least 1"),
+        ("alexnet_2012", "groups", 3, "alexnet_2012 cannot be built with groups 3: out_channels must be divisible"),
+    ],
+)
+def test_impossible_arguments_of_a_single_net_are_refused(name, key, value, message):
+    with pytest.raises(cnnzoo.InputError, match=message):
+        cnnzoo.create(name, **{key: value})
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_no_classes_take_the_head_off(name):
     net = on_meta(name, num_classes=0)

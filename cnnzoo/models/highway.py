@@ -35,6 +35,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from cnnzoo.errors import at_least
 from cnnzoo.models._base import GlobalPool, Net
 from cnnzoo.registry import Claim, Stage, register
 
@@ -178,6 +179,7 @@ class HighwayFC(HighwayNet):
         image_size: int = 28,
     ):
         super().__init__()
+        at_least("image_size", image_size)
         self.in_chans = in_chans
         self.image_size = self.min_size = image_size
         self.fc1 = nn.Linear(in_chans * image_size**2, 50)

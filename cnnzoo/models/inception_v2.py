@@ -28,6 +28,7 @@ pooling leaves the padding out.
 
 from torch import Tensor, nn
 
+from cnnzoo.errors import at_least
 from cnnzoo.models._base import GlobalPool, HeNet
 from cnnzoo.models._blocks import Branches, ConvNormRelu, avg_pool3x3, chain
 from cnnzoo.registry import Claim, Stage, register
@@ -68,6 +69,7 @@ class InceptionV2(HeNet):
         pool_proj: int = 96,
     ):
         super().__init__()
+        at_least("pool_proj", pool_proj)
         self.in_chans = in_chans
         self.conv1 = ConvNormRelu(in_chans, 64, 7, stride=2)
         self.maxpool1 = nn.MaxPool2d(3, stride=2, padding=1)

@@ -12,6 +12,7 @@ Document Recognition, Proceedings of the IEEE 86(11), 1998, section III.C. B = b
 
 from torch import Tensor, nn
 
+from cnnzoo.errors import at_least
 from cnnzoo.models._base import Net
 from cnnzoo.registry import Stage, register
 
@@ -30,6 +31,9 @@ class MLP(Net):
         hidden: tuple[int, int] = (300, 100),
     ):
         super().__init__()
+        at_least("image_size", image_size)
+        for width in hidden:
+            at_least("each of hidden", width)
         self.in_chans = in_chans
         self.image_size = self.min_size = image_size
         self.fc1 = nn.Linear(in_chans * image_size**2, hidden[0])
