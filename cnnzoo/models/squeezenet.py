@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from cnnzoo.models._base import GlobalPool, Net
 from cnnzoo.models._blocks import numbered
-from cnnzoo.registry import Stage, register
+from cnnzoo.registry import Claim, Stage, register
 
 
 class Fire(nn.Module):
@@ -124,21 +124,28 @@ def _paper_names(fires: tuple[tuple[int, ...], ...]) -> dict[str, str]:
     return names | {"conv10": "classifier.1"}
 
 
-# name: stem, fires, sides of the stages' maps, least image, parameters, multiply-adds, differences
+_ACCURACIES = (
+    Claim("top-1 accuracy, ILSVRC 2012 validation, one crop", "57.5 %"),
+    Claim("top-5 accuracy, ILSVRC 2012 validation, one crop", "80.3 %"),
+)
+
+# name: stem, fires, sides of the stages' maps, least image, parameters, multiply-adds, claims of Table 2, differences
 # fmt: off
 VARIANTS = {
     "squeezenet1_0": (
         (96, 7), ((16, 16, 32), (32, 48, 48, 64), (64,)), (109, 54, 27, 13), 21, 1_248_424, 818_924_576,
+        _ACCURACIES,
         ("no padding before conv1, so that a 224x224 image gives 109x109 maps, 111x111 in the paper's table",),
     ),
     "squeezenet1_1": (
         (64, 3), ((16, 16), (32, 32), (48, 48, 64, 64)), (111, 55, 27, 13), 17, 1_235_496, 349_151_936,
+        (),
         ("not in the paper: the authors' later version, with fewer and smaller filters in conv1 and earlier pooling",),
     ),
 }
 # fmt: on
 
-for _name, (_stem, _fires, _sides, _min_size, _params, _macs, _differences) in VARIANTS.items():
+for _name, (_stem, _fires, _sides, _min_size, _params, _macs, _claims, _differences) in VARIANTS.items():
     register(
         _name,
         paper="Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet: AlexNet-level accuracy with 50x fewer "
@@ -150,5 +157,6 @@ for _name, (_stem, _fires, _sides, _min_size, _params, _macs, _differences) in V
         stages=_stages(_stem, _fires, _sides),
         first_conv="features.0",
         paper_names=_paper_names(_fires),
+        claims=_claims,
         differences=_differences,
     )(partial(SqueezeNet, _stem, _fires, _min_size))
