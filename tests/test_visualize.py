@@ -349,6 +349,8 @@ def test_a_net_of_nobody_must_tell_how_it_sees():
 def test_a_net_that_cannot_be_looked_into_says_why(net):
     with pytest.raises(InputError, match=r"resnet20 is a net's fast form.*take the net itself"):
         Subject.open(cnnzoo.optimize(net.eval()))
+    with pytest.raises(InputError, match=r"FeatureMaps gives maps alone.*take the net itself"):
+        Subject.open(cnnzoo.create("resnet20", features_only=True))
     with pytest.raises(InputError, match="is on the meta device, where nets have no weights"):
         Subject.open(on_meta("resnet20"))
     with pytest.raises(InputError, match="resnet20 has no classes to ask for, as it was made with num_classes=0"):

@@ -16,6 +16,7 @@ from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, expect, unknown
 from cnnzoo.inference.optimized import Optimized
+from cnnzoo.models._feature_maps import FeatureMaps
 from cnnzoo.naming import output_names
 from cnnzoo.visualize.hooks import layer_of, untouched
 
@@ -63,6 +64,8 @@ class Subject:
             net, name = model_or_run, zoo.called(model_or_run)
             if isinstance(net, Optimized):
                 raise InputError(f"{name} is a net's fast form, which has no layers to look at; take the net itself")
+            if isinstance(net, FeatureMaps):
+                raise InputError(f"{name} gives maps alone, no answer to look into; take the net itself")
             for lacks in ("preprocessing", "num_classes"):
                 if not (hasattr(net, lacks) or hasattr(net, "entry")):
                     raise InputError(f"a net of class {name} is not of the registry: set its .{lacks}")
