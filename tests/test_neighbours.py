@@ -262,6 +262,14 @@ def test_the_map_draws_every_image_in_its_class_colour(net, folder, tmp_path):
     assert names == ["blue", "green", "red"]
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_net_to_which_all_images_are_the_same_has_no_map(net, folder, value):
+    with torch.no_grad():
+        net.conv1.weight.fill_(value)
+    with pytest.raises(InputError, match=r"to resnet20 all of .* is the same, or gives no numbers"):
+        visualize.map(net, str(folder))
+
+
 def test_a_map_of_too_few_images_is_told(net, tmp_path):
     few = photos.folder(tmp_path / "few", each=3)
     with pytest.raises(InputError, match="a map takes at least 12 images, but there are 9 in"):

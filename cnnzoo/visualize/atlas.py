@@ -105,7 +105,8 @@ def map(
         tell: is given a line on what was passed over.
 
     Raises:
-        InputError: for an empty folder; a net that is no run, without data; fewer than twelve images.
+        InputError: for an empty folder; a net that is no run, without data; fewer than twelve images; a net to which
+            all are the same.
     """
     from sklearn.decomposition import PCA  # here, since scikit-learn takes a while to import
     from sklearn.manifold import TSNE, trustworthiness
@@ -116,6 +117,8 @@ def map(
     if len(shown) < LEAST:
         raise InputError(f"a map takes at least {LEAST} images, but there are {len(shown)} in {shown.source}")
     (vectors,) = collection.features(subject, shown, tell=tell)
+    if not np.isfinite(vectors).all() or not np.ptp(vectors, axis=0).any():  # scikit-learn ends the process of such
+        raise InputError(f"to {subject.name} all of {shown.source} is the same, or gives no numbers: there is no map")
     few = PCA(min(COMPONENTS, *vectors.shape), random_state=seed).fit_transform(vectors)
     perplexity = min(PERPLEXITY, (len(shown) - 1) / 3)
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(few)
