@@ -13,8 +13,9 @@ import torch
 from conftest import GPU, VISIBLE
 
 import cnnzoo
-from cnnzoo import machine, registry, visualize, zoo
+from cnnzoo import benchmark, machine, registry, visualize, zoo
 from cnnzoo.benchmark.loops import trainer_of
+from cnnzoo.benchmark.overhead import recorded_step
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig
 from cnnzoo.data.arrays import ArrayImages
@@ -193,6 +194,24 @@ def test_what_cannot_be_recorded_is_run_and_leaves_the_stream_as_it_was():
     assert way.most == 0
     torch.cuda.empty_cache()  # which a recording that broke off would have ended, and so random numbers
     assert torch.rand(1, device="cuda").item() < 1
+
+
+def test_a_recorded_step_of_training_writes_over_nothing_of_others():
+    net = zoo.create("resnet20").cuda()
+    images, targets = torch.randn(8, 3, 32, 32, device="cuda"), torch.zeros(8, dtype=torch.int64, device="cuda")
+    replay, before = recorded_step(net, images, targets), net.fc.weight.clone()
+    del images, targets
+    torch.cuda.empty_cache()
+    others = [torch.zeros(size, device="cuda") for size in (2**4, 2**10, 2**16, 2**22) for _ in range(16)]
+    for _ in range(5):
+        replay()
+    assert not any(other.any() for other in others)
+    assert not net.fc.weight.equal(before)
+    assert net.fc.weight.isfinite().all()
+
+
+def test_the_benchmark_finds_no_waiting_in_a_step():
+    assert benchmark.run(["G9"]).notes["G9"].startswith("0 host synchronisations a step in ours")
 
 
 # ---- from end to end
