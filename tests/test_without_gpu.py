@@ -192,6 +192,15 @@ def test_graphs_are_recorded_one_at_a_time_and_those_of_a_net_share_a_stream_and
     assert sum("pool" in options for options in recorded) == 4
 
 
+def test_kernels_are_prepared_on_another_stream_than_they_are_recorded_on(recorded):
+    """Or what torch keeps for cuBLAS by stream would be no graph's own."""
+    seen = []
+    Replayed(lambda x: [seen.append(torch.cuda.current_stream()) or x])(torch.zeros(1, 3))
+    assert seen[3] is recorded[0]["stream"]
+    assert seen[:3] == [seen[0]] * 3
+    assert seen[3] is not seen[0]
+
+
 def test_what_cannot_be_recorded_is_run(recorded):
     calls = iter(range(100))
 

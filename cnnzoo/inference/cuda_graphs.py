@@ -26,7 +26,7 @@ class Replayed:
         self.run, self._lock = run, threading.Lock()
         self.most = MOST  # 0 once something could not be recorded
         self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
-        self._aside: torch.cuda.Stream | None = None  # on which all are recorded
+        self._streams: list[torch.cuda.Stream] = []  # on which kernels are prepared, and on which all are recorded
         self._done = torch.cuda.Event()  # the latest turn
 
     def __call__(self, x: Tensor) -> list[Tensor]:
@@ -51,17 +51,22 @@ class Replayed:
     def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]:
         given, graph, current = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # torch's own stream for recording is one of the GPU that came first: on another's nothing would be recorded.
-        aside = self._aside = self._aside or torch.cuda.Stream()
-        options = {"stream": aside, "capture_error_mode": "thread_local"}  # others may go on using the GPU
+        # There are two, since torch keeps memory for cuBLAS by stream, and gives it back where torch.compile records:
+        # taken within a recording, it stays the graph's.
+        self._streams = self._streams or [torch.cuda.Stream(), torch.cuda.Stream()]
+        aside, on = self._streams
+        options = {"stream": on, "capture_error_mode": "thread_local"}  # others may go on using the GPU
         if self.graphs:
             options["pool"] = next(iter(self.graphs.values()))[0].pool()
         aside.wait_stream(current)
-        with _recording, torch.cuda.stream(aside):  # which leads back to the current one where recording fails, too
-            for _ in range(2):  # libraries choose and prepare their kernels first
-                self.run(given)
-            with _Recordable():
-                self.run(given)
-            with torch.cuda.graph(graph, **options):
+        with _recording:
+            with torch.cuda.stream(aside):
+                for _ in range(2):  # libraries choose and prepare their kernels first
+                    self.run(given)
+                with _Recordable():
+                    self.run(given)
+            # The stream is left by this one where recording fails, too.
+            with torch.cuda.stream(on), torch.cuda.graph(graph, **options):
                 answers = self.run(given)
         current.wait_stream(aside)
         return graph, given, answers
