@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 import numpy as np
@@ -35,9 +35,10 @@ class Batches:
 
 
 class Net(nn.Module):
-    def __init__(self):
+    def __init__(self, kernel: int = 1):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(2, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2))
+        conv = nn.Conv2d(2, 8, kernel, padding="same")
+        self.body = nn.Sequential(conv, nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2))
         self.head = nn.Linear(8, 2)
 
     def forward(self, x):
@@ -53,9 +54,9 @@ STAGES = {
 THREE_EPOCHS = (PhaseConfig(3),)
 
 
-def make(phases=THREE_EPOCHS, schedule=None, optimizer=None, loss=None, compile=False, **options) -> Trainer:
+def make(phases=THREE_EPOCHS, schedule=None, optimizer=None, loss=None, compile=False, kernel=1, **options) -> Trainer:
     torch.manual_seed(0)
-    net = Net()
+    net = Net(kernel)
     if compile:
         options["compiled"] = torch.compile(net, backend="eager")
     optim_config = optimizer or OptimConfig(lr=0.1, momentum=0.9)
@@ -206,6 +207,20 @@ def test_accumulated_parts_make_the_same_step_as_the_whole_batch():
 
     whole, parts = step(1), step(4)
     assert all(torch.allclose(whole[name], parts[name], atol=1e-7) for name in whole)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_run_goes_on_where_weights_lie_otherwise_in_memory_as_from_mps_on_a_cpu(name):
+    made, states = partial(make, optimizer=OptimConfig(name=name, lr=0.01), kernel=3, channels_last=True), []
+    made([PhaseConfig(1)], save=lambda state: states.append(copy.deepcopy(state))).fit()
+    state = states[-1] | {"progress": states[-1]["progress"] | {"lengths": [3]}}
+    contiguous = copy.deepcopy(state)
+    for own in contiguous["optimizer"]["state"].values():
+        own.update({key: value.contiguous() for key, value in own.items()})
+    one, two = made(), made()
+    one.fit(state)
+    two.fit(contiguous)
+    assert same(weights(one), weights(two))
 
 
 def test_parts_add_up_where_a_cuda_graph_writes_over_the_gradients_of_the_part_before():

@@ -497,6 +497,10 @@ class Trainer:
     def _load(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for weight, own in self.optimizer.state.items():  # fused kernels go wrong where it lies otherwise in memory
+            for key, value in own.items():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    own[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
