@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cnnzoo import assemble, atomic, machine
+from cnnzoo import assemble, atomic
 from cnnzoo import config as config_
 from cnnzoo.config import Config
 from cnnzoo.data import sources
@@ -82,10 +82,9 @@ def profile(
     data = data or assemble.load_data(config)
     model = assemble.build_model(config, data).to(device)
     trainer = assemble.make_trainer(config, data, model, tell)
-    with machine.tuned(device):  # as the run will be
-        parts = anatomy.dissect(trainer, steps)
-        with atomic.replacing(folder / "trace.json", "json") as part:
-            operators = anatomy.trace(trainer, str(part))
+    parts = anatomy.dissect(trainer, steps)
+    with atomic.replacing(folder / "trace.json", "json") as part:
+        operators = anatomy.trace(trainer, str(part))
     precision = trainer.precision
     about = f"{config.model.name} on {data.name}, {device}, {precision}, batches of {parts.batch_size}, {steps} steps"
     found = Profile(about, parts, operators, advice(parts, config, device.type, precision), folder)
