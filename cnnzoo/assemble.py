@@ -24,7 +24,7 @@ from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.reading import Split
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import layout_on, pick_precision
-from cnnzoo.errors import InputError, counted, dimensions
+from cnnzoo.errors import InputError, counted
 from cnnzoo.familiar import Familiarity, spread
 from cnnzoo.inference.outputs import Features, WithFeatures
 from cnnzoo.models import _heads
@@ -103,13 +103,18 @@ def build_model(config: Config, data: Dataset) -> nn.Module:
         )
         if model.head == "linear":
             rebuild_head(net, {"kind": "linear", "num_classes": classes})
-    for side in dict.fromkeys((size, _augment(config, data).at(0).size)):  # judged, and trained on at first
+    _try_out(net.eval(), config, data, (size, _augment(config, data).at(0).size))  # judged, and trained on at first
+    return net
+
+
+def _try_out(net: nn.Module, config: Config, data: Dataset, sides: Sequence[int]) -> None:
+    """Show a net an empty image of each side. Raises InputError for one that it cannot take."""
+    for side in dict.fromkeys(sides):
         try:
             with torch.no_grad():
-                net.eval()(torch.zeros(1, channels, side, side))
+                net(torch.zeros(1, data.preprocess.channels, side, side))
         except InputError as error:
-            raise InputError(f"{error}{'' if side == size else _why_of_size(config)}") from None
-    return net
+            raise InputError(f"{error}{'' if side == data.preprocess.size else _why_of_size(config)}") from None
 
 
 def _why_of_size(config: Config) -> str:
@@ -278,12 +283,12 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     classes = config.model.num_classes or len(data.classes)
     if net.num_classes != classes or outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
         raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")
+    try:
+        _try_out(net, config, data, (_train_size(config, data), _augment(config, data).at(0).size))
+    except InputError as error:
+        raise InputError(f"loss.teacher {said} cannot take the images trained on: {error}") from None
     wants, gets = zoo.preprocessing(net), data.preprocess
     if isinstance(net, CommitteeNet):  # whose members normalise by themselves
-        side = _train_size(config, data)
-        if net.image_shape != (gets.channels, side, side):
-            seen, given = map(dimensions, (net.image_shape, (gets.channels, side, side)))
-            raise InputError(f"loss.teacher {said} looks at images of {seen}, but those trained on are {given}")
         return _OfPlainImages(net, gets.mean, gets.std).to(device)
     if (wants.mean, wants.std) != (gets.mean, gets.std):
         raise InputError(
@@ -346,8 +351,9 @@ def _caches_features(config: Config) -> bool:
     """Whether phases in which the head alone moves take features from the cache."""
     if config.train.cache_features != "auto":
         return config.train.cache_features
-    moves = config.augment.changes or config.loss.teacher
-    return config.model.head != "own" and (config.probe.views != 1 or not moves)
+    if config.model.head == "own" or config.loss.teacher:  # who is to see the images
+        return False
+    return config.probe.views != 1 or not config.augment.changes
 
 
 def views_of(config: Config, data: Dataset) -> int:

@@ -395,5 +395,7 @@ def test_one_net_learns_from_a_committee(seeds, tmp_path):
     agree = (student.predictions[0].argmax(1) == seeds.run.predictions[0].argmax(1)).mean()
     assert agree > 0.8
     larger = taught | {"run": str(tmp_path / "bad"), "model": {"name": "lenet5"}, "data": {"size": 32}}
-    with pytest.raises(InputError, match="looks at images of 1x8x8, but those trained on are 1x32x32"):
+    with pytest.raises(InputError, match=r"takes images \(B, 1, 8, 8\), not \(1, 1, 32, 32\)"):
         cnnzoo.train(larger)
+    with pytest.raises(InputError, match=r"not \(1, 1, 4, 4\), with which augment\.grows_from 0\.5 begins"):
+        cnnzoo.train(larger | {"model": {"name": "resnet20"}, "data": {"size": 8}, "augment": {"grows_from": 0.5}})

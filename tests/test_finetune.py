@@ -174,6 +174,14 @@ def test_the_head_alone_trains_on_cached_features(tune, weights, monkeypatch):
     assert equal(state(run), state(again))
 
 
+def test_a_teacher_sees_the_images_that_the_head_alone_learns_from(tune):
+    told, teacher = [], tune("teacher", mode="probe")
+    taught = ("--data.val_fraction=0.25", f"--loss.teacher={teacher.path}")
+    run = tune(mode="head", epochs=(1,), overrides=taught, tell=told.append)
+    assert not any("from cached features" in line for line in told)
+    assert run.metrics[-1]["epoch"] == 1
+
+
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_head_phase_after_a_moving_one_is_judged_by_the_moved_nets_features(ema, pictures, weights, tmp_path):
     config = recipe(str(pictures), "resnet20", str(weights), epochs=(1, 1), run=str(tmp_path / "run"))

@@ -84,7 +84,7 @@ def recipe(
             "balance": balance,
             # One cycle gains most at its end, so only what brings nothing for most of a phase is cut short.
             "patience": max(3, 2 * max(epochs) // 3) if augments else None,
-            "cache_features": True,
+            "cache_features": "auto",
         },
     }
 
