@@ -227,7 +227,7 @@ def small(folder, epochs: int = 2, **sections) -> dict:
         "model": {"name": "mlp", "args": {"image_size": 8, "hidden": [24, 12]}},
         "data": {"size": 8},
         "optim": {"lr": 0.1},
-        "train": {"epochs": epochs, "batch_size": 64, "compile": False},
+        "train": {"epochs": epochs, "batch_size": 64, "compile": False, "precision": "fp32"},  # not by the clock
     } | sections
 
 
