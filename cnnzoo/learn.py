@@ -17,7 +17,7 @@ from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
 from cnnzoo.run import begin, carry_out, train
 from cnnzoo.telling import Tell, silent
-from cnnzoo.train import rehearsal
+from cnnzoo.train import distributed, rehearsal
 from cnnzoo.train.trainer import Trainer
 from cnnzoo.transfer import finetune as recipes
 from cnnzoo.transfer.ranking import seconds_of
@@ -153,18 +153,18 @@ def finetune(
         for line in assemble.doubts(chosen.data.source):
             tell(line)
         can_do_less = limit is not None and chosen.probe.views == "auto"
-        if can_do_less and _is_long(chosen, data, limit - (time.perf_counter() - started)):
+        if can_do_less and not _agreed(chosen, _fits(chosen, data, limit - (time.perf_counter() - started)))[0]:
             options["views"] = 1
             before, chosen = chosen, config(mode, epochs, rate, run)
             data = data if chosen.augment == before.augment else assemble.load_data(chosen)
         if chosen.model.head == "probe":
             probed = assemble.start_by_probe(chosen, data, _net(chosen, data), tell)
     if lr == "find":
-        rate = rehearsal.find_rate(_rehearse(chosen, data, probed))
+        (rate,) = _agreed(chosen, rehearsal.find_rate(_rehearse(chosen, data, probed)))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
         chosen = config(mode, epochs, rate, run)
     if limit is not None:
-        epochs, seconds = _epochs_within(limit, started, _rehearse(chosen, data, probed), tell)
+        epochs, seconds = _epochs_within(chosen, limit, started, _rehearse(chosen, data, probed), tell)
         if sum(epochs):
             within = f"--train.minutes={seconds / 60:.3g}"  # should they take longer than measured
             chosen = config(mode, epochs, rate, run, within)
@@ -181,10 +181,16 @@ def _net(config: Config, data: Dataset) -> nn.Module:
     return assemble.build_model(config, data).to(pick_device(config.train.device))
 
 
-def _is_long(config: Config, data: Dataset, seconds: float) -> bool:
-    """Whether features of all of a probe's views would take more than their share of the time."""
+def _agreed(config: Config, *measured: float) -> list[float]:
+    """The least of what the processes of a team have each measured, so that all go on alike."""
+    with distributed.joined(config.train.device) as (team, _):
+        return team.gather(torch.tensor([measured], dtype=torch.float64)).amin(0).tolist()
+
+
+def _fits(config: Config, data: Dataset, seconds: float) -> bool:
+    """Whether features of all of a probe's views take no more than their share of the time."""
     shown = assemble.views_of(config, data) * len(data.train) + len(data.val)
-    return assemble.seconds_a_view(data, _net(config, data)) * shown > FOR_FEATURES * seconds
+    return assemble.seconds_a_view(data, _net(config, data)) * shown <= FOR_FEATURES * seconds
 
 
 def _rehearse(config: Config, data: Dataset, probed: assemble.Probed | None) -> Trainer:
@@ -195,7 +201,9 @@ def _rehearse(config: Config, data: Dataset, probed: assemble.Probed | None) -> 
     return assemble.make_trainer(config, data, model, silent, start=probed and probed.report)
 
 
-def _epochs_within(budget: float, started: float, trainer: Trainer, tell: Tell) -> tuple[tuple[int, ...], float]:
+def _epochs_within(
+    config: Config, budget: float, started: float, trainer: Trainer, tell: Tell
+) -> tuple[tuple[int, ...], float]:
     """Epochs of each phase that fit, and the seconds for all of them: two thirds of what is left are the last phase's,
     and a seventh stays in reserve.
     """
@@ -207,6 +215,8 @@ def _epochs_within(budget: float, started: float, trainer: Trainer, tell: Tell) 
         share = left if number == 0 else 2 / 3 * left
         epochs[number] = max(0, min(int(share / costs[number]), recipes.MOST_EPOCHS))
         left -= epochs[number] * costs[number]
+    *least, seconds = _agreed(config, *epochs, seconds)
+    epochs = [int(many) for many in least]
     told = ", ".join(f"{n} of {cost:.1f} s" for n, cost in zip(epochs, costs, strict=True))
     tell(f"within {budget:.0f} s there is time for epochs: {told}")
     return tuple(epochs), seconds

@@ -28,6 +28,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.files import read_torch
+from cnnzoo.train import rehearsal
 from cnnzoo.train.distributed import Team
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"
@@ -165,11 +166,28 @@ def test_a_killed_worker_is_replaced_and_a_stopped_team_goes_on_as_one_process_w
     assert apart(tmp_path / "whole", folder) < 1e-5
 
 
-def one_of_two(rank: int, port: int, arguments: list[str], stop_after: int, resume: str | None) -> None:
-    """What each process does: train, and stop after so many steps."""
+def be_one_of_two(rank: int, port: int) -> None:
+    """What torchrun would tell a process."""
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     torch.set_num_threads(1)
+
+
+def two(target, *arguments) -> None:
+    """Let two processes do something, which must end well; each is given its rank and a port first."""
+    with socket.create_server(("localhost", 0)) as found:
+        port = found.getsockname()[1]
+    both = [PRELOADED.Process(target=target, args=(rank, port, *arguments)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+
+
+def one_of_two(rank: int, port: int, arguments: list[str], stop_after: int, resume: str | None) -> None:
+    """What each process does: train, and stop after so many steps."""
+    be_one_of_two(rank, port)
     steps = count()
     with suppress(Interrupted):
         cnnzoo.train(config_.read({}, arguments), resume=resume, should_stop=lambda: next(steps) >= stop_after)
@@ -180,16 +198,7 @@ def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_stat
 
     def team(folder: Path, stop_after: int, resume: str | None = None) -> None:
         arguments = keys(folder, **{"model.name": "resnet20", "data.size": 8, "augment.cutmix": 0})
-        with socket.create_server(("localhost", 0)) as found:
-            port = found.getsockname()[1]
-        both = [
-            PRELOADED.Process(target=one_of_two, args=(rank, port, arguments, stop_after, resume)) for rank in (0, 1)
-        ]
-        for process in both:
-            process.start()
-        for process in both:
-            process.join(120)
-        assert [process.exitcode for process in both] == [0, 0]
+        two(one_of_two, arguments, stop_after, resume)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     team(whole, stop_after=1000)
@@ -201,6 +210,21 @@ def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_stat
     assert apart(whole, parts) < 1e-5
     losses = [[report["train_loss"] for report in metrics(folder)] for folder in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def tuned(rank: int, port: int, *where: str) -> None:
+    """What each process does: fine-tune within a budget, the second one on what seems to be a slower machine."""
+    be_one_of_two(rank, port)
+    measured = rehearsal.seconds_an_epoch
+    rehearsal.seconds_an_epoch = lambda *of: (1 + 19 * rank) * max(measured(*of), 0.2)
+    source, weights, folder = where
+    options = {"mode": "full", "budget": 120, "run": folder, "overrides": {"train.device": "cpu"}}
+    cnnzoo.finetune(source, "resnet20", weights, **options)
+
+
+def test_a_team_agrees_on_the_epochs_that_a_budget_has_time_for(pictures, weights, tmp_path):
+    two(tuned, str(pictures), str(weights), str(tmp_path / "run"))
+    assert 0 < config_.read(tmp_path / "run" / "config.yaml").train.epochs < 30
 
 
 SKIPS = """
