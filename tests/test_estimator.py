@@ -320,7 +320,7 @@ class OfRows(CNNClassifier):
     @staticmethod
     def _as_images(rows: np.ndarray) -> np.ndarray:
         grey = (128 + 16 * rows) % 256
-        return np.repeat(grey.astype(np.uint8)[:, None], 4, axis=1)
+        return np.repeat(grey.astype(np.uint8)[:, :, None], 8, axis=2)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -169,7 +169,7 @@ def test_the_head_alone_trains_on_cached_features(tune, weights, monkeypatch):
     assert any("from cached features" in line for line in told)
     before, now = torch.load(weights, weights_only=True), state(run)
     assert all(torch.equal(before[name], now[name]) for name in before if not name.startswith(("fc.", "linear.")))
-    monkeypatch.setattr("cnnzoo.inference.Optimized.forward", None)  # the backbone is not called again
+    monkeypatch.setattr("cnnzoo.inference.optimized.Optimized.forward", None)  # the backbone is not called again
     again = tune("again", mode="head", epochs=(3,), views=2)
     assert equal(state(run), state(again))
 

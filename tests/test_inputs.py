@@ -334,7 +334,10 @@ def test_what_is_no_run_is_told(make, given, message, tmp_path, monkeypatch):
             "min_confidence is None, but must be betw",
         ),
         (lambda net, photo: cnnzoo.predict(net, photo).top(None), "top is None, but must be a whole number"),
-        (lambda net, photo: cnnzoo.check(None), "a folder of class folders is wanted, not None"),
+        (
+            lambda net, photo: cnnzoo.check(None),
+            "or a table that lists photos, not None",
+        ),
         (lambda net, photo: cnnzoo.pick(None), "a folder or a data set's name is wanted, not None"),
         (lambda net, photo: cnnzoo.probe(None), "data.source is null, but must be text"),
         (lambda net, photo: cnnzoo.export(net, None), "out is the file to write, not None"),
