@@ -261,7 +261,9 @@ def test_a_whole_batch_takes_one_pass(net, pictures):
     passes = []
     net.conv1.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
     visualize.gradcam(net, pictures * 4)
-    assert passes == [1, 12]  # one image shows which layer has maps
+    assert passes == [12]
+    visualize.gradcam(net, pictures * 4, size=128)
+    assert passes == [12, 1, 12]  # one image shows which layer has maps in another size than the net is known for
 
 
 # ---- results

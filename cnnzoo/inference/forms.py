@@ -1,10 +1,12 @@
 """The forms that a net can answer in, and how each is made: `Forward`s, from images to float32 answers."""
 
 import copy
+import functools
 import io
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from cnnzoo.inference.cuda_graphs import Forward
 from cnnzoo.quiet import quiet
 
 CLOSE = 1 / 128  # of the largest logit; by a hundredth of it bf16 moved two logits apart at most
+HEAVY = 2**27  # bytes of a graph, above which images are not shared out
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 
 
@@ -118,20 +121,34 @@ def exported(net: nn.Module, images: Tensor) -> bytes | None:
 
 
 def session(graph: bytes) -> Forward:
-    """An ONNX graph as a function, in onnxruntime."""
+    """An ONNX graph as a function, in onnxruntime. Images are shared out among the threads, each of which takes its own
+    from end to end, so that none waits for others layer by layer; where there are too few, all work on each. So they do
+    where there are many weights, which each would have to read: AlexNet on 8 images took 1.13 times as long shared out,
+    where GoogLeNet took 0.93 and DenseNet-121 0.87 (2 cores).
+    """
+    threads = torch.get_num_threads()
+    alone, together = (functools.cache(functools.partial(_opened, graph, many)) for many in (1, threads))
+    pool = ThreadPoolExecutor(threads)
+
+    def run(x: Tensor) -> list[Tensor]:
+        images = np.ascontiguousarray(x.numpy())  # by NumPy: after torch's work its threads spin, and hold up these
+        if len(images) < threads or threads == 1 or len(graph) > HEAVY:
+            return [*map(torch.from_numpy, together()(images))]
+        answers = zip(*pool.map(alone(), np.array_split(images, threads)), strict=True)
+        return [torch.from_numpy(np.concatenate(parts)) for parts in answers]
+
+    return run
+
+
+def _opened(graph: bytes, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or it takes the decoders' cores
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    def run(x: Tensor) -> list[Tensor]:
-        images = np.ascontiguousarray(x.numpy())  # by NumPy: after torch's work its threads spin, and hold up these
-        return [*map(torch.from_numpy, session.run(None, {"images": images}))]
-
-    return run
+    opened = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return lambda images: opened.run(None, {"images": images})
 
 
 def timed(run: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> float:

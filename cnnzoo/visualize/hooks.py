@@ -104,7 +104,7 @@ def layer_of(net: nn.Module, name: str | nn.Module | None = None, x: Tensor | No
     than one place, or the last of all where none does.
 
     Which stage that is depends on the images: 7x7 maps of 224x224 pixels have a single place in 32x32. Given `x`
-    `(B, C, H, W)`, its first image is tried; without it, the size that the net was registered with counts.
+    `(B, C, H, W)` of another size than the net was registered with, its first image is tried; else that size counts.
 
     A net without stages, as one from elsewhere, has its last convolution for None.
 
@@ -130,7 +130,7 @@ def last_with_maps(net: nn.Module, x: Tensor | None = None) -> str | None:
     stages is judged by its last convolution.
     """
     stages = _stages(net)
-    if x is None:
+    if x is None or (stages and tuple(x.shape[1:]) == net.entry.input_size):
         shapes = {stage.name: stage.shape for stage in stages}
     else:
         names = [stage.name for stage in stages] or [_last(net)]
