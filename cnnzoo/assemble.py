@@ -1,22 +1,19 @@
-"""From a config to its parts: data, model, trainer, and the head that a probe finds."""
+"""From a config to its parts: data, model, trainer."""
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from cnnzoo import bars, registry, zoo
+from cnnzoo import registry, zoo
 from cnnzoo.building import only_channels
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
 from cnnzoo.data import listed, sources
-from cnnzoo.data.arrays import choose
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
@@ -38,9 +35,6 @@ from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import EpochReport, Feed, Trainer
 from cnnzoo.transfer import doctor
 from cnnzoo.transfer.features import Backbone, Extracted
-
-if TYPE_CHECKING:
-    from cnnzoo.transfer.probe import Probe
 
 FEW, VIEWS = 5_000, 3  # training images up to which a probe sees so many views of each, and what fewer would lead to
 
@@ -184,9 +178,9 @@ def make_trainer(
 
     def make_head_feed() -> Feed:
         """What a head alone is trained on: the features that the net gives at that moment."""
-        features, held_out = _features(config, data, model, tell)
+        own, held_out = features(config, data, model, tell)
         drawn = _draw_weights(config, train)
-        batches = FeatureBatches(features.vectors, train.labels, batch_size, seed, device, share, drawn)
+        batches = FeatureBatches(own.vectors, train.labels, batch_size, seed, device, share, drawn)
         rows, labels = (torch.from_numpy(share.of_all(whole)).to(device) for whole in (held_out.plain, data.val.labels))
         head = model.get_classifier()
         return Feed(batches, [(rows, labels)], head, head)
@@ -362,79 +356,13 @@ def views_of(config: Config, data: Dataset) -> int:
     return views if views != "auto" else VIEWS if len(data.train) <= FEW else 1
 
 
-def _features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:
+def features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:
     """What the head sees of the training images, in every view, and of the validation images."""
     backbone = Backbone(model, data.preprocess, data.cache, tell)
     views = views_of(config, data)
     drawn = {"augment": _augment(config, data), "seed": config.train.seed}
     train = backbone.extract(data.train.images, views=views, **drawn)
     return train, backbone.extract(data.val.images, what="features, held out")
-
-
-def seconds_a_view(data: Dataset, model: nn.Module) -> float:
-    """What the features of an image in one view take, as some training images tell; little, where the cache has
-    them.
-    """
-    backbone = Backbone(model, data.preprocess, data.cache)
-    few = [np.arange(len(data.train))[part] for part in (slice(8), slice(8, 72))]
-    for places in filter(len, few):  # the first also choose the net's fast form
-        started = time.perf_counter()
-        backbone.extract(choose(data.train.images, places))
-        seconds = (time.perf_counter() - started) / len(places)
-    return seconds
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What a net knows once a probe has given it its head."""
-
-    probe: "Probe"
-    report: EpochReport  # as epoch 0
-    outputs: torch.Tensor  # logits (N, K) of the validation images
-    familiarity: Familiarity
-
-
-def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Probed:
-    """Make the best shallow classifier the net's head."""
-    from cnnzoo.transfer import committee, probe  # scikit-learn takes a second, which only a probe need wait for
-
-    started = time.perf_counter()
-    train, val = _features(config, data, model, tell)
-    rows = sum(part.vectors.shape[0] * part.vectors.shape[1] for part in (train, val))
-    computed = train.computed + val.computed
-    seconds = time.perf_counter() - started
-    others = ", the others from the cache" if computed < rows else ""
-    tell(f"features of {counted(rows, 'image')} in {seconds:.1f} s, {computed:,} computed{others}")
-    images = (train.vectors, data.train.labels, val.plain, data.val.labels, model.num_classes)
-    asked, classifier = config.probe, config.probe.classifier
-    if asked.boost and classifier == "auto":
-        classifier = committee.WEAK
-    with bars.show(desc="classifiers") as bar:
-        steps = {"seed": config.train.seed, "tell": lambda name: bar.update() or bar.set_postfix_str(name)}
-        learns = bool(config.train.epochs or config.train.phases)
-        options = {"groups": data.train.groups, "classifier": classifier, "learns": learns, "folds": asked.folds}
-        balance = config.train.balance != "none"
-        found = probe.fit(*images, **options, balance=balance, **steps)
-        if asked.bag or asked.boost:
-            found = committee.gather(
-                found, *images, groups=data.train.groups, bag=asked.bag, boost=asked.boost, **steps
-            )
-        elif not learns and len(data.train.labels) <= FEW:
-            curve = {"groups": data.train.groups, "balance": balance, "seed": config.train.seed}
-            found = probe.with_learning_curve(found, *images, **curve)
-    for line in str(found).splitlines():
-        tell(line)
-    if balance:
-        tell("each class counted the same, where classifiers were fitted and where they were cross-validated")
-    put_head(model, found.head)
-    train_outputs, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
-    train_loss, val_loss = (
-        nn.functional.cross_entropy(logits.double(), torch.from_numpy(part.labels)).item()
-        for logits, part in ((train_outputs, data.train), (outputs, data.val))
-    )
-    took = time.perf_counter() - started
-    report = EpochReport(0, train_loss, val_loss, found.scores[0].val_top1, 0.0, took, rows / took)
-    return Probed(found, report, outputs, Familiarity.learn(train.plain, val.plain))
 
 
 def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cnnzoo import assemble
+from cnnzoo import assemble, probing
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, Overrides
@@ -158,7 +158,7 @@ def finetune(
             before, chosen = chosen, config(mode, epochs, rate, run)
             data = data if chosen.augment == before.augment else assemble.load_data(chosen)
         if chosen.model.head == "probe":
-            probed = assemble.start_by_probe(chosen, data, _net(chosen, data), tell)
+            probed = probing.start_by_probe(chosen, data, _net(chosen, data), tell)
     if lr == "find":
         (rate,) = _agreed(chosen, rehearsal.find_rate(_rehearse(chosen, data, probed)))
         tell(f"the range test, on a copy, found the rate {rate:.2g}")
@@ -190,10 +190,10 @@ def _agreed(config: Config, *measured: float) -> list[float]:
 def _fits(config: Config, data: Dataset, seconds: float) -> bool:
     """Whether features of all of a probe's views take no more than their share of the time."""
     shown = assemble.views_of(config, data) * len(data.train) + len(data.val)
-    return assemble.seconds_a_view(data, _net(config, data)) * shown <= FOR_FEATURES * seconds
+    return probing.seconds_a_view(data, _net(config, data)) * shown <= FOR_FEATURES * seconds
 
 
-def _rehearse(config: Config, data: Dataset, probed: assemble.Probed | None) -> Trainer:
+def _rehearse(config: Config, data: Dataset, probed: probing.Probed | None) -> Trainer:
     """A trainer as the run will have it, with a net of its own and the head that a probe has found for it."""
     model = _net(config, data)
     if probed:

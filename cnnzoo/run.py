@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cnnzoo import assemble, environment, loggers, machine, zoo
+from cnnzoo import assemble, environment, loggers, machine, probing, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer
 from cnnzoo.config import Config, Overrides
@@ -84,7 +84,7 @@ def carry_out(
     state: dict | None = None,
     *,
     data: Dataset | None = None,
-    probed: assemble.Probed | None = None,
+    probed: probing.Probed | None = None,
     with_report: bool = True,
     tell: Tell = print,
     should_stop: Callable[[], bool] | None = None,
@@ -142,7 +142,7 @@ def _load_data(job: _Job) -> Dataset:
     return data
 
 
-def _learn(job: _Job, data: Dataset, probed: assemble.Probed | None = None) -> assemble.Probed | None:
+def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> probing.Probed | None:
     """Train to the end of the last epoch. Returns what a probe has found out, where the net is still as it was then."""
     run, config, team, device, tell = job.run, job.config, job.team, job.device, job.tell
     model = assemble.build_model(config, data).to(device)
@@ -188,7 +188,7 @@ def _learn(job: _Job, data: Dataset, probed: assemble.Probed | None = None) -> a
     return None if trainer.progress.epoch else probed
 
 
-def _start_head(job: _Job, data: Dataset, model: nn.Module) -> assemble.Probed | None:
+def _start_head(job: _Job, data: Dataset, model: nn.Module) -> probing.Probed | None:
     """Put the head on the net that a probe finds, and tell what the net knows with it. A run that goes on gets the head
     that was found then, without its values, and None.
     """
@@ -198,10 +198,10 @@ def _start_head(job: _Job, data: Dataset, model: nn.Module) -> assemble.Probed |
         assemble.rebuild_head(model, job.run.card["head"])
         return None
     with job.team.one_after_another():
-        return assemble.start_by_probe(job.config, data, model, job.tell)
+        return probing.start_by_probe(job.config, data, model, job.tell)
 
 
-def _write_plans(job: _Job, data: Dataset, ran_on: dict, probed: assemble.Probed | None) -> None:
+def _write_plans(job: _Job, data: Dataset, ran_on: dict, probed: probing.Probed | None) -> None:
     """What the run folder holds before the first epoch."""
     run = job.run
     if job.is_resumed:

@@ -67,10 +67,11 @@ MAY_IMPORT = {
     | {"calibrate", "resampling", "weights"},
     "assemble": {"registry", "building", "naming", "config", "models", "data", "train", "zoo", "inference", "familiar"}
     | {"transfer"},
+    "probing": {"config", "data", "train", "familiar", "transfer", "assemble"},
     "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "familiar"}
-    | {"loggers", "signals", "environment"},
+    | {"loggers", "signals", "environment", "probing"},
     "folds": {"config", "checkpoint", "run"},
-    "learn": {"config", "data", "train", "checkpoint", "transfer", "assemble", "run"},
+    "learn": {"config", "data", "train", "checkpoint", "transfer", "assemble", "probing", "run"},
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}

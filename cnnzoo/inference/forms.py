@@ -120,19 +120,22 @@ def exported(net: nn.Module, images: Tensor) -> bytes | None:
     return file.getvalue()
 
 
-def session(graph: bytes) -> Forward:
+def session(graph: bytes, in_8_bits: bool = False) -> Forward:
     """An ONNX graph as a function, in onnxruntime. Images are shared out among the threads, each of which takes its own
-    from end to end, so that none waits for others layer by layer; where there are too few, all work on each. So they do
-    where there are many weights, which each would have to read: AlexNet on 8 images took 1.13 times as long shared out,
-    where GoogLeNet took 0.93 and DenseNet-121 0.87 (2 cores).
+    from end to end, so that none waits for others layer by layer; where there are too few, all work on each.
+
+    So they do where a net has many weights for what it computes, which each thread would have to read: AlexNet on 8
+    images took 1.13 times as long shared out and ResNet-18 in 8 bits on 4 1.2 times, where GoogLeNet took 0.93 and
+    DenseNet-121 0.87 (2 cores).
     """
     threads = torch.get_num_threads()
+    shares_out = threads > 1 and len(graph) < HEAVY and not in_8_bits
     alone, together = (functools.cache(functools.partial(_opened, graph, many)) for many in (1, threads))
     pool = ThreadPoolExecutor(threads)
 
     def run(x: Tensor) -> list[Tensor]:
         images = np.ascontiguousarray(x.numpy())  # by NumPy: after torch's work its threads spin, and hold up these
-        if len(images) < threads or threads == 1 or len(graph) > HEAVY:
+        if not shares_out or len(images) < threads:
             return [*map(torch.from_numpy, together()(images))]
         answers = zip(*pool.map(alone(), np.array_split(images, threads)), strict=True)
         return [torch.from_numpy(np.concatenate(parts)) for parts in answers]

@@ -120,7 +120,7 @@ class Optimized(nn.Module):
         if size not in self._in_8_bits:
             calibrated = " or ".join(map(dimensions, self._in_8_bits))
             raise InputError(f"int8 was calibrated on images of {calibrated}, but is given {dimensions(size)}")
-        return forms.session(self._in_8_bits[size])
+        return forms.session(self._in_8_bits[size], in_8_bits=True)
 
     def _answers(self, net: nn.Module, images: Tensor) -> list[Tensor]:
         answers = net(images.contiguous(memory_format=layout_on(images.device)))
@@ -189,7 +189,7 @@ class Optimized(nn.Module):
         if graph is None:
             raise InputError("this net cannot be exported to ONNX, which int8 needs; take precision fp32")
         graph = quantize.quantized(graph, images)
-        runs = (forms.plain(self.net), forms.session(graph))
+        runs = (forms.plain(self.net), forms.session(graph, in_8_bits=True))
         wanted, given = (torch.cat([run(part)[0] for part in images.split(batch_size)]) for run in runs)
         self.agreement = (wanted.argmax(1) == given.argmax(1)).double().mean().item()
         error = ((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-12)).item()

@@ -376,10 +376,11 @@ class Trainer:
         self._saved_buffers.save()
         while True:
             self._seed_dropout()
-            total = 0.0
+            total = None
             try:
-                parts = zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True)
-                left = len(images)
+                parts, left = [(images, targets)], len(images)
+                if self.accumulate > 1:
+                    parts = zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True)
                 for part, part_targets in parts:
                     left -= len(part)
                     with gathers_gradients(self.forward, last=left == 0):
@@ -389,7 +390,7 @@ class Trainer:
                         if self.accumulate > 1:
                             loss = loss * (len(part) / len(images))
                         self.scaler.scale(loss).backward()
-                    total = total + loss.detach()
+                    total = loss.detach() if total is None else total + loss.detach()
                     if left and self.feed.forward is not self.feed.judged:  # for a CUDA graph writes over its gradients
                         for weight in self.model.parameters():
                             weight.grad = None if weight.grad is None else weight.grad.clone()

@@ -1,0 +1,88 @@
+"""The head that a probe finds for a config's net, with which a run begins."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from cnnzoo import assemble, bars
+from cnnzoo.config import Config
+from cnnzoo.data.arrays import choose
+from cnnzoo.data.sources import Dataset
+from cnnzoo.errors import counted
+from cnnzoo.familiar import Familiarity
+from cnnzoo.telling import Tell
+from cnnzoo.train.trainer import EpochReport
+from cnnzoo.transfer.features import Backbone
+
+if TYPE_CHECKING:
+    from cnnzoo.transfer.probe import Probe
+
+
+def seconds_a_view(data: Dataset, model: nn.Module) -> float:
+    """What the features of an image in one view take, as some training images tell; little, where the cache has
+    them.
+    """
+    backbone = Backbone(model, data.preprocess, data.cache)
+    few = [np.arange(len(data.train))[part] for part in (slice(8), slice(8, 72))]
+    for places in filter(len, few):  # the first also choose the net's fast form
+        started = time.perf_counter()
+        backbone.extract(choose(data.train.images, places))
+        seconds = (time.perf_counter() - started) / len(places)
+    return seconds
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a net knows once a probe has given it its head."""
+
+    probe: "Probe"
+    report: EpochReport  # as epoch 0
+    outputs: torch.Tensor  # logits (N, K) of the validation images
+    familiarity: Familiarity
+
+
+def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Probed:
+    """Make the best shallow classifier the net's head."""
+    from cnnzoo.transfer import committee, probe  # scikit-learn takes a second, which only a probe need wait for
+
+    started = time.perf_counter()
+    train, val = assemble.features(config, data, model, tell)
+    rows = sum(part.vectors.shape[0] * part.vectors.shape[1] for part in (train, val))
+    computed = train.computed + val.computed
+    seconds = time.perf_counter() - started
+    others = ", the others from the cache" if computed < rows else ""
+    tell(f"features of {counted(rows, 'image')} in {seconds:.1f} s, {computed:,} computed{others}")
+    images = (train.vectors, data.train.labels, val.plain, data.val.labels, model.num_classes)
+    asked, classifier = config.probe, config.probe.classifier
+    if asked.boost and classifier == "auto":
+        classifier = committee.WEAK
+    with bars.show(desc="classifiers") as bar:
+        steps = {"seed": config.train.seed, "tell": lambda name: bar.update() or bar.set_postfix_str(name)}
+        learns = bool(config.train.epochs or config.train.phases)
+        options = {"groups": data.train.groups, "classifier": classifier, "learns": learns, "folds": asked.folds}
+        balance = config.train.balance != "none"
+        found = probe.fit(*images, **options, balance=balance, **steps)
+        if asked.bag or asked.boost:
+            found = committee.gather(
+                found, *images, groups=data.train.groups, bag=asked.bag, boost=asked.boost, **steps
+            )
+        elif not learns and len(data.train.labels) <= assemble.FEW:
+            curve = {"groups": data.train.groups, "balance": balance, "seed": config.train.seed}
+            found = probe.with_learning_curve(found, *images, **curve)
+    for line in str(found).splitlines():
+        tell(line)
+    if balance:
+        tell("each class counted the same, where classifiers were fitted and where they were cross-validated")
+    assemble.put_head(model, found.head)
+    train_outputs, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
+    train_loss, val_loss = (
+        nn.functional.cross_entropy(logits.double(), torch.from_numpy(part.labels)).item()
+        for logits, part in ((train_outputs, data.train), (outputs, data.val))
+    )
+    took = time.perf_counter() - started
+    report = EpochReport(0, train_loss, val_loss, found.scores[0].val_top1, 0.0, took, rows / took)
+    return Probed(found, report, outputs, Familiarity.learn(train.plain, val.plain))
