@@ -18,7 +18,7 @@ from torch import nn
 from cnnzoo import bars, calibrate, tables, zoo
 from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.config import DataConfig
-from cnnzoo.data import sources
+from cnnzoo.data import listed, sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
 from cnnzoo.data.decoded import real_paths
@@ -248,13 +248,17 @@ def _chosen(
 
 
 def _moved(net: nn.Module, own: DataConfig, place: str) -> list[str] | None:
-    """What the images that a run held out are called in another folder; None unless these are the run's images: most of
-    them are there by their names, and the net says the same of some as when it was trained.
+    """What the images that a run held out are called in another folder, or beside another table; None unless these are
+    the run's images: most of them are there by their names, and the net says the same of some as when it was trained.
     """
     run = run_of(net)
-    before, now, split = Path(os.path.expanduser(own.source)), Path(os.path.expanduser(place)), run.split
-    if own.val_source or run.is_cross_fitted or not (run.is_finished and now.is_dir()):
+    if own.val_source or run.is_cross_fitted or not (run.is_finished and sources.is_there(place)):
         return None
+    before, now = (
+        listed.home_of(source) if listed.is_source(source) else Path(os.path.expanduser(source))
+        for source in (own.source, place)
+    )
+    split = run.split
     try:
         moved = {name: now / Path(name).relative_to(before) for part in split.values() for name in part}
     except ValueError:  # they were none of a folder's

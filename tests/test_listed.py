@@ -249,6 +249,18 @@ def test_the_doctor_tells_which_groups_a_table_divides(capsys):
 # ---- a run
 
 
+def test_a_run_of_a_table_that_was_moved_with_its_photos_is_judged_on_what_it_held_out(tmp_path):
+    options = {"classifier": "centroid", "overrides": {"data.size": 32}, "tell": lambda line: None}
+    run = cnnzoo.probe(whole(), "resnet20", photos.weights(tmp_path / "w.pth"), **options)
+    (tmp_path / "moved").mkdir()
+    for each in ("pictures", "labels.csv"):
+        Path(each).rename(tmp_path / "moved" / each)
+    with pytest.raises(InputError, match=r"labels\.csv, on which .* was trained, is not here; name images by data=…"):
+        cnnzoo.judge(run)
+    found = cnnzoo.judge(run, "moved/labels.csv", tell=lambda line: None).images
+    assert [Path(name).name for name in found] == [Path(name).name for name in run.split["val"]]
+
+
 def test_a_run_learns_from_a_table_and_is_judged_by_it(tmp_path):
     options = {"classifier": "centroid", "overrides": {"data.size": 32}, "tell": lambda line: None}
     run = cnnzoo.probe(whole(), "resnet20", photos.weights(tmp_path / "w.pth"), **options)

@@ -276,8 +276,11 @@ def _is_other_than_folder(source: str) -> bool:
 
 
 def is_there(source: str) -> bool:
-    """Whether a name stands for a source, and where it is a folder, for one that exists."""
-    return _is_other_than_folder(source) or Path(os.path.expanduser(source)).is_dir()
+    """Whether a name stands for a source, and where it is a folder or a table, for one that exists."""
+    place = Path(os.path.expanduser(source))
+    if listed.is_source(source):
+        return place.is_file()
+    return _is_other_than_folder(source) or place.is_dir()
 
 
 def has_held_out(config: DataConfig) -> bool:
