@@ -65,6 +65,27 @@ def test_photos_are_found_in_a_folder_beside_the_table_with_or_without_their_end
     assert_all_there(data)
 
 
+def test_endings_may_be_missing_as_cameras_write_them():
+    for number in range(10):
+        Path(f"pictures/{number}.png").rename(f"pictures/{number}.PNG")
+    data = load(whole(ending=""))
+    assert said(data.train, data) | said(data.val, data) == {f"{n}.PNG": kind(n) for n in range(10)}
+
+
+def test_a_photo_that_may_be_one_of_several_is_told_and_not_guessed():
+    Path("masks").mkdir()
+    Path("masks/3.png").write_bytes(Path("pictures/0.png").read_bytes())
+    with pytest.raises(InputError, match=r"labels\.csv, line 5: 3\.png may be masks/3\.png or pictures/3\.png; write"):
+        load(whole())
+    assert_all_there(load(write([(f"pictures/{number}.png", kind(number)) for number in range(10)])))
+
+
+def test_a_photo_beside_the_table_comes_before_those_in_folders():
+    Path("9.png").write_bytes(Path("pictures/9.png").read_bytes())
+    names = {*load(whole()).train.names, *load("labels.csv").val.names}
+    assert names == {*(f"pictures/{number}.png" for number in range(9)), "9.png"}
+
+
 @pytest.mark.parametrize(
     "header", ["file,label", "Image Name,Class", "image_id,species", "filename,category", "name,y,label"]
 )
@@ -91,6 +112,8 @@ def test_excels_mark_empty_lines_and_windows_paths_are_understood():
 def test_classes_that_are_numbers_go_by_their_size():
     data = load(write([(f"{n}.png", 5 * (n % 3)) for n in range(10)]))
     assert data.classes == ("0", "5", "10")
+    spelt = [("02", "002", "2")[n % 3] for n in range(10)]
+    assert load(write([(f"{n}.png", spelt[n]) for n in range(10)])).classes == ("002", "02", "2")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +146,13 @@ def test_rows_that_say_too_little_are_passed_over_and_told():
         "2 rows of labels.csv without a photo or a class passed over",
         "1 row of labels.csv with a photo that was listed before passed over",
     )
+
+
+def test_a_photo_is_one_however_its_path_is_written():
+    rows = [*((f"pictures/{n}.png", kind(n)) for n in range(10)), ("pictures/../pictures/0.png", "ant")]
+    data = load(write(rows))
+    assert_all_there(data)
+    assert data.notes == ("1 row of labels.csv with a photo that was listed before passed over",)
 
 
 def test_a_photo_that_is_not_there_is_told_as_in_any_folder():

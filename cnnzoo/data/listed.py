@@ -13,10 +13,9 @@ import io
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -111,15 +110,14 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
         if not cells["photo"] or not cells["class"]:
             passed["without a photo or a class"] += 1
             continue
-        part = (
-            _part_of(cells["split"], header[columns["split"]], f"{source}, line {number}") if "split" in cells else ""
-        )
+        where = f"{source}, line {number}"
+        part = _part_of(cells["split"], header[columns["split"]], where) if "split" in cells else ""
         group = None if grouped is None else line[grouped].strip() if grouped < len(line) else ""
-        row = Row(places.of(cells["photo"]), unicodedata.normalize("NFC", cells["class"]), part, group)
+        row = Row(places.of(cells["photo"], where), _in_one_form(cells["class"]), part, group)
         if (before := rows.setdefault(row.file, row)) is not row:
             if before.label != row.label:
                 what = f"as {printable(before.label)} and as {printable(row.label)}; a photo has one class here"
-                raise InputError(f"{source}, line {number}: {cells['photo']} is listed twice, {what}")
+                raise InputError(f"{where}: {cells['photo']} is listed twice, {what}")
             passed["with a photo that was listed before"] += 1
     if not rows:
         raise InputError(f"{source} lists no photo with its class")
@@ -130,7 +128,7 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
 def ordered(labels: Sequence[str]) -> tuple[str, ...]:
     """The classes, in order; numbers by their size."""
     numbers = all(label.isdecimal() for label in labels)
-    return tuple(sorted(set(labels), key=int if numbers else None))
+    return tuple(sorted(sorted(set(labels)), key=int if numbers else None))  # 1 and 01 always in the same order
 
 
 def _part(rows: Sequence[Row]) -> tuple[tuple[str, ...], Part]:
@@ -201,16 +199,45 @@ class _Places:
     """Where the photos of a table lie: beside it, or in a folder beside it; their names may lack the ending."""
 
     def __init__(self, home: Path):
-        self.home = home
-        beside = sorted(entry for entry in home.iterdir() if entry.is_dir() and not is_hidden(entry.name))
-        self.tried = [*product([home, *beside[:_MANY_FOLDERS]], ("", *sorted(EXTENSIONS)))]
+        beside = sorted(entry.name for entry in _within(home) if entry.is_dir() and not is_hidden(entry.name))
+        self.home, self.known = home, {}
+        self.tried = [home], [home / name for name in beside[:_MANY_FOLDERS]]
 
-    def of(self, name: str) -> Path:
-        """The file that is meant; where there is none, the one beside the table."""
-        name = name.replace("\\", "/")  # as Windows writes them
-        is_whole = os.path.splitext(name)[1].lower() in EXTENSIONS
-        for number, (folder, ending) in enumerate(self.tried):
-            if not (is_whole and ending) and os.path.isfile(file := os.path.join(folder, f"{name}{ending}")):
-                self.tried.insert(0, self.tried.pop(number))  # the next is likely there, too
-                return Path(file)
-        return self.home / name
+    def of(self, name: str, where: str) -> Path:
+        """The file that is meant; where there is none, the one beside the table. Raises InputError where it may be one
+        of several, such as a photo and its mask.
+        """
+        inside, name = os.path.split(name.replace("\\", "/"))  # as Windows writes them
+        for folders in self.tried:
+            places = dict.fromkeys(os.path.normpath(folder / inside) for folder in folders)
+            meant = [os.path.join(place, file) for place in places for file in self._called(name, place)]
+            if len(meant) > 1:
+                raise InputError(f"{where}: {name} may be {meant[0]} or {meant[1]}; write which, folder and ending")
+            if meant:
+                return Path(meant[0])
+        return Path(os.path.normpath(self.home / inside / name))
+
+    def _called(self, name: str, folder: str) -> list[str]:
+        """The files in a folder that a name may stand for: the one that is called so, else those but for an ending."""
+        if folder not in self.known:
+            files = sorted(entry.name for entry in _within(folder) if entry.is_file())
+            self.known[folder] = called = defaultdict(list)
+            for file in files:
+                stem, ending = os.path.splitext(file)
+                if ending.lower() in EXTENSIONS:
+                    called[_in_one_form(stem)].append(file)
+            called |= {_in_one_form(file): [file] for file in files}
+        return self.known[folder].get(_in_one_form(name), [])
+
+
+def _within(folder: str | Path) -> list[os.DirEntry]:
+    """What is in a folder; nothing where there is none, or it may not be looked into."""
+    try:
+        return [*os.scandir(folder)]
+    except OSError:
+        return []
+
+
+def _in_one_form(text: str) -> str:
+    """macOS writes an umlaut as two code points."""
+    return unicodedata.normalize("NFC", text)
