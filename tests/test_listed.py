@@ -104,7 +104,7 @@ def test_a_table_may_do_without_the_names_of_its_columns():
 
 
 def test_excels_mark_empty_lines_and_windows_paths_are_understood():
-    lines = ["file,label", "", *(f"pictures\\{n}.png, {kind(n)} " for n in range(10)), ""]
+    lines = ["", "file;label", "", *(f"pictures\\{n}.png; {kind(n)} " for n in range(10)), ""]
     Path("labels.csv").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
     assert_all_there(load("labels.csv"))
 
@@ -192,6 +192,9 @@ def test_a_table_that_is_none_is_told():
     Path("latin.csv").write_bytes("file,label\n1.png,Bär\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.csv is not UTF-8"):
         load("latin.csv")
+    Path("bytes.csv").write_bytes(b"file,label\n1\0.png,ant\n")
+    with pytest.raises(InputError, match=r"bytes\.csv holds bytes that no text has"):
+        load("bytes.csv")
     Path("empty.csv").touch()
     with pytest.raises(InputError, match=r"empty\.csv is empty"):
         load("empty.csv")

@@ -154,7 +154,9 @@ def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise InputError(f"{file} is not UTF-8; save it as CSV in UTF-8") from None
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write semicolons in half of Europe
+    if "\0" in text:
+        raise InputError(f"{file} holds bytes that no text has; save it as CSV in UTF-8")
+    delimiter = max(",;\t", key=text.lstrip("\n").partition("\n")[0].count)  # spreadsheets write semicolons in half of Europe
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         lines = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
