@@ -266,6 +266,17 @@ def test_good_photos_of_a_table_are_copied_into_class_folders():
     assert there == sorted([*(f"{kind(n)}/{n}.png" for n in range(1, 10)), "ant/pictures/0.png", "bee/more/0.png"])
 
 
+def test_copies_of_a_tables_photos_overwrite_none_and_mix_no_classes():
+    Path("tables/pictures").mkdir(parents=True)
+    photos.picture(1, 20).save("tables/pictures/0.png")
+    kinds = ["a/b", "a_b", ".."]
+    rows = [*((f"../pictures/{n}.png", kinds[n % 3]) for n in range(10)), ("pictures/0.png", "a/b")]
+    fixed = copies.fix(doctor.check(write(rows, name="tables/labels.csv")), "good")
+    there = [file.relative_to("good").as_posix() for file in Path("good").rglob("*.png")]
+    assert fixed.copied == len(there) == 11
+    assert {name.split("/")[0] for name in there} == {"_..", "a_b", "a_b_2"}
+
+
 def test_the_doctor_tells_which_groups_a_table_divides(capsys):
     write(
         [(f"{n}.png", KINDS[n % 2], f"p{n // 3}", "val" if n > 6 else "train") for n in range(10)],

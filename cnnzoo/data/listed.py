@@ -156,7 +156,8 @@ def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     if "\0" in text:
         raise InputError(f"{file} holds bytes that no text has; save it as CSV in UTF-8")
-    delimiter = max(",;\t", key=text.lstrip("\n").partition("\n")[0].count)  # spreadsheets write semicolons in half of Europe
+    first = text.lstrip("\n").partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)  # spreadsheets write semicolons in half of Europe
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         lines = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, count
 from numbers import Real
 from pathlib import Path
 
@@ -158,12 +159,29 @@ def _listed(table: Path, groups: str | None = None) -> list[tuple[Photo, int]]:
     rows, _ = listed.read(table, groups)
     parts, classes = ("", "train", *HELD_OUT), listed.ordered([row.label for row in rows])
     names, found = Counter(row.file.name for row in rows), []
+    folders_taken, files_taken = set(), set()
+    homes = {label: _unlike(_as_folder(label), folders_taken) for label in classes}
     for row in sorted(rows, key=lambda row: (parts.index(row.part), classes.index(row.label))):
         inside = row.file.name if names[row.file.name] == 1 else os.path.relpath(row.file, table.parent)
-        path = (row.part, row.label.replace("/", "_"), *Path(inside).parts)
+        path = (row.part, homes[row.label], *Path(inside).parts)
         name = "/".join(part for part in path if part not in ("", os.pardir))
-        found.append((Photo(row.file, name, row.part, row.label), row.number))
+        found.append((Photo(row.file, _unlike(name, files_taken), row.part, row.label), row.number))
     return found
+
+
+def _as_folder(label: str) -> str:
+    """What the folder of a class may be called."""
+    name = label.replace("/", "_")
+    return f"_{name}" if is_hidden(name) else name
+
+
+def _unlike(name: str, taken: set[str]) -> str:
+    """A name that is not taken, by a number if need be; from now on it is."""
+    stem, ending = os.path.splitext(name)
+    names = chain([name], (f"{stem}_{number}{ending}" for number in count(2)))
+    free = next(each for each in names if each.casefold() not in taken)  # on macOS X.JPG and x.jpg are one file
+    taken.add(free.casefold())
+    return free
 
 
 def _groups(folder: Path, photos: Sequence[Photo], groups: str) -> tuple[np.ndarray, bool]:
