@@ -110,6 +110,23 @@ def test_images_that_belong_together_are_not_divided(name):
     assert not train & val
     assert len(train | val) == 60
     assert data.notes[-1] == "1,797 images in 60 groups, none of which is divided"
+    known = sources.groups_of(DataConfig(name), data.val.names)  # as reports and ensembles ask, long after
+    assert len(np.unique(known)) == len(val)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [(place // 30, "left") for place in range(len(PIXELS) - 1)],
+        [*torch.arange(len(PIXELS) - 1) // 30],
+        [place // 30 for place in range(len(PIXELS) - 1)],
+    ],
+    ids=["tuples", "tensors", "numbers"],
+)
+@pytest.mark.parametrize("none", [None, float("nan")])
+def test_images_belong_together_by_any_value_and_stand_alone_without_one(name, groups, none):
+    data = loaded(cnnzoo.register_data(name, PIXELS, LABELS, groups=[*groups, none]))
+    assert data.notes[-1] == "1,796 images in 60 groups, none of which is divided; 1 other stands alone"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +142,8 @@ def test_images_that_belong_together_are_not_divided(name):
         (("mine", PIXELS, LABELS), {"classes": ["a", "b"]}, "the label 2 is no place in 2 classes, from 0"),
         (("mine", PIXELS[:2], ["ant", "bea"]), {"classes": ["ant", "bee"]}, "'bea' is none of .*; did you mean bee"),
         (("mine", PIXELS, LABELS), {"groups": "abc"}, "there are 1,797 images and 3 groups, one for each"),
+        (("mine", PIXELS, LABELS), {"groups": 5}, "groups is 5, but must tell of each image what it belongs to"),
+        (("mine", PIXELS[:1], LABELS[:1]), {"groups": [["a"]]}, r"groups hold \['a'\]; give text or a number for each"),
         (("mine", PIXELS, LABELS), {"groups": LABELS, "val": Pairs()}, "val is held out already; give one of them"),
         (("mine", PIXELS[:2], ["ant", "wasp"]), {"classes": ["ant", "bee"]}, "'wasp' is none of the classes$"),
     ],

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -214,10 +214,10 @@ def at_hand(
     labels: np.ndarray,
     classes: Sequence[str],
     name: str,
-    groups: Sequence | None = None,
+    given: Iterable | None = None,
 ) -> Found:
     """Images that somebody has in memory, or files of theirs; `labels` `(N,)` are places in `classes`, and those with
-    the same value in `groups` `(N,)` belong together.
+    the same value in `given` `(N,)` belong together, see `groups.of_values`.
     """
     names = tuple(str(x) if isinstance(x, str | Path) else f"{name}/{i}" for i, x in enumerate(images))
     channels = 1 if all(map(_is_grey, images)) else 3
@@ -225,8 +225,8 @@ def at_hand(
         images = images.reshape(*images.shape[:3], -1)
     else:
         images = [Path(os.path.expanduser(image)) if isinstance(image, str) else image for image in images]
-    numbers = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
-    return Found(tuple(classes), Part(images, labels, names, numbers), None, channels, IMAGENET_MEAN, IMAGENET_STD)
+    own = None if given is None else groups.of_values(given)
+    return Found(tuple(classes), Part(images, labels, names, own), None, channels, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _is_grey(image: str | Path | Image.Image | np.ndarray) -> bool:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from cnnzoo.data import sources
 from cnnzoo.data.found import at_hand
-from cnnzoo.data.named import NAMED
+from cnnzoo.data.named import NAMED, REGISTERED
 from cnnzoo.errors import InputError, counted, did_you_mean
 
-_OWN: set[str] = set()  # names that were registered here
 WANTED = (
     "give a uint8 array (N, H, W) or (N, H, W, C), a list of files, PIL images and uint8 arrays, or a data set of "
     "torch's of such images and their labels, without a transform: what a net wants of them is done later"
@@ -39,7 +38,7 @@ def register_data(
         labels: `(N,)`: the classes' names, or with `classes` places in these; None for a data set, which has them.
         classes: the classes' names in order; None: those of the data set, else of the labels, sorted.
         groups: `(N,)`: what each image belongs to, such as a patient or a video, so that no group is both trained and
-            judged on; None: each stands alone.
+            judged on, as text or numbers; None: each stands alone, as one does whose value is None or NaN.
         val: the images to validate on, as `(images, labels)` or a data set; None holds out `data.val_fraction`.
 
     Returns:
@@ -48,9 +47,11 @@ def register_data(
     Raises:
         InputError: for a name that stands for something else, and for images and labels that will not do.
     """
-    if name not in _OWN and sources.is_there(name):
+    if name not in REGISTERED and sources.is_there(name):
         raise InputError(f"{name!r} stands for other images; choose another name")
     images, labels, classes = _pairs(images, labels, classes)
+    if not isinstance(groups, Iterable | None):
+        raise InputError(f"groups is {groups!r:.50}, but must tell of each image what it belongs to")
     groups = None if groups is None else list(groups)
     if groups is not None and len(groups) != len(images):
         raise InputError(f"there are {counted(len(images), 'image')} and {counted(len(groups), 'group')}, one for each")
@@ -61,7 +62,7 @@ def register_data(
         images, labels, _ = _pairs(*(val if isinstance(val, tuple) else (val, None)), classes)
         found = replace(found, val=at_hand(images, labels, classes, f"{name}/val").train)
     NAMED[name] = lambda config: found
-    _OWN.add(name)
+    REGISTERED.add(name)
     return name
 
 

@@ -5,7 +5,7 @@ A leaf: names and numbers in, numbers out.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -39,6 +39,21 @@ def numbered(paths: Sequence[str | None], pattern: str, source: str) -> np.ndarr
         such = printable(named)
         raise InputError(f"data.groups '{pattern}' finds nothing in any image's name in {source}, such as {such}")
     return numbers
+
+
+def of_values(values: Iterable) -> np.ndarray:
+    """The same of values that tell what each image belongs to, as text or numbers; None or NaN for one that stands
+    alone. Raises InputError for those that are neither.
+    """
+    numbers, known = [], {}
+    for place, value in enumerate(values):
+        value = value.item() if hasattr(value, "item") else value
+        try:
+            alone = value is None or value != value  # as NaN is
+            numbers.append(-1 - place if alone else known.setdefault(value, len(known)))
+        except (TypeError, ValueError):
+            raise InputError(f"groups hold {value!r:.50}; give text or a number for each image") from None
+    return np.array(numbers, dtype=np.int64)
 
 
 def tell(groups: np.ndarray, others: np.ndarray) -> str:

@@ -70,6 +70,7 @@ def _numbered(name: str, many: int) -> tuple[str, ...]:
     return tuple(f"{name}/{i}" for i in range(many))
 
 
+REGISTERED: set[str] = set()  # those that a user has added, see `given`
 NAMED: dict[str, Callable[[DataConfig], Found]] = {
     "digits": _digits,
     "mnist": _torchvision("MNIST", (0.1307,), (0.3081,)),

@@ -22,7 +22,7 @@ from cnnzoo.data.crops import Crops
 from cnnzoo.data.decoded import cache_folder, real_paths, stamps
 from cnnzoo.data.decoding import Stored, as_image
 from cnnzoo.data.found import Found, Part, at_hand
-from cnnzoo.data.named import NAMED
+from cnnzoo.data.named import NAMED, REGISTERED
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.data.reading import Split, read
 from cnnzoo.errors import InputError, counted, did_you_mean, faults
@@ -221,12 +221,14 @@ def sample(
 
 
 def groups_of(config: DataConfig, names: Sequence[str]) -> np.ndarray | None:
-    """Which of the images named belong together, as `data.groups` has it, see `groups.numbered`; None where that is not
-    given, or the source is not here to tell.
+    """Which of the images named belong together, as `data.groups` has it, see `groups.numbered`, or as a user's own
+    source does; None where neither tells, or the source is not here.
     """
-    if config.groups is None or not is_there(config.source):
+    if (config.groups is None and config.source not in REGISTERED) or not is_there(config.source):
         return None
     found = _find(config)
+    if found.train.groups is None:
+        return None
     known = {
         name: group
         for part in filter(None, (found.train, found.val))

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain
+from itertools import count as counting
 from numbers import Real
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def _as_folder(label: str) -> str:
 def _unlike(name: str, taken: set[str]) -> str:
     """A name that is not taken, by a number if need be; from now on it is."""
     stem, ending = os.path.splitext(name)
-    names = chain([name], (f"{stem}_{number}{ending}" for number in count(2)))
+    names = chain([name], (f"{stem}_{number}{ending}" for number in counting(2)))
     free = next(each for each in names if each.casefold() not in taken)  # on macOS X.JPG and x.jpg are one file
     taken.add(free.casefold())
     return free
