@@ -312,3 +312,16 @@ def test_a_run_learns_from_a_table_and_is_judged_by_it(tmp_path):
     judged = cnnzoo.judge(run)
     assert [judged.classes[target] for target in judged.targets] == [kind(int(Path(f).stem)) for f in judged.images]
     assert len(cnnzoo.judge(run, whole("again.csv")).targets) == 10
+
+
+def test_for_photos_that_a_table_has_lost_others_of_any_class_stand_in():
+    for number in range(10, 40):
+        photos.picture(number % 3, number).save(f"pictures/{number}.png")
+    rows = [(f"{n}.png", kind(n)) for n in range(40)]
+    names = [f"pictures/{file}" for file, _ in rows]
+    split = {"train": names[:34], "val": names[34:]}
+    write(rows[3:])
+    data = sources.load(DataConfig("labels.csv"), AugmentConfig(), 8, split=split)
+    assert set(data.train.labels[:3]) == {0, 1, 2}
+    assert list(data.train.labels[3:]) == [n % 3 for n in range(3, 34)]
+    assert data.notes[-1].endswith("pictures/0.png and 2 more; it goes on with others in their place")

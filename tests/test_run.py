@@ -566,7 +566,7 @@ def test_a_run_goes_on_with_its_images_whatever_has_come_and_gone_since(tmp_path
     photos.picture(0, 99).save(source / "blue" / "new.png")
     told = []
     cnnzoo.train(resume=run.path, tell=told.append)
-    first, others = split["train"][0], "it goes on with others of their class"
+    first, others = split["train"][0], "it goes on with others in their place"
     assert f"missing since the run was begun: {first} and 1 more; {others}" in told
     assert f"left out: 1 image of {source} that the run was not begun with" in told
     assert run.split == {"train": split["train"], "val": [split["val"][0], *split["val"][2:]]}

@@ -148,8 +148,8 @@ class Found:
     def divided_as(self, split: Mapping[str, Sequence[str]], source: str) -> "Found":
         """The images of an earlier split, by their names in "train" and "val", whatever has come and gone since.
 
-        New images are left out. For a missing one to train on another of its class stands in, under its name, so that a
-        run goes on in the same order; of those held out the others are left.
+        New images are left out. For a missing one to train on another stands in, of its class where its folder tells
+        that, under its name, so that a run goes on in the same order; of those held out the others are left.
 
         Raises InputError if too many are missing.
         """
@@ -170,7 +170,7 @@ class Found:
         notes = self.notes
         if missing:
             such = "" if len(missing) == 1 else f" and {len(missing) - 1:,} more"
-            notes += (f"missing since the run was begun: {missing[0]}{such}; it goes on with others of their class",)
+            notes += (f"missing since the run was begun: {missing[0]}{such}; it goes on with others in their place",)
         if new := len(places.keys() - wanted):
             notes += (f"left out: {counted(new, 'image')} of {source} that the run was not begun with",)
         return replace(
@@ -183,13 +183,17 @@ class Found:
 
 def _with_stand_ins(whole: Part, places: Mapping[str, int], names: Sequence[str]) -> list[int | None]:
     """The places of the images to train on; in that of a missing photo the place of another of its class, as its folder
-    tells, and None where there is no other.
+    tells, of any where that holds several (a table's photos), and None where there is no other.
     """
-    labels = {os.path.dirname(name): label for name, label in zip(whole.names, whole.labels, strict=True)}
+    labels, any_class = {}, -1
+    for name, label in zip(whole.names, whole.labels.tolist(), strict=True):
+        folder = os.path.dirname(name)
+        labels[folder] = label if labels.setdefault(folder, label) == label else any_class
     of_class = defaultdict(list)  # photos that are there
     for place in (places[name] for name in dict.fromkeys(names) if name in places):
         if isinstance(whole.images[place], Path):
-            of_class[whole.labels[place]].append(place)
+            of_class[int(whole.labels[place])].append(place)
+            of_class[any_class].append(place)
     found = []
     for number, name in enumerate(names):
         others = () if name in places else of_class[labels.get(os.path.dirname(name))]
