@@ -90,8 +90,10 @@ def compare_runs(
         )
     right = [one.outputs.argmax(axis=1) == one.targets for one in judged]
     place = {name: i for i, name in enumerate(images[1])}
-    right[1] = right[1][[place[name] for name in images[0]]]
-    groups = judged[0].groups
+    order = [place[name] for name in images[0]]
+    right[1], groups = right[1][order], judged[0].groups
+    if groups is None and judged[1].groups is not None:  # images belong together whichever run knows of it
+        groups = judged[1].groups[order]
     return Comparison(
         names,
         tuple(one.measure() for one in judged),

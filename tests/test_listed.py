@@ -325,3 +325,25 @@ def test_for_photos_that_a_table_has_lost_others_of_any_class_stand_in():
     assert set(data.train.labels[:3]) == {0, 1, 2}
     assert list(data.train.labels[3:]) == [n % 3 for n in range(3, 34)]
     assert data.notes[-1].endswith("pictures/0.png and 2 more; it goes on with others in their place")
+
+
+def test_runs_are_compared_alike_in_either_order_where_one_alone_knows_groups(tmp_path):
+    rows = [(f"{n}.png", KINDS[n % 2], f"p{n // 4}", "train" if n < 4 else "val") for n in range(10)]
+    table, weights = write(rows, "file,label,patient,split"), photos.weights(tmp_path / "w.pth")
+    runs = []
+    for options in ({}, {"data.groups": "patient"}):
+        overrides = {"data.size": 32, **options}
+        runs.append(
+            cnnzoo.probe(
+                table,
+                "resnet20",
+                weights,
+                classifier="centroid",
+                run=f"run{len(runs)}",
+                overrides=overrides,
+                tell=lambda line: None,
+            )
+        )
+    one, other = (cnnzoo.compare_runs(*pair, tell=lambda line: None) for pair in (runs, runs[::-1]))
+    assert one.interval == pytest.approx([-end for end in other.interval[::-1]])
+    assert one.interval[1] > 0.4  # as of two patients, where of six photos it would be 0.25
