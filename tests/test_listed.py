@@ -233,6 +233,12 @@ def test_a_column_that_is_misspelt_is_told():
         load(patients(), groups="patiant")
 
 
+def test_a_column_that_says_nothing_is_told():
+    write([(f"{n}.png", kind(n), " ") for n in range(10)], "file,label,patient")
+    with pytest.raises(InputError, match=r"labels\.csv says nothing in its column 'patient' \(data\.groups\)"):
+        load("labels.csv", groups="patient")
+
+
 def test_groups_reach_over_two_tables():
     write([(f"{n}.png", KINDS[n % 2], f"p{n // 4}") for n in range(7)], "file,label,patient", "train.csv")
     write([(f"{n}.png", KINDS[n % 2], f"p{n // 4}") for n in range(7, 10)], "file,label,patient", "val.csv")

@@ -121,6 +121,8 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
             passed["with a photo that was listed before"] += 1
     if not rows:
         raise InputError(f"{source} lists no photo with its class")
+    if grouped is not None and not any(row.group for row in rows.values()):
+        raise InputError(f"{source} says nothing in its column {groups!r} (data.groups)")
     notes = (f"{counted(many, 'row')} of {source} {why} passed over" for why, many in passed.items())
     return list(rows.values()), tuple(notes)
 
