@@ -189,6 +189,10 @@ def test_a_table_that_is_none_is_told():
     whole()
     with pytest.raises(InputError, match=r"there is no table lable\.csv; did you mean labels\.csv\?"):
         load("lable.csv")
+    with pytest.raises(
+        InputError, match=r"'labels\.cvs' is neither a known set nor a folder; did you mean labels\.csv\?"
+    ):
+        load("labels.cvs")
     Path("latin.csv").write_bytes("file,label\n1.png,Bär\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.csv is not UTF-8"):
         load("latin.csv")

@@ -91,6 +91,11 @@ def home_of(source: str | Path) -> Path:
     return Path(os.path.expanduser(source)).parent
 
 
+def beside(path: Path) -> list[str]:
+    """The tables in a path's folder."""
+    return [str(entry) for entry in path.parent.glob("*") if is_source(entry.name)]
+
+
 def has_column(source: str | Path, name: str) -> bool:
     """Whether a table has a column of that name."""
     return name in _lines(Path(os.path.expanduser(source)))[0]
@@ -150,8 +155,7 @@ def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        like = [str(entry) for entry in file.parent.glob("*") if is_source(entry.name)]
-        raise InputError(f"there is no table {file}{did_you_mean(str(file), like)}") from None
+        raise InputError(f"there is no table {file}{did_you_mean(str(file), beside(file))}") from None
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8; save it as CSV in UTF-8") from None
     except OSError as error:
@@ -204,9 +208,9 @@ class _Places:
     """Where the photos of a table lie: beside it, or in a folder beside it; their names may lack the ending."""
 
     def __init__(self, home: Path):
-        beside = sorted(entry.name for entry in _within(home) if entry.is_dir() and not is_hidden(entry.name))
+        others = sorted(entry.name for entry in _within(home) if entry.is_dir() and not is_hidden(entry.name))
         self.home, self.known = home, {}
-        self.tried = [home], [home / name for name in beside[:_MANY_FOLDERS]]
+        self.tried = [home], [home / name for name in others[:_MANY_FOLDERS]]
 
     def of(self, name: str, where: str) -> Path:
         """The file that is meant; where there is none, the one beside the table. Raises InputError where it may be one

@@ -371,7 +371,7 @@ def _find_source(config: DataConfig) -> Found:
     if not folder.is_dir():
         if os.path.dirname(config.source) or folder.exists():
             raise InputError(f"data.source: {folders.no_folder(folder)}")
-        known = [*NAMED, *folders.beside(folder)]
+        known = [*NAMED, *folders.beside(folder), *listed.beside(folder)]
         hint = did_you_mean(config.source, known, f"sets by name: {', '.join(NAMED)}")
         raise InputError(f"data.source {config.source!r} is neither a known set nor a folder{hint}")
     return folders.find(folder)
