@@ -96,11 +96,6 @@ def beside(path: Path) -> list[str]:
     return [str(entry) for entry in path.parent.glob("*") if is_source(entry.name)]
 
 
-def has_column(source: str | Path, name: str) -> bool:
-    """Whether a table has a column of that name."""
-    return name in _lines(Path(os.path.expanduser(source)))[0]
-
-
 def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tuple[str, ...]]:
     """A table's photos, in order, and what was passed over. Raises InputError that says what is wrong with it."""
     header, lines = _lines(Path(os.path.expanduser(source)))

@@ -12,8 +12,9 @@ from cnnzoo import atomic, bars, tables
 from cnnzoo.data.decoding import ENDINGS, opened
 from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.shown import Shown
-from cnnzoo.transfer.doctor import MANIFEST, of_classes, tally
+from cnnzoo.transfer.doctor import of_classes
 from cnnzoo.transfer.findings import KINDS, Checkup, Finding, Photo
+from cnnzoo.transfer.survey import MANIFEST, tally
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
-from itertools import count as counting
 from numbers import Real
 from pathlib import Path
 
@@ -21,14 +19,11 @@ from torch import nn
 
 from cnnzoo import bars, errors, zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.config import DataConfig
-from cnnzoo.data import folders, listed
 from cnnzoo.data import groups as groups_
 from cnnzoo.data.arrays import FileImages
 from cnnzoo.data.decoded import cache_folder
 from cnnzoo.data.decoding import (
     ENDINGS,
-    EXTENSIONS,
     BadImage,
     as_image,
     exif_orientation,
@@ -36,8 +31,7 @@ from cnnzoo.data.decoding import (
     opened,
     upright,
 )
-from cnnzoo.data.found import HELD_OUT
-from cnnzoo.data.pictures import AT_ONCE, THREADS, Room, is_hidden
+from cnnzoo.data.pictures import AT_ONCE, THREADS, Room
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, counted
 from cnnzoo.telling import Tell
@@ -45,6 +39,7 @@ from cnnzoo.transfer import duplicates
 from cnnzoo.transfer.confident_learning import doubts
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.transfer.findings import FEW, KINDS, LOPSIDED, Checkup, Finding, Photo
+from cnnzoo.transfer.survey import Survey, Tally, tally
 
 NEAR = 0.95  # correlation from which on two photos are one
 LEAST = 32  # pixels of a shorter side below which a photo shows little, where no net says what it takes
@@ -52,7 +47,6 @@ HUGE = 50_000_000  # pixels that are slow to decode
 SURE = 0.7  # probability by which another class must lead
 
 BLOCK = 256  # photos that wait in memory
-MANIFEST = "left_out.csv"  # of a copy that `copies.fix` has made
 
 
 def check(
@@ -84,19 +78,16 @@ def check(
     Raises:
         InputError: if there is no folder of class folders, or no such net, and for groups that find nothing.
     """
-    folder = _existing(folder)
     errors.at_least("workers", workers, 0)
     if not (isinstance(near, Real) and 0 < near <= 1):
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
-    DataConfig(source=folder, groups=groups)  # complains of what is no regular expression
+    survey = Survey.of(folder, groups)
+    photos, numbers = survey.photos, survey.groups
     takes, backbone = (LEAST, ""), None
     if model:
         net = zoo.open_net(model, pretrained)[0].to(pick_device(device))
-        home = folder if folder.is_dir() else folder.parent
-        backbone = Backbone(net, zoo.preprocessing(net), cache_folder(home), tell)
+        backbone = Backbone(net, zoo.preprocessing(net), cache_folder(survey.home), tell)
         takes = (backbone.preprocess.size, f"{zoo.called(model)} takes")
-    photos, classes = _photos(folder)
-    numbers, by_column = (None, False) if groups is None else _groups(folder, photos, groups)
     looks = _look_at(photos, takes, workers)
     good = [place for place, look in enumerate(looks) if look.thumbnail is not None]
     readable = [photos[place] for place in good]
@@ -104,11 +95,11 @@ def check(
     found = [finding for look in looks for finding in look.findings]
     found += _repeats(readable, repeated)
     found += () if numbers is None else _divided(readable, numbers[good])
-    found += of_classes(classes | tally(readable))
+    found += of_classes(survey.classes | tally(readable))
     found += _doubts(readable, None if numbers is None else numbers[good], backbone, workers) if backbone else ()
-    found += _passed_over(folder, photos)
+    found += survey.passed_over
     grouped = "" if numbers is None else groups_.describe(numbers, "photo")
-    return Checkup(folder, tuple(photos), _sorted(found), grouped, by_column)
+    return Checkup(survey.source, photos, _sorted(found), grouped, survey.by_column)
 
 
 def quick(folder: str | Path) -> tuple[Finding, ...]:
@@ -116,120 +107,14 @@ def quick(folder: str | Path) -> tuple[Finding, ...]:
 
     Only files of the same size are read, to the last 4 KB unless these agree too. Raises InputError as `check` does.
     """
-    photos, classes = _photos(_existing(folder))
-    return _sorted([*_repeats(photos, _same_files(photos)), *of_classes(classes | tally(photos))])
-
-
-def _existing(folder: str | Path) -> Path:
-    errors.expect(folder, (str, os.PathLike), "a folder of class folders is wanted, or a table that lists photos")
-    folder = Path(os.path.expanduser(folder))
-    if not (folder.is_dir() or listed.is_source(str(folder))):
-        raise InputError(folders.no_folder(folder))
-    return folder
+    survey = Survey.of(folder)
+    photos = survey.photos
+    return _sorted([*_repeats(photos, _same_files(photos)), *of_classes(survey.classes | tally(photos))])
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     order = {kind: place for place, kind in enumerate(KINDS)}
     return tuple(sorted(findings, key=lambda finding: order[finding.kind]))
-
-
-# ---- what lies in the folder
-
-Tally = dict[tuple[str, str], int]  # photos of each class of each part, in order
-
-
-def _photos(folder: Path) -> tuple[list[Photo], Tally]:
-    """What will be learnt from, training photos first; and all classes, with 0 each."""
-    if not folder.is_dir():
-        photos = [photo for photo, _ in _listed(folder)]
-        return photos, dict.fromkeys(tally(photos), 0)
-    photos, classes = [], {}
-    for part, home in folders.parts(folder).items():
-        for class_folder in folders.class_folders(home):
-            label = folders.class_name(class_folder)
-            classes[part, label] = 0
-            images, _ = folders.class_files(class_folder)
-            photos += [Photo(file, _name(file, folder), part, label) for file in images]
-    return photos, classes
-
-
-def _listed(table: Path, groups: str | None = None) -> list[tuple[Photo, int]]:
-    """The photos of a table, training photos first, class by class, and the number of each one's group if `groups` is a
-    column.
-    """
-    rows, _ = listed.read(table, groups)
-    parts, classes = ("", "train", *HELD_OUT), listed.ordered([row.label for row in rows])
-    names, found = Counter(row.file.name for row in rows), []
-    folders_taken, files_taken = set(), set()
-    homes = {label: _unlike(_as_folder(label), folders_taken) for label in classes}
-    for row in sorted(rows, key=lambda row: (parts.index(row.part), classes.index(row.label))):
-        inside = row.file.name if names[row.file.name] == 1 else os.path.relpath(row.file, table.parent)
-        path = (row.part, homes[row.label], *Path(inside).parts)
-        name = "/".join(part for part in path if part not in ("", os.pardir))
-        found.append((Photo(row.file, _unlike(name, files_taken), row.part, row.label), row.number))
-    return found
-
-
-def _as_folder(label: str) -> str:
-    """What the folder of a class may be called."""
-    name = label.replace("/", "_")
-    return f"_{name}" if is_hidden(name) else name
-
-
-def _unlike(name: str, taken: set[str]) -> str:
-    """A name that is not taken, by a number if need be; from now on it is."""
-    stem, ending = os.path.splitext(name)
-    names = chain([name], (f"{stem}_{number}{ending}" for number in counting(2)))
-    free = next(each for each in names if each.casefold() not in taken)  # on macOS X.JPG and x.jpg are one file
-    taken.add(free.casefold())
-    return free
-
-
-def _groups(folder: Path, photos: Sequence[Photo], groups: str) -> tuple[np.ndarray, bool]:
-    """`(N,)` int64: which photos belong together, see `groups.numbered`; and whether a table's column tells that."""
-    if not folder.is_dir() and listed.has_column(folder, groups):
-        return np.array([number for _, number in _listed(folder, groups)]), True
-    return groups_.numbered(list(map(_within_part, photos)), groups, str(folder)), False
-
-
-def tally(photos: Sequence[Photo]) -> Tally:
-    """How many photos there are of each class in each part."""
-    return dict(Counter((photo.part, photo.label) for photo in photos))
-
-
-def _passed_over(folder: Path, photos: Sequence[Photo]) -> Iterator[Finding]:
-    """Everything else in the folder, and folders that may not be looked into; of a table, rows."""
-    if not folder.is_dir():
-        yield from (Finding("stray", folder.name, note) for note in listed.read(folder)[1])
-        return
-    known, locked = {photo.name for photo in photos}, []
-    parts = set(folders.parts(folder)) - {""}  # the folders' own names
-    for home, inside, files in os.walk(folder, onerror=locked.append):
-        here = Path(home)
-        passed = [name for name in inside if is_hidden(name) or (parts and here == folder and name not in parts)]
-        inside[:] = sorted(set(inside) - set(passed))
-        for name in sorted([*passed, *files]):
-            entry = here / name
-            if (told := _name(entry, folder)) in known or told in (".cnnzoo", MANIFEST):
-                continue
-            yield Finding("hidden" if is_hidden(name) else "stray", told, _why_passed_over(entry))
-    yield from (Finding("no permission", _name(Path(error.filename), folder), "a folder") for error in locked)
-
-
-def _why_passed_over(entry: Path) -> str:
-    if entry.is_dir():
-        return "a folder"
-    if not entry.exists():
-        return "a link that leads nowhere"
-    if not entry.is_file():
-        return "no file"
-    if is_hidden(entry.name):
-        return ""
-    return "outside the class folders" if entry.suffix.lower() in EXTENSIONS else "no image by its ending"
-
-
-def _name(file: Path, folder: Path) -> str:
-    return file.relative_to(folder).as_posix()
 
 
 # ---- each photo by itself
@@ -316,11 +201,6 @@ def _repeats(photos: Sequence[Photo], repeated: duplicates.Repeated) -> Iterator
         else:
             kind = "duplicate" if likeness == 1 else "near duplicate"
         yield Finding(kind, again.name, "" if likeness == 1 else f"likeness {likeness:.3f}", one.name)
-
-
-def _within_part(photo: Photo) -> str:
-    """A photo's path from its class folder on."""
-    return photo.name.removeprefix(f"{photo.part}/")
 
 
 def _divided(photos: Sequence[Photo], groups: np.ndarray) -> Iterator[Finding]:
