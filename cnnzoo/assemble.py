@@ -13,7 +13,7 @@ from torch import nn
 from cnnzoo import registry, zoo
 from cnnzoo.building import only_channels
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
-from cnnzoo.data import listed, sources
+from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
@@ -40,11 +40,11 @@ FEW, VIEWS = 5_000, 3  # training images up to which a probe sees so many views 
 
 
 def make_weights_ready(config: Config) -> None:
-    """Fetch the weights to begin with before a folder of photos is decoded for them. Raises InputError if they
-    cannot be had, and before that for a folder that will not do.
+    """Fetch the weights to begin with before photos are decoded for them. Raises InputError if they cannot be had, and
+    before that for a folder or a table that will not do.
     """
     fetch = zoo.fetching(config.model.name, config.model.pretrained)
-    if fetch and Path(os.path.expanduser(config.data.source)).is_dir():
+    if fetch and sources.is_of_photos(config.data.source):
         sources.check(config.data)
         fetch()
 
@@ -65,7 +65,7 @@ def net_input(config: Config) -> tuple[int, int | None, Preprocess | None]:
 
 def doubts(source: str) -> list[str]:
     """A line for each kind of trouble that the data doctor sees at a glance in a folder of photos, or in a table's."""
-    if not (sources.folder_of(source) or listed.is_source(source)):
+    if not sources.is_of_photos(source):
         return []
     found = [finding for finding in doctor.quick(source) if finding.severity != "note"]
     first = {finding.kind: finding for finding in reversed(found)}

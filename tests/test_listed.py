@@ -357,3 +357,16 @@ def test_runs_are_compared_alike_in_either_order_where_one_alone_knows_groups(tm
     one, other = (cnnzoo.compare_runs(*pair, tell=lambda line: None) for pair in (runs, runs[::-1]))
     assert one.interval == pytest.approx([-end for end in other.interval[::-1]])
     assert one.interval[1] > 0.4  # as of two patients, where of six photos it would be 0.25
+
+
+def test_weights_out_of_reach_are_told_before_a_tables_photos_are_decoded_and_a_wrong_table_before_both(
+    tmp_path, monkeypatch
+):
+    for name, value in {"CNNZOO_OFFLINE": "1", "CNNZOO_WEIGHTS": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("cnnzoo.data.sources.load", None)
+    with pytest.raises(InputError, match="one class only"):
+        cnnzoo.probe(write([("0.png", "ant"), ("3.png", "ant")], name="one.csv"), "resnet18", "tv_in1k")
+    with pytest.raises(InputError, match="CNNZOO_OFFLINE is set"):
+        cnnzoo.probe(whole(), "resnet18", "tv_in1k")

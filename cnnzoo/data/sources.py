@@ -266,10 +266,14 @@ def folder_of(source: str) -> Path | None:
     return folder if folder.is_dir() and not _is_other_than_folder(source) else None
 
 
+def is_of_photos(source: str) -> bool:
+    """Whether a source is a folder of photos, or a table that lists some."""
+    return folder_of(source) is not None or listed.is_source(source)
+
+
 def _in_full(source: str) -> str:
     """A source's name, which of a folder or a table is the same wherever one stands."""
-    is_file = folder_of(source) or listed.is_source(source)
-    return str(Path(os.path.expanduser(source)).resolve()) if is_file else source
+    return str(Path(os.path.expanduser(source)).resolve()) if is_of_photos(source) else source
 
 
 def _is_other_than_folder(source: str) -> bool:
