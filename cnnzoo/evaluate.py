@@ -71,12 +71,16 @@ def compare_runs(
 ) -> Comparison:
     """Whether one net is better than another or just luckier, on images that neither was trained on.
 
-    Arguments and `options` are as those of `cnnzoo.judge`; `pretrained` goes for both where they are names of nets.
+    Arguments and `options` are as those of `cnnzoo.judge`; `pretrained` goes for those that are names of nets.
 
     Raises InputError as it does, and where the two are judged on different images, or know different classes.
     """
     names = (zoo.called(first), zoo.called(second))
-    judged = [judge(each, data, **options) for each in (first, second)]
+    ours = [zoo.has_weights(each) for each in (first, second)]
+    judged = [
+        judge(each, data, **options | ({"pretrained": False} if own and not all(ours) else {}))
+        for each, own in zip((first, second), ours, strict=True)
+    ]
     images = [real_paths(one.images) for one in judged]
     if set(images[0]) != set(images[1]):
         sizes, shared = [f"{len(each):,}" for each in images], len({*images[0]} & {*images[1]})

@@ -230,6 +230,7 @@ def stream(
         if not isinstance(least, Real) or not 0 <= least <= 1:
             raise InputError(f"{name} is {least}, but must be between 0 and 1")
     pictures = images if isinstance(images, Pictures) else Pictures(images)
+    zoo.check_named(model_or_run, pretrained)
     net = model_or_run if isinstance(model_or_run, nn.Module) else zoo.open_net(model_or_run, pretrained)[0]
     preprocess = zoo.preprocessing(net)
     if preprocess.channels not in (1, 3):

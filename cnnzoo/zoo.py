@@ -269,14 +269,27 @@ def called(model_or_run: nn.Module | str | Path | Run) -> str:
     return entry.name if entry else type(model_or_run).__name__
 
 
+def has_weights(run_or_model: nn.Module | str | Path | Run) -> bool:
+    """Whether it brings its own weights, as a net, a run and a file do, and a name does not."""
+    return isinstance(run_or_model, nn.Module) or find_run(run_or_model) is not None
+
+
+def check_named(run_or_model: nn.Module | str | Path | Run, pretrained: bool | str | Path | Run) -> None:
+    """Raises InputError where `pretrained` weights are meant for what has its own."""
+    if pretrained and has_weights(run_or_model):
+        which = "" if pretrained is True else f" ({quoted(pretrained)} here)"
+        raise InputError(f"{called(run_or_model)} has weights of its own; pretrained{which} goes with a net's name")
+
+
 def open_net(
-    run_or_model: nn.Module | str | Path | Run, pretrained: bool | str | Path | Run
+    run_or_model: nn.Module | str | Path | Run, pretrained: bool | str | Path | Run = False
 ) -> tuple[nn.Module, DataConfig | None]:
     """A trained net in eval mode and float32, and what it was trained on where that is known.
 
     `run_or_model` is a run, a run folder, a model.safetensors, a net's name together with `pretrained` weights, or a
-    net, of which this is a copy.
+    net, of which this is a copy. Raises InputError where there is none, and for `pretrained` weights that go with none.
     """
+    check_named(run_or_model, pretrained)
     if isinstance(run_or_model, nn.Module):
         net = copy.deepcopy(run_or_model).eval()
     elif path := find_run(run_or_model):

@@ -288,6 +288,36 @@ def test_a_data_set_in_the_place_of_pictures_is_told(net):
         visualize.neighbours(net, "digits")
 
 
+# ---- weights
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda what, photo, weights: cnnzoo.predict(what, photo, pretrained=weights),
+        lambda what, photo, weights: cnnzoo.evaluate(what, "digits", pretrained=weights),
+        lambda what, photo, weights: cnnzoo.export(what, photo.with_name("net.onnx"), pretrained=weights),
+        lambda what, photo, weights: visualize.saliency(what, photo, pretrained=weights),
+    ],
+)
+@pytest.mark.parametrize("weights", [True, "tv_in1k"])
+def test_weights_that_go_with_a_name_are_not_ignored_where_there_are_others(net, photo, runs, ask, weights):
+    for what, called in ((net, "lenet5"), (f"{runs}/d0", f"{runs}/d0")):
+        with pytest.raises(cnnzoo.InputError, match=f"{called} has weights of its own; pretrained.* with a net's name"):
+            ask(what, photo, weights)
+
+
+def test_of_two_that_are_compared_the_name_takes_the_weights(runs, photo, tmp_path):
+    for digit in "01":
+        (tmp_path / digit).mkdir()
+        shutil.copy(photo, tmp_path / digit)
+    run = f"{runs}/d0"
+    result = cnnzoo.compare_runs(run, "mlp", tmp_path, pretrained=run)
+    assert (result.difference, result.names) == (0, (run, "mlp"))
+    with pytest.raises(cnnzoo.InputError, match="has weights of its own"):
+        cnnzoo.compare_runs(run, f"{runs}/d1", pretrained=run)
+
+
 # ---- the rest
 
 

@@ -74,7 +74,7 @@ def cost(run: str | Path) -> int:
 
 def _look(run: str, data: str | None, root: str | None, names: Sequence[str]) -> np.ndarray:
     """Images as a run's net sees them before they are normalised: of `data`, or of what the run held out."""
-    net, own = zoo.open_net(run, False)
+    net, own = zoo.open_net(run)
     chosen = own if data is None else DataConfig(source=data)
     chosen = chosen if root is None else replace(chosen, root=root)
     part, _, _ = sources.held_out(chosen, zoo.preprocessing(net), split=data is None)

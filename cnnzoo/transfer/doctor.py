@@ -81,11 +81,14 @@ def check(
     errors.at_least("workers", workers, 0)
     if not (isinstance(near, Real) and 0 < near <= 1):
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
+    if model is None and pretrained is not True:
+        raise InputError(f"pretrained is {errors.quoted(pretrained)}, but goes with a model; name one")
     survey = Survey.of(folder, groups)
     photos, numbers = survey.photos, survey.groups
     takes, backbone = (LEAST, ""), None
     if model:
-        net = zoo.open_net(model, pretrained)[0].to(pick_device(device))
+        own = pretrained is True and zoo.has_weights(model)
+        net = zoo.open_net(model, not own and pretrained)[0].to(pick_device(device))
         backbone = Backbone(net, zoo.preprocessing(net), cache_folder(survey.home), tell)
         takes = (backbone.preprocess.size, f"{zoo.called(model)} takes")
     looks = _look_at(photos, takes, workers)

@@ -60,6 +60,7 @@ class Subject:
 
         Raises InputError if there is no such run, net or device, and for a net without weights or layers to look at.
         """
+        zoo.check_named(model_or_run, pretrained)
         if isinstance(model_or_run, nn.Module):
             net, name = model_or_run, zoo.called(model_or_run)
             if isinstance(net, Optimized):
