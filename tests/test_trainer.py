@@ -223,6 +223,39 @@ def test_a_run_goes_on_where_weights_lie_otherwise_in_memory_as_from_mps_on_a_cp
     assert same(weights(one), weights(two))
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_weights_move_alike_however_they_lie_in_memory(name, monkeypatch):
+    """torch's fused kernels see those that lie channels-last as vectors, and nobody else does."""
+    monkeypatch.setattr(optim, "LARGE", 1)
+    nets = [nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    config, stages = OptimConfig(name=name, lr=0.1, weight_decay=0.1), {"head": ("weight", "bias")}
+    built = [optim.build(config, net, stages) for net in nets]
+    for step in range(3):
+        gradients = torch.randn(2, 8, 3, 3, 3, generator=torch.Generator().manual_seed(step))
+        for net, optimizer in zip(nets, built, strict=True):
+            net.bias.grad = gradients[1, :, 0, 0, 0].clone()
+            net.weight.grad = gradient = torch.empty_like(net.weight).copy_(gradients[0])
+            optimizer.step()
+            assert net.weight.grad is gradient
+    one, two = nets
+    assert torch.equal(one.weight, two.weight)
+    assert torch.equal(one.bias, two.bias)
+    kept = [value for value in built[1].state[two.weight].values() if value.ndim]
+    assert all(value.stride() == two.weight.stride() == (27, 1, 9, 3) for value in kept)
+
+
+def test_weights_keep_their_shape_where_a_step_breaks_off(monkeypatch):
+    monkeypatch.setattr(optim, "LARGE", 1)
+    net = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    optimizer = optim.build(OptimConfig(name="adamw"), net, {"head": ("weight", "bias")})
+    net(torch.zeros(1, 3, 8, 8)).sum().backward()
+    optimizer.param_groups[0]["betas"] = None
+    with pytest.raises(TypeError):
+        optimizer.step()
+    assert net.weight.shape == net.weight.grad.shape == (8, 3, 3, 3)
+
+
 def test_parts_add_up_where_a_cuda_graph_writes_over_the_gradients_of_the_part_before():
     def trained(by_graph):
         trainer = make([PhaseConfig(1)], accumulate=2)

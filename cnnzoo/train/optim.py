@@ -1,12 +1,15 @@
 """Optimisers: torch's and timm's, over parameter groups that phases can steer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnzoo.config import OptimConfig
 from cnnzoo.errors import InputError
+
+LARGE = 2**16  # numbers in a weight from which on a copy takes longer than to avoid it
 
 
 def build(config: OptimConfig, model: nn.Module, stages: Mapping[str, Iterable[str]]) -> torch.optim.Optimizer:
@@ -34,12 +37,12 @@ def _optimizer(config: OptimConfig, groups: list[dict], fused: bool) -> torch.op
     nesterov = momentum | {"nesterov": config.nesterov}
     eps = {} if config.eps is None else {"eps": config.eps}
     if name == "sgd":
-        sgd = torch.optim.SGD(groups, lr=lr, fused=fused, **nesterov)
+        sgd = _SGD(groups, lr=lr, fused=fused, **nesterov)
         if fused and config.momentum:
             sgd.register_step_pre_hook(_start_momentum)
         return sgd
     if name in ("adam", "adamw"):
-        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+        kind = _Adam if name == "adam" else _AdamW
         return kind(groups, lr=lr, betas=config.betas, fused=fused, **eps)
     if name == "rmsprop":
         return torch.optim.RMSprop(groups, lr=lr, alpha=config.alpha, **momentum, **eps)
@@ -65,3 +68,68 @@ def _start_momentum(sgd: torch.optim.SGD, *_: object) -> None:
         for weight in weights:
             if weight.grad is not None and weight not in sgd.state:
                 sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+
+
+@contextmanager
+def _as_vectors(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within it large weights on a CPU that lie channels-last are vectors, views of the same memory, and so are their
+    gradients and what is kept of them. torch's fused kernels copy each such gradient as it lies otherwise, and use
+    nothing of the copy: that takes as long as the step.
+    """
+    weights = (weight for group in optimizer.param_groups for weight in group["params"])
+    shown = []
+    for weight in [weight for weight in weights if weight.grad is not None and _is_copied(weight)]:
+        kept, data, gradient = optimizer.state.get(weight, {}), weight.data, weight.grad
+        own = {key: value for key, value in kept.items() if _shape(value) == data.shape}
+        if all(each.stride() == data.stride() for each in (gradient, *own.values())):
+            shown.append((weight, data, gradient))
+            _show(weight, _vector(data), _vector(gradient))
+            kept.update({key: _vector(value) for key, value in own.items()})
+    try:
+        yield
+    finally:
+        for weight, data, gradient in shown:
+            kept = optimizer.state.get(weight, {})
+            own = {key: value for key, value in kept.items() if _shape(value) == weight.shape}
+            kept.update({key: value.as_strided(data.shape, data.stride()) for key, value in own.items()})
+            _show(weight, data, gradient)
+
+
+def _shape(value: object) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
+
+
+def _is_copied(weight: Tensor) -> bool:
+    if weight.numel() < LARGE or weight.device.type != "cpu" or weight.is_contiguous():
+        return False
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def _vector(tensor: Tensor) -> Tensor:
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _show(weight: Tensor, data: Tensor, gradient: Tensor) -> None:
+    weight.grad = None  # which must have the weight's shape at any time
+    weight.data, weight.grad = data, gradient
+
+
+class _Fused:
+    """What the optimisers have in common that torch has fused kernels for."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        with _as_vectors(self):
+            super().step(closure)
+
+
+class _SGD(_Fused, torch.optim.SGD):
+    pass
+
+
+class _Adam(_Fused, torch.optim.Adam):
+    pass
+
+
+class _AdamW(_Fused, torch.optim.AdamW):
+    pass
