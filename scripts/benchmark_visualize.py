@@ -8,7 +8,7 @@
     sanity      rank correlation of maps with those of the net whose weights are drawn anew from the head down (Adebayo
                 et al., 2018), over 8 photos
     pointing    200 trials of two photos side by side, each of which the net classifies rightly when alone
-    faithful    mean area under the curves of deletion and insertion, over 8 photos
+    faithful    mean area under the curves of deletion and insertion, and score of ROAD, over 8 photos
     inversion   what is kept of 4 photos by the first convolution and every stage
     maximise    50 units, the centres of channels of every stage: what a picture that was made for them makes them say,
                 against the best of 1,000 photos, at any place of the channel
@@ -166,13 +166,16 @@ def faithful() -> list[dict]:
         maps = {method: maps_of(net, x, target, method, layer).numpy() for method in methods}
         maps["random order"] = np.random.default_rng(0).random((len(x), *x.shape[2:]))
         for method, seen in maps.items():
-            curves = [
-                faithfulness.deletion_insertion(net, image, int(kind), ranks)
-                for image, kind, ranks in zip(x, target, seen, strict=True)
-            ]
+            shown = [(net, image, int(kind), ranks) for image, kind, ranks in zip(x, target, seen, strict=True)]
+            curves, roads = (
+                [trial(*each) for each in shown] for trial in (faithfulness.deletion_insertion, faithfulness.road)
+            )
             deleted, inserted = (float(np.mean([getattr(c, end) for c in curves])) for end in ("deleted", "inserted"))
-            rows.append({"what": "faithful", "net": name, "method": method, "deletion": deleted, "insertion": inserted})
-            print(f"{name:<16} {method:<18} deletion {deleted:.3f}  insertion {inserted:.3f}", flush=True)
+            score = float(np.mean([each.score for each in roads]))
+            figures = {"deletion": deleted, "insertion": inserted, "road": score}
+            rows.append({"what": "faithful", "net": name, "method": method} | figures)
+            told = "  ".join(f"{what} {figure:.3f}" for what, figure in figures.items())
+            print(f"{name:<16} {method:<18} {told}", flush=True)
     return rows
 
 

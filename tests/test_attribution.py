@@ -192,6 +192,17 @@ def test_before_a_mean_and_a_linear_layer_hires_cam_is_grad_cam(net, x, target):
     assert (cams.layercam(middle) >= cams.hirescam(middle) - 1e-6).all()  # past a ReLU
 
 
+def test_eigen_cam_is_the_first_principal_component_whatever_the_class(net, x, target):
+    with untouched(net) as net:
+        seen, other = (cams.one_pass(net, x, "stage2", lambda logits, t=t: t) for t in (target, (target + 1) % 3))
+    assert torch.equal(cams.eigencam(seen), cams.eigencam(other))
+    for maps, found in zip(seen.maps, cams.eigencam(seen), strict=True):
+        values, vectors = np.linalg.eigh((maps.flatten(1) @ maps.flatten(1).T).double().numpy())
+        component = np.tensordot(vectors[:, values.argmax()], maps.numpy(), 1)
+        expected = component * np.sign(component.sum())
+        assert np.allclose(found, expected.clip(0), atol=1e-4 * expected.max())
+
+
 def test_score_cam_weighs_each_map_by_what_the_net_says_of_what_it_shows(net, x, target):
     image, maps = x[:1], []
     with untouched(net) as net, torch.no_grad(), visualize.watching(net, "stage3") as seen:

@@ -1,4 +1,4 @@
-"""Three trials of a map of evidence: deletion and insertion, random weights, and pointing."""
+"""Four trials of a map of evidence: deletion and insertion, ROAD, random weights, and pointing."""
 
 import os
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from torch import nn
 
 import cnnzoo
 from cnnzoo.errors import InputError
-from cnnzoo.visualize import deletion_insertion, faithfulness, gradients, pointing, sanity, untouched
+from cnnzoo.visualize import deletion_insertion, faithfulness, gradients, pointing, road, sanity, untouched
 from cnnzoo.visualize.methods import maps_of
 
 
@@ -86,6 +86,45 @@ def test_the_area_is_that_under_the_curve():
     curves = faithfulness.Curves(deletion=np.array([1.0, 0.5, 0.0]), insertion=np.array([0.0, 1.0, 1.0]))
     assert curves.deleted == pytest.approx(0.5)
     assert curves.inserted == pytest.approx(0.75)
+
+
+# ---- ROAD
+
+
+def test_a_class_rests_on_the_pixels_that_a_true_map_marks():
+    dark = white()
+    dark[:, 8:, :] = dark[:, :, 8:] = 0  # what the corner is filled in from
+    right, wrong = (road(Corner(), dark, 1, ranks, shares=(0.25, 0.5)) for ranks in (corner(), -corner()))
+    assert right.score > 0.4
+    assert wrong.score == pytest.approx(-right.score, abs=0.05)
+    assert right.shares == (0.25, 0.5)
+    assert right.most.shape == right.least.shape == (2,)
+    assert str(right) == f"ROAD {right.score:+.3f}"
+
+
+def test_a_hole_is_filled_in_from_around_it():
+    """A slope is in each place the mean of its neighbours, so it is the same afterwards, but for the noise."""
+
+    class Kept(nn.Module):
+        def forward(self, x):
+            self.seen = x
+            return torch.zeros(len(x), 2)
+
+    net, slope = Kept(), torch.arange(16.0).expand(3, 16, 16).clone()
+    hole = np.zeros((16, 16), np.float32)
+    hole[4:12, 4:12] = 1
+    road(net, slope, 0, hole, shares=(0.25,))
+    assert (net.seen[0] - slope).abs().amax() < 6 * faithfulness.NOISE
+    assert (net.seen[0] - slope)[:, 4:12, 4:12].abs().min() > 0
+    assert torch.equal(net.seen[0][:, :4], slope[:, :4])
+
+
+def test_road_gives_the_same_each_time_and_needs_something_to_fill_in_from():
+    one, two = (road(Corner(), white(), 1, corner()) for _ in range(2))
+    assert np.array_equal(one.most, two.most)
+    for shares in ((0.5, 1.0), (0.0,), ()):
+        with pytest.raises(InputError, match="must be above 0 and below 1, each"):
+            road(Corner(), white(), 1, corner(), shares)
 
 
 # ---- random weights

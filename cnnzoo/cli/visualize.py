@@ -104,7 +104,7 @@ def gradcam(
     """Draw where in an image a class is seen, by Grad-CAM or one of its kin.
 
     Args:
-        method: gradcam, gradcam++, hirescam, layercam, or scorecam (which is slow).
+        method: gradcam, gradcam++, hirescam, layercam, eigencam (whatever the class), or scorecam (which is slow).
     """
     options = {"method": method, "layer": layer, "class_": class_, "pretrained": pretrained, "size": size}
     _draw(out, "gradcam", model_or_run, images, **options)

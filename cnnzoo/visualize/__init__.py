@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what is public, see `lazy`
     from cnnzoo.visualize.deconv import deconv as deconv
     from cnnzoo.visualize.faithfulness import deletion_insertion as deletion_insertion
     from cnnzoo.visualize.faithfulness import pointing as pointing
+    from cnnzoo.visualize.faithfulness import road as road
     from cnnzoo.visualize.faithfulness import sanity as sanity
     from cnnzoo.visualize.filters import filters as filters
     from cnnzoo.visualize.hooks import layer_of as layer_of

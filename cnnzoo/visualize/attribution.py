@@ -111,7 +111,7 @@ def gradcam(
     """Where in an image a class is seen, by a layer's maps; further arguments as of `saliency`.
 
     Args:
-        method: gradcam, gradcam++, hirescam, layercam or scorecam, see `cams`.
+        method: gradcam, gradcam++, hirescam, layercam, eigencam or scorecam, see `cams`.
         layer: a stage's name, or a module or its path; None is the last stage whose maps have more than one place.
 
     Raises:

@@ -73,6 +73,17 @@ def layercam(seen: Pass) -> Tensor:
     return (seen.gradients.relu() * seen.maps).sum(1).relu()
 
 
+def eigencam(seen: Pass) -> Tensor:
+    """What the maps have in common, whatever the class: their first principal component (Muhammad, Yeasin: Eigen-CAM,
+    2020, arXiv 2008.00299, section III), signed as most of the maps are. It shows what a map can look like without
+    asking the net for any class.
+    """
+    flat = seen.maps.flatten(2).cpu()  # where every device's singular values are computed
+    component = torch.einsum("bcp,bc->bp", flat, torch.linalg.svd(flat, full_matrices=False).U[:, :, 0])
+    component = component * component.sum(1, keepdim=True).sign()
+    return component.view(len(flat), *seen.maps.shape[2:]).relu().to(seen.maps.device)
+
+
 def scorecam(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
     """No gradients: each map's weight is the class's logit when all but what the map shows is taken from the image, as
     a softmax over the maps (Wang et al.: Score-CAM, 2019, arXiv 1910.01279, Algorithm 1). It takes as many forward

@@ -1,6 +1,7 @@
-"""How far a map of evidence can be trusted: three trials that a pretty picture may fail.
+"""How far a map of evidence can be trusted: four trials that a pretty picture may fail.
 
-Deletion and insertion ask whether the answer goes with the pixels that a map names. Randomising the weights asks
+Deletion and insertion ask whether the answer goes with the pixels that a map names; so does ROAD, which fills in what
+it takes away, lest the answer goes with the shape of the hole. Randomising the weights asks
 whether the map depends on what the net has learned. Pointing asks whether it lies on what it is said to show.
 """
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from scipy.integrate import trapezoid
 from scipy.ndimage import gaussian_filter
+from scipy.sparse import coo_array, diags_array
+from scipy.sparse.linalg import splu
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
@@ -23,6 +26,8 @@ from cnnzoo.visualize.methods import Maps, by_name
 from cnnzoo.visualize.subject import probabilities
 
 BLUR = 20  # the image's side over the standard deviation of its blur
+NEIGHBOURS = {(y, x): 1 / 6 if 0 in (y, x) else 1 / 12 for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)}
+NOISE = 0.01  # standard deviation of what is added to pixels that are filled in
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,101 @@ def deletion_insertion(net: nn.Module, x: Tensor, target: int, ranks: np.ndarray
     What is taken away becomes the mean colour (0); what is not yet put back is blurred, for edges of a bare canvas
     would look like evidence. There are `steps` steps of equally many pixels.
     """
-    pixels = ranks.size
-    order = np.lexsort((np.random.default_rng(0).permutation(pixels), -ranks.ravel()))
-    place = np.empty(pixels, np.int64)
-    place[order] = np.arange(pixels)
-    place = torch.from_numpy(place.reshape(ranks.shape)).to(x.device)
-    side = min(ranks.shape)
+    pixels, side = ranks.size, min(ranks.shape)
+    place = torch.from_numpy(_places(ranks)).to(x.device)
     blurred = gaussian_filter(x.cpu().numpy(), (0, side / BLUR, side / BLUR))
     canvases = torch.zeros_like(x), torch.from_numpy(blurred).to(x.device)
     many = [pixels * step // steps for step in range(steps + 1)]
     gone = torch.stack([torch.where(place < n, canvases[0], x) for n in many])
     come = torch.stack([torch.where(place < n, x, canvases[1]) for n in many])
+    return Curves(*_likely(net, torch.cat([gone, come]), target).reshape(2, -1))
+
+
+def _places(ranks: np.ndarray) -> np.ndarray:
+    """Which pixel goes first, second … of a map `(H, W)`: numbers from 0, int64, the largest value's first."""
+    order = np.lexsort((np.random.default_rng(0).permutation(ranks.size), -ranks.ravel()))
+    place = np.empty(ranks.size, np.int64)
+    place[order] = np.arange(ranks.size)
+    return place.reshape(ranks.shape)
+
+
+def _likely(net: nn.Module, images: Tensor, target: int) -> np.ndarray:
+    """The class's probability `(B,)` in each of the images `(B, C, H, W)`."""
     with torch.no_grad():
-        likely = [probabilities(net, net(batch))[:, target] for batch in torch.cat([gone, come]).split(AT_ONCE)]
-    return Curves(*torch.cat(likely).cpu().numpy().reshape(2, -1))
+        likely = [probabilities(net, net(batch))[:, target] for batch in images.split(AT_ONCE)]
+    return torch.cat(likely).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Road(Shown):
+    """The probability of a class once shares of an image's pixels are taken out, and filled in from around them."""
+
+    shares: tuple[float, ...]
+    most: np.ndarray  # (shares,): without those that the map marks most
+    least: np.ndarray  # (shares,): without those that it marks least
+
+    @property
+    def score(self) -> float:
+        """How much more the class rests on the ones than on the others, from -1 to 1; 0 is chance."""
+        return float((self.least - self.most).mean())
+
+    def __str__(self) -> str:
+        return f"ROAD {self.score:+.3f}"
+
+
+def road(
+    net: nn.Module,
+    x: Tensor,
+    target: int,
+    ranks: np.ndarray,
+    shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8),
+    seed: int = 0,
+) -> Road:
+    """Take out the pixels of an image `(C, H, W)` of the largest values in `ranks` `(H, W)`, and those of the smallest,
+    and fill the holes so that each pixel is the weighted mean of its neighbours, with a little noise: what was there
+    cannot be told from the hole's shape, as it can from that of a black one (Rong, Leemann, Borisov, Kasneci, Kasneci:
+    A Consistent and Efficient Evaluation Strategy for Attribution Methods, 2022, arXiv 2202.00449, section 4).
+
+    Args:
+        net: as `untouched` has it.
+        x: the image as the net takes it.
+        target: the class.
+        ranks: the map.
+        shares: of the pixels that are taken out, above 0 and below 1.
+        seed: of the noise.
+
+    Raises InputError for other shares.
+    """
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise InputError(f"shares are {', '.join(map(str, shares)) or 'none'}, but must be above 0 and below 1, each")
+    place, rng, image = _places(ranks), np.random.default_rng(seed), x.cpu().numpy()
+    many = [round(ranks.size * share) for share in shares]
+    holes = [place < n for n in many] + [place >= ranks.size - n for n in many]
+    filled = np.stack([_filled(image, hole, rng) for hole in holes])
+    return Road(tuple(shares), *_likely(net, torch.from_numpy(filled).to(x.device), target).reshape(2, -1))
+
+
+def _filled(image: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An image `(C, H, W)` whose pixels in `hole` `(H, W)` are the means of their neighbours, and noise."""
+    (height, width), many = hole.shape, int(hole.sum())
+    number = np.full((height + 2, width + 2), -1)  # of each unknown pixel, with a margin
+    number[1:-1, 1:-1][hole] = np.arange(many)
+    known = np.pad(np.where(hole, 0, image), ((0, 0), (1, 1), (1, 1)))
+    there = np.pad(np.ones(hole.shape), 1)
+    weights, sums, links = np.zeros(many), np.zeros((many, len(image))), []
+    for (down, right), weight in NEIGHBOURS.items():
+        beside = slice(1 + down, 1 + down + height), slice(1 + right, 1 + right + width)
+        weights += weight * there[beside][hole]  # at an edge there are fewer
+        sums += weight * known[(slice(None), *beside)][:, hole].T
+        other = number[beside][hole]
+        links.append((np.flatnonzero(other >= 0), other[other >= 0], weight))
+    rows, columns = (np.concatenate([link[end] for link in links]) for end in (0, 1))
+    shares = np.concatenate([np.full(len(link[0]), link[2]) for link in links])
+    system = diags_array(weights) - coo_array((shares, (rows, columns)), (many, many))
+    solve = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True}).solve
+    filled = image.copy()
+    filled[:, hole] = solve(sums).T + rng.normal(0, NOISE, (len(image), many))
+    return filled
 
 
 @dataclass(frozen=True)

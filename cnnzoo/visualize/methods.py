@@ -60,6 +60,7 @@ METHODS = {
     "gradcam++": _of_pass("Grad-CAM++", cams.gradcam_plus_plus),
     "hirescam": _of_pass("HiResCAM", cams.hirescam),
     "layercam": _of_pass("LayerCAM", cams.layercam),
+    "eigencam": _of_pass("Eigen-CAM", cams.eigencam),
     "scorecam": Method("Score-CAM", "gradcam", _scorecam),
 }
 
