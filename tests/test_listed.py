@@ -114,6 +114,8 @@ def test_classes_that_are_numbers_go_by_their_size():
     assert data.classes == ("0", "5", "10")
     spelt = [("02", "002", "2")[n % 3] for n in range(10)]
     assert load(write([(f"{n}.png", spelt[n]) for n in range(10)])).classes == ("002", "02", "2")
+    degrees = [("10.0", "2.5", "-1")[n % 3] for n in range(10)]
+    assert load(write([(f"{n}.png", degrees[n]) for n in range(10)])).classes == ("-1", "2.5", "10.0")
 
 
 @pytest.mark.parametrize(
@@ -148,11 +150,11 @@ def test_rows_that_say_too_little_are_passed_over_and_told():
     )
 
 
-def test_a_photo_is_one_however_its_path_is_written():
-    rows = [*((f"pictures/{n}.png", kind(n)) for n in range(10)), ("pictures/../pictures/0.png", "ant")]
-    data = load(write(rows))
+def test_a_photo_is_one_however_its_path_is_written(home):
+    again = [("pictures/../pictures/0.png", "ant"), (home / "pictures" / "0.png", "ant")]
+    data = load(write([*((f"pictures/{n}.png", kind(n)) for n in range(10)), *again]))
     assert_all_there(data)
-    assert data.notes == ("1 row of labels.csv with a photo that was listed before passed over",)
+    assert data.notes == ("2 rows of labels.csv with a photo that was listed before passed over",)
 
 
 def test_a_photo_that_is_not_there_is_told_as_in_any_folder():

@@ -103,7 +103,7 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
     grouped = header.index(groups) if groups in header else None
     if grouped is None and groups and re.fullmatch(r"[\w -]+", groups) and (like := did_you_mean(groups, header)):
         raise InputError(f"{source} has no column {groups!r} (data.groups){like}")
-    rows: dict[Path, Row] = {}
+    rows: dict[str, Row] = {}  # by where the photo lies, however the table writes that
     passed: Counter[str] = Counter()
     for number, line in lines:
         cells = {what: line[column].strip() if column < len(line) else "" for what, column in columns.items()}
@@ -114,7 +114,7 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
         part = _part_of(cells["split"], header[columns["split"]], where) if "split" in cells else ""
         group = None if grouped is None else line[grouped].strip() if grouped < len(line) else ""
         row = Row(places.of(cells["photo"], where), _in_one_form(cells["class"]), part, group)
-        if (before := rows.setdefault(row.file, row)) is not row:
+        if (before := rows.setdefault(os.path.abspath(row.file), row)) is not row:
             if before.label != row.label:
                 what = f"as {printable(before.label)} and as {printable(row.label)}; a photo has one class here"
                 raise InputError(f"{where}: {cells['photo']} is listed twice, {what}")
@@ -128,9 +128,9 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
 
 
 def ordered(labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes, in order; numbers by their size."""
-    numbers = all(label.isdecimal() for label in labels)
-    return tuple(sorted(sorted(set(labels)), key=int if numbers else None))  # 1 and 01 always in the same order
+    """The classes, in order; numbers by their size, such as 1, 2.5 and 10.0."""
+    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", label) for label in labels)
+    return tuple(sorted(sorted(set(labels)), key=float if numbers else None))  # 1 and 01 always in the same order
 
 
 def _part(rows: Sequence[Row]) -> tuple[tuple[str, ...], Part]:
