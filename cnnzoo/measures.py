@@ -55,13 +55,17 @@ class Evaluation(Shown):
         )
         few = len(self.classes) <= FEW_CLASSES
         named = [shortened(name, 10) for name in self.classes] if few else []
-        rows = []
-        of_class = (self.classes, self.confusion, self.precision, self.recall, self.f1)
-        for name, counts, *shares in zip(*of_class, strict=True):
+        rows, idle = [], 0
+        of_class = (self.classes, self.confusion, self.confusion.sum(0), self.precision, self.recall, self.f1)
+        for name, counts, named_so, *shares in zip(*of_class, strict=True):
+            if not (few or counts.any() or named_so):
+                idle += 1
+                continue
             taken_for = ["", *map(str, counts)] if few else []
             rows.append((shortened(name), f"{counts.sum()}", *map(percent, shares), *taken_for))
         heads = ("class", "images", "precision", "recall", "F1", *(["taken for", *named] if few else []))
-        return Table(heads, rows, title=title)
+        others = f"{counted(idle, 'further class', 'further classes')}, without an image and never named"
+        return Table(heads, rows, title=title, notes=[others] if idle else [])
 
     def _calibration(self) -> str:
         before = f"calibration error {self.calibration_error:.2%}"

@@ -187,6 +187,15 @@ def test_the_confusion_matrix_is_printed_where_it_can_be_read(classes, shown):
     assert len(result.to_dict()["confusion"]) == classes
 
 
+def test_of_many_classes_those_that_play_no_part_have_no_row():
+    outputs, targets = np.eye(1000)[[7, 7, 9]], np.array([7, 8, 8])
+    result = measure(outputs, targets, tuple(f"kind {number}" for number in range(1000)))
+    *_, seven, eight, nine, others = str(result).splitlines()
+    assert [line.split()[1] for line in (seven, eight, nine)] == ["7", "8", "9"]
+    assert others == "997 further classes, without an image and never named"
+    assert len(result.to_dict()["recall"]) == 1000
+
+
 def test_calibration_error_before_and_after_the_temperature():
     """A net that is right three times in four and always 99.9 % sure."""
     rng = np.random.default_rng(0)
