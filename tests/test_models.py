@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+from timm.optim import create_optimizer_v2
 from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -699,6 +700,18 @@ def test_maps_are_described_as_timm_describes_them():
     theirs = timm.create_model("resnet18", features_only=True).feature_info
     assert (info.channels(), info.reduction()) == (theirs.channels(), theirs.reduction())
     assert info.module_name() == ["stem", "stage1", "stage2", "stage3", "stage4"]
+
+
+@pytest.mark.parametrize("name", ["lenet5", "googlenet", "resnet18", "densenet121"])
+def test_timms_optimisers_lower_their_rates_stage_by_stage(name):
+    net = on_meta(name)
+    groups = create_optimizer_v2(net, "sgd", lr=1.0, layer_decay=0.5).param_groups
+    rates = {id(weight): group["lr_scale"] for group in groups for weight in group["params"]}
+    parameters = dict(net.named_parameters())
+    stages = net.entry.parameters(parameters)
+    assert len(rates) == len(parameters)
+    for distance, names in enumerate(reversed(stages.values())):
+        assert {rates[id(parameters[name])] for name in names} == {0.5**distance}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The contract every net keeps."""
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from typing import Any
@@ -123,6 +124,13 @@ class Net(nn.Module):
             "crop_pct": known.size / known.resize,
             "crop_mode": "squash" if known.squash else "center",
         }
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """What timm's tools, such as `timm.optim.param_groups_layer_decay(net)`, ask a net for: a function from a
+        parameter's name to the number of its stage, from the input on, the head being the last. Groups are never finer.
+        """
+        stages = self.entry.parameters([name for name, _ in self.named_parameters()])
+        return {name: number for number, names in enumerate(stages.values()) for name in names}.__getitem__
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new, random head in place, on the old one's device and in its dtype; none at all for 0.
