@@ -44,12 +44,13 @@ def width(line: str, size: float) -> float:
 
 
 def curves(metrics: Sequence[dict]):
-    """What a run's epochs reached, lines of metrics.jsonl, as a matplotlib Figure."""
+    """What a run's epochs reached, and at which rates, lines of metrics.jsonl, as a matplotlib Figure."""
     from matplotlib.figure import Figure
 
     epochs = [report["epoch"] for report in metrics]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    trained = [report for report in metrics if report["epoch"]]  # not what a probe's head knew before
+    figure = Figure(figsize=(12 if trained else 9, 3.2), layout="constrained")
+    left, right, *last = panels = figure.subplots(1, 3 if trained else 2)
     marker = "o" if len(epochs) < 3 else None  # a line needs two points
     left.plot(epochs, [report["train_loss"] for report in metrics], label="training", marker=marker)
     left.plot(epochs, [report["val_loss"] for report in metrics], label="validation", marker=marker)
@@ -57,7 +58,10 @@ def curves(metrics: Sequence[dict]):
     left.legend()
     right.plot(epochs, [100 * report["val_top1"] for report in metrics], marker=marker, color="tab:green")
     right.set(xlabel="epoch", ylabel="validation top-1, %")
-    for axes in (left, right):
+    for axes in last:
+        axes.plot([r["epoch"] for r in trained], [r["lr"] for r in trained], marker=marker, color="tab:grey")
+        axes.set(xlabel="epoch", ylabel="learning rate at its end")
+    for axes in panels:
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     return figure

@@ -206,9 +206,17 @@ def test_a_run_says_what_it_reached_and_what_to_do_next(run, tmp_path):
 
 
 def test_a_run_draws_the_curves_that_its_report_has(run):
-    left, right = run.figure().axes
+    left, right, last = run.figure().axes
     assert [*left.lines[1].get_ydata()] == [report["val_loss"] for report in run.metrics]
     assert [*right.lines[0].get_ydata()] == [100 * report["val_top1"] for report in run.metrics]
+    assert [*last.lines[0].get_ydata()] == [report["lr"] for report in run.metrics]
+
+
+def test_of_a_run_that_never_trained_no_rate_is_drawn():
+    start = {"epoch": 0, "train_loss": 1.0, "val_loss": 1.0, "val_top1": 0.5, "lr": 0.0}
+    assert len(figures.curves([start]).axes) == 2
+    _, accuracy, rate = figures.curves([start, start | {"epoch": 1, "lr": 0.1}]).axes
+    assert [[*axes.lines[0].get_xdata()] for axes in (accuracy, rate)] == [[0, 1], [1]]
 
 
 def test_the_report_of_a_run_is_written_from_python(run):
