@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files, and folders, that appear whole or not at all."""
 
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,3 +74,34 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror})") from None
+
+
+def room(dest: str | Path, *outside: str | Path) -> Path:
+    """The folder that copies are to make. Raises InputError if it holds something, or lies in one of the folders
+    `outside` of which it is to be, so that one knows before any work.
+    """
+    dest = Path(os.path.expanduser(dest))
+    for folder in outside:
+        if dest.resolve().is_relative_to(Path(os.path.expanduser(folder)).resolve()):
+            raise InputError(f"{dest} lies within {folder}; copies need a folder elsewhere")
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        raise InputError(f"{dest} exists already; copies need a new folder")
+    return dest
+
+
+@contextmanager
+def appearing(dest: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name of `dest`, where there is nothing, when it is full, and is gone where that
+    fails. Raises InputError where that is for want of room, or rights.
+    """
+    part = beside(dest)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if dest.exists():
+            dest.rmdir()  # which was empty
+        os.replace(part, dest)
+    except OSError as error:
+        raise InputError(f"{dest} could not be filled and was not made: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

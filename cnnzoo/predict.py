@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnzoo import bars, tables, zoo
+from cnnzoo import bars, sorting, tables, zoo
 from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
@@ -110,6 +110,11 @@ class Predictions(Shown):
         """
         return ~(self.probabilities.max(axis=1) >= self.min_confidence) | (self.familiarity < self.min_familiarity)
 
+    @property
+    def named(self) -> list[str | None]:
+        """The most likely class of each image; None where it abstains."""
+        return [None if out else best[0][0] for out, best in zip(self.abstain, self.top(1), strict=True)]
+
     def top(self, many: int) -> list[list[tuple[str, float]]]:
         """For each image its most likely classes with their probabilities, most likely first; empty where there is an
         error. Raises InputError for fewer than one.
@@ -151,6 +156,12 @@ class Predictions(Shown):
     def write(self, path: str | Path, many: int = TOP) -> None:
         """The same as a file, .csv, .json or .parquet. Raises InputError for another ending."""
         tables.write(path, self.rows(many), self.columns(many))
+
+    def sort(self, dest: str | Path) -> sorting.Sorted:
+        """Copy the files into a new folder, each into the folder of its most likely class; what it abstains from is
+        left out. Raises InputError as `sorting.sort` does.
+        """
+        return sorting.sort([*zip(self.files, self.named, strict=True)], dest)
 
 
 def predict(

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "familiar": set(),
     "resampling": set(),
     "tables": set(),
+    "sorting": set(),
     "building": {"registry", "own", "models"},
     "naming": set(),
     "zoo": {"registry", "building", "config", "models", "weights", "data", "checkpoint", "files"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "claims": {"registry", "checkpoint", "zoo", "weights", "summary"},
     "figures": set(),
     "compare": {"figures", "zoo", "weights", "summary", "claims"},
-    "predict": {"data", "checkpoint", "zoo", "naming", "inference", "familiar", "tables"},
+    "predict": {"data", "checkpoint", "zoo", "naming", "inference", "familiar", "tables"} | {"sorting"},
     "evaluate": {
         "config",
         "data",
@@ -80,7 +81,7 @@ MAY_IMPORT = {
     | {"models", "inference"},
     "labs": {"figures"},
     "cli": {"config", "signals", "run", "folds", "learn", "checkpoint", "weights", "zoo", "predict", "claims", "tables"}
-    | {"transfer", "browsing", "profiling", "benchmark", "ensemble", "labs", "visualize", "figures"},
+    | {"transfer", "browsing", "profiling", "benchmark", "ensemble", "labs", "visualize", "figures", "sorting"},
 }
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from json import dumps
 
+from cnnzoo import atomic
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli.speech import aside, go_on_with, numbers, stopped, tell
 from cnnzoo.cli.training import conclude
@@ -46,7 +47,7 @@ def check(
     if out:
         tables.check(out)
     if fix:
-        copies.room_for_copies(folder, fix)
+        atomic.room(fix, folder)
     options = {"model": model, "pretrained": pretrained, "groups": groups, "near": near, "workers": workers}
     options |= {"device": device}
     checkup = doctor.check(folder, **options, tell=aside)

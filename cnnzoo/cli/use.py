@@ -1,10 +1,16 @@
 """Commands for a trained net: judge it, let it predict, take it elsewhere."""
 
 import sys
+from collections import deque
+from collections.abc import Iterator
 from json import dumps
+from typing import TYPE_CHECKING
 
 from cnnzoo.cli.speech import aside, tell
 from cnnzoo.errors import InputError, counted
+
+if TYPE_CHECKING:
+    from cnnzoo.predict import Predictions
 
 
 def evaluate(
@@ -58,6 +64,7 @@ def predict(
     *,
     pretrained: bool | str = False,
     out: str | None = None,
+    sort: str | None = None,
     top: int = 5,
     min_confidence: float = 0.0,
     min_familiarity: float = 0.0,
@@ -71,6 +78,8 @@ def predict(
     Args:
         images: files, folders with all in them, or patterns in quotes, such as "photos/**/*.jpg".
         out: write a table (.csv, .json, .parquet) with the columns file, top1 …, prob1 …, abstain, familiarity, error.
+        sort: copy the images into this new folder, each into a folder of its most likely class; those abstained from
+            are left out, and none is moved or deleted.
         top: how many classes to name.
         min_confidence: abstain from an answer where the most likely class is less likely than this, such as 0.6.
         min_familiarity: abstain from an image unless this share of held-out images, such as 0.05, is at least as far
@@ -80,22 +89,28 @@ def predict(
         precision: auto (bf16 for many images on a device that computes in it, else fp32), fp32, bf16, fp16 or int8 (on
             a CPU, calibrated on images the run trained on, else on some of those given).
     """
-    from cnnzoo import tables, zoo
+    from cnnzoo import atomic, sorting, tables, zoo
     from cnnzoo.predict import Pictures, Tally, join, stream, write
 
     if top < 1:
         raise InputError(f"--top is {top}, but must be at least 1")
     if out:
         tables.check(out)
+    if sort:
+        atomic.check_writable(atomic.room(sort, *images))
     pictures = Pictures(images)
     net, _ = zoo.open_net(run_or_model, pretrained)
     options = {"batch_size": batch_size, "min_confidence": min_confidence, "min_familiarity": min_familiarity}
     options |= {"mirror": mirror, "device": device, "precision": precision, "tell": aside}
     tally = Tally()
-    parts = tally.watch(stream(net, pictures, **options))
+    parts, answers = tally.watch(stream(net, pictures, **options)), []
+    if sort:
+        parts = _noted(parts, answers)
     if out:
         write(out, parts, top)
         print(f"{counted(tally.images, 'row')} in {out}")
+    elif sort:
+        deque(parts, maxlen=0)
     else:
         print("\n".join(join(parts).lines(top)))
     if pictures.passed_over:
@@ -106,6 +121,15 @@ def predict(
         raise InputError(f"no image could be read ({'; '.join(tally.examples)})")
     for note in tally.notes():
         print(note, file=sys.stderr)
+    if sort:
+        print(sorting.sort(answers, sort))
+
+
+def _noted(parts: "Iterator[Predictions]", answers: list[tuple[str, str | None]]) -> "Iterator[Predictions]":
+    """The same parts; of each image the file and the class that is named are added to `answers`."""
+    for part in parts:
+        answers += zip(part.files, part.named, strict=True)
+        yield part
 
 
 def export(

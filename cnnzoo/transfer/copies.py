@@ -1,9 +1,7 @@
 """The good photos of a folder that was checked, copied into a new one; the folder itself stays as it is."""
 
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +47,7 @@ def fix(checkup: Checkup, dest: str | Path) -> Fixed:
     Raises:
         InputError: if `dest` holds something, or lies in the folder, or nothing would be left, or copying fails.
     """
-    dest = room_for_copies(checkup.folder, dest)
+    dest = atomic.room(dest, checkup.folder)
     if checkup.by_column:
         table = f"copies would lack the column of {checkup.folder} that tells which photos belong together"
         raise InputError(f"{table}; leave groups=… out, or mend the table itself")
@@ -60,30 +58,17 @@ def fix(checkup: Checkup, dest: str | Path) -> Fixed:
     names = _right_names(kept, {finding.file for finding in checkup.findings if finding.kind == "wrong ending"})
     rows = [_manifest_row(finding) for finding in out.values()]
     rows += [_manifest_row(Finding("wrong ending", old), new) for old, new in names.items() if old != new]
-    try:
-        with _appearing(dest) as part:
-            for photo in bars.show(kept, desc="copying", unit="image"):
-                copy = part / names[photo.name]
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(photo.file, copy)
-            if rows:
-                tables.write(part / MANIFEST, rows, dict.fromkeys(rows[0], str))
-    except OSError as error:
-        raise InputError(f"{dest} could not be filled and was not made: {error.strerror or error}") from None
+    with atomic.appearing(dest) as part:
+        for photo in bars.show(kept, desc="copying", unit="image"):
+            copy = part / names[photo.name]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(photo.file, copy)
+        if rows:
+            tables.write(part / MANIFEST, rows, dict.fromkeys(rows[0], str))
     remaining = [finding for finding in checkup.findings if finding.kind == "not read here"]
     remaining += [finding for finding in of_classes(tally(kept)) if finding.severity == "error"]
     renamed = sum(old != new for old, new in names.items())
     return Fixed(dest, len(kept), renamed, len(checkup.photos) - len(kept), tuple(remaining))
-
-
-def room_for_copies(folder: str | Path, dest: str | Path) -> Path:
-    """The folder that `fix` would fill. Raises InputError if it may not, so that one knows before any work."""
-    dest = Path(os.path.expanduser(dest))
-    if dest.resolve().is_relative_to(Path(os.path.expanduser(folder)).resolve()):
-        raise InputError(f"{dest} lies within {folder}; copies need a folder elsewhere")
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise InputError(f"{dest} exists already; copies need a new folder")
-    return dest
 
 
 def _left_out(checkup: Checkup) -> dict[str, Finding]:
@@ -131,17 +116,3 @@ def _right_names(photos: Sequence[Photo], wrong: set[str]) -> dict[str, str]:
 def _manifest_row(finding: Finding, copied_as: str = "") -> dict[str, str]:
     about = finding.to_dict()
     return {"file": about.pop("file"), "copied_as": printable(copied_as), **about}
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when it is full, and is gone where that fails."""
-    part = atomic.beside(folder)
-    try:
-        part.mkdir(parents=True)
-        yield part
-        if folder.exists():
-            folder.rmdir()  # which was empty
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
