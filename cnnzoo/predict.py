@@ -54,7 +54,7 @@ def _doubts(abstain: bool, familiarity: float | None) -> str:
 
 
 def _said(best: Sequence[tuple[str, float]], doubts: str, error: str) -> str:
-    return error or f"{doubts and f'{doubts}: '}{'  '.join(f'{name} {p:.1%}' for name, p in best)}"
+    return error or f"{doubts and f'{doubts}: '}{'  '.join(f'{one_line(name)} {p:.1%}' for name, p in best)}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cnnzoo import figures
+from cnnzoo.errors import one_line
 
 MOST = 200  # lines of a repr, and rows of a table in a notebook
 
@@ -24,7 +25,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        lines = [self.heads, *self.rows, *([self.total] if self.total else [])]
+        lines = [[*map(one_line, line)] for line in (self.heads, *self.rows, *filter(None, [self.total]))]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         sides = ["<" if is_word else ">" for is_word in self._are_words()]
         columns = [*zip(sides, widths, strict=True)]

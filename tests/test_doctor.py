@@ -209,6 +209,12 @@ def test_the_summary_has_each_kind_with_its_first_files(planted):
     assert text.splitlines()[-1] == "12 errors, 11 warnings, 12 notes"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names of files have no ends of lines on Windows")
+def test_a_class_of_several_lines_is_told_in_one(tmp_path):
+    checkup = doctor.check(paint(tmp_path / "photos", {"a\nb": 10, "c": 10}))
+    assert str(checkup).splitlines()[0].endswith(": 20 photos (a\\nb 10, c 10)")
+
+
 def test_findings_as_rows(planted, tmp_path):
     checkup = doctor.check(planted)
     rows = list(csv.DictReader(io.StringIO(checkup.to_csv())))

@@ -171,6 +171,11 @@ def test_each_class_has_precision_recall_and_what_it_was_taken_for():
     assert table[2] == ["bee", "2", "100.0%", "50.0%", "66.7%", "0", "1", "1"]
 
 
+def test_a_class_of_several_lines_has_one_row():
+    result = measure(*logits_of(right=4, count=6), ("ant\nred", "bee", "wasp\x1b[31m"))
+    assert [line.split()[0] for line in str(result).splitlines()[2:]] == ["class", "ant\\nred", "bee", "wasp\\x1b[31m"]
+
+
 def test_where_some_classes_are_rare_the_mean_over_classes_is_told_too():
     often, rarely = np.array([9.0, 0.0], np.float32), np.array([0.0, 9.0], np.float32)
     uneven = measure(np.stack([often] * 10), np.array([0] * 9 + [1]), ("often", "rarely"))

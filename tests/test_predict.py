@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import photos
@@ -293,6 +294,12 @@ def test_a_name_of_several_lines_is_told_in_one(net, folder, tmp_path):
     predictions = cnnzoo.predict(net, odd)
     assert predictions.lines()[0].startswith(f"{tmp_path}/a\\nb\\x1b[31m.png  ")
     assert predictions.files == (str(odd),)
+
+
+def test_a_class_of_several_lines_is_told_in_one(net, folder):
+    predictions = replace(cnnzoo.predict(net, folder), classes=("a\nb\x1b[31m", "c\rd", "e"))
+    assert len(str(predictions).splitlines()) == len(predictions)
+    assert "a\\nb\\x1b[31m " in str(predictions[0])
 
 
 def test_probabilities_are_at_the_runs_temperature(net, model_file, folder):

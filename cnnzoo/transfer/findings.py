@@ -133,7 +133,7 @@ class Checkup(Shown):
         lines = []
         for part in dict.fromkeys(part for part, _ in counts):
             own = {label: count for (where, label), count in counts.items() if where == part}
-            shown = ", ".join(f"{label} {count:,}" for label, count in list(own.items())[:6])
+            shown = ", ".join(f"{one_line(label)} {count:,}" for label, count in list(own.items())[:6])
             more = ", …" if len(own) > 6 else ""
             lines.append(f"{self.folder / part}: {counted(sum(own.values()), 'photo')} ({shown}{more})")
         lines += [self.groups] if self.groups else []
