@@ -368,6 +368,14 @@ def test_a_bundle_leaves_the_unfinished_one_of_another_process_alone(server, hub
     assert other.read_bytes() == b"half"
 
 
+@pytest.mark.parametrize(("name", "says"), [("", "is a folder"), ("file/w.tar", "cannot be written")])
+def test_where_no_bundle_can_be_written_nothing_is_fetched(server, hub, row, tmp_path, name, says):
+    (tmp_path / "file").touch()
+    with pytest.raises(cnnzoo.InputError, match=says):
+        bundles.bundle([row], tmp_path / name)
+    assert files(hub) == {}
+
+
 @pytest.mark.parametrize("kept", [0.1, 0.6, 0.99])
 def test_a_bundle_cut_short_places_nothing_damaged(server, hub, row, tmp_path, monkeypatch, kept):
     bundles.bundle([row], tmp_path / "weights.tar")

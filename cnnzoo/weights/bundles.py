@@ -19,8 +19,12 @@ _LIST = "cnnzoo-weights.json"
 def bundle(rows: Iterable[Weights], out: Path) -> list[Path]:
     """Put the files of rows, fetched where needed, into one tar file that `unbundle` takes on another machine.
 
-    Returns the files, in the order of the rows. Raises InputError for one that cannot be had.
+    Returns the files, in the order of the rows. Raises InputError for one that cannot be had, and before any is
+    fetched where `out` cannot be written.
     """
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name the file to write")
+    atomic.check_writable(out)  # complains now rather than after the downloads
     rows = list(rows)
     files = [fetch(row) for row in rows]
     names = [row.file for row in rows]
