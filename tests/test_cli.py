@@ -441,6 +441,14 @@ def test_wrong_input_is_told_in_one_line_and_leaves_nothing(fails, tmp_path, arg
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+@pytest.mark.parametrize("arguments", [["predict", "lenet5"], ["predict", "lenet5", "a.jpg"], ["check"]])
+def test_a_file_called_like_an_option_is_told_how_to_be_named(fails, tmp_path, arguments):
+    (tmp_path / "-tall.jpg").touch()
+    called = os.path.join(".", "-tall.jpg")
+    assert fails(*arguments, "-tall.jpg") == f"-tall.jpg is taken for an option; as a file it is called {called}"
+    assert "is taken for an option" not in fails("predict", "lenet5", "--top", "x", "--", "-tall.jpg")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

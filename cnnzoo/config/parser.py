@@ -1,9 +1,11 @@
 """The library's parser, whose every complaint is one clear line."""
 
 import math
+import os
 import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -46,6 +48,9 @@ class Parser(ArgumentParser):
         return [option for option in options if option not in groups and not option.endswith(("help", "+"))]
 
     def _explain(self, message: str) -> str:
+        for word in takewhile(lambda word: word != "--", self._given):
+            if word.startswith("-") and word not in self._option_string_actions and os.path.exists(word):
+                return f"{word} is taken for an option; as a file it is called {os.path.join('.', word)}"
         if "\n" in message and (
             inner := re.search(r"^.*(?:unknown key|but must be|are required).*$", message, re.MULTILINE)
         ):
