@@ -759,7 +759,8 @@ def test_every_finding_is_in_the_table_and_the_json(cli, tmp_path):
         (["photos", "--near", "close"], "near is close, but must be a number"),
         (["photos", "--modle", "resnet18"], "'modle'"),
         (["photos", "--model", "nope"], "unknown run folder or model 'nope'"),
-        (["photos", "--pretrained", "tv_in1k"], "pretrained is 'tv_in1k', but goes with a model; name one"),
+        (["photos", "--pretrained", "tv_in1k"], "pretrained is tv_in1k, but there is no net to look with"),
+        (["photos", "--device", "cuda"], "device is cuda, but there is no net to look with; name one by --model"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

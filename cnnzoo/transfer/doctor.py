@@ -76,13 +76,15 @@ def check(
         tell: is given a line where features cannot be cached.
 
     Raises:
-        InputError: if there is no folder of class folders, or no such net, and for groups that find nothing.
+        InputError: if there is no folder of class folders, or no such net, for weights or a device of none, and for
+            groups that find nothing.
     """
     errors.at_least("workers", workers, 0)
     if not (isinstance(near, Real) and 0 < near <= 1):
         raise InputError(f"near is {near}, but must be above 0 and at most 1")
-    if model is None and pretrained is not True:
-        raise InputError(f"pretrained is {errors.quoted(pretrained)}, but goes with a model; name one")
+    for option, given, left_out in (("pretrained", pretrained, True), ("device", device, "auto")):
+        if not model and given != left_out:
+            raise InputError(f"{option} is {given}, but there is no net to look with; name one by model=…")
     survey = Survey.of(folder, groups)
     photos, numbers = survey.photos, survey.groups
     takes, backbone = (LEAST, ""), None
