@@ -93,7 +93,8 @@ def pick(
             data set's name.
         models: nets, NET.TAG or wildcard patterns between commas; by default a selection of small and large ones.
         budget: how long it may take, such as 90s, 10m or 2h.
-        groups: a regular expression for what a photo belongs to, such as patient(\\d+), see data.groups.
+        groups: a regular expression for what a photo belongs to, such as patient(\\d+), or a table's column, see
+            data.groups.
         seed: of the folds.
     """
     from cnnzoo.transfer import ranking

@@ -30,11 +30,12 @@ def evaluate(
     """Judge a trained net on images it was not trained on, or compare two: how good, how sure, and where it errs.
 
     Args:
-        data: a data set's name or a folder; by default what the run was validated on.
+        data: a data set's name, a folder or a table; by default what the run was validated on.
         against: another of the kind of run_or_model; tells whether their difference may be chance.
         crops: 1, or the mean over 2 (the image and its mirror image), 10 (AlexNet's) or 144 (GoogLeNet's).
         precision: fp32, bf16, fp16, int8 (on a CPU, calibrated on images the run trained on) or auto (bf16, else fp32).
-        bad_files: skip goes on without files that cannot be read; error, the default, names them all.
+        bad_files: skip goes on without files that cannot be read, error names them all; by default error, or of a
+            run's own images what the run did.
         out: write a table (.csv, .json, .parquet) with a row for each image: file, truth, answer, probability, right.
     """
     import cnnzoo
