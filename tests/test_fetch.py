@@ -450,6 +450,16 @@ def test_what_cannot_be_is_told_in_one_line(weights, fails, hub, arguments, says
     assert not (tmp_path / "w.tar").exists()
 
 
+def test_a_pattern_brings_no_weights_of_an_excluded_licence(weights, fails, hub, tmp_path, monkeypatch):
+    for row in cnnzoo.list_weights("squeezenet1_1"):
+        (hub / row.file).touch()
+    assert weights("fetch", "squeezenet1_1.*")[1].split()[::2] == ["squeezenet1_1.tv_in1k", "squeezenet1_1.caffe_in1k"]
+    monkeypatch.setenv("CNNZOO_EXCLUDE_LICENCES", "bsd-2*")
+    assert weights("fetch", "squeezenet1_1.*")[1].split()[::2] == ["squeezenet1_1.tv_in1k"]
+    assert "is under bsd-2-clause" in fails("weights", "bundle", "squeezenet1_1.c*", "--out", "w.tar")
+    assert not (tmp_path / "w.tar").exists()
+
+
 def test_a_bundle_made_here_is_imported_there(weights, hub, tmp_path, monkeypatch):
     torch.save({"x": torch.zeros(2)}, hub / "resnet18-f37072fd.pth")
     assert weights("bundle", "resnet18.tv_in1k", "--out", tmp_path / "w.tar")[0] == 0

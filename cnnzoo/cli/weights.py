@@ -117,7 +117,10 @@ def _weights_like(patterns: Sequence[str]) -> list:
 
 
 def _chosen_weights(names: Sequence[str]) -> list:
-    """The best row for a name, all that match a pattern."""
+    """The best row for a name; of those that match a pattern all whose licence is not excluded.
+
+    Raises InputError where none is left.
+    """
     from cnnzoo.weights import table
 
     found = []
@@ -125,5 +128,8 @@ def _chosen_weights(names: Sequence[str]) -> list:
         plain = "*" not in name and "?" not in name
         model, dot, tag = name.partition(".")
         rows = [table.row(model, tag if dot else None)] if plain else _weights_like([name])
-        found += [row for row in rows if row not in found]
+        allowed = [row for row in rows if not table.excluded(row)]
+        if not allowed:
+            table.refuse_excluded(rows[0])
+        found += [row for row in allowed if row not in found]
     return found
