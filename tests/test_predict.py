@@ -409,6 +409,7 @@ def test_an_array_that_is_no_picture_is_named(net, pixels, words):
         (["photos", "--out", "out.xlsx"], "out.xlsx must end in one of .csv, .json, .parquet"),
         (["photos", "--out", "photos"], "photos must end in one of"),
         (["photos/*.jpg"], "photos/*.jpg matches no file"),
+        (["photos/*"], f"photos/* matches folders only, such as {os.path.join('photos', 'blue')}; "),
         (["empty"], "empty holds no images; known endings: .avif .bmp"),
         (["photos", "--min-confidence", "60"], "min_confidence is 60.0, but must be between 0 and 1"),
         (["photos", "--batch-size", "0"], "batch_size is 0"),

@@ -48,7 +48,7 @@ class Pictures:
             if not found[True]:
                 endings = f"known endings: {' '.join(sorted(EXTENSIONS))}"
                 is_folder = os.path.isdir(os.path.expanduser(item))
-                raise InputError(f"{item} holds no images; {endings}" if is_folder else f"{item} matches no file")
+                raise InputError(f"{item} holds no images; {endings}" if is_folder else _no_match(item))
             self._count += found[True]
             self.passed_over += found[False]
 
@@ -84,6 +84,14 @@ def _found(item: Any) -> Iterator[tuple[Any, bool]]:
         yield name, True
     else:
         yield from ((file, True) for file in sorted(glob.iglob(name, recursive=True)) if not os.path.isdir(file))
+
+
+def _no_match(pattern: str | Path) -> str:
+    """What to say of a pattern that finds no file."""
+    folder = min(glob.iglob(os.path.expanduser(pattern), recursive=True), default=None)
+    if folder is None:
+        return f"{pattern} matches no file"
+    return f"{pattern} matches folders only, such as {folder}; {os.path.join(pattern, '*')} matches what is in them"
 
 
 def _is_image(file: str) -> bool:
