@@ -268,12 +268,30 @@ def test_what_a_team_cannot_do_is_said_in_a_line_by_the_first_alone(tmp_path, te
 
 
 def test_two_processes_do_not_share_one_named_device(tmp_path, monkeypatch):
-    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
     config = {"run": str(tmp_path / "run"), "data": {"source": "digits"}, "train": {"device": "cuda:1"}}
     with pytest.raises(InputError, match="each of 2 processes needs a device of its own"):
         cnnzoo.train(config)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("world", [{"WORLD_SIZE": "2", "RANK": "0"}, {"WORLD_SIZE": "two"}, {"WORLD_SIZE": ""}])
+def test_a_world_that_torchrun_has_not_set_is_told(tmp_path, monkeypatch, fails, world):
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in world.items():
+        monkeypatch.setenv(name, value)
+    told = fails("train", *keys(tmp_path / "run"))
+    assert told.startswith(f"WORLD_SIZE is {world['WORLD_SIZE']!r}, but")
+    assert "start the processes by torchrun" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_without_a_world_silences_nobody(tmp_path, monkeypatch, cli, no_report):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "7")
+    assert "epoch 1/1" in cli("train", *keys(tmp_path / "run", **{"train.epochs": 1})).out
 
 
 def test_statistics_are_synchronised_on_gpus_only():

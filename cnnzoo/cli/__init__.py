@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from cnnzoo import __version__
 from cnnzoo.cli import committees, nets, training, transfer, trials, use, visualize, weights
 from cnnzoo.cli.parsing import keys_of_config, overview, parser_of
-from cnnzoo.cli.speech import hush
+from cnnzoo.cli.speech import hush, is_first, rank
 from cnnzoo.config import Config
 from cnnzoo.errors import InputError, Interrupted, one_line, unknown
 
@@ -74,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if os.environ.get("CNNZOO_TRACEBACK") or not _is_told(error):
             raise
-        rank = os.environ.get("RANK", "0")
-        who = "" if rank == "0" else f" in process {rank}"
+        who = "" if is_first() else f" in process {rank()}"
         print(f"cnnzoo: error{who}: {_one_line(error)}", file=sys.stderr, flush=True)
         return 2
     except (KeyboardInterrupt, Interrupted):  # the latter of a training within the command

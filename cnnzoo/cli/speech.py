@@ -12,9 +12,14 @@ from cnnzoo.signals import StopSignals
 from cnnzoo.telling import Tell, as_typed
 
 
+def rank() -> str:
+    """The number of this process among those that torchrun started; 0 of the only one, whoever else may set RANK."""
+    return os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
+
+
 def is_first() -> bool:
     """Whether this is the first of the processes that torchrun started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == "0"
 
 
 def tell(line: str) -> None:

@@ -79,7 +79,7 @@ def train_committee(
         raise unknown("kind of committee", kind, _KINDS)
     if many < 2:
         raise InputError(f"{kind} is {many}, but a committee has at least 2 members")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError(f"{kind} trains its members by one process; start it without torchrun")
     whole = config_.read(config, overrides)
     if kind != "seeds" and (whole.data.bag is not None or whole.data.weights is not None):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, quoted
 
 # Each process keeps statistics of its own until an epoch ends; newer torch has a new name for the option.
 _HAS_NEW_NAME = "forward_sync_buffers" in inspect.signature(DDP).parameters
@@ -130,13 +130,14 @@ def gathers_gradients(forward: Callable, last: bool) -> Iterator[None]:
 def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
     """The team that torchrun started this process for, and its device; a team of one without torchrun.
 
-    Raises InputError if there are fewer GPUs than processes on this machine.
+    Raises InputError if there are fewer GPUs than processes on this machine, and where something else than torchrun
+    has set WORLD_SIZE.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size, local, many = _place()
     if size == 1:
         yield Team(), pick_device(device)
         return
-    place = _device(device)
+    place = _device(device, local, many)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
@@ -153,9 +154,25 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         dist.destroy_process_group()
 
 
-def _device(name: str) -> torch.device:
+def _place() -> tuple[int, int, int]:
+    """How many processes there are, which of those on this machine (from 0) this one is, and how many these are."""
+    size, numbers = os.environ.get("WORLD_SIZE", "1"), ("RANK", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if size == "1":
+        return 1, 0, 1
+    try:
+        size, _, _, local, many = (int(os.environ[name]) for name in ("WORLD_SIZE", *numbers))
+        return size, local, many
+    except (KeyError, ValueError):
+        beside = f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+        raise InputError(
+            f"WORLD_SIZE is {quoted(size)}, but there are not the whole numbers {beside} that torchrun sets beside it; "
+            f"start the processes by torchrun, or take WORLD_SIZE out of the environment"
+        ) from None
+
+
+def _device(name: str, local: int, many: int) -> torch.device:
     """The device of this process: of several on a machine each has a GPU to itself, or all share the CPU."""
-    local, many, gpus = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    gpus = torch.cuda.device_count()
     if name not in ("auto", "cuda", "cpu"):
         raise InputError(f"train.device is {name}, but each of {many} processes needs a device of its own; say auto")
     if name == "cpu" or (name == "auto" and not gpus):
