@@ -193,7 +193,9 @@ def make_trainer(
         val_batches(data, device, max(batch_size, 256), share),
         phases=plan,
         stages=stages,
-        make_schedule=lambda optimizer, epochs, steps: Schedule(config.schedule, optimizer, epochs, steps),
+        make_schedule=lambda optimizer, epochs, steps: Schedule(
+            config.schedule, optimizer, epochs, steps, config.optim.lr
+        ),
         lr=config.optim.lr,
         precision=precision,
         channels_last=lies_channels_last(config, model),

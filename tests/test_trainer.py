@@ -69,7 +69,9 @@ def make(phases=THREE_EPOCHS, schedule=None, optimizer=None, loss=None, compile=
         list(Batches().epoch(1000)),
         phases=phases,
         stages=STAGES,
-        make_schedule=lambda optimizer, epochs, steps: Schedule(schedule_config, optimizer, epochs, steps),
+        make_schedule=lambda optimizer, epochs, steps: Schedule(
+            schedule_config, optimizer, epochs, steps, optim_config.lr
+        ),
         lr=optim_config.lr,
         **options,
     )
@@ -388,7 +390,7 @@ def test_bf16_autocast_trains_too():
 def rates(config: ScheduleConfig, epochs=4, steps=5, lr=1.0, val_losses=None) -> list[float]:
     """The rate of every step."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    schedule = Schedule(config, optimizer, epochs, steps)
+    schedule = Schedule(config, optimizer, epochs, steps, lr)
     seen = []
     for epoch in range(epochs):
         for _ in range(steps):
@@ -424,6 +426,20 @@ def test_cyclic_is_equation_2_of_snapshot_ensembles():
     seen = rates(ScheduleConfig(name="cyclic", cycles=2), epochs=4, steps=5)
     length = math.ceil(20 / 2)
     assert seen == pytest.approx([0.5 * (math.cos(math.pi * ((t - 1) % length) / length) + 1) for t in range(1, 21)])
+
+
+@pytest.mark.parametrize("name", ["cosine", "cyclic"])
+def test_a_stage_of_lower_rate_keeps_its_share_of_a_final_rate_and_one_of_none_stays_still(name):
+    slow, still, fast = ({"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.01, 0.0, 0.1))
+    optimizer = torch.optim.SGD([slow, still, fast])
+    schedule = Schedule(ScheduleConfig(name=name, final=0.05, cycles=2), optimizer, 4, 5, lr=0.1)
+    for _ in range(20):
+        tenth, nothing, whole = (group["lr"] for group in optimizer.param_groups)
+        assert nothing == 0
+        assert tenth == pytest.approx(whole / 10)
+        assert 0.05 < whole <= 0.1
+        optimizer.step()
+        schedule.step()
 
 
 def test_polynomial():

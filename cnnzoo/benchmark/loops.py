@@ -43,7 +43,9 @@ def trainer_of(net: nn.Module, batches, val, config: Config = PLAIN, **options) 
         val,
         phases=[PhaseConfig(config.train.epochs)],
         stages=stages,
-        make_schedule=lambda optimizer, epochs, steps: Schedule(config.schedule, optimizer, epochs, steps),
+        make_schedule=lambda optimizer, epochs, steps: Schedule(
+            config.schedule, optimizer, epochs, steps, config.optim.lr
+        ),
         lr=config.optim.lr,
         show_progress=False,
         **{"channels_last": True, **options},

@@ -329,7 +329,7 @@ class ScheduleConfig(_Section, name="schedule"):
         every: epochs after which step lowers the rate.
         gamma: factor of step, multi_step and plateau.
         power: of polynomial.
-        final: the rate at the end of cosine, and of each cycle.
+        final: the rate at the end of cosine, and of each cycle; stages of lower rates end in as much less.
         rise: share of the epochs in which one_cycle rises.
         patience: epochs without a better validation loss after which plateau lowers the rate.
         cycles: of cyclic; the epochs of each phase are a multiple of them.

@@ -1,5 +1,7 @@
 """Schedules of the rate, all torch's: built for a phase, moved every step, told the validation loss every epoch."""
 
+import math
+
 import torch
 from torch.optim import lr_scheduler as torch_schedules
 
@@ -9,15 +11,19 @@ FEW = 10  # steps below which one cycle has no room to rise, and only falls: its
 
 
 class Schedule:
-    """A torch schedule counted in steps; `plateau` alone counts epochs, and rises by itself while it warms up."""
+    """A torch schedule counted in steps; `plateau` alone counts epochs, and rises by itself while it warms up. `lr` is
+    the highest rate, of which each group of the optimiser has its own share throughout.
+    """
 
-    def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int):
+    def __init__(
+        self, config: ScheduleConfig, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int, lr: float
+    ):
         total = epochs * steps_per_epoch
         warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
         self._plateau = None
         if config.name == "plateau":
             self._plateau = torch_schedules.ReduceLROnPlateau(optimizer, factor=config.gamma, patience=config.patience)
-        self._main = _main(config, optimizer, total, warmup, steps_per_epoch)
+        self._main = _main(config, optimizer, total, warmup, steps_per_epoch, config.final / lr)
         self._warmup = torch_schedules.LinearLR(optimizer, config.warmup_start, 1.0, warmup) if warmup else None
         self._steps, self._warmup_steps = 0, warmup
         parts = {"main": self._main, "warmup": self._warmup, "plateau": self._plateau}
@@ -46,8 +52,17 @@ class Schedule:
             part.load_state_dict({key: value for key, value in state[name].items() if key != "base_lrs"})
 
 
-def _main(config: ScheduleConfig, optimizer: torch.optim.Optimizer, total: int, warmup: int, steps_per_epoch: int):
-    """torch's schedule for the steps after the warm-up; None where steps change nothing."""
+def _main(
+    config: ScheduleConfig,
+    optimizer: torch.optim.Optimizer,
+    total: int,
+    warmup: int,
+    steps_per_epoch: int,
+    final: float,
+):
+    """torch's schedule for the steps after the warm-up; None where steps change nothing. `final` is the share of every
+    rate that is left at the end of cosine.
+    """
     left = total - warmup
     if config.name in ("constant", "plateau"):
         return None
@@ -59,10 +74,10 @@ def _main(config: ScheduleConfig, optimizer: torch.optim.Optimizer, total: int, 
     if config.name == "multi_step":
         milestones = [round(epoch * steps_per_epoch) - warmup for epoch in config.milestones]
         return torch_schedules.MultiStepLR(optimizer, [max(at, 1) for at in milestones], config.gamma)
-    if config.name == "cosine":
-        return torch_schedules.CosineAnnealingLR(optimizer, left, eta_min=config.final)
-    if config.name == "cyclic":
-        return torch_schedules.CosineAnnealingWarmRestarts(optimizer, left // config.cycles, eta_min=config.final)
+    if config.name in ("cosine", "cyclic"):  # torch's own end in one rate, to which lower ones, 0 even, would rise
+        length = left // (config.cycles if config.name == "cyclic" else 1)
+        wave = [final + (1 - final) * (1 + math.cos(math.pi * step / length)) / 2 for step in range(length)]
+        return torch_schedules.LambdaLR(optimizer, lambda step: wave[step % length])
     if config.name == "polynomial":
         return torch_schedules.PolynomialLR(optimizer, left, config.power)
     if total < FEW:
