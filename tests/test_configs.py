@@ -54,6 +54,8 @@ def test_its_header_says_what_it_reproduces(file):
         ("--optim.alpha=1.5", "optim.alpha is 1.5"),
         ("--data.std=[0.0]", "data.std is [0.0], but must be above 0, each"),
         ("--model.in_chans=0", "model.in_chans is 0, but must be null or at least 1"),
+        ("--model.args={num_classes: 3}", "without num_classes, which model.num_classes says"),
+        ("--model.args={features_only: true}", "without features_only, with which a net gives no answer"),
         ("--loss.aux_weight=-1", "loss.aux_weight is -1.0"),
         ("--schedule.power=-1", "schedule.power is -1.0"),
         ("--schedule.patience=-3", "schedule.patience is -3"),

@@ -58,6 +58,10 @@ class ModelConfig(_Section, name="model"):
     def __post_init__(self):
         self._check("in_chans", self.in_chans is None or self.in_chans >= 1, "null or at least 1")
         self._check("drop_rate", self.drop_rate is None or 0 <= self.drop_rate < 1, "at least 0 and below 1")
+        for key in ("name", "pretrained", "num_classes", "in_chans", "drop_rate"):
+            self._check("args", key not in self.args, f"without {key}, which model.{key} says")
+        for key in ("features_only", "out_indices"):
+            self._check("args", key not in self.args, f"without {key}, with which a net gives no answer")
 
 
 @dataclass(frozen=True)
