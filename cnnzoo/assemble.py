@@ -234,7 +234,7 @@ def _form(
     if not steps:  # a probe trains nothing, so that 16 bits would spare nothing
         wanted = config.train.precision
         return pick_precision("fp32" if wanted == "auto" else wanted, device), model, ""
-    at_once = max(batch // team.size // config.train.accumulate, 1)
+    at_once = max(batch // team.size // config.train.accumulate, 2)  # of one, BatchNorm may have no statistics
     side = _train_size(config, data)
     layout = torch.channels_last if lies_channels_last(config, model) else torch.contiguous_format
     images = torch.zeros(at_once, p.channels, side, side, device=device).contiguous(memory_format=layout)

@@ -246,6 +246,13 @@ def test_pretrained_weights_bring_their_preprocessing_along(finished, tmp_path):
     assert run.metrics[0]["val_top1"] > 0.9
 
 
+def test_a_net_that_keeps_its_statistics_trains_on_single_images_of_a_single_place(tmp_path):
+    cnnzoo.register_data("tiny", np.random.default_rng(0).integers(0, 255, (8, 4, 4, 3), np.uint8), [0, 1] * 4)
+    config = {"model": "resnet20", "data": {"source": "tiny", "size": 4}, "run": str(tmp_path / "run")}
+    config["train"] = {"epochs": 1, "batch_size": 1, "batch_norm": "keep", "device": "cpu"}
+    assert cnnzoo.train(config, with_report=False).is_finished
+
+
 def test_phases_from_a_config(finished, tmp_path):
     phases = [{"epochs": 1, "trainable": ["head"]}, {"epochs": 1, "rates": {"head": 1, "*": 0.1}}]
     sections = {"model": {"name": "lenet5", "pretrained": str(finished.path)}, "train": {"phases": phases}}

@@ -730,6 +730,12 @@ def test_where_one_image_is_too_much_it_says_so():
         trainer.fit()
 
 
+def test_batch_norm_that_sees_a_single_number_says_what_to_change():
+    with pytest.raises(InputError, match="of each channel, of 1 image at once; take a larger"):
+        make(accumulate=16).fit()
+    assert len(make(accumulate=16, keep_statistics=True).fit().history) == 3
+
+
 def test_another_error_is_not_taken_for_want_of_memory():
     trainer = make()
     trainer.image_feed = replace(trainer.image_feed, forward=lambda x: trainer.model(x[:, :1]))

@@ -395,6 +395,12 @@ class Trainer:
                         for weight in self.model.parameters():
                             weight.grad = None if weight.grad is None else weight.grad.clone()
                 return total
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                what = f"BatchNorm is given a single number of each channel, of {counted(len(part), 'image')} at once"
+                more = "a larger train.batch_size, a smaller train.accumulate, larger images"
+                raise InputError(f"{what}; take {more}, or train.batch_norm keep") from None
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
