@@ -119,6 +119,15 @@ def test_classes_txt_names_the_numbers(tmp_path):
         load(tmp_path / "a.tar")
 
 
+def test_classes_txt_may_come_from_notepad_and_is_told_where_it_is_not_utf8(tmp_path):
+    names = tmp_path / "classes.txt"
+    names.write_bytes("café\r\ntea\r\n".encode("utf-8-sig"))
+    assert load(shard(tmp_path / "a.tar", [0, 1] * 4)).classes == ("café", "tea")
+    names.write_bytes("café\ntea\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"classes\.txt is not UTF-8"):
+        load(tmp_path / "a.tar")
+
+
 def test_samples_without_image_or_class_are_passed_over_and_told(tmp_path):
     with tarfile.open(shard(tmp_path / "a.tar", [0, 1] * 4), "a") as tar:
         add(tar, "more/x.png", photo(0))

@@ -102,7 +102,10 @@ def _classes(found: Sequence[str], names: Path) -> tuple[tuple[str, ...], np.nda
     places = {text: place for place, text in enumerate(known)}
     labels = np.array([places[text] for text in found], dtype=np.int64)
     if numbers and names.is_file():
-        lines = names.read_text(encoding="utf-8").split("\n")
+        try:
+            lines = names.read_text(encoding="utf-8-sig").split("\n")  # Notepad begins a file with a mark
+        except UnicodeDecodeError:
+            raise InputError(f"{names} is not UTF-8; save it as text in UTF-8") from None
         if int(known[-1]) >= len(lines):
             raise InputError(f"{names} has {len(lines)} lines, but there is a class {known[-1]}")
         known = [lines[int(text)].strip() for text in known]
