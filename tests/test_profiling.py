@@ -10,6 +10,7 @@ from torch.autograd import DeviceType
 
 from cnnzoo import assemble, config, profiling
 from cnnzoo.errors import InputError
+from cnnzoo.train import anatomy, rehearsal
 from cnnzoo.train.anatomy import PARTS, Anatomy
 
 SMALL = {"model": {"name": "lenet5"}, "train": {"batch_size": 32, "epochs": 1, "device": "cpu", "ema": 0.9}}
@@ -86,6 +87,16 @@ def test_a_slow_loader_is_found_out(tmp_path):
     found = profiling.profile(read, steps=3, out=tmp_path, data=data)
     assert found.advice.startswith("the loader is the bottleneck")
     assert found.anatomy.loader < found.anatomy.model
+
+
+def test_growing_images_are_timed_once_they_have_grown():
+    read = config.read(SMALL, {"model.name": "resnet20", "augment.grows_from": 0.5, "train.epochs": 5})
+    data, sides = assemble.load_data(read), set()
+    trainer = assemble.make_trainer(read, data, assemble.build_model(read, data), lambda line: None)
+    trainer.model.register_forward_pre_hook(lambda net, given: sides.add(given[0].shape[-1]))
+    rehearsal.seconds_an_epoch(trainer, 0)
+    anatomy.dissect(trainer, 1)
+    assert sides == {32}
 
 
 @pytest.mark.parametrize(

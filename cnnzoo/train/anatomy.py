@@ -56,8 +56,8 @@ class Stepper:
         self.feed = entered(trainer, len(trainer.phases) - 1)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Epoch after epoch, without end."""
-        for epoch in count():
+        """Epoch after epoch, without end, from the last one on, in which growing images have grown."""
+        for epoch in count(self.trainer.epochs - 1):
             yield from self.feed.batches.epoch(epoch)
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
