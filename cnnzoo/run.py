@@ -268,7 +268,8 @@ def finish(
     """What a finished run leaves behind beside its weights: the best weights' predictions, the temperature that makes
     their probabilities honest, what tells strange images, and the report.
 
-    `outputs` are those predictions `(N, K)`, where they are known already, as `familiarity` may be.
+    `outputs` are those predictions `(N, K)`, where they are known already, as `familiarity` may be. Raises InputError
+    for predictions that are no finite numbers.
     """
     from cnnzoo import calibrate  # SciPy takes half a second to import, which the first epoch need not wait for
 
@@ -278,6 +279,9 @@ def finish(
         outputs, targets = logits(zoo.load(run).to(device), batches)
         for line in batches.problems:
             tell(line)
+    if lost := int((~outputs.isfinite()).any(1).sum()):
+        why = f"to {counted(lost, 'held-out image')} the best net of {run.path} answers by no finite numbers"
+        raise InputError(f"{why}; try more epochs, a lower optim.lr (a quarter, say), or train.precision fp32")
     if familiarity := familiarity or assemble.familiarity(zoo.load(run).to(device), data):
         run.save_familiarity(familiarity)
     run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))

@@ -327,6 +327,16 @@ def test_a_net_may_freeze_layers_of_its_own_and_leave_others_out_of_some_steps(c
     assert not trained["extra.weight"].eq(0).all()
 
 
+def test_a_net_that_answers_by_no_numbers_is_told_and_not_called_finished(careful, tmp_path, monkeypatch):
+    plain = Careful.forward
+    monkeypatch.setattr(Careful, "forward", lambda net, x: plain(net, x) / net.training)
+    with pytest.raises(InputError, match=r"to 359 held-out images the best net of .* answers by no finite numbers"):
+        cnnzoo.train(short(tmp_path / "r", model={"name": careful}, optim={"lr": 0.01}))
+    run = Run(tmp_path / "r")
+    assert not run.is_finished
+    assert run.metrics[-1]["val_top1"] == 0
+
+
 # ---- resuming
 
 UNTIMED = {"seconds": 0, "images_per_second": 0, "waiting": 0}

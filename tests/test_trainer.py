@@ -380,6 +380,12 @@ def test_validation_loss_is_plain_cross_entropy_over_all_images():
     assert top1 == pytest.approx((outputs.argmax(1) == targets).float().mean().item())
 
 
+def test_logits_that_are_no_numbers_answer_nothing_rightly():
+    loss, top1 = evaluate(nn.Linear(2, 2), [(torch.full((4, 2), math.nan), torch.zeros(4, dtype=torch.int64))])
+    assert math.isnan(loss)
+    assert top1 == 0
+
+
 def test_bf16_autocast_trains_too():
     assert make(precision="bf16").fit().history[-1]["val_top1"] > 0.9
 

@@ -36,10 +36,12 @@ def evaluate(
     channels_last: bool = False,
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (as a fraction), exact over all images, whatever the loss in training was.
+    """Mean cross-entropy and accuracy (as a fraction), exact over all images, whatever the loss in training was. An
+    image whose logits are no finite numbers is answered wrongly.
 
     `gather` puts the rows of several processes together, of which each has judged other images.
     """
     outputs, targets = map(gather, logits(model, batches, precision, channels_last))
     loss = nn.functional.cross_entropy(outputs.double(), targets)
-    return loss.item(), (outputs.argmax(dim=1) == targets).double().mean().item()
+    right = (outputs.argmax(dim=1) == targets) & outputs.isfinite().all(dim=1)
+    return loss.item(), right.double().mean().item()
