@@ -495,6 +495,16 @@ def test_resuming_with_another_config_names_the_difference(tmp_path):
         cnnzoo.train(short(run.path, optim={"lr": 0.2}), resume=run.path)
 
 
+def test_a_run_whose_own_config_has_other_epochs_by_now_is_told(tmp_path):
+    run = stopped(tmp_path / "r", 15)
+    text = run.config_file.read_text()
+    run.config_file.write_text(re.sub(r"^  epochs: \d+$", "  epochs: 9", text, flags=re.MULTILINE))
+    with pytest.raises(InputError, match=r"was begun with \d epochs, and its config says 9 by now"):
+        cnnzoo.train(resume=run)
+    run.config_file.write_text(text)
+    assert cnnzoo.train(resume=run, with_report=False).is_finished
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, whole):
     run = stopped(tmp_path / "r", 13, **BY_CHANCE)
     run.save_state(run.load_state()[0])  # two generations
