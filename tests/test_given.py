@@ -29,6 +29,16 @@ class Pairs(Dataset):
         return Image.fromarray(PIXELS[place]), int(LABELS[place])
 
 
+class NA:
+    """As pandas' is, which says of itself neither that it is the same nor that it is not."""
+
+    def __eq__(self, other: object) -> "NA":
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+
 @pytest.fixture
 def name():
     yield "mine"
@@ -83,6 +93,15 @@ def test_files_and_colours_of_any_size(name, tmp_path):
     assert data.train.images.shape[1:] == (8, 8, 3)
 
 
+@pytest.mark.parametrize("dtype", [str, object])
+def test_files_come_as_a_column_of_a_table(name, dtype, tmp_path):
+    files = [str(tmp_path / f"{place}.png") for place in range(4)]
+    for file in files:
+        Image.new("RGB", (8, 8)).save(file)
+    cnnzoo.register_data(name, np.array(files, dtype), np.array(["ant", "bee"] * 2, dtype))
+    assert loaded(name).classes == ("ant", "bee")
+
+
 def test_a_data_set_brings_its_labels_and_classes_and_another_to_validate_on(name):
     cnnzoo.register_data(name, Pairs(), val=Pairs())
     data = loaded(name)
@@ -101,6 +120,14 @@ def test_labels_are_names_or_places_in_the_classes(name):
     named = loaded(name)
     assert places.classes == named.classes == ("odd", "even")
     assert np.array_equal(places.train.labels, named.train.labels)
+
+
+def test_classes_that_are_no_list_of_texts(name):
+    for classes in (np.array(["odd", "even"]), iter(["odd", "even"])):
+        cnnzoo.register_data(name, PIXELS, (LABELS + 1) % 2, classes=classes)
+        assert loaded(name).classes == ("odd", "even")
+    cnnzoo.register_data(name, PIXELS, [str(label) for label in LABELS], classes=range(10))
+    assert loaded(name).classes == tuple("0123456789")
 
 
 def test_images_that_belong_together_are_not_divided(name):
@@ -123,7 +150,7 @@ def test_images_that_belong_together_are_not_divided(name):
     ],
     ids=["tuples", "tensors", "numbers"],
 )
-@pytest.mark.parametrize("none", [None, float("nan")])
+@pytest.mark.parametrize("none", [None, float("nan"), NA()])
 def test_images_belong_together_by_any_value_and_stand_alone_without_one(name, groups, none):
     data = loaded(cnnzoo.register_data(name, PIXELS, LABELS, groups=[*groups, none]))
     assert data.notes[-1] == "1,796 images in 60 groups, none of which is divided; 1 other stands alone"
@@ -139,6 +166,19 @@ def test_images_belong_together_by_any_value_and_stand_alone_without_one(name, g
         (("mine", 5), {}, "int holds no pairs of an image and its label; give"),
         (("mine", PIXELS, LABELS[:5]), {}, "there are 1,797 images and 5 labels"),
         (("mine", PIXELS, LABELS / 2), {}, r"labels are float64 of shape \(1797,\); give the class of each image"),
+        (
+            ("mine", PIXELS[:2], ["ant", float("nan")]),
+            {},
+            "among the labels, which are text, is nan; give the class of",
+        ),
+        (("mine", PIXELS[:2], [0, 1]), {"classes": ["ant", "ant"]}, "the class 'ant' is named twice; give each a name"),
+        (("mine", [{"image": PIXELS[0], "label": 0}] * 2), {}, "list holds no pairs of an image and its label; give"),
+        ((5, PIXELS, LABELS), {}, "a source is named by a text, not 5"),
+        (
+            ("mine", PIXELS, LABELS),
+            {"groups": np.zeros((1797, 2))},
+            r"groups hold array\(.*; give text or a number for",
+        ),
         (("mine", PIXELS, LABELS), {"classes": ["a", "b"]}, "the label 2 is no place in 2 classes, from 0"),
         (("mine", PIXELS[:2], ["ant", "bea"]), {"classes": ["ant", "bee"]}, "'bea' is none of .*; did you mean bee"),
         (("mine", PIXELS, LABELS), {"groups": "abc"}, "there are 1,797 images and 3 groups, one for each"),
@@ -156,3 +196,9 @@ def test_what_will_not_do_is_told(given, options, message):
 def test_images_handed_to_training_are_shown_the_way():
     with pytest.raises(InputError, match=r"data is a tuple; give images of your own a name by cnnzoo.register_data\("):
         cnnzoo.train({}, data=(PIXELS, LABELS))
+
+
+def test_a_class_without_images_is_told(name):
+    cnnzoo.register_data(name, PIXELS, LABELS, classes=[*map(str, range(11))])
+    with pytest.raises(InputError, match="class '10' of mine has no image; it needs two"):
+        loaded(name)

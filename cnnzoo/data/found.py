@@ -87,9 +87,8 @@ class Found:
             units, unit = groups.groups_of_classes(part.labels, part.groups, len(self.classes)), "group"
         for name, many, own in zip(self.classes, images, units, strict=True):
             if many < 2 and not keep_lone:
-                raise InputError(
-                    f"class {name!r} of {source} has one image only; it needs two, one to train and one to validate on"
-                )
+                has = f"class {name!r} of {source} has {'one image only' if many else 'no image'}"
+                raise InputError(f"{has}; it needs two, one to train and one to validate on")
             if own < 2 and not keep_lone:
                 raise InputError(
                     f"class {name!r} of {source} has all its {many:,} images in one group of data.groups, so none can "

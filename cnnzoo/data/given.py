@@ -1,6 +1,7 @@
 """Images at hand, as arrays, pictures or a data set of torch's, as a source with a name like any other."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from cnnzoo.data import sources
 from cnnzoo.data.found import at_hand
 from cnnzoo.data.named import NAMED, REGISTERED
-from cnnzoo.errors import InputError, counted, did_you_mean
+from cnnzoo.errors import InputError, counted, did_you_mean, expect
 
 WANTED = (
     "give a uint8 array (N, H, W) or (N, H, W, C), a list of files, PIL images and uint8 arrays, or a data set of "
@@ -47,6 +48,7 @@ def register_data(
     Raises:
         InputError: for a name that stands for something else, and for images and labels that will not do.
     """
+    expect(name, str, "a source is named by a text")
     if name not in REGISTERED and sources.is_there(name):
         raise InputError(f"{name!r} stands for other images; choose another name")
     images, labels, classes = _pairs(images, labels, classes)
@@ -71,12 +73,18 @@ def _pairs(
 ) -> tuple[np.ndarray | list, np.ndarray, list[str]]:
     """Images and the places of their labels in the classes."""
     if labels is None:
-        classes = classes or getattr(images, "classes", None)
+        classes = getattr(images, "classes", None) if classes is None else classes
         try:
-            images, labels = map(list, zip(*(images[place] for place in range(len(images))), strict=True))
+            pairs = [images[place] for place in range(len(images))]
+            if any(isinstance(pair, Mapping) for pair in pairs):  # whose keys would be taken for a pair
+                raise TypeError
+            images, labels = map(list, zip(*pairs, strict=True))
         except (TypeError, ValueError, AttributeError):
             raise InputError(f"{type(images).__name__} holds no pairs of an image and its label; {WANTED}") from None
-    if isinstance(images, np.ndarray | Tensor):
+    classes = None if classes is None else [str(name) for name in classes]
+    if twice := [name for name, many in Counter(classes).items() if many > 1]:
+        raise InputError(f"the class {twice[0]!r} is named twice; give each a name of its own")
+    if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OU"):
         images = _pixels(images)
         if images.ndim < 3 or images.shape[3:] not in ((), (1,), (3,)):
             raise InputError(f"an array of shape {images.shape} is none of images; {WANTED}")
@@ -85,12 +93,15 @@ def _pairs(
         for image in images:
             if not isinstance(image, str | Path | Image.Image | np.ndarray):
                 raise InputError(f"{image!r:.50} is no image; {WANTED}")
-    given = np.asarray([label.item() if isinstance(label, Tensor) else label for label in labels])
+    labels = [label.item() if isinstance(label, Tensor) else label for label in labels]
+    given = np.asarray(labels)
     if len(given) != len(images) or not len(images):
         raise InputError(f"there are {counted(len(images), 'image')} and {counted(len(given), 'label')}")
     if given.ndim != 1 or given.dtype.kind not in "iuUb":
         what = f"{given.dtype} of shape {given.shape}"
         raise InputError(f"labels are {what}; give the class of each image, as text or a whole number")
+    if strange := [label for label in labels if given.dtype.kind == "U" and not isinstance(label, str)]:
+        raise InputError(f"among the labels, which are text, is {strange[0]!r:.50}; give the class of each image")
     if classes is None or given.dtype.kind == "U":
         names, places = np.unique(given, return_inverse=True)
         names = [str(name) for name in names]
@@ -98,11 +109,11 @@ def _pairs(
             return images, places, names
         if unknown := [name for name in names if name not in classes]:
             raise InputError(f"the label {unknown[0]!r} is none of the classes{did_you_mean(unknown[0], classes)}")
-        return images, np.array([list(classes).index(name) for name in names], dtype=np.int64)[places], list(classes)
+        return images, np.array([classes.index(name) for name in names], dtype=np.int64)[places], classes
     if given.min() < 0 or given.max() >= len(classes):
         wrong = given[(given < 0) | (given >= len(classes))][0]
         raise InputError(f"the label {wrong} is no place in {counted(len(classes), 'class', 'classes')}, from 0")
-    return images, given.astype(np.int64), [str(name) for name in classes]
+    return images, given.astype(np.int64), classes
 
 
 def _pixels(image: np.ndarray | Tensor) -> np.ndarray:

@@ -47,9 +47,9 @@ def of_values(values: Iterable) -> np.ndarray:
     """
     numbers, known = [], {}
     for place, value in enumerate(values):
-        value = value.item() if hasattr(value, "item") else value
         try:
-            alone = value is None or value != value  # as NaN is
+            value = value.item() if hasattr(value, "item") else value
+            alone = value is None or (value == value) is not True  # NaN is not itself, and pandas' NA says NA of it
             numbers.append(-1 - place if alone else known.setdefault(value, len(known)))
         except (TypeError, ValueError):
             raise InputError(f"groups hold {value!r:.50}; give text or a number for each image") from None
