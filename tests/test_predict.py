@@ -196,11 +196,24 @@ def test_pictures_in_memory_are_numbered(net, folder):
         ((2, 9, 7, 3), False, 2),
         ((3, 9, 7), True, 1),
         ((2, 3, 9, 7), True, 2),
+        ((9, 7, 3), True, 1),
+        ((2, 9, 7, 3), True, 2),
     ],
 )
 def test_one_array_is_one_picture_or_several_by_its_axes(net, shape, as_tensor, many):
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     assert len(cnnzoo.predict(net, torch.from_numpy(pixels) if as_tensor else pixels)) == many
+
+
+def test_channels_of_a_tensor_may_come_last(net):
+    pixels = torch.randint(256, (9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    first, last = cnnzoo.predict(net, [pixels.movedim(2, 0), pixels]).probabilities
+    assert np.array_equal(first, last)
+
+
+def test_what_stands_for_a_path_is_one(net, folder):
+    with os.scandir(folder / "red") as found:
+        assert set(cnnzoo.predict(net, found).files) == {str(file) for file in (folder / "red").iterdir()}
 
 
 def test_a_photo_on_its_side_is_upright_however_it_is_given(net, tmp_path):
@@ -390,12 +403,20 @@ def test_a_net_of_other_channels_than_pictures_have_is_refused(folder):
         cnnzoo.predict(make_net(in_chans=4), folder)
 
 
+def closed() -> Image.Image:
+    image = Image.new("RGB", (8, 8))
+    image.close()
+    return image
+
+
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [
         (np.zeros((8, 8, 5), np.uint8), r"image 1: .* has 5 channels, but 3 are wanted"),
         (np.zeros((8, 8, 3), np.float32), "image 1: a picture is a uint8 array"),
         (np.zeros(8, np.uint8), "image 1: a picture is a uint8 array"),
+        (closed(), r"image 1: a picture cannot be read \(Operation on closed image\)"),
+        (io.StringIO("text"), r"an open file of an image holds bytes, as open\(file, 'rb'\) gives them, not 'text'"),
     ],
 )
 def test_an_array_that_is_no_picture_is_named(net, pixels, words):

@@ -272,7 +272,8 @@ def as_image(
         given = f"{str(image.dtype).removeprefix('torch.')} of shape {tuple(image.shape)}"
         raise InputError(f"a picture is a uint8 {kind} of shape (H, W) or {shape}, not {given}")
     if isinstance(image, Tensor):
-        image = (image.permute(1, 2, 0) if image.ndim == 3 else image).cpu().numpy()
+        first = image.ndim == 3 and image.shape[0] in (1, 3, 4)
+        image = (image.permute(1, 2, 0) if first else image).cpu().numpy()
     if isinstance(image, np.ndarray):
         if image.shape[2:] not in ((), (1,), (3,), (4,)):
             raise InputError(
@@ -284,5 +285,5 @@ def as_image(
         raise InputError(f"not a picture: {quoted(image)}; give a path, a file's content, a PIL image or a uint8 array")
     try:
         return _to_mode(upright(image) if opened_elsewhere else image, "L" if channels == 1 else "RGB")
-    except OSError as error:  # of an image opened elsewhere, whose pixels are only read now
+    except (OSError, ValueError) as error:  # of an image opened elsewhere, whose pixels are only read now, or closed
         raise InputError(f"{getattr(image, 'filename', '') or 'a picture'} cannot be read ({error})") from None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnnzoo.data.decoding import EXTENSIONS, as_image, opened, upright
 from cnnzoo.data.preprocess import Preprocess, Sheet, enough
-from cnnzoo.errors import InputError, printable
+from cnnzoo.errors import InputError, expect, printable
 
 THREADS = 8  # that decode, at most: more wait for Python, and each keeps memory for the largest image it has seen
 AT_ONCE = 48_000_000  # pixels that are being decoded at any time; the costliest, with transparency, take 12 bytes each
@@ -30,9 +30,9 @@ class Pictures:
     Args:
         images: files; folders, with all the folders in them that are not hidden; patterns such as "photos/**/*.jpg";
             an image file's content as bytes, or as a file that is open; PIL images, which are turned as their EXIF tag
-            says, like files; uint8 arrays `(H, W)` or `(H, W, C)`, or tensors `(H, W)` or `(C, H, W)`. One, or several
-            of them, also as one array with an axis more; three axes are one picture where it would have 1, 3 or 4
-            channels.
+            says, like files; uint8 arrays `(H, W)` or `(H, W, C)`, or tensors, which may also be `(C, H, W)`. One, or
+            several of them, also as one array with an axis more; three axes are one picture where it would have 1, 3 or
+            4 channels.
 
     Raises InputError for a folder without images and for a pattern that matches nothing.
     """
@@ -60,21 +60,26 @@ class Pictures:
 
 
 def _content(item: Any) -> Any:
-    """Bytes, of a file that is open and of what holds them; all else as it is."""
-    item = item.read() if hasattr(item, "read") else item
+    """Bytes, of a file that is open and of what holds them; text, of what is a path; all else as it is."""
+    if hasattr(item, "read"):
+        item = item.read()
+        expect(item, bytes, "an open file of an image holds bytes, as open(file, 'rb') gives them")
+    if isinstance(item, os.PathLike):
+        return os.fspath(item)
     return bytes(item) if isinstance(item, bytearray | memoryview) else item
 
 
 def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray | Tensor):
-        channels = images.shape[2:] if isinstance(images, np.ndarray) else images.shape[:1]
-        return images.ndim == 2 or (images.ndim == 3 and channels[0] in (1, 3, 4))
-    return isinstance(images, str | bytes | bytearray | memoryview | Path | Image.Image) or hasattr(images, "read")
+        channels = images.shape[2:] if isinstance(images, np.ndarray) else (images.shape[0], images.shape[-1])
+        return images.ndim == 2 or (images.ndim == 3 and not {1, 3, 4}.isdisjoint(channels))
+    kinds = str | bytes | bytearray | memoryview | os.PathLike | Image.Image
+    return isinstance(images, kinds) or hasattr(images, "read")
 
 
 def _found(item: Any) -> Iterator[tuple[Any, bool]]:
     """What an item stands for, and whether that is to be read as an image: in folders, other files are not."""
-    if not isinstance(item, str | Path):
+    if not isinstance(item, str):
         yield item, True
         return
     name = os.path.expanduser(item)
