@@ -97,6 +97,7 @@ def build_model(config: Config, data: Dataset) -> nn.Module:
         )
         if model.head == "linear":
             rebuild_head(net, {"kind": "linear", "num_classes": classes})
+    net.float()  # as images are, whatever torch.set_default_dtype says
     _try_out(net.eval(), config, data, (size, _augment(config, data).at(0).size))  # judged, and trained on at first
     return net
 
@@ -106,7 +107,7 @@ def _try_out(net: nn.Module, config: Config, data: Dataset, sides: Sequence[int]
     for side in dict.fromkeys(sides):
         try:
             with torch.no_grad():
-                net(torch.zeros(1, data.preprocess.channels, side, side))
+                net(torch.zeros(1, data.preprocess.channels, side, side, dtype=torch.float32))
         except InputError as error:
             raise InputError(f"{error}{'' if side == data.preprocess.size else _why_of_size(config)}") from None
 
@@ -237,7 +238,8 @@ def _form(
     at_once = max(batch // team.size // config.train.accumulate, 2)  # of one, BatchNorm may have no statistics
     side = _train_size(config, data)
     layout = torch.channels_last if lies_channels_last(config, model) else torch.contiguous_format
-    images = torch.zeros(at_once, p.channels, side, side, device=device).contiguous(memory_format=layout)
+    images = torch.zeros(at_once, p.channels, side, side, dtype=torch.float32, device=device)
+    images = images.contiguous(memory_format=layout)
     kind, why = precision, "as the run began"
     if not kind:
         kind, why = forms.precision(config.train.precision, model, images, steps)
@@ -300,8 +302,8 @@ class _OfPlainImages(nn.Module):
     def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.net = net
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x * self.std + self.mean)
@@ -391,4 +393,4 @@ def rebuild_head(model: nn.Module, spec: dict) -> None:
 
 def put_head(model: nn.Module, head: nn.Module) -> None:
     """Put a head in the place of the net's own, on the net's device."""
-    model.set_submodule(model.entry.head, head.to(next(model.parameters()).device))
+    model.set_submodule(model.entry.head, head.float().to(next(model.parameters()).device))

@@ -78,6 +78,8 @@ def probe(
     return train(config_.read(mapping, overrides), tell=tell, should_stop=should_stop)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def finetune(
     folder: str | Path,
     model: str | None = None,

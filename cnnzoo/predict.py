@@ -320,7 +320,7 @@ def _classes(net: nn.Module, preprocess: Preprocess | Sheet, device: torch.devic
         return output_names(net)
     height, width, channels = preprocess.shape
     with torch.inference_mode():
-        count = net(torch.zeros(1, channels, height, width, device=device)).shape[1]
+        count = net(torch.zeros(1, channels, height, width, dtype=torch.float32, device=device)).shape[1]
     names = tuple(getattr(net, "classes", ()))
     return names if len(names) == count else tuple(map(str, range(count)))
 

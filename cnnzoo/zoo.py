@@ -216,7 +216,7 @@ def of_card(card: dict, state: dict[str, Tensor], where: str) -> nn.Module:
         net = _with_weights(registry.lookup(card["name"]), {**options, **card["args"]}, source)
         materialise(net)
     net.temperature = float(card.get("temperature", 1.0))
-    return net.eval()
+    return net.float().eval()  # as its values lie in files, whatever torch.set_default_dtype says
 
 
 def _committee(card: dict, state: dict[str, Tensor], where: str) -> CommitteeNet:

@@ -84,6 +84,14 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def in_float64():
+    """Whoever imports torch has told it to compute in float64, where nobody says otherwise."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def no_report(monkeypatch):
     """For tests that look at no report: to draw one takes longer than the whole of so small a run."""
     from cnnzoo.report import page  # here, since matplotlib takes a while to import

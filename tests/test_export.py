@@ -65,6 +65,12 @@ def card_of(file: Path, format: str) -> dict:
 # ---- what the file gives
 
 
+@pytest.mark.usefixtures("in_float64")
+def test_a_file_computes_in_float32_whatever_is_usual(tmp_path):
+    cnnzoo.export(net_of("resnet20", 32, 40), tmp_path / "net.onnx")
+    assert by_onnxruntime(tmp_path / "net.onnx", noise(2, 50, 60, 3)).dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("name", "squash"),
     [

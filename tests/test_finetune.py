@@ -266,6 +266,18 @@ def test_the_range_test_finds_a_rate_and_changes_nothing_else(tune):
     assert equal(state(run), state(again))
 
 
+def test_who_has_switched_gradients_off_can_look_for_a_rate(tune):
+    with torch.inference_mode():
+        assert tune(lr="find", epochs=(1, 0)).is_finished
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("classifier", ["logistic", "knn", "mlp"])
+def test_a_probe_computes_in_float32_whatever_is_usual(pictures, weights, tmp_path, classifier):
+    options = {"run": tmp_path / "run", "classifier": classifier, "overrides": SMALL}
+    assert learn.probe(pictures, "resnet20", str(weights), **options).is_finished
+
+
 def test_balance_in_the_loss_makes_each_class_weigh_the_same():
     labels = np.repeat([0, 1, 2], [90, 9, 1])
     weights = assemble._class_weights(labels, 3)

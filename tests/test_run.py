@@ -703,6 +703,14 @@ def test_who_has_switched_gradients_off_can_train(tmp_path, mode):
         assert cnnzoo.train(short(tmp_path / "r")).is_finished
 
 
+@pytest.mark.usefixtures("in_float64")
+def test_a_run_computes_in_float32_whatever_is_usual(tmp_path):
+    run = cnnzoo.train(short(tmp_path / "r"))
+    assert {value.dtype for value in run.weights.values() if value.is_floating_point()} == {torch.float32}
+    assert cnnzoo.evaluate(run).top1 == run.metrics[-1]["val_top1"]
+    cnnzoo.optimize(cnnzoo.load(run))
+
+
 def test_a_run_that_ended_before_it_learnt_anything_is_no_obstacle_to_the_next(tmp_path, monkeypatch):
     def fails(*_: object) -> None:
         raise ZeroDivisionError

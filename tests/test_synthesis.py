@@ -40,6 +40,14 @@ def test_every_family_has_pictures_made_for_it(name):
     assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
 
 
+@pytest.mark.usefixtures("in_float64")
+def test_pictures_are_made_in_float32_whatever_is_usual():
+    net, x = small("resnet20")
+    pixels = np.zeros((*x.shape[2:], 3), np.uint8)
+    assert visualize.maximise(net.float(), classes=[3], size=x.shape[2], steps=1).pixels[0].std() > 0
+    assert visualize.invert(net, [pixels], ["stage1"], size=x.shape[2], steps=1).made.std() > 0
+
+
 # ---- what excites a net
 
 

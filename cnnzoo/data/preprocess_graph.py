@@ -35,9 +35,10 @@ class PreprocessGraph(nn.Module):
             )
         self.size, self.resize, self.squash = preprocess.size, preprocess.resize, preprocess.squash
         self.kernel = _KERNELS[preprocess.interpolation]
-        figures = list(zip(preprocess.mean, preprocess.std, strict=True))
-        self.register_buffer("scale", torch.tensor([1 / (255 * std) for _, std in figures])[:, None, None])  # (C, 1, 1)
-        self.register_buffer("offset", torch.tensor([-mean / std for mean, std in figures])[:, None, None])
+        figures = [(1 / (255 * std), -mean / std) for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
+        scale, offset = torch.tensor(figures, dtype=torch.float32).T[:, :, None, None]  # each (C, 1, 1)
+        self.register_buffer("scale", scale)
+        self.register_buffer("offset", offset)
 
     def forward(self, images: Tensor) -> Tensor:
         _, height, width, _ = images.shape

@@ -29,7 +29,7 @@ class Neighbours(nn.Module):
     def __init__(self, in_features: int, num_classes: int, rows: int, k: int):
         super().__init__()
         self.in_features, self.out_features, self.k = in_features, num_classes, k
-        self.register_buffer("vectors", torch.empty(rows, in_features))  # each of length 1
+        self.register_buffer("vectors", torch.empty(rows, in_features, dtype=torch.float32))  # each of length 1
         self.register_buffer("labels", torch.empty(rows, dtype=torch.int64))
         self.reset_parameters()
 

@@ -174,7 +174,7 @@ def _unscaled(weight: np.ndarray, bias: np.ndarray, data: Data) -> nn.Linear:
 
 
 def _layer(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float32)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))

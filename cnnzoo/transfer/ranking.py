@@ -162,7 +162,7 @@ def _judge(
 ) -> tuple[Candidate, sources.Dataset]:
     """One backbone, on its device, and the data as it sees it."""
     started = time.perf_counter()
-    model = net.eval()
+    model = net.float().eval()
     preprocess = Preprocess.from_dict(row.preprocess)
     data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)
     backbone = Backbone(model, data.preprocess, data.cache, tell)
@@ -178,6 +178,6 @@ def _judge(
 def _images_per_second(backbone: Backbone) -> float:
     """The rate of the net's fast form, by the better of two batches."""
     height, width, channels = backbone.preprocess.shape
-    images = torch.zeros(16, channels, height, width, device=backbone.device)
+    images = torch.zeros(16, channels, height, width, dtype=torch.float32, device=backbone.device)
     backbone.fast(images)  # chooses its form
     return len(images) / timed(backbone.fast, images)

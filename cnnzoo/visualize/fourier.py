@@ -26,8 +26,8 @@ class Draw:
         channels, *self._sides = shape
         down, across = torch.fft.fftfreq(self._sides[0]), torch.fft.rfftfreq(self._sides[1])
         height = torch.hypot(*torch.meshgrid(down, across, indexing="ij"))  # (H, W // 2 + 1)
-        self._strength = (1 / height.clamp(min=1 / max(self._sides))).to(device) / 4
-        start = 0.01 * torch.randn(many, channels, *height.shape, 2, generator=random)
+        self._strength = (1 / height.clamp(min=1 / max(self._sides))).to(device, torch.float32) / 4
+        start = 0.01 * torch.randn(many, channels, *height.shape, 2, generator=random, dtype=torch.float32)
         self.coefficients = start.to(device).requires_grad_()
 
     def pictures(self) -> Tensor:
@@ -35,7 +35,7 @@ class Draw:
         spectrum = torch.view_as_complex(self.coefficients) * self._strength
         x = torch.fft.irfft2(spectrum, s=self._sides, norm="ortho")
         if x.shape[1] == 3:
-            x = torch.einsum("bahw,ca->bchw", x, torch.tensor(COLOURS, device=x.device))
+            x = torch.einsum("bahw,ca->bchw", x, torch.tensor(COLOURS).to(x))
         return x.sigmoid()
 
 

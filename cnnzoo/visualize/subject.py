@@ -112,7 +112,7 @@ class Subject:
     def blank(self, size: int | None = None) -> Tensor:
         """One image of the mean colour as the net takes it, `(1, C, H, W)` float32 zeros; `size` as in `sized`."""
         height, width, channels = self.sized(size).shape
-        return torch.zeros(1, channels, height, width, device=self.device)
+        return torch.zeros(1, channels, height, width, dtype=torch.float32, device=self.device)
 
     def layer(self, name: str | None = None) -> str:
         """The name of a layer, once it is known to be there; None is the default of `layer_of` for images of the size
