@@ -17,6 +17,7 @@ from PIL import Image
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
+from cnnzoo.data.named import NAMED
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError
 from cnnzoo.resampling import bootstrap, unseen
@@ -310,6 +311,12 @@ def test_a_committee_knows_the_groups_of_its_members_images(tmp_path):
     known = panel(runs)
     digits = [Path(name).stem[-1] for name in known.images]
     assert len({*zip(known.groups.tolist(), digits, strict=True)}) == len(set(digits))
+    files = sorted(photos.folder(tmp_path / "others").rglob("*.png"))
+    kinds, bursts = [file.parent.name for file in files], [place // 4 for place in range(len(files))]
+    others = panel(runs, cnnzoo.register_data("others", files, kinds, groups=bursts))
+    NAMED.pop("others")
+    together = {*zip(others.groups.tolist(), (bursts[files.index(Path(name))] for name in others.images), strict=True)}
+    assert len(together) == len(set(bursts))
     shutil.rmtree(folder)
     assert panel(runs).groups is None  # there is nothing to tell by
 

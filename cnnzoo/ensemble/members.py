@@ -129,7 +129,8 @@ def panel(
     names = tuple(str(run.path) for run in opened)
     learnt = _among(first.images, [run.split["train"] for run in opened])
     fitted = _among(first.images, [run.split["val"] if run.is_cross_fitted else () for run in opened])
-    groups = None if data else sources.groups_of(config_.read(opened[0].config_file).data, first.images)
+    judged_on = DataConfig(source=data, root=root) if data else config_.read(opened[0].config_file).data
+    groups = sources.groups_of(judged_on, first.images)
     return Panel(names, first.classes, logits, first.targets, first.images, temperatures, learnt, fitted, groups)
 
 
