@@ -196,14 +196,14 @@ def judge(
         raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
     net, own = zoo.open_net(run_or_model, pretrained)
     called, preprocess = zoo.called(run_or_model), zoo.preprocessing(net)
-    chosen, names = _chosen(net, own, data, called)
-    is_own = names is not None
+    chosen, split = _chosen(net, own, data, called)
+    is_own = split is not None
     if is_own and chosen.source != own.source:
         tell(f"{chosen.source} holds the images of {called}'s {own.source}: it is judged on those that it held out")
     given = {"root": root, "bad_files": bad_files}
     chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     # By name, since dividing a folder anew would also hold out photos that have come since, and train on others.
-    part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, names)
+    part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, split and split["val"])
     for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
         tell(note)
     if part.groups is not None and len(np.unique(part.groups)) < len(part):
@@ -218,7 +218,7 @@ def judge(
             return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, True, part.groups)
     where = pick_device(device)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
-    fallback = partial(_to_calibrate_on, chosen, preprocess, is_own, called)
+    fallback = partial(_to_calibrate_on, chosen, preprocess, split and split["train"], called)
     fast = fast_form(net.to(where), preprocess, len(part.images), precision, fallback, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
     outputs, targets = (each.numpy() for each in logits(judged, bars.show(batches, desc="evaluating", unit="batch")))
@@ -230,8 +230,10 @@ def judge(
 
 def _chosen(
     net: nn.Module, own: DataConfig | None, data: str | Path | None, called: str
-) -> tuple[DataConfig, Sequence[str] | None]:
-    """The data to judge on, and of a run's `own` data, wherever that lies now, the names of those that it held out."""
+) -> tuple[DataConfig, dict[str, list[str]] | None]:
+    """The data to judge on, and of a run's `own` data, wherever that lies now, the names of those that it learnt from
+    and held out, as `Run.split` has them.
+    """
     run = run_of(net)
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by data=…")
@@ -242,19 +244,19 @@ def _chosen(
         return DataConfig(source=data), None
     if sources.is_there(own.source):
         if data is None or _same(data, own.val_source or own.source):
-            return own, run.split["val"]
+            return own, run.split
         return DataConfig(source=data), None
     # It may have been moved since, or be named from where the run was begun: a folder that its own lies within.
     for place in [data] if data else [str(folder / own.source) for folder in run.path.resolve().parents]:
-        if names := _moved(net, own, place):
-            return replace(own, source=place), names
+        if split := _moved(net, own, place):
+            return replace(own, source=place), split
     if data is None:
         raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
     return DataConfig(source=data), None
 
 
-def _moved(net: nn.Module, own: DataConfig, place: str) -> list[str] | None:
-    """What the images that a run held out are called in another folder, or beside another table; None unless these are
+def _moved(net: nn.Module, own: DataConfig, place: str) -> dict[str, list[str]] | None:
+    """What the images of a run's split are called in another folder, or beside another table; None unless these are
     the run's images: most of them are there by their names, and the net says the same of some as when it was trained.
     """
     run = run_of(net)
@@ -271,8 +273,8 @@ def _moved(net: nn.Module, own: DataConfig, place: str) -> list[str] | None:
         return None
     if sum(not file.exists() for file in moved.values()) > MANY_MISSING * len(moved):
         return None
-    names = [str(moved[name]) for name in split["val"]]
-    return names if _says_the_same(net, names, run.predictions[0]) else None
+    now_called = {part: [str(moved[name]) for name in names] for part, names in split.items()}
+    return now_called if _says_the_same(net, now_called["val"], run.predictions[0]) else None
 
 
 def _says_the_same(net: nn.Module, files: Sequence[str], said: np.ndarray) -> bool:
@@ -292,9 +294,11 @@ def _says_the_same(net: nn.Module, files: Sequence[str], said: np.ndarray) -> bo
     return torch.allclose(now, then, rtol=0.1, atol=0.1 * then.std().item())
 
 
-def _to_calibrate_on(chosen: DataConfig, preprocess: Preprocess | Sheet, is_own: bool, called: str) -> Sample:
-    """Training images of the data, to calibrate int8 on."""
-    pixels = np.empty(0) if is_own else sources.sample(chosen, preprocess, MANY)
+def _to_calibrate_on(
+    chosen: DataConfig, preprocess: Preprocess | Sheet, learnt: Sequence[str] | None, called: str
+) -> Sample:
+    """Training images of the data, to calibrate int8 on: of a run's own those that it learnt from."""
+    pixels = sources.sample(chosen, preprocess, MANY, names=learnt)
     if not len(pixels):
         raise InputError(
             f"int8 is calibrated on images that are not judged: those that a run trained on, or those that lie in "

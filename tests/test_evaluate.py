@@ -260,6 +260,9 @@ def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(sourc
     told.clear()
     assert cnnzoo.evaluate(run, moved, tell=told.append).count == 17
     assert told[0] == f"{moved} holds the images of {run.path}'s {folder}: it is judged on those that it held out"
+    cnnzoo.evaluate(run, moved, precision="int8", tell=told.append)
+    learnt = len(run.split["train"])
+    assert told[-1].startswith(f"int8, calibrated on {learnt} training images of {moved}: ")
     shutil.rmtree(moved / "blue")
     told.clear()
     assert cnnzoo.evaluate(run, moved, tell=told.append).count == 25  # most of its images are gone
