@@ -14,10 +14,17 @@ INSTEAD = {  # by the name elsewhere
     **dict.fromkeys(("load_checkpoint", "load_state_dict"), "cnnzoo.create(name, pretrained=FILE)"),
     **dict.fromkeys(("fit", "train_model"), "cnnzoo.train(config), or cnnzoo.finetune(folder)"),
     **dict.fromkeys(("show_batch", "browse_dataset"), "cnnzoo.browse(config)"),
-    **dict.fromkeys(("ImageFolder", "create_dataset", "create_loader"), "a folder's name wherever data is asked for"),
+    **dict.fromkeys(
+        ("ImageFolder", "ImageDataLoaders", "create_dataset", "create_loader"),
+        "a folder's name wherever data is asked for",
+    ),
     **dict.fromkeys(("create_transform", "resolve_data_config", "resolve_model_data_config"), f"cnnzoo.{_PREPARE}"),
     **dict.fromkeys(("transforms", "transform_for"), f"cnnzoo.{_PREPARE}"),
     "create_feature_extractor": f"cnnzoo.{_MAPS}",
+    **dict.fromkeys(("vision_learner", "cnn_learner", "fine_tune"), "cnnzoo.finetune(folder, model)"),
+    "lr_find": "cnnzoo.finetune(folder, model, lr='find')",
+    **dict.fromkeys(("preprocess_input", "decode_predictions"), "cnnzoo.predict(net or run, photos), which does both"),
+    "verify_images": "cnnzoo.check(folder)",
     # of arguments
     **dict.fromkeys(("checkpoint_path", "weights", "pretrained_cfg_overlay", "strict"), _WEIGHTS),
     "pretrained_cfg": f"{_WEIGHTS}; and cnnzoo.{_PREPARE}",
