@@ -9,7 +9,7 @@ import numpy as np
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, Overrides
-from cnnzoo.errors import at_least
+from cnnzoo.errors import InputError, at_least
 from cnnzoo.run import train
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell
@@ -56,6 +56,11 @@ def cross_validate(
     at_least("folds", folds, 2)
     whole = config_.read(config, overrides)
     hooks = {"with_report": with_report, "tell": tell, "should_stop": should_stop}
+    first = whole.folder / "fold0"
+    if not resume and Run(first).config_file.exists():
+        raise InputError(
+            f"{first} exists already; go on with its folds by resume='auto', or choose another folder by run=…"
+        )
     runs, top1 = [], []
     for fold in range(folds):
         own = replace(whole, run=str(whole.folder / f"fold{fold}"), data=replace(whole.data, folds=folds, fold=fold))

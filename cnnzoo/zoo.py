@@ -247,8 +247,11 @@ def _committee(card: dict, state: dict[str, Tensor], where: str) -> CommitteeNet
 
 def _spelt(run_or_model: str | Path | Run) -> str:
     """A name, folder or file as text. Raises InputError for what is none of these."""
-    expect(run_or_model, (str, os.PathLike), "a net's name, a run folder or its file is wanted")
-    return os.fspath(run_or_model)
+    wanted = "a net's name, a run folder or its file is wanted"
+    expect(run_or_model, (str, os.PathLike), wanted)
+    if not (spelt := os.fspath(run_or_model)):  # which as a path were the folder that one is in
+        raise InputError(f"{wanted}, not ''")
+    return spelt
 
 
 def find_run(run_or_model: str | Path | Run) -> Path | None:

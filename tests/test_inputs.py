@@ -138,9 +138,9 @@ def of_class(kind: str) -> str:
         lambda net: cnnzoo.compare_runs(net, net),
     ],
 )
-@pytest.mark.parametrize("wrong", [None, 3])
+@pytest.mark.parametrize("wrong", [None, 3, ""])
 def test_what_is_no_net_is_told(ask, wrong):
-    with pytest.raises(cnnzoo.InputError, match=f"a net's name, a run folder or its file is wanted, not {wrong}"):
+    with pytest.raises(cnnzoo.InputError, match=f"a net's name, a run folder or its file is wanted, not {wrong!r}"):
         ask(wrong)
 
 

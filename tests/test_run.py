@@ -627,7 +627,7 @@ def test_a_signal_before_the_first_step_stops_at_once(tmp_path, cli, monkeypatch
         cli(command, *given, "--run", tmp_path / "r")
     assert stop.value.code == 128 + number
     assert capsys.readouterr() == (
-        f"stopped by {number.name} before the first step; the same command begins anew\n",
+        f"stopped by {number.name} before the first step; give the same command again\n",
         "",
     )
     assert time.monotonic() - started < 30
@@ -811,6 +811,9 @@ def test_folds_hold_every_image_out_once_and_finished_ones_are_kept(tmp_path, cl
     assert said.splitlines()[-1].startswith(f"3 folds: top-1 {np.mean(right):.2%}, standard deviation ")
     shutil.rmtree(runs[1].path)
     before = runs[0].model_file.stat().st_mtime_ns
+    told = cli("train", *options)
+    assert told.code == 2
+    assert f"{runs[0].path} exists already; go on with its folds by --resume auto, or choose" in told.err
     again = cli("train", *options, "--resume", "auto").out
     assert again.splitlines()[-1] == said.splitlines()[-1]
     assert runs[0].model_file.stat().st_mtime_ns == before

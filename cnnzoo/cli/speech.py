@@ -74,7 +74,7 @@ def stopped(signals: StopSignals, interrupted: Interrupted, again: str) -> NoRet
     number = signals.caught or signal.SIGTERM  # which another process of the team caught
     folder = interrupted.folder
     if folder is None or not Run(folder).state_file.exists():
-        tell(f"stopped by {number.name} before the first step; the same command begins anew")
+        tell(f"stopped by {number.name} before the first step; give the same command again")
     elif interrupted.unsaved:
         older = f"what was saved before is kept; when there is room again, go on by: {again}"
         tell(f"stopped by {number.name}; the latest steps could not be saved ({interrupted.unsaved}), {older}")
