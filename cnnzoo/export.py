@@ -122,8 +122,8 @@ def export(
 
 
 def _open(run_or_model: nn.Module | Run | str | Path, pretrained: bool | str | Path | Run) -> nn.Module:
-    """The net in eval mode, in float32 on the CPU."""
-    net = zoo.open_net(run_or_model, pretrained)[0].cpu()
+    """The net in eval mode, in float32 on the CPU, asking for no gradients, which a file of torch would do for ever."""
+    net = zoo.open_net(run_or_model, pretrained)[0].cpu().requires_grad_(False)
     if not hasattr(net, "entry") or not net.num_classes:
         raise InputError(
             f"this {type(net).__name__} cannot be exported: it must be a net of cnnzoo.create, with a head"
