@@ -1,7 +1,6 @@
 """Which device, in which precision it computes, when it is done, and when its memory does not suffice. A leaf."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -81,9 +80,9 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str):
-    """The context in which a forward pass runs in 16 bits, or in none."""
+    """The context in which a forward pass runs in 16 bits, or in none, whatever a caller's own context says."""
     if precision == "fp32":
-        return nullcontext()
+        return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cnnzoo import atomic, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess_graph import graph_of
+from cnnzoo.device import autocast
 from cnnzoo.errors import InputError, expect, unknown
 from cnnzoo.models._lrn import LocalResponseNorm
 from cnnzoo.naming import output_names
@@ -108,7 +109,7 @@ def export(
         "temperature": graph.temperature,
     }
     write, read = _FORMATS[format]
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), autocast(torch.device("cpu"), "fp32"):
         try:
             content = write(graph, card)
             differences = _compare(read(content), graph)

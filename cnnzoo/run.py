@@ -19,7 +19,7 @@ from cnnzoo.checkpoint import Run, Writer
 from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
-from cnnzoo.device import is_out_of_memory
+from cnnzoo.device import autocast, is_out_of_memory
 from cnnzoo.errors import InputError, Interrupted, counted, printable, quoted
 from cnnzoo.familiar import Familiarity
 from cnnzoo.signals import heard
@@ -99,6 +99,7 @@ def carry_out(
             heard(should_stop) as should_stop,
             torch.inference_mode(False),
             torch.enable_grad(),
+            autocast(device, "fp32"),
         ):
             job = _Job(run, config, state, team, device, tell, should_stop)
             data = _load_data(job) if data is None else data

@@ -70,6 +70,13 @@ def test_a_file_computes_in_float32_whatever_is_usual(tmp_path):
     assert by_onnxruntime(tmp_path / "net.onnx", noise(2, 50, 60, 3)).dtype == np.float32
 
 
+@pytest.mark.parametrize("format", RUNNERS)
+def test_a_file_computes_in_float32_where_autocast_is_on(format, tmp_path):
+    with torch.autocast("cpu"):
+        cnnzoo.export(net_of("resnet20", 32, 40), tmp_path / "net", format=format)
+    assert RUNNERS[format](tmp_path / "net", noise(2, 50, 60, 3)).dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("name", "squash"),
     [

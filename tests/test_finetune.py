@@ -271,6 +271,13 @@ def test_who_has_switched_gradients_off_can_look_for_a_rate(tune):
         assert tune(lr="find", epochs=(1, 0)).is_finished
 
 
+@pytest.mark.parametrize("classifier", ["logistic", "knn", "mlp"])
+def test_a_probe_computes_in_float32_where_autocast_is_on(pictures, weights, tmp_path, classifier):
+    with torch.autocast("cpu"):
+        options = {"run": tmp_path / "run", "classifier": classifier, "overrides": SMALL}
+        assert learn.probe(pictures, "resnet20", str(weights), **options).is_finished
+
+
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("classifier", ["logistic", "knn", "mlp"])
 def test_a_probe_computes_in_float32_whatever_is_usual(pictures, weights, tmp_path, classifier):

@@ -66,6 +66,15 @@ def test_features_are_what_the_head_sees():
         torch.testing.assert_close(net.get_classifier()(vectors), net(images), rtol=1e-4, atol=1e-4)
 
 
+def test_the_precision_is_kept_where_autocast_is_on():
+    net, images = cnnzoo.create("resnet20").eval(), torch.randn(3, 3, 32, 32)
+    with torch.autocast("cpu"):
+        answers = cnnzoo.optimize(net, "fp32")(images)
+        cnnzoo.optimize(net, "int8", calibration=images)
+    with torch.no_grad():
+        torch.testing.assert_close(answers, net(images), rtol=1e-4, atol=1e-4)
+
+
 class Undecided(nn.Module):
     """No graph has its number of steps, which the images decide."""
 

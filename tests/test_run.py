@@ -703,6 +703,14 @@ def test_who_has_switched_gradients_off_can_train(tmp_path, mode):
         assert cnnzoo.train(short(tmp_path / "r")).is_finished
 
 
+def test_a_run_computes_in_its_own_precision_where_autocast_is_on(tmp_path):
+    runs = [cnnzoo.train(short(tmp_path / "a"))]
+    with torch.autocast("cpu"):
+        runs.append(cnnzoo.train(short(tmp_path / "b")))
+        cnnzoo.report(runs[1])
+    assert np.array_equal(*(run.predictions[0] for run in runs))
+
+
 @pytest.mark.usefixtures("in_float64")
 def test_a_run_computes_in_float32_whatever_is_usual(tmp_path):
     run = cnnzoo.train(short(tmp_path / "r"))

@@ -121,6 +121,11 @@ def test_weights_of_any_type_compute_in_float32_and_stay_what_they_are(net, x, d
     assert everything(net) == before
 
 
+def test_within_the_net_computes_in_float32_where_autocast_is_on(net, x):
+    with torch.autocast("cpu"), untouched(net) as twin:
+        assert twin(x).dtype == torch.float32
+
+
 def test_shared_parameters_stay_shared():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[1].weight = net[0].weight

@@ -13,7 +13,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.device import BF16_GAIN, layout_on, pick_precision
+from cnnzoo.device import BF16_GAIN, autocast, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
 from cnnzoo.inference import forms, quantize
 from cnnzoo.inference.cuda_graphs import Forward, Replayed
@@ -86,10 +86,11 @@ class Optimized(nn.Module):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         size = tuple(x.shape[1:])
         run = self._by_size.get(size)
-        if run is None or self._standing != self._stands():
-            with self._lock:
-                run = self._chosen(size, x)
-        answers = run(x)
+        with autocast(x.device, "fp32"):  # the precision is the net's own, whatever it is asked within
+            if run is None or self._standing != self._stands():
+                with self._lock:
+                    run = self._chosen(size, x)
+            answers = run(x)
         return answers if self._gives_several else answers[0]
 
     def _chosen(self, size: tuple[int, ...], x: Tensor) -> Forward:
@@ -265,5 +266,6 @@ def optimize(
     if precision == "int8":
         if device.type != "cpu":
             raise InputError(f"int8 runs on a CPU, but the net is on {device}; take bf16, or the device cpu")
-        fast.calibrate(calibration)
+        with autocast(device, "fp32"):
+            fast.calibrate(calibration)
     return fast

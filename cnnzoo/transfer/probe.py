@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cnnzoo import machine
 from cnnzoo.data import groups as groups_
+from cnnzoo.device import autocast
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.shown import Shown, Table
@@ -224,7 +225,8 @@ def predict(head: nn.Module, vectors: np.ndarray) -> Tensor:
     """Logits `(N, K)` float32 of vectors `(N, D)`."""
     device = next((tensor.device for tensor in (*head.parameters(), *head.buffers())), "cpu")
     parts = (vectors[start : start + 1024] for start in range(0, len(vectors), 1024))
-    return torch.cat([head(torch.from_numpy(np.ascontiguousarray(part)).to(device)).cpu() for part in parts])
+    with autocast(torch.device(device), "fp32"):
+        return torch.cat([head(torch.from_numpy(np.ascontiguousarray(part)).to(device)).cpu() for part in parts])
 
 
 def _best(kind: Kind, data: Data, splits: Sequence) -> tuple[str, float | None, ClassifierMixin]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from cnnzoo.device import autocast
 from cnnzoo.errors import InputError, near, quoted, unknown
 
 T = TypeVar("T")
@@ -26,12 +27,13 @@ def untouched(net: nn.Module) -> Iterator[nn.Module]:
     """A twin of the net to look into: in eval mode, in float32 whatever the net's own weights are, with parameters that
     ask for no gradients. Whatever is done to it (hooks, modes, modules replaced, attributes, statistics that move), the
     net itself is never touched: no error, interrupt or other thread can leave a trace. Within, gradients can be taken,
-    also where torch.inference_mode is on outside.
+    also where torch.inference_mode is on outside, and nothing is computed in 16 bits, even where torch.autocast is on.
 
     Parameters share their values with the net's own, where these are of float32; buffers are copies. So a parameter's
     values must not be changed in place; whoever does that takes a deepcopy.
     """
-    with torch.inference_mode(False):
+    device = next(net.parameters(), torch.empty(0)).device
+    with torch.inference_mode(False), autocast(device, "fp32"):
         made = {id(p): nn.Parameter(_in_float32(p), requires_grad=False) for p in net.parameters()}
         made |= {id(buffer): _in_float32(buffer).clone() for buffer in net.buffers()}
         plain = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
