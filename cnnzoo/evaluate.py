@@ -204,13 +204,14 @@ def judge(
     chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     # By name, since dividing a folder anew would also hold out photos that have come since, and train on others.
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, split and split["val"])
-    for note in (*notes, *(() if is_own else _seen_before(net, part.names, called))):
+    fitted = _cross_fitted(net, part.names)
+    others = [name for place, name in enumerate(part.names) if place not in fitted]
+    for note in (*notes, *(() if is_own else _seen_before(net, others, called))):
         tell(note)
     if part.groups is not None and len(np.unique(part.groups)) < len(part):
         tell(f"{describe(part.groups, 'image')}: intervals allow for that")
     known = class_names(net) or classes
     labels = np.array(outputs_of(net, classes, chosen.source), dtype=np.int64)[part.labels]
-    fitted = _cross_fitted(net, part.names)
     if fitted:
         which = "these" if len(fitted) == len(labels) else f"{len(fitted):,} of these {len(labels):,}"
         tell(f"{called} was fitted to {which} images, so it is judged there as cross-fitted")
@@ -308,7 +309,9 @@ def _to_calibrate_on(
 
 
 def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[str]:
-    """A line where images to judge a run's net on are those that it learnt from, copied or, by their names, moved."""
+    """A line where images to judge a run's net on are those that it learnt from, or was fitted to, copied or, by their
+    names, moved.
+    """
     if (run := run_of(net)) is None:
         return
 
@@ -317,7 +320,8 @@ def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[
         path = Path(name)
         return path.parts[-2:] if path.suffix.lower() in EXTENSIONS else (name,)
 
-    learnt = {short(name): name for name in run.split["train"]}
+    split = run.split
+    learnt = {short(name): name for name in split["train"] + (split["val"] if run.is_cross_fitted else [])}
 
     def is_same(name: str) -> bool:
         twin = learnt.get(short(name))

@@ -175,6 +175,12 @@ def test_of_other_images_it_is_asked(stacked, tmp_path):
         np.testing.assert_array_equal(said[name], own[os.path.realpath(name)])
 
 
+def test_copies_of_what_it_was_fitted_to_are_told(stacked, source, tmp_path):
+    shutil.copytree(source, tmp_path / "copies")
+    many = len(judge(stacked, str(tmp_path / "copies"), tell=(told := []).append).images)
+    assert told == [f"{many} of these {many} images seem to be among those that {stacked.path} was trained on"]
+
+
 def test_among_members_it_answers_as_cross_fitted_too(runs, stacked, tmp_path):
     both = cnnzoo.Ensemble([stacked, runs[0]])
     note = f"18 of 18 images are what {stacked.path} was fitted to, so it answers there as cross-fitted"
