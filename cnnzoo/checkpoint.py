@@ -117,7 +117,9 @@ class Run(Drawn):
             beside = (str(file.parent) for file in run.path.parent.glob("*/config.yaml"))
             raise InputError(f"there is no run folder {run.path}{did_you_mean(str(run.path), beside)}")
         if not run.config_file.exists():
-            raise InputError(f"{run.path} is no run folder: it has no config.yaml")
+            within = [file.parent.name for file in sorted(run.path.glob("*/config.yaml"))]  # such as fold0, fold1
+            runs = f"; it holds the runs {', '.join(within[:10])}: name one of these" if within else ""
+            raise InputError(f"{run.path} is no run folder: it has no config.yaml{runs}")
         return run
 
     config_file = property(lambda self: self.path / "config.yaml")

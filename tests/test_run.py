@@ -787,6 +787,13 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
     assert not list(run.path.glob(".*.part"))
 
 
+def test_a_folder_of_runs_is_told_from_a_run(finished, tmp_path):
+    for name in ("fold1", "fold0"):
+        shutil.copytree(finished.path, tmp_path / name)
+    with pytest.raises(InputError, match=r"no run folder: .* it holds the runs fold0, fold1: name one of these"):
+        Run.open(tmp_path)
+
+
 def test_a_misspelt_run_or_config_is_told_the_near_one(finished, tmp_path):
     misspelt = finished.path.with_name("digit")
     with pytest.raises(InputError, match=f"there is no run folder {misspelt}; did you mean {finished.path}"):
