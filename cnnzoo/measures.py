@@ -116,7 +116,7 @@ def measure(
     temperature that suits the other half.
     """
     scores, truth = torch.from_numpy(outputs), torch.from_numpy(targets)
-    own, places = scores.gather(1, truth[:, None]), torch.arange(scores.shape[1])
+    own, places = scores.gather(1, truth[:, None]), torch.arange(scores.shape[1], device=scores.device)
     # Of classes with equal logits the first comes first, as everywhere: topk takes any of them.
     ahead = torch.where(places < truth[:, None], ~(scores < own), ~(scores <= own)).sum(1)
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cnnzoo import config, registry
@@ -293,12 +294,13 @@ def open_net(
     net, of which this is a copy. Raises InputError where there is none, and for `pretrained` weights that go with none.
     """
     check_named(run_or_model, pretrained)
-    if isinstance(run_or_model, nn.Module):
-        net = copy.deepcopy(run_or_model).eval()
-    elif path := find_run(run_or_model):
-        net = load(path)
-    else:
-        net = _of_name(os.fspath(run_or_model), pretrained)
+    with torch.device("cpu"):  # whatever torch.set_default_device says: on the meta device it would know nothing
+        if isinstance(run_or_model, nn.Module):
+            net = copy.deepcopy(run_or_model).eval()
+        elif path := find_run(run_or_model):
+            net = load(path)
+        else:
+            net = _of_name(os.fspath(run_or_model), pretrained)
     run = run_of(net)
     return net.float(), config.read(run.config_file).data if run else None
 

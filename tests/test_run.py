@@ -719,6 +719,15 @@ def test_a_run_computes_in_float32_whatever_is_usual(tmp_path):
     cnnzoo.optimize(cnnzoo.load(run))
 
 
+def test_a_run_answers_whatever_the_usual_device_is(finished):
+    torch.set_default_device("meta")
+    try:
+        assert cnnzoo.evaluate(finished).top1 == finished.metrics[-1]["val_top1"]
+        assert np.isfinite(cnnzoo.predict(finished, np.zeros((1, 8, 8), np.uint8)).probabilities).all()
+    finally:
+        torch.set_default_device(None)
+
+
 def test_a_run_that_ended_before_it_learnt_anything_is_no_obstacle_to_the_next(tmp_path, monkeypatch):
     def fails(*_: object) -> None:
         raise ZeroDivisionError
