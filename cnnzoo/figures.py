@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cnnzoo import atomic
-from cnnzoo.errors import InputError, printable
+from cnnzoo.errors import InputError, expect, printable
 
 UNSEEN = {"pgf", "raw", "rgba"}  # what matplotlib writes for TeX, or with neither size nor depth
 
@@ -17,6 +17,7 @@ def check(out: str | Path) -> None:
     """Raises InputError unless `save` can write a picture of this ending here, so that one knows before any work."""
     from matplotlib.backend_bases import FigureCanvasBase  # here, since matplotlib takes a while to import
 
+    expect(out, (str, os.PathLike), "the picture is to be a file")
     out, known = Path(os.path.expanduser(out)), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
     if _kind(out) not in known:
         raise InputError(f"the picture is to be {out}, but its suffix must be one of {', '.join(sorted(known))}")

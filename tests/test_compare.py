@@ -109,6 +109,8 @@ def test_the_files_suffix_says_what_it_is(tmp_path, suffix):
 def test_an_unknown_suffix_is_told_before_anything_is_written(tmp_path):
     with pytest.raises(cnnzoo.InputError, match=r"nets\.foo, but its suffix must be one of .*png"):
         cnnzoo.compare("vgg16", tmp_path / "nets.foo")
+    with pytest.raises(cnnzoo.InputError, match="the picture is to be a file, not 3"):
+        cnnzoo.compare("vgg16", 3)
     assert not list(tmp_path.iterdir())
 
 
