@@ -448,6 +448,28 @@ def test_a_stage_of_lower_rate_keeps_its_share_of_a_final_rate_and_one_of_none_s
         schedule.step()
 
 
+@pytest.mark.parametrize("name", ["cosine", "cyclic"])
+def test_a_state_saved_when_cosine_and_cyclic_were_torch_s_own_goes_on(name):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    config = ScheduleConfig(name=name, cycles=2)
+    older = {
+        "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20),
+        "cyclic": torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 10),
+    }[name]
+    for _ in range(13):
+        optimizer.step()
+        older.step()
+    rate, state = optimizer.param_groups[0]["lr"], {"steps": 13, "main": older.state_dict()}
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = Schedule(config, optimizer, 4, 5, lr=0.1)
+    schedule.load_state_dict(state)
+    optimizer.param_groups[0]["lr"] = rate
+    for expected in rates(config, lr=0.1)[14:]:
+        optimizer.step()
+        schedule.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
 def test_polynomial():
     assert rates(ScheduleConfig(name="polynomial", power=2.0)) == pytest.approx([(1 - t / 20) ** 2 for t in range(20)])
 
