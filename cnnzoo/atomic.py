@@ -94,13 +94,14 @@ def appearing(dest: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name of `dest`, where there is nothing, when it is full, and is gone where that
     fails. Raises InputError where that is for want of room, or rights.
     """
-    part = beside(dest)
+    whole = dest.resolve()  # a link stays one, and what it leads to is filled
+    part = beside(whole)
     try:
         part.mkdir(parents=True)
         yield part
-        if dest.exists():
-            dest.rmdir()  # which was empty
-        os.replace(part, dest)
+        if whole.exists():
+            whole.rmdir()  # which was empty
+        os.replace(part, whole)
     except OSError as error:
         raise InputError(f"{dest} could not be filled and was not made: {error.strerror or error}") from None
     finally:

@@ -45,6 +45,15 @@ def test_each_photo_is_copied_to_its_class_and_stays_where_it_is(tmp_path):
     assert str(told) == (f"4 photos copied to {tmp_path / 'new'} (ant 3, bee 1); 1 left out: unsure, or not to be read")
 
 
+def test_a_link_to_an_empty_folder_stays_one_and_the_folder_is_filled(tmp_path):
+    (tmp_path / "x.jpg").touch()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "new").symlink_to(tmp_path / "disk")
+    sort([(str(tmp_path / "x.jpg"), "ant")], tmp_path / "new")
+    assert (tmp_path / "new").is_symlink()
+    assert files(tmp_path / "disk") == ["ant/x.jpg"]
+
+
 @pytest.mark.parametrize(
     ("name", "called"),
     [("ant/bee", "ant_bee"), ("..", "_"), (".hidden", "hidden"), ('a:"b"?', "a__b__"), ("ant.", "ant"), ("\n", "_")],
