@@ -49,7 +49,7 @@ def sort(answers: Sequence[tuple[str, str | None]], dest: str | Path) -> Sorted:
     if stranger := next((file for file, _ in sure if not os.path.isfile(file)), None):
         raise InputError(f"{one_line(stranger)} is no file, so it cannot be copied to {dest}")
     copied = Counter(name for _, name in sure)
-    folders, taken = _folders(copied), set()
+    folders, taken = _folders(copied), Counter()
     with atomic.appearing(dest) as part:
         for file, name in bars.show(sure, desc="copying", unit="image"):
             folder = part / folders[name]
@@ -61,16 +61,18 @@ def sort(answers: Sequence[tuple[str, str | None]], dest: str | Path) -> Sorted:
 
 def _folders(classes: Iterable[str]) -> dict[str, str]:
     """What the folder of each class is called: as the class, but for what no folder may be, or is hidden by."""
-    taken = set()
+    taken = Counter()
     plain = {name: re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "_" for name in sorted(classes)}
     return {name: _free(folder, "", "", taken) for name, folder in plain.items()}
 
 
-def _free(stem: str, ending: str, inside: str, taken: set[tuple[str, str]]) -> str:
-    """A name that is not taken yet in that folder, and is from now on; X.JPG and x.jpg are one on macOS and Windows."""
-    name, number = f"{stem}{ending}", 1
-    while (inside, name.casefold()) in taken:
-        number += 1
-        name = f"{stem}_{number}{ending}"
-    taken.add((inside, name.casefold()))
+def _free(stem: str, ending: str, inside: str, taken: Counter) -> str:
+    """A name that is not taken yet in that folder, and is from now on; X.JPG and x.jpg are one on macOS and Windows.
+    `taken` counts how often each was asked for, from where on a number may be free.
+    """
+    wanted = name = f"{stem}{ending}"
+    while taken[inside, name.casefold()]:
+        taken[inside, wanted.casefold()] += 1
+        name = f"{stem}_{taken[inside, wanted.casefold()]}{ending}"
+    taken[inside, name.casefold()] += 1
     return name
