@@ -203,6 +203,16 @@ def test_eigen_cam_is_the_first_principal_component_whatever_the_class(net, x, t
         assert np.allclose(found, expected.clip(0), atol=1e-4 * expected.max())
 
 
+def test_eigen_cam_of_maps_that_are_no_numbers_is_none_like_grad_cam(net, x, target):
+    x = torch.stack([x[0], torch.full_like(x[0], torch.nan)])
+    with untouched(net) as net:
+        seen = cams.one_pass(net, x, "stage2", lambda logits: target[:2])
+    for method in (cams.eigencam, cams.gradcam):
+        sound, lost = method(seen)
+        assert sound.isfinite().all()
+        assert lost.isnan().all()
+
+
 def test_score_cam_weighs_each_map_by_what_the_net_says_of_what_it_shows(net, x, target):
     image, maps = x[:1], []
     with untouched(net) as net, torch.no_grad(), visualize.watching(net, "stage3") as seen:

@@ -79,7 +79,8 @@ def eigencam(seen: Pass) -> Tensor:
     asking the net for any class.
     """
     flat = seen.maps.flatten(2).cpu()  # where every device's singular values are computed
-    component = torch.einsum("bcp,bc->bp", flat, torch.linalg.svd(flat, full_matrices=False).U[:, :, 0])
+    first = torch.linalg.svd(flat.nan_to_num(0, 0, 0), full_matrices=False).U[:, :, 0]  # LAPACK takes numbers only
+    component = torch.einsum("bcp,bc->bp", flat, first)
     component = component * component.sum(1, keepdim=True).sign()
     return component.view(len(flat), *seen.maps.shape[2:]).relu().to(seen.maps.device)
 
