@@ -125,6 +125,16 @@ def test_road_gives_the_same_each_time_and_needs_something_to_fill_in_from():
     for shares in ((0.5, 1.0), (0.0,), ()):
         with pytest.raises(InputError, match="must be above 0 and below 1, each"):
             road(Corner(), white(), 1, corner(), shares)
+    nearly = road(Corner(), white(), 1, corner(), np.array([0.9999]))  # of so few pixels that would be all
+    assert nearly.least == pytest.approx(road(Corner(), white(), 1, corner(), (255 / 256,)).least)
+
+
+@pytest.mark.parametrize("trial", [deletion_insertion, road])
+def test_a_map_of_another_size_than_its_image_is_told(trial):
+    for x, ranks in ((white(), corner()[:8]), (white()[None], corner()), (white(), corner()[None])):
+        with pytest.raises(InputError, match=r"an image \(C, H, W\) and its map \(H, W\) are wanted, not"):
+            trial(Corner(), x, 1, ranks)
+    assert str(trial(Corner(), white(), 1, torch.from_numpy(corner()))) == str(trial(Corner(), white(), 1, corner()))
 
 
 # ---- random weights

@@ -60,10 +60,11 @@ def deletion_insertion(net: nn.Module, x: Tensor, target: int, ranks: np.ndarray
     back (Petsiuk, Das, Saenko: RISE, 2018, arXiv 1806.07421, section 4.1). Pixels of the same value go in random order.
 
     What is taken away becomes the mean colour (0); what is not yet put back is blurred, for edges of a bare canvas
-    would look like evidence. There are `steps` steps of equally many pixels.
+    would look like evidence. There are `steps` steps of equally many pixels. Raises InputError for a map of another
+    size.
     """
-    pixels, side = ranks.size, min(ranks.shape)
-    place = torch.from_numpy(_places(ranks)).to(x.device)
+    place = torch.from_numpy(_places(x, ranks)).to(x.device)
+    pixels, side = place.numel(), min(place.shape)
     blurred = gaussian_filter(x.cpu().numpy(), (0, side / BLUR, side / BLUR))
     canvases = torch.zeros_like(x), torch.from_numpy(blurred).to(x.device)
     many = [pixels * step // steps for step in range(steps + 1)]
@@ -72,8 +73,12 @@ def deletion_insertion(net: nn.Module, x: Tensor, target: int, ranks: np.ndarray
     return Curves(*_likely(net, torch.cat([gone, come]), target).reshape(2, -1))
 
 
-def _places(ranks: np.ndarray) -> np.ndarray:
-    """Which pixel goes first, second … of a map `(H, W)`: numbers from 0, int64, the largest value's first."""
+def _places(x: Tensor, ranks: np.ndarray) -> np.ndarray:
+    """Which pixel of an image goes first, second … by its map: `(H, W)` int64 from 0, the largest value's first."""
+    ranks = np.asarray(ranks)
+    if x.ndim != 3 or ranks.shape != x.shape[1:]:
+        given = f"{tuple(x.shape)} and a map of {ranks.shape}"
+        raise InputError(f"an image (C, H, W) and its map (H, W) are wanted, not an image of shape {given}")
     order = np.lexsort((np.random.default_rng(0).permutation(ranks.size), -ranks.ravel()))
     place = np.empty(ranks.size, np.int64)
     place[order] = np.arange(ranks.size)
@@ -125,13 +130,13 @@ def road(
         shares: of the pixels that are taken out, above 0 and below 1.
         seed: of the noise.
 
-    Raises InputError for other shares.
+    Raises InputError for other shares, and for a map of another size.
     """
-    if not shares or not all(0 < share < 1 for share in shares):
+    if not len(shares) or not all(0 < share < 1 for share in shares):
         raise InputError(f"shares are {', '.join(map(str, shares)) or 'none'}, but must be above 0 and below 1, each")
-    place, rng, image = _places(ranks), np.random.default_rng(seed), x.cpu().numpy()
-    many = [round(ranks.size * share) for share in shares]
-    holes = [place < n for n in many] + [place >= ranks.size - n for n in many]
+    place, rng, image = _places(x, ranks), np.random.default_rng(seed), x.cpu().numpy()
+    many = [min(round(place.size * share), place.size - 1) for share in shares]  # one is left to fill in from
+    holes = [place < n for n in many] + [place >= place.size - n for n in many]
     filled = np.stack([_filled(image, hole, rng) for hole in holes])
     return Road(tuple(shares), *_likely(net, torch.from_numpy(filled).to(x.device), target).reshape(2, -1))
 
