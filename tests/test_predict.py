@@ -205,6 +205,12 @@ def test_one_array_is_one_picture_or_several_by_its_axes(net, shape, as_tensor, 
     assert len(cnnzoo.predict(net, torch.from_numpy(pixels) if as_tensor else pixels)) == many
 
 
+@pytest.mark.parametrize("number", [np.array(3, np.uint8), torch.tensor(3, dtype=torch.uint8)])
+def test_an_array_of_one_number_is_told(net, number):
+    with pytest.raises(InputError, match=r"images are .*3.*, but must be files, folders"):
+        cnnzoo.predict(net, number)
+
+
 def test_channels_of_a_tensor_may_come_last(net):
     pixels = torch.randint(256, (9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     first, last = cnnzoo.predict(net, [pixels.movedim(2, 0), pixels]).probabilities

@@ -38,7 +38,8 @@ class Pictures:
     """
 
     def __init__(self, images: str | bytes | Path | Image.Image | Iterable):
-        if not (_is_one(images) or isinstance(images, Iterable)):
+        many = isinstance(images, Iterable) and getattr(images, "ndim", 1)  # one number as an array has no length
+        if not (_is_one(images) or many):
             raise InputError(f"images are {images!r}, but must be files, folders, patterns, PIL images or uint8 arrays")
         given = [images] if _is_one(images) else list(images)
         self._given = [_content(item) for item in given]
@@ -71,7 +72,7 @@ def _content(item: Any) -> Any:
 
 def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray | Tensor):
-        channels = images.shape[2:] if isinstance(images, np.ndarray) else (images.shape[0], images.shape[-1])
+        channels = images.shape[2:] if isinstance(images, np.ndarray) else images.shape[::2]
         return images.ndim == 2 or (images.ndim == 3 and not {1, 3, 4}.isdisjoint(channels))
     kinds = str | bytes | bytearray | memoryview | os.PathLike | Image.Image
     return isinstance(images, kinds) or hasattr(images, "read")
