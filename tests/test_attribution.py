@@ -238,6 +238,15 @@ def test_smoothgrad_is_the_mean_over_noise_that_is_always_the_same(net, x, targe
     assert close(gradients.smoothgrad(net, x, target, samples=3, noise=0), gradients.gradient(net, x, target))
 
 
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("method", METHODS)
+def test_every_map_is_made_in_float32_whatever_is_usual(method):
+    net, x = small("resnet20")
+    with untouched(net) as net:
+        x = x.float()
+        assert maps_of(net, x, net(x).argmax(1), method, "stage3").dtype == torch.float32
+
+
 # ---- whatever the net is like
 
 

@@ -31,7 +31,7 @@ def smoothgrad(net: nn.Module, x: Tensor, target: Tensor, samples: int = 25, noi
     generator = torch.Generator().manual_seed(0)  # on the CPU, so that every device sees the same
     total = torch.zeros_like(x)
     for _ in range(samples):
-        draw = torch.randn(x.shape[1:], generator=generator).to(x.device)
+        draw = torch.randn(x.shape[1:], generator=generator, dtype=torch.float32).to(x.device)
         total += _of_pixels(net, x + spread * draw, target)
     return _strongest(total / samples)
 
