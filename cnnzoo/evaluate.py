@@ -186,8 +186,8 @@ def judge(
             the run was trained on.
 
     Raises:
-        InputError: if there is nothing to judge, or for int8 to be calibrated on, and where the data has classes
-            that the net does not know.
+        InputError: if there is nothing to judge, or for int8 to be calibrated on, where the data has classes that the
+            net does not know, and where it answers by no finite numbers.
     """
     if bad_files not in (None, *BAD_FILES):
         raise InputError(f"bad_files is {bad_files!r}, but must be {' or '.join(BAD_FILES)}")
@@ -225,6 +225,9 @@ def judge(
     outputs, targets = (each.numpy() for each in logits(judged, bars.show(batches, desc="evaluating", unit="batch")))
     for place, said in fitted.items():
         outputs[place] = said
+    if lost := int((~(outputs < np.inf)).any(1).sum()):  # logarithms of crops' probabilities may be -inf
+        why = "its weights are damaged, or too large for the precision; try precision fp32"
+        raise InputError(f"to {counted(lost, 'image')} {called} answers by no finite numbers: {why}")
     temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0
     return Judged(outputs, targets, known, part.names, temperature, is_own, part.groups)
 

@@ -71,6 +71,14 @@ def test_the_net_of_a_run_knows_what_it_held_out(run):
         assert cnnzoo.evaluate(known).count == 18
 
 
+def test_a_net_that_answers_by_no_numbers_is_told_and_right_about_nothing(run, source):
+    net = cnnzoo.load(run)
+    with torch.no_grad():
+        next(net.parameters()).fill_(math.nan)
+    with pytest.raises(InputError, match=r"to \d+ images .* answers by no finite numbers: .* try precision fp32"):
+        cnnzoo.evaluate(net, source)
+
+
 def test_crops_of_which_none_is_unsure_have_a_loss_all_the_same():
     far = MeanOfCrops(torch.nn.Identity(), 2)
     images = torch.tensor([[0.0, 300.0], [0.0, 100.0], [1.0, 0.0], [0.0, 2.0]])
