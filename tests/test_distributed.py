@@ -288,8 +288,11 @@ def test_a_world_that_torchrun_has_not_set_is_told(tmp_path, monkeypatch, fails,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_rank_without_a_world_silences_nobody(tmp_path, monkeypatch, cli, no_report):
+@pytest.mark.parametrize("world", [None, "1"])
+def test_a_rank_without_a_world_silences_nobody(tmp_path, monkeypatch, cli, no_report, world):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world:
+        monkeypatch.setenv("WORLD_SIZE", world)
     monkeypatch.setenv("RANK", "7")
     assert "epoch 1/1" in cli("train", *keys(tmp_path / "run", **{"train.epochs": 1})).out
 

@@ -14,7 +14,7 @@ from cnnzoo.telling import Tell, as_typed
 
 def rank() -> str:
     """The number of this process among those that torchrun started; 0 of the only one, whoever else may set RANK."""
-    return os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
+    return os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
 
 
 def is_first() -> bool:
