@@ -13,6 +13,7 @@ from cnnzoo.errors import InputError, counted, one_line
 from cnnzoo.shown import Shown
 
 MANY = 12  # classes that a line can name
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that are none for Windows
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def _folders(classes: Iterable[str]) -> dict[str, str]:
     """What the folder of each class is called: as the class, but for what no folder may be, or is hidden by."""
     taken = Counter()
     plain = {name: re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "_" for name in sorted(classes)}
-    return {name: _free(folder, "", "", taken) for name, folder in plain.items()}
+    apart = {name: f"{folder}_" if _DEVICE.fullmatch(folder) else folder for name, folder in plain.items()}
+    return {name: _free(folder, "", "", taken) for name, folder in apart.items()}
 
 
 def _free(stem: str, ending: str, inside: str, taken: Counter) -> str:

@@ -56,7 +56,15 @@ def test_a_link_to_an_empty_folder_stays_one_and_the_folder_is_filled(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "called"),
-    [("ant/bee", "ant_bee"), ("..", "_"), (".hidden", "hidden"), ('a:"b"?', "a__b__"), ("ant.", "ant"), ("\n", "_")],
+    [
+        ("ant/bee", "ant_bee"),
+        ("..", "_"),
+        (".hidden", "hidden"),
+        ('a:"b"?', "a__b__"),
+        ("ant.", "ant"),
+        ("Con", "Con_"),
+        ("\n", "_"),
+    ],
 )
 def test_a_class_has_a_folder_that_every_system_can_have_and_none_passes_over(name, called, tmp_path):
     photos.picture(0, 0).save(tmp_path / "x.png")
