@@ -186,9 +186,7 @@ def _net(config: Config, data: Dataset) -> nn.Module:
 def _agreed(config: Config, *measured: float) -> list[float]:
     """The least of what the processes of a team have each measured, so that all go on alike."""
     with distributed.joined(config.train.device) as (team, _):
-        least = team.gather(torch.tensor([measured], dtype=torch.float64)).amin(0).tolist()
-        team.wait()  # or torch 2.6 may part while gloo's thread holds a tensor of Python's, and wait for ever
-        return least
+        return team.gather(torch.tensor([measured], dtype=torch.float64)).amin(0).tolist()
 
 
 def _fits(config: Config, data: Dataset, seconds: float) -> bool:

@@ -5,6 +5,7 @@ Every function here does nothing, or gives back what it was given, where the tea
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -22,6 +23,7 @@ from cnnzoo.errors import InputError, counted, quoted
 _HAS_NEW_NAME = "forward_sync_buffers" in inspect.signature(DDP).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if _HAS_NEW_NAME else "broadcast_buffers"
 _TEAMS = count()  # that this process has been in
+LETTING_GO = 0.2  # seconds in which gloo's threads free what they held
 PATIENCE = timedelta(hours=2)  # that processes wait for the one that decodes, or that fits a probe
 
 
@@ -151,6 +153,9 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         host = dist.new_group(backend="gloo", timeout=PATIENCE) if place.type == "cuda" else None
         yield Team(dist.get_rank(), size, host), place
     finally:
+        # torch 2.6 holds Python's lock while it waits for gloo's threads to end, and these want it to free the last
+        # tensors that Python made: both would wait for ever.
+        time.sleep(LETTING_GO)
         dist.destroy_process_group()
 
 
