@@ -75,7 +75,7 @@ class TrainBatches:
         gathered = (self._gather(order, epoch, step) for step in range(start, len(self)))
         steps = ((self._stream.send(pixels, labels), draws) for pixels, labels, draws in gathered)
         if self._windows is None:
-            steps = _ahead(steps)  # decode or read the next batch while the net works on this one
+            steps = ahead(steps)  # decode or read the next batch while the net works on this one
         augment = self.augment.at(epoch)
         for sent, draws in steps:
             pixels, labels = self._stream.receive(sent)
@@ -201,7 +201,7 @@ class EvalBatches:
         """`(B, C, H, W)` float32 and `(B,)` int64, on the device."""
         batches = (self._stream.send(*self._read(start)) for start in range(0, len(self._own), self.batch_size))
         if not isinstance(self.images, ArrayImages):
-            batches = _ahead(batches)
+            batches = ahead(batches)
         for pixels, labels in map(self._stream.receive, batches):
             yield normalise(pixels.flatten(0, -4), self.mean, self.std), labels
 
@@ -215,7 +215,7 @@ class EvalBatches:
         return centre(pixels, self.size) if self.size else pixels, self.labels[indices]
 
 
-def _ahead(items: Iterator, depth: int = 2) -> Iterator:
+def ahead(items: Iterator, depth: int = 2) -> Iterator:
     """The same items, made by a thread up to `depth` ahead. An error in the thread is raised here."""
     waiting: queue.Queue = queue.Queue(depth)
     stop = threading.Event()

@@ -135,8 +135,8 @@ class Optimized(nn.Module):
         took = time.perf_counter() - started
         trials, on_cpu = [(images, wanted)], images.device.type == "cpu"
         if on_cpu:  # where a graph may take the number of images for fixed; of half as many, as `Fused` fills up more
-            few = images[: len(images) // 2] if len(images) > 1 else torch.cat([images, images])
-            trials.append((few, plain(few)))
+            many = slice(len(images) // 2) if len(images) > 1 else [0, 0]
+            trials.append((images[many], [answer[many] for answer in wanted]))
         in_tf32 = self.precision == "fp32" and images.device.type == "cuda"
         share = TF32 if in_tf32 else TOLERANCE[self.precision]
         allowed = [share * max(answer.abs().max().item(), 1.0) for answer in wanted]

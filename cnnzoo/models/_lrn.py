@@ -17,8 +17,8 @@ def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: floa
     sums = nn.functional.conv2d(x * x, band[:, :, None, None], torch.full((channels,), k, **like))
     if beta != 0.75:
         return x * sums**-beta
-    root = sums.rsqrt()  # a power takes ten times as long as two roots
-    return x * (root * root.sqrt())
+    root = sums.sqrt()  # a power takes ten times as long as two roots
+    return x / (root * root.sqrt())
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cnnzoo import bars
 from cnnzoo.data.arrays import Images
 from cnnzoo.data.augment import Augment, Windows
+from cnnzoo.data.batches import ahead
 from cnnzoo.data.draws import Draws
 from cnnzoo.data.preprocess import Preprocess, centre, normalise
 from cnnzoo.device import batch_on, in_halves
@@ -85,7 +86,7 @@ class Backbone:
         `images` are uint8, of the size that the net takes, or larger for the random parts of `augment`; `seed` is of
         its draws; `what` is said beside the progress bar.
         """
-        count, computed, batch = len(images), 0, batch_on(self.device)
+        count, computed = len(images), 0
         vectors = np.empty((count, views, self.length), np.float32)
         with (
             Store(self.file, self.length, self.tell) as store,
@@ -101,16 +102,24 @@ class Backbone:
                     known = store.get(keys)
                     missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
                     fresh = {}
-                    for part in (missing[i : i + batch] for i in range(0, len(missing), batch)):
-                        part_keys = [keys[place] for place in part]
-                        shown = _shown(pixels[part], part_keys, view, augment, self.preprocess, self.device)
-                        fresh |= dict(zip(part_keys, in_halves(self.fast, shown).cpu().numpy(), strict=True))
+                    for part, shown in ahead(self._batches(pixels, keys, missing, view, augment)):
+                        answers = in_halves(self.fast, shown).cpu().numpy()
+                        fresh |= dict(zip([keys[place] for place in part], answers, strict=True))
                         bar.update(len(part))
                     store.put(fresh)
                     computed += len(fresh)
                     bar.update(len(keys) - len(missing))
                     vectors[places, view] = np.stack([known[key] if key in known else fresh[key] for key in keys])
         return Extracted(vectors, computed)
+
+    def _batches(
+        self, pixels: np.ndarray, keys: Sequence[bytes], places: Sequence[int], view: int, augment: Augment | None
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """The images at `places` as the net sees them, a batch at a time, each with its places."""
+        size = 2 * batch_on(self.device)  # in fp32 threads share batches out, and wait for each other at their ends
+        for part in (places[i : i + size] for i in range(0, len(places), size)):
+            own = [keys[place] for place in part]
+            yield part, _shown(pixels[part], own, view, augment, self.preprocess, self.device)
 
 
 def backbone_digest(net: nn.Module, preprocess: Preprocess) -> str:
