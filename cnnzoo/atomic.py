@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +88,18 @@ def room(dest: str | Path, *outside: str | Path) -> Path:
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise InputError(f"{dest} exists already; copies need a new folder")
     return dest
+
+
+def free_name(stem: str, ending: str, taken: Counter) -> str:
+    """A name that is not taken yet, by a number if need be, and is from now on; X.JPG and x.jpg are one on macOS and
+    Windows. `taken` counts how often each was asked for, from where on a number may be free.
+    """
+    wanted = name = f"{stem}{ending}"
+    while taken[name.casefold()]:
+        taken[wanted.casefold()] += 1
+        name = f"{stem}_{taken[wanted.casefold()]}{ending}"
+    taken[name.casefold()] += 1
+    return name
 
 
 @contextmanager

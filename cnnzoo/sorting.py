@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,13 +50,13 @@ def sort(answers: Sequence[tuple[str, str | None]], dest: str | Path) -> Sorted:
     if stranger := next((file for file, _ in sure if not os.path.isfile(file)), None):
         raise InputError(f"{one_line(stranger)} is no file, so it cannot be copied to {dest}")
     copied = Counter(name for _, name in sure)
-    folders, taken = _folders(copied), Counter()
+    folders, taken = _folders(copied), defaultdict(Counter)
     with atomic.appearing(dest) as part:
         for file, name in bars.show(sure, desc="copying", unit="image"):
             folder = part / folders[name]
             folder.mkdir(exist_ok=True)
             stem, ending = os.path.splitext(os.path.basename(file))
-            shutil.copy2(file, folder / _free(stem, ending, name, taken))
+            shutil.copy2(file, folder / atomic.free_name(stem, ending, taken[name]))
     return Sorted(dest, dict(copied.most_common()), len(answers) - len(sure))
 
 
@@ -65,16 +65,4 @@ def _folders(classes: Iterable[str]) -> dict[str, str]:
     taken = Counter()
     plain = {name: re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "_" for name in sorted(classes)}
     apart = {name: f"{folder}_" if _DEVICE.fullmatch(folder) else folder for name, folder in plain.items()}
-    return {name: _free(folder, "", "", taken) for name, folder in apart.items()}
-
-
-def _free(stem: str, ending: str, inside: str, taken: Counter) -> str:
-    """A name that is not taken yet in that folder, and is from now on; X.JPG and x.jpg are one on macOS and Windows.
-    `taken` counts how often each was asked for, from where on a number may be free.
-    """
-    wanted = name = f"{stem}{ending}"
-    while taken[inside, name.casefold()]:
-        taken[inside, wanted.casefold()] += 1
-        name = f"{stem}_{taken[inside, wanted.casefold()]}{ending}"
-    taken[inside, name.casefold()] += 1
-    return name
+    return {name: atomic.free_name(folder, "", taken) for name, folder in apart.items()}

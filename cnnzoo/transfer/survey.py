@@ -4,11 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 
+from cnnzoo import atomic
 from cnnzoo.config import DataConfig
 from cnnzoo.data import folders, groups, listed
 from cnnzoo.data.decoding import EXTENSIONS
@@ -116,13 +116,13 @@ def _of_table(table: Path, pattern: str | None) -> Survey:
     parts, labels = ("", "train", *HELD_OUT), listed.ordered([row.label for row in rows])
     rows.sort(key=lambda row: (parts.index(row.part), labels.index(row.label)))
     called, photos = Counter(row.file.name for row in rows), []
-    folders_taken, files_taken = set(), set()
-    homes = {label: _unlike(_as_folder(label), folders_taken) for label in labels}
+    folders_taken, files_taken = Counter(), Counter()
+    homes = {label: atomic.free_name(_as_folder(label), "", folders_taken) for label in labels}
     for row in rows:
         inside = row.file.name if called[row.file.name] == 1 else os.path.relpath(row.file, table.parent)
         path = (row.part, homes[row.label], *Path(inside).parts)
         name = "/".join(part for part in path if part not in ("", os.pardir))
-        photos.append(Photo(row.file, _unlike(name, files_taken), row.part, row.label))
+        photos.append(Photo(row.file, atomic.free_name(*os.path.splitext(name), files_taken), row.part, row.label))
     by_column = rows[0].group is not None
     numbers = np.array([row.number for row in rows]) if by_column else _numbered(photos, pattern, table)
     others = (Finding("stray", table.name, note) for note in notes)
@@ -133,12 +133,3 @@ def _as_folder(label: str) -> str:
     """What the folder of a class may be called."""
     name = label.replace("/", "_")
     return f"_{name}" if is_hidden(name) else name
-
-
-def _unlike(name: str, taken: set[str]) -> str:
-    """A name that is not taken, by a number if need be; from now on it is."""
-    stem, ending = os.path.splitext(name)
-    names = chain([name], (f"{stem}_{number}{ending}" for number in count(2)))
-    free = next(each for each in names if each.casefold() not in taken)  # on macOS X.JPG and x.jpg are one file
-    taken.add(free.casefold())
-    return free
