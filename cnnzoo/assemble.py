@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -194,9 +195,7 @@ def make_trainer(
         val_batches(data, device, max(batch_size, 256), share),
         phases=plan,
         stages=stages,
-        make_schedule=lambda optimizer, epochs, steps: Schedule(
-            config.schedule, optimizer, epochs, steps, config.optim.lr
-        ),
+        make_schedule=partial(Schedule, config.schedule, config.optim.lr),
         lr=config.optim.lr,
         precision=precision,
         channels_last=lies_channels_last(config, model),

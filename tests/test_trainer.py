@@ -69,9 +69,7 @@ def make(phases=THREE_EPOCHS, schedule=None, optimizer=None, loss=None, compile=
         list(Batches().epoch(1000)),
         phases=phases,
         stages=STAGES,
-        make_schedule=lambda optimizer, epochs, steps: Schedule(
-            schedule_config, optimizer, epochs, steps, optim_config.lr
-        ),
+        make_schedule=partial(Schedule, schedule_config, optim_config.lr),
         lr=optim_config.lr,
         **options,
     )
@@ -396,7 +394,7 @@ def test_bf16_autocast_trains_too():
 def rates(config: ScheduleConfig, epochs=4, steps=5, lr=1.0, val_losses=None) -> list[float]:
     """The rate of every step."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    schedule = Schedule(config, optimizer, epochs, steps, lr)
+    schedule = Schedule(config, lr, optimizer, epochs, steps)
     seen = []
     for epoch in range(epochs):
         for _ in range(steps):
@@ -438,7 +436,7 @@ def test_cyclic_is_equation_2_of_snapshot_ensembles():
 def test_a_stage_of_lower_rate_keeps_its_share_of_a_final_rate_and_one_of_none_stays_still(name):
     slow, still, fast = ({"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.01, 0.0, 0.1))
     optimizer = torch.optim.SGD([slow, still, fast])
-    schedule = Schedule(ScheduleConfig(name=name, final=0.05, cycles=2), optimizer, 4, 5, lr=0.1)
+    schedule = Schedule(ScheduleConfig(name=name, final=0.05, cycles=2), 0.1, optimizer, 4, 5)
     for _ in range(20):
         tenth, nothing, whole = (group["lr"] for group in optimizer.param_groups)
         assert nothing == 0
@@ -461,7 +459,7 @@ def test_a_state_saved_when_cosine_and_cyclic_were_torch_s_own_goes_on(name):
         older.step()
     rate, state = optimizer.param_groups[0]["lr"], {"steps": 13, "main": older.state_dict()}
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = Schedule(config, optimizer, 4, 5, lr=0.1)
+    schedule = Schedule(config, 0.1, optimizer, 4, 5)
     schedule.load_state_dict(state)
     optimizer.param_groups[0]["lr"] = rate
     for expected in rates(config, lr=0.1)[14:]:

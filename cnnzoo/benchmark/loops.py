@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 
 import torch
@@ -43,9 +44,7 @@ def trainer_of(net: nn.Module, batches, val, config: Config = PLAIN, **options) 
         val,
         phases=[PhaseConfig(config.train.epochs)],
         stages=stages,
-        make_schedule=lambda optimizer, epochs, steps: Schedule(
-            config.schedule, optimizer, epochs, steps, config.optim.lr
-        ),
+        make_schedule=partial(Schedule, config.schedule, config.optim.lr),
         lr=config.optim.lr,
         show_progress=False,
         **{"channels_last": True, **options},

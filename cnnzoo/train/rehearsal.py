@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 from statistics import median_high
 
 from cnnzoo.config import DataConfig, ScheduleConfig
@@ -85,7 +86,7 @@ def find_rate(trainer: Trainer) -> float:
 def entered(trainer: Trainer, number: int) -> Feed:
     """What the phase of that number trains on, once the trainer has frozen and thawed as it does, at constant rates."""
     trainer.progress.epoch = sum(before.epochs for before in trainer.phases[:number])
-    trainer.make_schedule = lambda *sizes: Schedule(ScheduleConfig(name="constant"), *sizes, trainer.lr)
+    trainer.make_schedule = partial(Schedule, ScheduleConfig(name="constant"), trainer.lr)
     trainer.enter_phase(number)
     trainer.to_train_mode()
     return trainer.feed

@@ -16,7 +16,7 @@ class Schedule:
     """
 
     def __init__(
-        self, config: ScheduleConfig, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int, lr: float
+        self, config: ScheduleConfig, lr: float, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int
     ):
         total = epochs * steps_per_epoch
         warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
