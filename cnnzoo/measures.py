@@ -27,9 +27,9 @@ class Evaluation(Shown):
     interval: tuple[float, float]  # of top1: 95 %, Wilson's, which allows for images that belong together
     loss: float  # mean cross-entropy
     confusion: np.ndarray  # (K, K): row the true class, column the predicted one
-    precision: np.ndarray  # (K,)
+    precision: np.ndarray  # (K,); NaN of a class that is never named
     recall: np.ndarray  # (K,); NaN of a class that none of the images is of
-    f1: np.ndarray  # (K,); their harmonic mean, NaN likewise
+    f1: np.ndarray  # (K,); their harmonic mean, NaN as recall is
     calibration_error: float  # of softmax(logits), over 15 bins
     calibrated_error: float  # of softmax(logits / temperature)
     temperature: float | None  # None: each half of the images has the one that suits the other half
@@ -129,6 +129,7 @@ def measure(
     )
     absent = np.bincount(targets, minlength=len(classes)) == 0
     recall[absent] = f1[absent] = math.nan
+    precision[confusion.sum(0) == 0] = math.nan
     calibrated = (
         calibrate.cross_fitted(outputs, targets) if temperature is None else calibrate.softmax(outputs, temperature)
     )

@@ -179,6 +179,13 @@ def test_each_class_has_precision_recall_and_what_it_was_taken_for():
     assert table[2] == ["bee", "2", "100.0%", "50.0%", "66.7%", "0", "1", "1"]
 
 
+def test_a_class_that_is_never_named_has_no_precision():
+    result = measure(np.eye(3, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 2]), ("ant", "bee", "wasp"))
+    np.testing.assert_array_equal(result.precision, [1, 1 / 2, np.nan])
+    assert str(result).splitlines()[-1].split()[:5] == ["wasp", "1", "-", "0.0%", "0.0%"]
+    assert result.to_dict()["precision"] == [1, 1 / 2, None]
+
+
 def test_a_class_of_several_lines_has_one_row():
     result = measure(*logits_of(right=4, count=6), ("ant\nred", "bee", "wasp\x1b[31m"))
     assert [line.split()[0] for line in str(result).splitlines()[2:]] == ["class", "ant\\nred", "bee", "wasp\\x1b[31m"]
