@@ -28,17 +28,8 @@ from cnnzoo.errors import InputError, counted, did_you_mean, printable
 ENDINGS = (".csv", ".tsv")
 _COLUMNS = {  # what is known under which names, written together and in any case; the first one found counts
     "photo": (
-        "file",
-        "filename",
-        "filepath",
-        "path",
-        "image",
-        "imagename",
-        "imagepath",
-        "imageid",
-        "photo",
-        "name",
-        "id",
+        *("file", "filename", "filepath", "path", "image", "imagename", "imagepath", "imageid"),
+        *("photo", "name", "id"),
     ),
     "class": ("class", "classname", "label", "labels", "category", "target", "species", "diagnosis"),
     "split": ("split", "subset", "partition", "set", "isvalid"),
