@@ -29,16 +29,13 @@ def numbered(paths: Sequence[str | None], pattern: str, source: str) -> np.ndarr
     named = next(filter(None, paths), None)
     if named is None:
         raise InputError(f"data.groups finds groups by names of files, and the images of {source} have none")
-    search, known = re.compile(pattern).search, {}
-    numbers = np.empty(len(paths), dtype=np.int64)
-    for place, path in enumerate(paths):  # in one form, for macOS writes an umlaut as two code points
-        match = search(unicodedata.normalize("NFC", path)) if path else None
-        text = match and match[min(match.re.groups, 1)]
-        numbers[place] = known.setdefault(text, len(known)) if text else -1 - place
-    if not known:
+    search = re.compile(pattern).search
+    matches = (search(unicodedata.normalize("NFC", path or "")) for path in paths)  # macOS writes an umlaut as two
+    texts = [(match and match[min(match.re.groups, 1)]) or None for match in matches]
+    if not any(texts):
         such = printable(named)
         raise InputError(f"data.groups '{pattern}' finds nothing in any image's name in {source}, such as {such}")
-    return numbers
+    return of_values(texts)
 
 
 def of_values(values: Iterable) -> np.ndarray:
