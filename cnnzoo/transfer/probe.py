@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from torch import Tensor, nn
 
-from cnnzoo import machine
+from cnnzoo import calibrate, machine
 from cnnzoo.data import groups as groups_
 from cnnzoo.device import autocast
 from cnnzoo.errors import InputError
@@ -134,16 +134,18 @@ def fit(
     for name in able if classifier == "auto" else [classifier]:
         tell(name)
         started = time.perf_counter()
-        setting, cv_top1, fitted = _best(known[name], data, splits)
+        setting, cv_top1, error, fitted = _best(known[name], data, splits, groups)
         seconds = time.perf_counter() - started
         head = known[name].weld(fitted, data).eval()
         val_top1 = float((predict(head, val_vectors).argmax(1).numpy() == val_labels).mean())
-        found.append((Score(name, setting, cv_top1, val_top1, seconds), head))
+        found.append((Score(name, setting, cv_top1, val_top1, seconds), head, error))
         if not splits and classifier == "auto":
             break  # nothing to choose by, so the first of them, which is the usual one
-    first = min(found, key=lambda one: not _is_among_the_best(one[0], [score for score, _ in found], len(labels)))
-    others = sorted((score for score, _ in found if score is not first[0]), key=lambda score: -(score.cv_top1 or 0.0))
-    return Probe((first[0], *others), first[1])
+    # The simplest within a standard error of the best is taken (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3).
+    best, _, error = max(found, key=lambda one: one[0].cv_top1 or 0.0)
+    first, head, _ = next(one for one in found if (one[0].cv_top1 or 0.0) >= (best.cv_top1 or 0.0) - error)
+    others = sorted((score for score, *_ in found if score is not first), key=lambda score: -(score.cv_top1 or 0.0))
+    return Probe((first, *others), head)
 
 
 def folds_of(
@@ -163,14 +165,6 @@ def folds_of(
         made = groups_.folds(labels[others], groups[others], many, seed)
     parts = [(np.union1d(others[fitted], alone), others[judged]) for fitted, judged in made]
     return [(fitted, judged) for fitted, judged in parts if len(judged) and len(set(labels[fitted])) == len(units)]
-
-
-def _is_among_the_best(score: Score, scores: Sequence[Score], images: int) -> bool:
-    """Whether a score is within a standard error of the best (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3): of
-    such classifiers the simplest is taken.
-    """
-    best = max(score.cv_top1 or 0.0 for score in scores)
-    return (score.cv_top1 or 0.0) >= best - np.sqrt(best * (1 - best) / images)
 
 
 @machine.one_blas_thread()
@@ -229,32 +223,43 @@ def predict(head: nn.Module, vectors: np.ndarray) -> Tensor:
         return torch.cat([head(torch.from_numpy(np.ascontiguousarray(part)).to(device)).cpu() for part in parts])
 
 
-def _best(kind: Kind, data: Data, splits: Sequence) -> tuple[str, float | None, ClassifierMixin]:
-    """The best setting's name, its accuracy over the folds, and the classifier fitted to all images with it."""
+def _best(
+    kind: Kind, data: Data, splits: Sequence, groups: np.ndarray | None
+) -> tuple[str, float | None, float, ClassifierMixin]:
+    """The best setting's name, its accuracy over the folds, the standard error of that (which of images in `groups` is
+    larger), and the classifier fitted to all images with it.
+    """
     settings = list(kind.settings)
-    chosen, top1 = len(settings) // 2, None
+    chosen, top1, error = len(settings) // 2, None, 0.0
     if splits:
-        scores, right = np.array([_over_fold(kind, data, train, held_out) for train, held_out in splits]).mean(axis=0).T
-        chosen = int(scores.argmax())
-        top1 = float(right[chosen])
+        scores, top1s, right = zip(*(_over_fold(kind, data, *split) for split in splits), strict=True)
+        chosen = int(np.mean(scores, axis=0).argmax())
+        top1 = float(np.mean(top1s, axis=0)[chosen])
+        right = np.concatenate([each[chosen] for each in right])
+        own = None if groups is None else groups[np.concatenate([held_out for _, held_out in splits])]
+        error = float(np.sqrt(top1 * (1 - top1) / calibrate.effective_count(right, own)))
     everything, labels = data.rows(np.arange(len(data.labels)))
     weights = data.weights_of(labels)
     fitted = fit_one(kind.settings[settings[chosen]], kind.prepare(data, everything), labels, weights=weights)
-    return settings[chosen], top1, fitted
+    return settings[chosen], top1, error, fitted
 
 
-def _over_fold(kind: Kind, data: Data, train: np.ndarray, held_out: np.ndarray) -> list[tuple[float, float]]:
-    """For each setting, on a fold's images: what to choose by (log-likelihood where there is one), and the accuracy."""
+def _over_fold(kind: Kind, data: Data, train: np.ndarray, held_out: np.ndarray) -> tuple[list, list, list]:
+    """For each setting, on a fold's images: what to choose by (log-likelihood where there is one), the accuracy, and
+    which of them `(M,)` bool are right.
+    """
     vectors, labels = data.rows(train)
     judged, truth = data.rows(held_out, views=1)
     vectors, judged = kind.prepare(data, vectors), kind.prepare(data, judged)
-    scores, fitted = [], None
+    scores, top1s, rights, fitted = [], [], [], None
     for setting in kind.settings.values():
         fitted = fit_one(setting, vectors, labels, fitted, data.weights_of(labels))
         weights = data.weights_of(truth)
-        right = score = float(np.average(fitted.predict(judged) == truth, weights=weights))
+        right = fitted.predict(judged) == truth
+        top1 = score = float(np.average(right, weights=weights))
         if isinstance(fitted, LogisticRegression):  # every fold holds all classes, so a label is a column
             sure = fitted.predict_proba(judged)[np.arange(len(truth)), truth]
             score = float(np.average(np.log(sure.clip(min=np.finfo(sure.dtype).eps)), weights=weights))
-        scores.append((score, right))
-    return scores
+        for each, own in zip((scores, top1s, rights), (score, top1, right), strict=True):
+            each.append(own)
+    return scores, top1s, rights
