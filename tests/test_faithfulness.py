@@ -137,6 +137,20 @@ def test_a_map_of_another_size_than_its_image_is_told(trial):
     assert str(trial(Corner(), white(), 1, torch.from_numpy(corner()))) == str(trial(Corner(), white(), 1, corner()))
 
 
+@pytest.mark.parametrize("trial", [deletion_insertion, road])
+def test_a_map_without_numbers_and_a_class_that_is_none_are_told(trial):
+    with pytest.raises(InputError, match="the map holds NaN"):
+        trial(Corner(), white(), 1, np.where(corner() > 0, np.nan, 0))
+    for target in (2, -1):
+        with pytest.raises(InputError, match=f"the class is {target}, but must be from 0 to 1"):
+            trial(Corner(), white(), target, corner())
+
+
+def test_there_is_at_least_a_step():
+    with pytest.raises(InputError, match="steps is 0, but must be a whole number of at least 1"):
+        deletion_insertion(Corner(), white(), 1, corner(), steps=0)
+
+
 # ---- random weights
 
 

@@ -1,8 +1,8 @@
 """How far a map of evidence can be trusted: four trials that a pretty picture may fail.
 
 Deletion and insertion ask whether the answer goes with the pixels that a map names; so does ROAD, which fills in what
-it takes away, lest the answer goes with the shape of the hole. Randomising the weights asks
-whether the map depends on what the net has learned. Pointing asks whether it lies on what it is said to show.
+it takes away, lest the answer goes with the shape of the hole. Randomising the weights asks whether the map depends on
+what the net has learned. Pointing asks whether it lies on what it is said to show.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from scipy.sparse.linalg import splu
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, at_least
 from cnnzoo.shown import Shown
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import untouched
@@ -61,8 +61,9 @@ def deletion_insertion(net: nn.Module, x: Tensor, target: int, ranks: np.ndarray
 
     What is taken away becomes the mean colour (0); what is not yet put back is blurred, for edges of a bare canvas
     would look like evidence. There are `steps` steps of equally many pixels. Raises InputError for a map of another
-    size.
+    size or without numbers, and for a class that the net does not know.
     """
+    at_least("steps", steps)
     place = torch.from_numpy(_places(x, ranks)).to(x.device)
     pixels, side = place.numel(), min(place.shape)
     blurred = gaussian_filter(x.cpu().numpy(), (0, side / BLUR, side / BLUR))
@@ -79,6 +80,8 @@ def _places(x: Tensor, ranks: np.ndarray) -> np.ndarray:
     if x.ndim != 3 or ranks.shape != x.shape[1:]:
         given = f"{tuple(x.shape)} and a map of {ranks.shape}"
         raise InputError(f"an image (C, H, W) and its map (H, W) are wanted, not an image of shape {given}")
+    if np.isnan(ranks).any():
+        raise InputError("the map holds NaN, which ranks no pixel")
     order = np.lexsort((np.random.default_rng(0).permutation(ranks.size), -ranks.ravel()))
     place = np.empty(ranks.size, np.int64)
     place[order] = np.arange(ranks.size)
@@ -88,8 +91,10 @@ def _places(x: Tensor, ranks: np.ndarray) -> np.ndarray:
 def _likely(net: nn.Module, images: Tensor, target: int) -> np.ndarray:
     """The class's probability `(B,)` in each of the images `(B, C, H, W)`."""
     with torch.no_grad():
-        likely = [probabilities(net, net(batch))[:, target] for batch in images.split(AT_ONCE)]
-    return torch.cat(likely).cpu().numpy()
+        likely = torch.cat([probabilities(net, net(batch)) for batch in images.split(AT_ONCE)])
+    if not 0 <= target < likely.shape[1]:
+        raise InputError(f"the class is {target}, but must be from 0 to {likely.shape[1] - 1}")
+    return likely[:, target].cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ def road(
         shares: of the pixels that are taken out, above 0 and below 1.
         seed: of the noise.
 
-    Raises InputError for other shares, and for a map of another size.
+    Raises InputError for other shares, for a map of another size or without numbers, and for a class that the net does
+    not know.
     """
     if not len(shares) or not all(0 < share < 1 for share in shares):
         raise InputError(f"shares are {', '.join(map(str, shares)) or 'none'}, but must be above 0 and below 1, each")
