@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, expect
 
 _HELD = (5, 32)  # on Windows: access denied, sharing violation
 
@@ -81,6 +81,7 @@ def room(dest: str | Path, *outside: str | Path) -> Path:
     """The folder that copies are to make. Raises InputError if it holds something, or lies in one of the folders
     `outside` of which it is to be, so that one knows before any work.
     """
+    expect(dest, (str, os.PathLike), "copies are made in a folder")
     dest = Path(os.path.expanduser(dest))
     for folder in outside:
         if dest.resolve().is_relative_to(Path(os.path.expanduser(folder)).resolve()):

@@ -174,6 +174,8 @@ def test_images_belong_together_by_any_value_and_stand_alone_without_one(name, g
         (("mine", PIXELS[:2], [0, 1]), {"classes": ["ant", "ant"]}, "the class 'ant' is named twice; give each a name"),
         (("mine", [{"image": PIXELS[0], "label": 0}] * 2), {}, "list holds no pairs of an image and its label; give"),
         ((5, PIXELS, LABELS), {}, "a source is named by a text, not 5"),
+        (("mine", PIXELS, 5), {}, "labels are the class of each image, not 5"),
+        (("mine", PIXELS, LABELS), {"classes": 10}, "classes are names, in order, not 10"),
         (
             ("mine", PIXELS, LABELS),
             {"groups": np.zeros((1797, 2))},

@@ -122,6 +122,8 @@ def test_what_cannot_be_sorted_is_told(net, folder, tmp_path):
         cnnzoo.predict(net, folder, min_confidence=1.0).sort(tmp_path / "new")
     with pytest.raises(InputError, match="is no file, so it cannot be copied"):
         cnnzoo.predict(net, np.zeros((32, 32, 3), np.uint8)).sort(tmp_path / "new")
+    with pytest.raises(InputError, match="copies are made in a folder, not 3"):
+        cnnzoo.predict(net, folder).sort(3)
     assert not (tmp_path / "new").exists()
 
 

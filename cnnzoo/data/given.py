@@ -49,6 +49,8 @@ def register_data(
         InputError: for a name that stands for something else, and for images and labels that will not do.
     """
     expect(name, str, "a source is named by a text")
+    expect(labels, Iterable | None, "labels are the class of each image")
+    expect(classes, Iterable | None, "classes are names, in order")
     if name not in REGISTERED and sources.is_there(name):
         raise InputError(f"{name!r} stands for other images; choose another name")
     images, labels, classes = _pairs(images, labels, classes)
