@@ -171,6 +171,7 @@ def test_a_photo_that_wants_another_library_is_not_damaged_and_is_copied(tmp_pat
     paint(tmp_path / "photos", {"ant": 10, "bee": 10})
     (tmp_path / "photos" / "ant" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.init()  # or formats that PIL gets to know meanwhile were lost again afterwards
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
     checkup = doctor.check(tmp_path / "photos")
     (finding,) = checkup.findings
