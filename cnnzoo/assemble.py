@@ -130,7 +130,7 @@ def card(config: Config, data: Dataset, model: nn.Module, report: EpochReport) -
         "in_chans": data.preprocess.channels,
         "drop_rate": config.model.drop_rate,
         "args": config.model.args,
-        "classes": list(data.classes),
+        "classes": [*data.classes, *map(str, range(len(data.classes), model.num_classes))],  # outputs beyond by number
         "preprocess": data.preprocess.to_dict(),
         "epoch": report.epoch,
         "val_top1": report.val_top1,

@@ -66,6 +66,20 @@ def test_a_net_with_another_head_takes_the_datas_names(run, source):
     assert cnnzoo.evaluate(net, data=source).classes == photos.KINDS
 
 
+def test_a_head_with_more_outputs_than_the_data_has_classes_keeps_their_names(source, tmp_path):
+    config = {
+        "run": str(tmp_path / "run"),
+        "model": {"name": "lenet5", "num_classes": 5},
+        "data": {"source": str(source)},
+    }
+    run = cnnzoo.train({**config, "train": {"epochs": 1}}, with_report=False)
+    judged = cnnzoo.judge(run)
+    assert judged.classes == (*photos.KINDS, "3", "4")
+    assert judged.measure().top1 == pytest.approx(run.metrics[-1]["val_top1"])
+    assert {row["truth"] for row in judged.rows()} == set(photos.KINDS)
+    assert cnnzoo.predict(run, source).classes == judged.classes
+
+
 def test_the_net_of_a_run_knows_what_it_held_out(run):
     for known in (cnnzoo.load(run), run.model_file):
         assert cnnzoo.evaluate(known).count == 18

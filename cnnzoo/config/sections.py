@@ -39,7 +39,7 @@ class ModelConfig(_Section, name="model"):
     Args:
         name: its name in the registry, see `cnnzoo list`.
         pretrained: false, true (the best known weights), a tag of the weights table, a file, or a run folder.
-        num_classes: classes of the head; null takes the data's.
+        num_classes: classes of the head; null takes the data's. Those that the data lacks are called by their numbers.
         in_chans: channels of an image; null takes the data's.
         drop_rate: dropout probability; null keeps the net's own.
         head: own (the net's, with random values unless the weights have it), linear (a linear map of the pooled
