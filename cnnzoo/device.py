@@ -80,10 +80,15 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str):
-    """The context in which a forward pass runs in 16 bits, or in none, whatever a caller's own context says."""
+    """The context in which a forward pass runs in 16 bits, or in none, whatever a caller's own context says.
+
+    Weights are cast anew each time: torch forgets what it has cast only as the outermost context ends, so within
+    another one each step would compute with the weights of the first.
+    """
     if precision == "fp32":
         return torch.autocast(device.type, enabled=False)
-    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype, cache_enabled=False)
 
 
 def wait(device: torch.device) -> None:

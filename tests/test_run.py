@@ -1,5 +1,6 @@
 """From the command line to a prediction: the run folder, resuming, and what happens when things go wrong."""
 
+import copy
 import csv
 import errno
 import functools
@@ -701,6 +702,25 @@ def test_a_run_in_a_thread_which_hears_no_signals_trains_all_the_same(tmp_path):
 def test_who_has_switched_gradients_off_can_train(tmp_path, mode):
     with mode():
         assert cnnzoo.train(short(tmp_path / "r")).is_finished
+
+
+def test_each_step_in_16_bits_computes_with_the_weights_that_the_one_before_left(tmp_path, monkeypatch):
+    right, step = [], Trainer.step
+
+    def followed(self, images, targets):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            expected = copy.deepcopy(self.model)(images)
+        expected = torch.nn.functional.cross_entropy(expected.float(), targets)
+        total = step(self, images, targets)
+        right.append(torch.allclose(total, expected, atol=1e-6))
+        return total
+
+    monkeypatch.setattr(Trainer, "step", followed)
+    train = {"epochs": 1, "batch_size": 256, "precision": "bf16", "device": "cpu"}
+    config = {"run": str(tmp_path / "run"), "model": {"name": "lenet5"}, "data": {"source": "digits"}, "train": train}
+    cnnzoo.train({**config, "loss": {"name": "cross_entropy"}}, with_report=False)
+    assert len(right) > 3
+    assert all(right)
 
 
 def test_a_run_computes_in_its_own_precision_where_autocast_is_on(tmp_path):
