@@ -23,6 +23,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -164,26 +165,28 @@ class Run(Drawn):
     @property
     def metrics(self) -> list[dict]:
         """A dictionary for each finished epoch."""
-        return read_json(self.metrics_file, lines=True) if self.metrics_file.exists() else []
+        if not self.metrics_file.exists():
+            return []
+        return read_json(self.metrics_file, lines=True, epoch=int, val_top1=Real, seconds=Real)
 
     @property
     def environment(self) -> dict:
-        return read_json(self.path / "environment.json")
+        return read_json(self.path / "environment.json", precision=str)
 
     @property
     def split(self) -> dict[str, list[str]]:
         """The names of the images in "train" and in "val"."""
-        return read_json(self.path / "split.json")
+        return read_json(self.path / "split.json", train=list, val=list)
 
     @property
     def probe(self) -> dict | None:
         """The classifiers that were tried for the head, the one taken first; None where no probe gave it."""
-        return self._told("probe.json")
+        return self._told("probe.json", scores=list)
 
     @property
     def soup(self) -> dict | None:
         """Whose weights the net's are the mean of; None where it is no soup."""
-        return self._told("soup.json")
+        return self._told("soup.json", ingredients=list)
 
     def snapshot(self, number: int) -> "Run":
         """The net that a cycle of the schedule ended in, counted from 1, as a run of its own."""
@@ -192,7 +195,7 @@ class Run(Drawn):
     @property
     def committee(self) -> dict | None:
         """What the members reach alone and together; None where the run is no committee."""
-        return self._told("committee.json")
+        return self._told("committee.json", rows=list)
 
     @property
     def is_cross_fitted(self) -> bool:
@@ -201,9 +204,9 @@ class Run(Drawn):
         """
         return bool((self.committee or {}).get("cross_fitted"))
 
-    def _told(self, name: str) -> dict | None:
+    def _told(self, name: str, **kinds: type) -> dict | None:
         file = self.path / name
-        return read_json(file) if file.exists() else None
+        return read_json(file, **kinds) if file.exists() else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -74,12 +74,17 @@ def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:
         raise InputError(f"{file} is damaged or cut short; remove it, and it is made anew") from None
 
 
-def read_json(file: Path, lines: bool = False) -> Any:
-    """What a file of a run says, or each of its `lines`. Raises InputError if it is damaged."""
+def read_json(file: Path, lines: bool = False, **kinds: type) -> Any:
+    """What a file of a run says, or each of its `lines`: mappings in which each of these keys is of its kind. Raises
+    InputError if it is damaged.
+    """
     try:
         text = file.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
-    except ValueError:
+        told = [json.loads(line) for line in (text.splitlines() if lines else [text])]
+        if not all(isinstance(each.get(key), kind) for each in told for key, kind in kinds.items()):
+            raise ValueError
+        return told if lines else told[0]
+    except (ValueError, AttributeError):  # the latter of what is no mapping
         raise InputError(f"{file} is damaged or cut short; restore it, or run its config.yaml again") from None
 
 

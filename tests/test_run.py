@@ -467,6 +467,16 @@ def test_a_finished_run_whose_weights_are_damaged_says_so(tmp_path, finished):
         cnnzoo.train(resume=run)
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"train": 3, "val": 3}', '{"epoch": "1"}'])
+@pytest.mark.parametrize("name", ["environment", "split", "metrics", "probe", "soup", "committee"])
+def test_a_file_of_a_run_that_lacks_what_it_should_say_is_damaged(tmp_path, finished, name, text):
+    run = Run(shutil.copytree(finished.path, tmp_path / "r"))
+    file = run.path / f"{name}.json{'l' if name == 'metrics' else ''}"
+    file.write_text(text)
+    with pytest.raises(InputError, match=rf"{re.escape(str(file))} is damaged or cut short"):
+        getattr(run, name)
+
+
 def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, cli, fails, finished):
     source = photos.folder(tmp_path / "photos", each=5)
     (tmp_path / "whole").mkdir()
