@@ -359,6 +359,8 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         ),
         (["summary", "lenet5", "--input", "32x32"], ["--input is 32x32, but must be three whole numbers", "or one"]),
         (["summary", "lenet5", "--input", "1,16,16"], ["at least 32x32, not 16x16"]),
+        (["summary", "lenet5", "--csv", "--json"], ["--csv and --json are different forms", "give one of them"]),
+        (["compare", "vgg16", "--csv", "--json"], ["--csv and --json are different forms", "give one of them"]),
         (["compare", "resent50"], ["unknown model 'resent50'", "resnet50"]),
         (["compare", "lenet5*"], ["no weights of known accuracy for lenet5, lenet5_1998"]),
         (["compare", "vgg16", "--out", "nets.foo"], ["nets.foo", "its suffix must be one of", "png", "svg"]),

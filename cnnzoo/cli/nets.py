@@ -9,7 +9,7 @@ import traceback
 from json import dumps
 from pathlib import Path
 
-from cnnzoo.cli.speech import csv_of
+from cnnzoo.cli.speech import csv_of, one_form
 from cnnzoo.errors import InputError, counted, near
 
 
@@ -69,6 +69,7 @@ def summary(
     """
     import cnnzoo
 
+    one_form(csv=csv, markdown=markdown, json=json)
     size = re.split(r"\s*[,x]\s*", input) if input else []
     if len(size) not in (0, 1, 3) or not all(number.isdecimal() and int(number) for number in size):
         raise InputError(f"--input is {input}, but must be three whole numbers such as 3,224,224, or one: the side")
@@ -91,6 +92,7 @@ def compare(names: list[str] = (), *, out: str | None = None, csv: bool = False,
     """
     import cnnzoo
 
+    one_form(csv=csv, json=json)
     result = cnnzoo.compare(names, out)
     if json:
         print(dumps(result.to_dict()))

@@ -53,6 +53,13 @@ def csv_of(result) -> str:
     return result.to_csv().replace("\r\n", "\n").removesuffix("\n")
 
 
+def one_form(**asked: bool) -> None:
+    """Raises InputError where a result is to be printed in more than one form."""
+    forms = [f"--{form}" for form, is_asked in asked.items() if is_asked]
+    if len(forms) > 1:
+        raise InputError(f"{' and '.join(forms)} are different forms of what is printed; give one of them")
+
+
 def go_on_with(run, say: Tell = tell) -> None:
     """What a finished run is good for."""
     path = as_typed(run.path)
