@@ -57,9 +57,9 @@ def _said(best: Sequence[tuple[str, float]], doubts: str, error: str) -> str:
     return error or f"{doubts and f'{doubts}: '}{'  '.join(f'{one_line(name)} {p:.1%}' for name, p in best)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions(Shown):
-    """A row for each image, in the order asked for: `p[0]`, `p[:10]`, `for row in p`."""
+    """A row for each image, in the order asked for: `p[0]`, `p[:10]`, `p[~p.abstain]`, `for row in p`."""
 
     files: tuple[str, ...]
     probabilities: np.ndarray  # (N, K) float32; rows of images that could not be read are NaN
@@ -73,9 +73,25 @@ class Predictions(Shown):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, place: int | slice) -> "Prediction | Predictions":
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is said of the same images."""
+        if not isinstance(other, Predictions):
+            return NotImplemented
+        pairs = ((vars(self)[name], vars(other)[name]) for name in self.__dataclass_fields__)
+        return all(
+            np.array_equal(a, b, equal_nan=a.dtype != bool) if isinstance(a, np.ndarray) else a == b for a, b in pairs
+        )
+
+    def __getitem__(self, place: "int | slice | Sequence[int] | np.ndarray") -> "Prediction | Predictions":
         if isinstance(place, slice):
             return replace(self, **{name: getattr(self, name)[place] for name in _ROWS})
+        if isinstance(place, list | np.ndarray):  # numbers of rows, or for each row whether it is wanted
+            rows = np.arange(len(self))[place]
+            own = {name: getattr(self, name) for name in _ROWS}
+            return replace(
+                self,
+                **{n: v[rows] if isinstance(v, np.ndarray) else tuple(v[row] for row in rows) for n, v in own.items()},
+            )
         place = range(len(self))[place]  # a negative one is counted from the end; raises IndexError
         one = self[place : place + 1]
         familiarity = None if np.isnan(one.familiarity[0]) else float(one.familiarity[0])

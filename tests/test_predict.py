@@ -111,6 +111,22 @@ def test_what_streams_by_is_what_is_predicted(net, folder):
     assert not len(cnnzoo.predict(net, []))
 
 
+def test_predictions_are_chosen_by_a_mask_or_numbers_and_compared(net, folder):
+    (folder / "damaged.png").write_text("no picture")
+    result = cnnzoo.predict(net, folder)
+    wanted = [place for place, error in enumerate(result.errors) if not error]
+    readable = np.array([not error for error in result.errors])
+    assert 0 < len(wanted) < len(result)
+    for chosen in (result[readable], result[wanted], result[np.array(wanted)]):
+        assert [str(row) for row in chosen] == [str(result[place]) for place in wanted]
+    assert len(result[[]]) == 0
+    assert result == cnnzoo.predict(net, folder)  # in which what could not be read is NaN
+    assert result != result[readable]
+    assert result != replace(result, min_confidence=0.5)
+    with pytest.raises(IndexError):
+        result[np.array([True])]
+
+
 def test_threads_may_share_a_net_in_training_which_stays_as_it_is(net, folder):
     wanted = cnnzoo.predict(net, folder).probabilities
     shared = copy.deepcopy(net).train()
