@@ -453,6 +453,7 @@ def test_an_array_that_is_no_picture_is_named(net, pixels, words):
         (["photos", "--out", "photos"], "photos must end in one of"),
         (["photos/*.jpg"], "photos/*.jpg matches no file"),
         (["photos/*"], f"photos/* matches folders only, such as {os.path.join('photos', 'blue')}; "),
+        (["labels.csv"], "labels.csv: it is a table, not an image: name the photos themselves"),
         (["empty"], "empty holds no images; known endings: .avif .bmp"),
         (["photos", "--min-confidence", "60"], "min_confidence is 60.0, but must be between 0 and 1"),
         (["photos", "--batch-size", "0"], "batch_size is 0"),
@@ -461,6 +462,7 @@ def test_an_array_that_is_no_picture_is_named(net, pixels, words):
 )
 def test_wrong_input_is_told_in_one_line(fails, model_file, folder, arguments, words):
     (folder.parent / "empty").mkdir()
+    (folder.parent / "labels.csv").write_text("file,class\nphotos/a.png,red\n")
     assert words in fails("predict", model_file, *arguments)
 
 

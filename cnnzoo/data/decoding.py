@@ -17,6 +17,7 @@ from cnnzoo.data import jpeg
 from cnnzoo.errors import InputError, quoted
 
 # Of what PIL says a file is, the usual one first.
+TABLES = (".csv", ".tsv")  # which list photos, see listed.py
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),  # a JPEG with further pictures behind it, as some cameras make
@@ -130,7 +131,8 @@ def _open_heif(file: str | Path | bytes) -> Image.Image:
     if kind in (b"avif", b"avis"):
         raise Unreached("it is AVIF, which PIL reads from 11.3 on: pip install -U pillow", "not read here")
     if kind not in _HEIF:
-        raise BadImage("it is not an image")
+        is_table = not isinstance(file, bytes) and os.fspath(file).lower().endswith(TABLES)
+        raise BadImage("it is a table, not an image: name the photos themselves" if is_table else "it is not an image")
     try:
         import pillow_heif
     except ImportError:

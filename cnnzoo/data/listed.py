@@ -20,12 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnzoo.data.decoding import EXTENSIONS
+from cnnzoo.data.decoding import EXTENSIONS, TABLES
 from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import is_hidden
 from cnnzoo.errors import InputError, counted, did_you_mean, printable
 
-ENDINGS = (".csv", ".tsv")
 _COLUMNS = {  # what is known under which names, written together and in any case; the first one found counts
     "photo": (
         *("file", "filename", "filepath", "path", "image", "imagename", "imagepath", "imageid"),
@@ -39,7 +38,7 @@ _MANY_FOLDERS = 50  # beside a table, of which more are not looked into
 
 
 def is_source(source: str) -> bool:
-    return source.lower().endswith(ENDINGS) and not os.path.isdir(os.path.expanduser(source))
+    return source.lower().endswith(TABLES) and not os.path.isdir(os.path.expanduser(source))
 
 
 @dataclass(frozen=True)
