@@ -200,6 +200,10 @@ def judge(
     is_own = split is not None
     if is_own and chosen.source != own.source:
         tell(f"{chosen.source} holds the images of {called}'s {own.source}: it is judged on those that it held out")
+    if root is not None and sources.is_of_photos(chosen.source):
+        raise InputError(
+            f"root is where named data sets lie, but {chosen.source} is none; leave it out, or name data=…"
+        )
     given = {"root": root, "bad_files": bad_files}
     chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     # By name, since dividing a folder anew would also hold out photos that have come since, and train on others.

@@ -352,6 +352,11 @@ def blind(run, tmp_path_factory) -> Run:
     return variant(run, tmp_path_factory.mktemp("blind") / "run", tensors)
 
 
+def test_a_folder_of_named_sets_goes_with_a_named_set(run, source, tmp_path):
+    with pytest.raises(InputError, match=r"root is where named data sets lie, but .* is none; leave it out"):
+        cnnzoo.evaluate(run.path, root=tmp_path)
+
+
 def test_a_net_is_no_better_than_itself(run):
     result = cnnzoo.compare_runs(run.path, run.path)
     assert (result.difference, result.p, result.only_first, result.only_second) == (0, 1, 0, 0)
