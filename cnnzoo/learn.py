@@ -89,7 +89,7 @@ def finetune(
     epochs: int | Sequence[int] | None = None,
     budget: float | str | None = None,
     lr: float | str | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     balance: str = "none",
     views: int | None = None,
     seed: int = 0,
@@ -110,7 +110,7 @@ def finetune(
         epochs: of each phase: none for probe, one number for head and full, two for staged.
         budget: seconds that everything may take, or a text such as 90s, 10m or 2h; the epochs follow from it.
         lr: the rate of the head, the stages before it taking smaller ones; "find" tries rates out on a copy first.
-        batch_size: images to a step.
+        batch_size: images to a step; None is 32.
         balance: none; loss (each class weighs the same) or sampler (each class is drawn equally often).
         views: of each training image that the probe sees, one of them plain, the others mirrored and cropped at random;
             None takes one in mode probe, else three where there are at most 5,000 images.
@@ -130,11 +130,11 @@ def finetune(
         raise InputError(f"lr is {lr!r}, but must be a number or find")
     if epochs is not None and budget is not None:
         raise InputError("epochs and budget both say how long it takes; give one of them")
-    for option, given in (("budget", budget), ("lr", lr)):
+    for option, given in (("budget", budget), ("lr", lr), ("batch_size", batch_size)):
         if mode == "probe" and given is not None:
             raise InputError(f"{option} is {given}, but mode probe has no epochs; leave it out")
     started, limit = time.perf_counter(), seconds_of(budget)
-    options = {"batch_size": batch_size, "balance": balance, "views": views, "seed": seed}
+    options = {"batch_size": 32 if batch_size is None else batch_size, "balance": balance, "views": views, "seed": seed}
 
     def config(
         mode: str, epochs: int | Sequence[int] | None, lr: float | None, run: str | Path | Run | None, *more: str

@@ -36,7 +36,8 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def tune(pictures, weights, tmp_path):
     def tune(name="run", **options):
-        options = {"batch_size": 12, "overrides": SMALL} | options
+        steps = {} if options.get("mode") == "probe" else {"batch_size": 12}
+        options = {"overrides": SMALL} | steps | options
         return learn.finetune(pictures, "resnet20", str(weights), run=tmp_path / name, **options)
 
     return tune
@@ -321,6 +322,7 @@ def test_one_number_is_the_epochs_of_one_phase(tune):
         ({"epochs": 3}, "mode staged has 2 phases, but epochs names 1; say 2,4"),
         ({"epochs": "1,2"}, "epochs is '1,2', but must be a number for each phase, such as (2, 4)"),
         ({"mode": "probe", "epochs": 3}, "mode probe has 0 phases, but epochs names 1; leave it out"),
+        ({"mode": "probe", "batch_size": 8}, "batch_size is 8, but mode probe has no epochs; leave it out"),
         ({"epochs": (1, 1), "budget": 60}, "epochs and budget both say how long it takes; give one of them"),
         ({"budget": "5 parsecs"}, "budget is 5 parsecs, but must be a duration such as 90s, 10m or 2h"),
         ({"budget": -5}, "budget is -5, but must be a duration"),

@@ -160,7 +160,7 @@ def finetune(
     epochs: str | None = None,
     budget: str | None = None,
     lr: str | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     balance: str = "none",
     views: int | None = None,
     seed: int = 0,
@@ -178,7 +178,7 @@ def finetune(
         epochs: of each phase: one number for head and full, two such as 2,4 for staged.
         budget: how long everything may take, such as 90s, 10m or 2h; the epochs follow from it.
         lr: the rate of the head, the stages before it taking smaller ones; find tries rates out first, on a copy.
-        batch_size: images to a step.
+        batch_size: images to a step; by default 32.
         balance: none; loss (each class weighs the same) or sampler (each class is drawn equally often).
         views: of each training image that the probe sees, one of them plain, the others mirrored and cropped at random;
             by default one in mode probe, else three where there are at most 5,000 images.
