@@ -358,7 +358,7 @@ class Tally:
     """Counts what streams by, and tells what a person should know of it."""
 
     def __init__(self):
-        self.images = self.unread = self.unsure = self.strange = self.upscaled = 0
+        self.images = self.unread = self.unsure = self.unfamiliar = self.strange = self.upscaled = 0
         self.examples: list[str] = []  # of what is wrong with files
 
     def watch(self, parts: Iterable[Predictions]) -> Iterator[Predictions]:
@@ -369,6 +369,7 @@ class Tally:
             self.images += len(part)
             self.unread += len(wrong)
             self.unsure += int((part.probabilities.max(axis=1) < part.min_confidence).sum())
+            self.unfamiliar += int((part.familiarity < part.min_familiarity).sum())
             self.strange += int((part.familiarity < STRANGE).sum())
             self.upscaled += int(part.upscaled.sum())
             yield part
@@ -379,6 +380,7 @@ class Tally:
         told = {
             "could not be read": self.unread,
             "are unsure: no class is likely enough": self.unsure,
+            "are unsure: not familiar enough": self.unfamiliar,
             f"seem unlike the training images; of images like those, {STRANGE:.0%} do": self.strange * many_strange,
             "have fewer pixels than the net takes and were scaled up": self.upscaled,
         }

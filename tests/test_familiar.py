@@ -95,6 +95,7 @@ def test_strangers_get_no_answer_where_that_is_asked_for(run, others, cli, tmp_p
     assert done.code == 0, done.err
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [row["abstain"] == "true" for row in rows] == asked.abstain.tolist()
+    assert f"{asked.abstain.sum()} of {len(others)} images are unsure: not familiar enough" in done.err
     assert [float(row["familiarity"]) for row in rows] == pytest.approx(plain.familiarity, abs=1e-4)
 
 
