@@ -153,14 +153,23 @@ class Run(Drawn):
         return False
 
     @property
+    def learnt(self) -> Path:
+        """Its model.safetensors. Raises InputError if that is not there, or not yet."""
+        if not self.model_file.exists():
+            gone = "restore it, or run its config.yaml again"
+            why = gone if self.is_finished else "the run has not finished an epoch yet"
+            raise InputError(f"{self.model_file} is missing: {why}")
+        return self.model_file
+
+    @property
     def card(self) -> dict:
         """What the header of model.safetensors says: the net, its classes, its preprocessing, how good it is."""
-        return read_card(self.model_file)
+        return read_card(self.learnt)
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The tensors of model.safetensors, the best that the run came to."""
-        return read_safetensors(self.model_file)
+        return read_safetensors(self.learnt)
 
     @property
     def metrics(self) -> list[dict]:

@@ -135,7 +135,7 @@ def _find(entry: Entry, pretrained: bool | str | Path | Run | table.Weights) -> 
     named = _named(pretrained, entry)
     path = named and Path(os.path.expanduser(named))
     if path and path.is_dir():
-        path = _model_file(path)
+        path = Run.open(path).learnt
     if path and path.is_file():
         card = read_card(path) if path.suffix == ".safetensors" else None
         row = fetch.recognise(path, table.rows(entry.name)) if card is None else None
@@ -152,13 +152,6 @@ def _read(file: Path) -> dict:
 
 def _card(row: table.Weights) -> dict:
     return {"preprocess": row.preprocess} | ({"classes": row.classes} if row.classes else {})
-
-
-def _model_file(folder: Path) -> Path:
-    file = Run.open(folder).model_file
-    if not file.exists():
-        raise InputError(f"{file} is missing: the run has not finished an epoch yet")
-    return file
 
 
 def trained_preprocessing(name: str, pretrained: bool | str | Path | Run) -> Preprocess | None:
@@ -189,7 +182,7 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     """
     path = Path(os.path.expanduser(_spelt(run_or_file)))
     if path.is_dir():
-        path = _model_file(path)
+        path = Run.open(path).learnt
     if not path.exists():
         raise InputError(f"there is no run folder or file {path}")
     card = read_card(path) if path.suffix == ".safetensors" else None

@@ -523,6 +523,7 @@ def test_a_run_in_training_is_refused(runs, tmp_path):
 def test_a_run_without_weights_is_refused(runs, tmp_path):
     young = variant(runs[0], tmp_path / "young")
     young.model_file.unlink()
+    young.predictions_file.unlink()
     with pytest.raises(InputError, match="the run has not finished an epoch yet"):
         panel([runs[0], young])
 

@@ -467,6 +467,16 @@ def test_a_finished_run_whose_weights_are_damaged_says_so(tmp_path, finished):
         cnnzoo.train(resume=run)
 
 
+def test_a_finished_run_whose_weights_are_gone_says_so_whatever_is_asked_of_it(tmp_path, finished):
+    run = Run(shutil.copytree(finished.path, tmp_path / "r"))
+    run.model_file.unlink()
+    for ask in (cnnzoo.load, cnnzoo.report, lambda run: cnnzoo.train(resume=run)):
+        with pytest.raises(
+            InputError, match=r"model\.safetensors is missing: restore it, or run its config\.yaml again"
+        ):
+            ask(run)
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '{"train": 3, "val": 3}', '{"epoch": "1"}'])
 @pytest.mark.parametrize("name", ["environment", "split", "metrics", "probe", "soup", "committee"])
 def test_a_file_of_a_run_that_lacks_what_it_should_say_is_damaged(tmp_path, finished, name, text):
