@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 
+from filelock import AcquireReturnProxy, BaseFileLock, Timeout
 from tqdm import tqdm
 
 
@@ -20,3 +22,14 @@ def show(
         options |= {"file": sys.stdout, "mininterval": 0.5}
         disable = hidden
     return tqdm(work, desc, total, leave=False, disable=disable, **options)
+
+
+def take(lock: BaseFileLock, desc: str) -> AcquireReturnProxy:
+    """Take a lock, to be given back as by `lock.acquire`; while another process holds it, a bar tells for how long."""
+    with suppress(Timeout):
+        return lock.acquire(timeout=1)
+    with show(desc=f"{desc}: waiting for another process", bar_format="{desc} ({elapsed})") as bar:
+        while True:
+            bar.update()
+            with suppress(Timeout):
+                return lock.acquire(timeout=1)

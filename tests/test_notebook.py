@@ -6,10 +6,12 @@ import io
 import pickle
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import cnnzoo
 from cnnzoo import bars, figures
@@ -50,6 +52,17 @@ def test_bars_show_on_a_terminal_and_in_a_notebook_and_leave_nothing(monkeypatch
     assert [*bars.show(range(3), "counting", hidden=True)] == [0, 1, 2]
     assert out.getvalue().count("counting:   0%") == int(shows)
     assert out.getvalue().rpartition("\r")[2] == ""
+
+
+def test_who_waits_for_another_process_is_told_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stderr", out := Terminal())
+    held, own = (FileLock(tmp_path / "lock", thread_local=False) for _ in range(2))
+    held.acquire()
+    threading.Timer(1.5, held.release).start()
+    with bars.take(own, "features"):
+        assert own.is_locked
+    assert not own.is_locked
+    assert "features: waiting for another process (00:0" in out.getvalue()
 
 
 def test_predicting_shows_its_bar_in_a_notebook(monkeypatch):

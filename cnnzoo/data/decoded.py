@@ -146,7 +146,7 @@ class _Rows:
 
     def _lock(self) -> None:
         self.places[0].parent.mkdir(parents=True, exist_ok=True)
-        self.lock.acquire()
+        bars.take(self.lock, "decoded photos")
 
     def _load(self) -> None:
         """The lines, up to a damaged one. The last without an end was being written when a process was killed."""

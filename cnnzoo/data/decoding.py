@@ -16,8 +16,9 @@ from torch import Tensor
 from cnnzoo.data import jpeg
 from cnnzoo.errors import InputError, quoted
 
-# Of what PIL says a file is, the usual one first.
 TABLES = (".csv", ".tsv")  # which list photos, see listed.py
+
+# Of what PIL says a file is, the usual one first.
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),  # a JPEG with further pictures behind it, as some cameras make

@@ -151,7 +151,7 @@ def _check(runs: Sequence[Run]) -> None:
         seen[os.path.realpath(run.path)] = run
         if _is_training(run):
             raise InputError(f"{run.path} is still in training; wait until it has finished")
-        run.learnt  # noqa: B018 (raises InputError if there is none)
+        _ = run.learnt  # complains if there is none
 
 
 def _is_training(run: Run) -> bool:

@@ -170,7 +170,7 @@ class Store:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(f"{self.file}.lock")
-            self.lock.acquire()
+            bars.take(self.lock, "features")
             self._connect()
         except (OSError, sqlite3.OperationalError) as error:
             self._give_up(error)

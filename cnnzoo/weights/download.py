@@ -40,7 +40,7 @@ def download(url: str, target: Path, sha256: str) -> Path:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    with filelock.FileLock(f"{target}.lock"):
+    with bars.take(filelock.FileLock(f"{target}.lock"), target.name):
         if target.exists():  # another process was faster
             return target
         for attempt in range(1, ATTEMPTS + 1):
