@@ -83,15 +83,13 @@ class Predictions(Shown):
         )
 
     def __getitem__(self, place: "int | slice | Sequence[int] | np.ndarray") -> "Prediction | Predictions":
-        if isinstance(place, slice):
-            return replace(self, **{name: getattr(self, name)[place] for name in _ROWS})
-        if isinstance(place, list | np.ndarray):  # numbers of rows, or for each row whether it is wanted
+        if not isinstance(place, int | np.integer):  # a slice, numbers of rows, or for each row whether it is wanted
             rows = np.arange(len(self))[place]
             own = {name: getattr(self, name) for name in _ROWS}
-            return replace(
-                self,
-                **{n: v[rows] if isinstance(v, np.ndarray) else tuple(v[row] for row in rows) for n, v in own.items()},
-            )
+            chosen = {
+                k: v[rows] if isinstance(v, np.ndarray) else tuple(v[row] for row in rows) for k, v in own.items()
+            }
+            return replace(self, **chosen)
         place = range(len(self))[place]  # a negative one is counted from the end; raises IndexError
         one = self[place : place + 1]
         familiarity = None if np.isnan(one.familiarity[0]) else float(one.familiarity[0])
