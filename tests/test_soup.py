@@ -36,7 +36,7 @@ class Normed(nn.Module):
         self.fc = nn.Linear(8 * 16, num_classes)
 
     def forward(self, x):
-        return self.fc(nn.functional.max_pool2d(self.bn1(self.conv1(x)).relu(), 2).flatten(1))
+        return self.fc(nn.functional.adaptive_max_pool2d(self.bn1(self.conv1(x)).relu(), 4).flatten(1))
 
 
 @pytest.fixture
@@ -130,9 +130,10 @@ def test_a_member_from_other_weights_is_told_and_left_out(siblings, stranger, tm
     assert not of_it["taken"]
 
 
-def test_statistics_of_batch_norm_are_those_of_the_averaged_weights(normed, tmp_path):
+@pytest.mark.parametrize("grows_from", [1, 0.5])
+def test_statistics_of_batch_norm_are_those_of_the_averaged_weights(normed, tmp_path, grows_from):
     first = trained(tmp_path / "base", name=normed)
-    options = {"name": normed, "pretrained": str(first.path), "lr": 0.01}
+    options = {"name": normed, "pretrained": str(first.path), "lr": 0.01, "augment": {"grows_from": grows_from}}
     runs = [trained(tmp_path / f"{seed}", seed=seed, **options) for seed in (1, 2)]
     told = []
     soup = cnnzoo.soup(runs, "uniform", run=tmp_path / "soup", tell=told.append)

@@ -84,7 +84,7 @@ def soup(
     Args:
         runs: two or more run folders of the same net, classes, preprocessing and split, fine-tuned from the same
             weights. Where their statistics of BatchNorm differ, these are computed anew from the first one's training
-            images, as it was shown them.
+            images, as it was shown them in the end.
         method: greedy (from the best member on, each is taken that does not lower the accuracy on the validation
             images, so that the soup is never below its best member there; being chosen by them flatters it a little)
             or uniform (all).
@@ -199,7 +199,8 @@ class _Averager:
         train = self.config.train
         batch = min(train.batch_size, len(self.data.train))
         batches = assemble.train_batches(self.config, self.data, self.device, batch, self.net.num_classes)
-        bar = bars.show(batches.epoch(0), total=len(batches), desc="statistics")
+        after = sum(self.config.phase_lengths)  # all its epochs, so that growing images have grown
+        bar = bars.show(batches.epoch(after), total=len(batches), desc="statistics")
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(train.seed)  # of dropout
             update_bn(bar, self.net)
