@@ -18,6 +18,7 @@ from zoo_cases import ALL, AUX, SMALL, SPATIAL, count, on_meta
 
 import cnnzoo
 from cnnzoo.models import _heads
+from cnnzoo.models._lrn import local_response_norm
 
 # Parameters and multiply-adds, from the papers' tables and the published implementations.
 PUBLISHED = {
@@ -768,3 +769,16 @@ def test_a_net_may_be_made_where_nothing_is_trained():
     with torch.inference_mode():
         net = cnnzoo.create("vgg11")  # of which threads draw the weights
     assert net.get_classifier().weight.detach().std() > 0
+
+
+def test_response_normalisation_is_torchs():
+    """In fp16 too, where squares of numbers above 256 are infinite, as activations of nets from Caffe are."""
+    x, wanted = ((torch.arange(480.0).sin() * 1000).view(2, 60, 2, 2).double().requires_grad_() for _ in range(2))
+    answer = local_response_norm(x, 5, 1e-4, 0.75, 1.0)
+    expected = nn.functional.local_response_norm(wanted, 5, 1e-4, 0.75, 1.0)
+    for each in (answer, expected):
+        (each**2).sum().backward()
+    torch.testing.assert_close(answer, expected)
+    torch.testing.assert_close(x.grad, wanted.grad)
+    in_16_bits = local_response_norm(x.detach().half(), 5, 1e-4, 0.75, 1.0)
+    torch.testing.assert_close(in_16_bits.double(), expected.detach(), rtol=5e-3, atol=0.05)

@@ -13,8 +13,9 @@ def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: floa
     a CPU in bf16. A convolution by a band matrix adds them up sooner.
     """
     channels, like = int(x.shape[1]), {"dtype": x.dtype, "device": x.device}
-    band = torch.ones(channels, channels, **like).triu(-(size // 2)).tril((size - 1) // 2) * (alpha / size)
-    sums = nn.functional.conv2d(x * x, band[:, :, None, None], torch.full((channels,), k, **like))
+    small = x * 2**-8  # whose squares fp16 can hold; a power of two rounds nothing
+    band = torch.ones(channels, channels, **like).triu(-(size // 2)).tril((size - 1) // 2) * (alpha / size * 2**16)
+    sums = nn.functional.conv2d(small * small, band[:, :, None, None], torch.full((channels,), k, **like))
     if beta != 0.75:
         return x * sums**-beta
     root = sums.sqrt()  # a power takes ten times as long as two roots
