@@ -307,8 +307,15 @@ def test_it_answers_by_the_weights_as_they_are():
     net, images = cnnzoo.create("lenet5", drop_rate=0.5), torch.randn(2, 1, 32, 32)
     fast = cnnzoo.optimize(net, "fp32")
     fast(images)
+
+    def learn():
+        net(images).square().sum().backward()
+        torch.optim.SGD(net.parameters(), lr=0.1, fused=True).step()
+
     for change in (
+        learn,
         lambda: net.load_state_dict(cnnzoo.create("lenet5").state_dict()),
+        lambda: net.load_state_dict(cnnzoo.create("lenet5").state_dict(), assign=True),
         lambda: setattr(net.get_classifier().weight, "data", torch.randn_like(net.get_classifier().weight)),
         lambda: net.double().float(),
         net.train,  # whose dropout is not seen

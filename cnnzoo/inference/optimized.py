@@ -8,10 +8,10 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cnnzoo.device import BF16_GAIN, autocast, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
@@ -26,6 +26,18 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 SIZES = 8  # image sizes that get fast forms, of which each holds the weights once more; others get the plain net
 BRIEF = 2.0  # seconds that the images take in fp32 on a CPU, below which bf16 is not tried
 TF32 = 5e-3  # tolerance in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
+
+
+@functools.cache
+def _count_fused_steps() -> None:
+    """From now on weights count the steps of fused optimisers as changes, as torch has them count all others."""
+
+    def count(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        for weight in (weight for group in optimizer.param_groups if group.get("fused") for weight in group["params"]):
+            if weight.grad is not None:
+                torch.autograd.graph.increment_version(weight)
+
+    register_optimizer_step_post_hook(count)
 
 
 class Optimized(nn.Module):
@@ -66,17 +78,23 @@ class Optimized(nn.Module):
         self._look_at_weights()
 
     def _look_at_weights(self) -> None:
-        self._weights = [*chain(self.net.parameters(), self.net.buffers())]
+        _count_fused_steps()
+        self._places = [own for part in self.net.modules() for own in (part._parameters, part._buffers) if own]
+        self._weights = self._tensors()  # kept, so that none that takes the place of one can have its memory
         self._standing = self._stands()
+
+    def _tensors(self) -> list[Tensor]:
+        return [tensor for own in self._places for tensor in own.values() if tensor is not None]
 
     def _stands(self) -> tuple:
         """What the choice holds for: this process, and these values of the weights."""
-        values = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._weights]
+        values = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._tensors()]
         return os.getpid(), self.net.training, values
 
     def __getstate__(self) -> dict:
         """What copies and pickles have of it, which is neither locks nor functions."""
-        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_by_size", "_weights", "_standing")}
+        own = ("_lock", "_by_size", "_places", "_weights", "_standing")
+        return {k: v for k, v in vars(self).items() if k not in own}
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
@@ -228,7 +246,8 @@ def optimize(
         `preprocessing`, `classes` and `num_classes`; in int8 with `agreement`, the share of the calibration images for
         which it names the plain net's class, and for images of their size alone. Threads may share it, and it may be
         copied and pickled. When the net's weights change, by training or from a file, so do its answers; in int8 it
-        refuses then. Layers that are replaced by others it does not see: optimise the net anew.
+        refuses then. Layers that are replaced by others it does not see, nor what is written into a weight's `.data`:
+        optimise the net anew.
 
     Raises:
         InputError: for an unknown precision, or another than that of a net optimised already; for a net without
