@@ -22,7 +22,8 @@ class Fused:
 
     def __call__(self, images: Tensor) -> Tensor | Sequence[Tensor]:
         many = len(images)
-        room = min((number for number in self.planned if many <= number < 2 * many), default=many)
+        planned = tuple(self.planned)  # to which another thread may add meanwhile
+        room = min((number for number in planned if many <= number < 2 * many), default=many)
         filled = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, room - many)) if room > many else images
         if room not in self.planned:
             with quiet(), _fusing():  # one thread at a time
