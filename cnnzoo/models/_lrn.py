@@ -13,8 +13,9 @@ def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: floa
     a CPU in bf16. A convolution by a band matrix adds them up sooner.
     """
     channels, like = int(x.shape[1]), {"dtype": x.dtype, "device": x.device}
-    small = x * 2**-8  # whose squares fp16 can hold; a power of two rounds nothing
-    band = torch.ones(channels, channels, **like).triu(-(size // 2)).tril((size - 1) // 2) * (alpha / size * 2**16)
+    # fp16 holds no squares of numbers above 256; a power of two rounds nothing.
+    small, scale = (x * 2**-8, 2**16) if x.dtype == torch.float16 else (x, 1)
+    band = torch.ones(channels, channels, **like).triu(-(size // 2)).tril((size - 1) // 2) * (alpha / size * scale)
     sums = nn.functional.conv2d(small * small, band[:, :, None, None], torch.full((channels,), k, **like))
     if beta != 0.75:
         return x * sums**-beta
