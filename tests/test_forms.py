@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cnnzoo import zoo
 from cnnzoo.device import pick_precision
 from cnnzoo.errors import InputError
 from cnnzoo.train import forms
@@ -100,6 +101,20 @@ def test_trying_leaves_no_trace_on_the_net():
     assert not net.training
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_nets_of_one_process_are_each_compiled_for_images_of_their_own_size(monkeypatch):
+    unknown, compile = [], torch.compile
+
+    def backend(graph, given):
+        unknown.append([x for x in given if isinstance(x, torch.SymInt)])
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda net, mode, **options: compile(net, backend=backend, **options))
+    torch.compiler.reset()
+    for name, size in (("resnet20", 32), ("resnet32", 16), ("resnet32", 24)):
+        forms.compiled(zoo.create(name))(torch.zeros(2, 3, size, size))
+    assert unknown == [[], [], []]
 
 
 def test_on_a_cpu_a_run_is_not_compiled_unless_it_is_asked_for():

@@ -78,7 +78,7 @@ def _steps(
 def _our_steps(device: torch.device, name: str, many: int, steps: int, precision: str, compiled: bool) -> Side:
     images, targets = batch(many, peers.size_of(name), device)
     net, _, _ = peers.pair(name, device, **_no_aux(name))
-    fast = {"compiled": torch.compile(net)} if compiled else {}
+    fast = {"compiled": forms.compiled(net)} if compiled else {}
     stepper = as_in_fit(trainer_of(net, Kept(images, targets, steps), [], precision=precision, **fast))
     return lambda: train(stepper, repeat((images, targets)), steps)
 

@@ -71,8 +71,12 @@ class Form:
 
 
 def compiled(model: nn.Module, graphs: bool = False) -> Callable:
-    """The net through torch.compile; `graphs` records its kernels as CUDA graphs, which spares small nets launches."""
-    return torch.compile(model, mode="reduce-overhead" if graphs else None)
+    """The net through torch.compile; `graphs` records its kernels as CUDA graphs, which spares small nets launches.
+
+    Each size of images is compiled for itself. Left to choose, torch would compile for any size once it has met two,
+    and it counts those of all nets that share a `forward`, as the zoo's do: a process's second net would be slower.
+    """
+    return torch.compile(model, mode="reduce-overhead" if graphs else None, dynamic=False)
 
 
 def choose(
