@@ -17,7 +17,7 @@ from conftest import PRELOADED
 from PIL import Image
 
 from cnnzoo import benchmark, config
-from cnnzoo.benchmark import cifar, decoding, inference, overhead, peers, small, steps
+from cnnzoo.benchmark import cifar, decoding, harness, inference, overhead, peers, small, steps
 from cnnzoo.benchmark import photos as training_photos
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.benchmark.harness import Bench, Results, TimeUp, Unequal
@@ -40,6 +40,14 @@ def test_rounds_beyond_the_time_there_is_are_left_out_but_for_one():
     assert row.rounds == 1
     with pytest.raises(TimeUp, match="no time was left for what"):
         next(Bench("X", CPU, until=time.monotonic()).contest("what", slow, {"a": slow}, work=1))
+
+
+def test_no_contest_on_a_gpu_is_compiled_for_the_sizes_of_another(monkeypatch):
+    did = []
+    monkeypatch.setattr(harness, "wait", lambda device: None)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: did.append("reset"))
+    list(Bench("X", torch.device("cuda"), rounds=1, warm_ups=0).contest("what", lambda: did.append("ran"), {}, work=1))
+    assert did == ["reset", "ran"]
 
 
 def test_the_ratio_is_the_median_over_rounds_not_that_of_the_medians():

@@ -155,6 +155,8 @@ class Bench:
         try:
             if not self.has_time():
                 raise TimeUp(f"no time was left for {what}")
+            if self.device.type == "cuda":  # or torch would compile for any size what it has met in two, as in no run
+                torch.compiler.reset()
             if agree is not None:
                 outputs = ours()
                 for peer, side in peers.items():
