@@ -9,6 +9,7 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import photos
 import pytest
@@ -305,6 +306,20 @@ def test_crops_that_are_not_torchvisions_are_not_timed(real_photos, monkeypatch)
     monkeypatch.setattr(decoding, "LEVELS", 0)
     with pytest.raises(Unequal, match=r"a crop differs by [12] levels, where 0 are allowed"):
         list(decoding.crops(Bench("C3", CPU, rounds=1)))
+
+
+def test_what_the_first_training_waits_for_is_not_among_the_seconds_of_ours(monkeypatch):
+    trained = []
+
+    def trainer_of(net, batches, val, config, on_epoch):
+        trained.append(config.train.epochs)
+        return MagicMock(fit=lambda: on_epoch(MagicMock(val_top1=0.99, seconds=60.0 / len(trained)), True))
+
+    stand_ins = {"_has_mnist": lambda bench: True, "_mnist": lambda *_: (None, None), "trainer_of": trainer_of}
+    for name, stand_in in (stand_ins | {"_plain_seconds": lambda bench: 90.0}).items():
+        monkeypatch.setattr(small, name, stand_in)
+    assert [row.ratio for row in small.mnist(Bench("G4", CPU))] == [3.0]
+    assert trained == [1, 5]
 
 
 def test_epochs_over_photos_are_measured_cold_and_warm(real_photos):

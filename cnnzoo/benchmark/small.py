@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -206,10 +207,16 @@ def _mnist_loaders() -> list[DataLoader]:
 def _our_seconds(bench: Bench) -> float | None:
     config = config_.read(MNIST)
     batches, val = _mnist(config, bench.device)
-    torch.manual_seed(0)
-    reports: list[EpochReport] = []
-    net = zoo.create("lenet5").to(bench.device)
-    trainer_of(net, batches, val, config, on_epoch=lambda report, is_best: reports.append(report)).fit()
+
+    def trained(config: Config) -> list[EpochReport]:
+        torch.manual_seed(0)
+        reports: list[EpochReport] = []
+        net = zoo.create("lenet5").to(bench.device)
+        trainer_of(net, batches, val, config, on_epoch=lambda report, is_best: reports.append(report)).fit()
+        return reports
+
+    trained(replace(config, train=replace(config.train, epochs=1)))  # the first to use a GPU waits for its libraries
+    reports = trained(config)
     good = next((number for number, report in enumerate(reports, 1) if report.val_top1 >= 0.99), None)
     return good and sum(report.seconds for report in reports[:good])
 
