@@ -318,4 +318,4 @@ def test_where_a_gpus_memory_does_not_suffice_the_batch_is_split():
             assert torch.isfinite(stepper.step(images, targets))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert told[0] == "out of memory with 1,024 images at once: from here 512 at once; a step still sees 1024"
+    assert told[0] == "out of memory with 1,024 images at once: from here 512 at once; a step still sees 1,024"

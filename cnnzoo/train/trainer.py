@@ -420,7 +420,7 @@ class Trainer:
             raise InputError(f"{what}; set train.grad_checkpointing true, or take a smaller net or smaller images")
         machine.give_back(self.device)
         self.accumulate = min(2 * self.accumulate, many)
-        self.tell(f"{what}: from here {-(-many // self.accumulate)} at once; a step still sees {many}")
+        self.tell(f"{what}: from here {-(-many // self.accumulate):,} at once; a step still sees {many:,}")
 
     def _seed_dropout(self) -> None:
         """Seed dropout by the place of the step, so that no step depends on what ran before it. torch.manual_seed
