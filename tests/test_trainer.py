@@ -413,6 +413,15 @@ def test_step_lowers_every_so_many_epochs():
     assert rates(ScheduleConfig(name="step", every=2, gamma=0.1)) == pytest.approx([1.0] * 10 + [0.1] * 10)
 
 
+def test_what_step_would_lower_within_the_warm_up_it_lowers_after_it():
+    plain = rates(ScheduleConfig(name="step", every=1, gamma=0.1))
+    for warmup in (1, 1.6):
+        warmed = rates(ScheduleConfig(name="step", every=1, gamma=0.1, warmup_epochs=warmup))
+        steps = round(5 * warmup)
+        assert warmed[steps] == pytest.approx(1)
+        assert warmed[steps + 1 :] == pytest.approx(plain[steps + 1 :])
+
+
 def test_multi_step_lowers_at_milestones_warm_up_or_not():
     plain = rates(ScheduleConfig(name="multi_step", milestones=[1, 3]))
     assert plain == pytest.approx([1.0] * 5 + [0.1] * 10 + [0.01] * 5)

@@ -68,14 +68,11 @@ def _main(
     left = total - warmup
     if config.name in ("constant", "plateau"):
         return None
-    if config.name == "step":
+    if config.name in ("step", "multi_step"):
         every = max(round(config.every * steps_per_epoch), 1)
-        return torch_schedules.MultiStepLR(
-            optimizer, [at - warmup for at in range(every, total, every) if at > warmup], config.gamma
-        )
-    if config.name == "multi_step":
-        milestones = [round(epoch * steps_per_epoch) - warmup for epoch in config.milestones]
-        return torch_schedules.MultiStepLR(optimizer, [max(at, 1) for at in milestones], config.gamma)
+        given = (round(epoch * steps_per_epoch) for epoch in config.milestones)
+        lowered = range(every, total, every) if config.name == "step" else given
+        return torch_schedules.MultiStepLR(optimizer, [max(at - warmup, 1) for at in lowered], config.gamma)
     if config.name in ("cosine", "cyclic"):  # torch's own end in one rate, to which lower ones, 0 even, would rise
         length = left // (config.cycles if config.name == "cyclic" else 1)
         wave = [final + (1 - final) * (1 + math.cos(math.pi * step / length)) / 2 for step in range(length)]
