@@ -275,6 +275,17 @@ def test_many_images_are_made_batch_by_batch_and_the_first_are_drawn(net):
     assert f"the first {drawing.DRAWN} of 25 pictures" in str(kept)
 
 
+def test_a_narrow_page_has_its_whole_title(net, photo):
+    small = {"size": 32, "steps": 1}
+    results = (visualize.maximise(net, classes=[1], **small), visualize.invert(net, photo, "stage1", **small))
+    for result in (*results, visualize.deconv(net, photo, "stage1", channels=1)):
+        figure = result.figure()
+        figure.draw_without_rendering()
+        (title,) = figure.texts
+        box = title.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
 def test_one_channel_or_class_may_be_named_alone(net):
     assert visualize.maximise(net, "stage1", 3, steps=1).channels.tolist() == [3]
     assert visualize.maximise(net, classes=2, steps=1).channels.tolist() == [2]

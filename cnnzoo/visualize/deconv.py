@@ -87,7 +87,7 @@ class Deconvolved(drawing.Result):
         across = min(4, len(cells))
         rows, named = ([whole[i : i + across] for i in range(0, len(whole), across)] for whole in (cells, titles))
         figure = drawing.page(rows, named)
-        figure.suptitle(f"{self.name}, {self.layer}: what excites a channel, by {self.method}", fontsize=9)
+        figure.suptitle(f"{self.name}, {self.layer}: what excites a channel, by {self.method}", fontsize=9, wrap=True)
         return figure
 
 

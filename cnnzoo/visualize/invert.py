@@ -48,7 +48,7 @@ class Inverted(drawing.Result):
             ["the image", *(self._title(layer, row) for layer in range(len(self.layers)))] for row in range(len(rows))
         ]
         figure = drawing.page(rows, titles)
-        figure.suptitle(f"{self.name}: an image, made again from what each layer says of it", fontsize=9)
+        figure.suptitle(f"{self.name}: an image, made again from what each layer says of it", fontsize=9, wrap=True)
         return figure
 
     def _title(self, layer: int, image: int) -> str:

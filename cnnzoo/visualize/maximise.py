@@ -57,7 +57,7 @@ class Maximised(drawing.Result):
                     [f"{of_layer}{self.labels[place]}: {drawing.brief(self.activations[place])}" for place in line]
                 )
         figure = drawing.page(rows, titles)
-        figure.suptitle(f"{self.name}: what excites a {self.what} most", fontsize=9)
+        figure.suptitle(f"{self.name}: what excites a {self.what} most", fontsize=9, wrap=True)
         return figure
 
 
