@@ -350,6 +350,8 @@ def _caches_features(config: Config) -> bool:
         return config.train.cache_features
     if config.model.head == "own" or config.loss.teacher:  # who is to see the images
         return False
+    if config.augment.mixup or config.augment.cutmix:  # which is of a batch's images: a view has none of it
+        return False
     return config.probe.views != 1 or not config.augment.changes
 
 

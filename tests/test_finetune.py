@@ -166,12 +166,13 @@ def test_killed_by_force_it_resumes_to_the_same_weights(whole, pictures, weights
 
 def test_the_head_alone_trains_on_cached_features(tune, weights, monkeypatch):
     told = []
-    run = tune(mode="head", epochs=(3,), views=2, tell=told.append)
+    options = {"mode": "head", "epochs": (3,), "views": 2, "overrides": ("--data.val_fraction=0.25",)}
+    run = tune(**options, tell=told.append)
     assert any("from cached features" in line for line in told)
     before, now = torch.load(weights, weights_only=True), state(run)
     assert all(torch.equal(before[name], now[name]) for name in before if not name.startswith(("fc.", "linear.")))
     monkeypatch.setattr("cnnzoo.inference.optimized.Optimized.forward", None)  # the backbone is not called again
-    again = tune("again", mode="head", epochs=(3,), views=2)
+    again = tune("again", **options)
     assert equal(state(run), state(again))
 
 
@@ -183,10 +184,18 @@ def test_a_teacher_sees_the_images_that_the_head_alone_learns_from(tune):
     assert run.metrics[-1]["epoch"] == 1
 
 
+@pytest.mark.parametrize("what", ["mixup", "cutmix"])
+def test_the_head_alone_learns_from_images_where_these_are_mixed(tune, what):
+    told = []
+    tune(mode="head", epochs=(1,), views=2, overrides=(f"--augment.{what}=0.4",), tell=told.append)
+    assert not any("from cached features" in line for line in told)
+
+
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_head_phase_after_a_moving_one_is_judged_by_the_moved_nets_features(ema, pictures, weights, tmp_path):
     config = recipe(str(pictures), "resnet20", str(weights), epochs=(1, 1), run=str(tmp_path / "run"))
     config["train"] |= {"phases": [{"epochs": 1}, {"epochs": 1, "trainable": ["head"]}], "ema": ema}
+    config["augment"]["mixup"] = 0
     told = []
     run = cnnzoo.train(config, tell=told.append)
     assert any("from cached features" in line for line in told) == (ema is None)

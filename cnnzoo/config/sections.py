@@ -457,7 +457,7 @@ class TrainConfig(_Section, name="train"):
         minutes: time after which no epoch begins that would go beyond it; null sets no limit.
         cache_features: whether a phase in which only the head moves gets features computed once, with probe.views of
             each image, and without augmentation or dropout before the head; auto does where nothing is augmented or
-            there are several views, unless there is a loss.teacher, who is to see the images.
+            there are several views, unless there is a loss.teacher, who is to see the images, or they are mixed.
         checkpoint_minutes: save inside an epoch after so many minutes; every epoch ends in a save anyway.
         ema: decay of a moving average of the weights, which is then what is validated and kept; auto looks back on a
             twentieth of the run; null keeps none.
