@@ -215,8 +215,8 @@ def predict(
         A file that cannot be read keeps its row, with the reason in `errors`.
 
     Raises:
-        InputError: if there is nothing to predict on; for an array that is no picture; for a net that takes
-            neither colour nor grey images; for a precision that device or net lack; for min_familiarity where the net
+        InputError: for a folder without images, and a pattern that matches none (an empty list has no rows); for an
+            array that is no picture; for a net that takes neither colour nor grey images; for a precision that device or net lack; for min_familiarity where the net
             does not tell it.
     """
     options = {"batch_size": batch_size, "min_confidence": min_confidence, "min_familiarity": min_familiarity}
@@ -265,6 +265,8 @@ def stream(
     batch_size = batch_size or batch_on(next(net.parameters()).device)
     run = run_of(net)
     familiarity = run.familiarity if run and precision != "int8" else None
+    if familiarity and familiarity.known.shape[1] != net.num_features:
+        raise InputError(f"{run.familiar_file} is another run's; remove it, and predictions come without familiarity")
     if min_familiarity and familiarity is None:
         if precision == "int8":
             raise InputError("min_familiarity needs features, which int8 does not give; take another precision")

@@ -149,6 +149,25 @@ def test_what_cannot_tell_it_says_so(run, others, tmp_path):
         cnnzoo.predict(run, others, min_familiarity=5)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda known, distances: (known.ravel(), distances),
+        lambda known, distances: (known[:0], distances),
+        lambda known, distances: (known * np.nan, distances),
+        lambda known, distances: (known, distances.astype(str)),
+        lambda known, distances: (known, distances[:, None]),
+        lambda known, distances: (known[:, :5], distances),
+    ],
+)
+def test_a_file_with_arrays_of_something_else_is_told(run, others, tmp_path, change):
+    odd = shutil.copytree(run, tmp_path / "odd")
+    known, distances = change(cnnzoo.Run(run).familiarity.known, cnnzoo.Run(run).familiarity.distances)
+    np.savez(odd / "familiar.npz", known=known, distances=distances)
+    with pytest.raises(InputError, match=r"familiar.npz is .*; remove it, and predictions come without familiarity"):
+        cnnzoo.predict(odd, others)
+
+
 def test_an_older_run_answers_without_and_a_damaged_file_is_told(run, others, tmp_path):
     old = shutil.copytree(run, tmp_path / "old")
     file = old / "familiar.npz"
