@@ -185,7 +185,11 @@ class Run(Drawn):
     @property
     def split(self) -> dict[str, list[str]]:
         """The names of the images in "train" and in "val"."""
-        return read_json(self.path / "split.json", train=list, val=list)
+        file = self.path / "split.json"
+        split = read_json(file, train=list, val=list)
+        if not (split["train"] and split["val"]):
+            raise InputError(f"{file} names no images; restore it, or run its config.yaml again")
+        return split
 
     @property
     def probe(self) -> dict | None:
@@ -288,13 +292,24 @@ class Run(Drawn):
 
     @property
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Logits `(N, K)` and targets `(N,)` of the validation images."""
+        """Logits `(N, K)` and targets `(N,)` of the validation images. Raises InputError where they are not there, or
+        are not the run's.
+        """
+        way, command = "finish it by", f"cnnzoo train --resume {as_typed(self.path)}"
+        if self.committee:
+            way, command = "make it anew by", f"cnnzoo train --config {as_typed(self.config_file)} --run NEW"
         if not self.predictions_file.exists():
-            way = f"finish it by cnnzoo train --resume {as_typed(self.path)}"
-            if self.committee:
-                way = f"make it anew by cnnzoo train --config {as_typed(self.config_file)} --run NEW"
-            raise InputError(f"{self.path} has no predictions yet; {way}")
-        return read_arrays(self.predictions_file, "logits", "targets")
+            raise InputError(f"{self.path} has no predictions yet; {way} {command}")
+        images, classes = len(self.split["val"]), len(self.card["classes"])
+        with suppress(InputError):
+            logits, targets = read_arrays(self.predictions_file, "logits", "targets")
+            kinds, shapes = (logits.dtype.kind, targets.dtype.kind), (logits.shape, targets.shape)
+            fit = kinds == ("f", "i") and shapes == ((images, classes), (images,))
+            if fit and np.isfinite(logits).all() and 0 <= targets.min() <= targets.max() < classes:
+                return logits, targets
+        raise InputError(
+            f"{self.predictions_file} is damaged, or another run's; remove it, and {command} makes it anew"
+        )
 
     def save_familiarity(self, familiarity: Familiarity) -> None:
         write_arrays(self.familiar_file, **vars(familiarity))
@@ -305,11 +320,14 @@ class Run(Drawn):
         """What tells images like those that the net learnt from; None for nets without features, and of older runs."""
         if not self.familiar_file.exists():
             return None
-        try:
-            return Familiarity(*read_arrays(self.familiar_file, "known", "distances"))
-        except InputError:
-            wrong = f"{self.familiar_file} is damaged or cut short"
-            raise InputError(f"{wrong}; remove it, and predictions come without familiarity") from None
+        with suppress(InputError):
+            known, distances = read_arrays(self.familiar_file, "known", "distances")
+            whole = all(a.dtype.kind == "f" and a.size and np.isfinite(a).all() for a in (known, distances))
+            if whole and (known.ndim, distances.ndim) == (2, 1):
+                return Familiarity(known, distances)
+        raise InputError(
+            f"{self.familiar_file} is damaged or cut short; remove it, and predictions come without familiarity"
+        )
 
 
 def run_of(net: object) -> Run | None:

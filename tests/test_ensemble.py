@@ -389,7 +389,7 @@ def test_a_committee_has_learnt_from_what_any_member_has(runs, source, tmp_path)
 def test_a_damaged_file_is_named_or_made_anew(runs, tmp_path, left):
     broken = variant(runs[0], tmp_path / "broken")
     os.truncate(broken.predictions_file, left)
-    with pytest.raises(InputError, match=r"broken/predictions\.npz is damaged or cut short; remove it"):
+    with pytest.raises(InputError, match=r"broken/predictions\.npz is damaged, or another run's; remove it"):
         panel([broken, runs[1]])
     for file in broken.path.glob("predictions*.npz"):
         file.unlink()

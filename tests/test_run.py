@@ -487,6 +487,40 @@ def test_a_file_of_a_run_that_lacks_what_it_should_say_is_damaged(tmp_path, fini
         getattr(run, name)
 
 
+def test_a_split_of_no_images_is_told(tmp_path, finished, fails):
+    run = Run(shutil.copytree(finished.path, tmp_path / "r"))
+    (run.path / "split.json").write_text('{"train": [], "val": []}')
+    for words in (["report", run.path], ["evaluate", run.path]):
+        wanted = f"{run.path / 'split.json'} names no images; restore it, or run its config.yaml again"
+        assert fails(*words) == wanted
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda logits, targets: (logits[:5], targets[:5]),
+        lambda logits, targets: (logits[:, :3], targets),
+        lambda logits, targets: (logits.ravel(), targets),
+        lambda logits, targets: (logits * np.nan, targets),
+        lambda logits, targets: (logits, targets + 10),
+        lambda logits, targets: (logits, targets - 10),
+        lambda logits, targets: (logits, targets.astype(str)),
+        lambda logits, targets: (logits, targets[:5]),
+    ],
+)
+def test_predictions_that_are_not_the_runs_are_told_and_can_be_made_anew(tmp_path, finished, change):
+    run = Run(shutil.copytree(finished.path, tmp_path / "r"))
+    logits, targets = run.predictions
+    other = dict(zip(("logits", "targets"), change(logits, targets), strict=True))
+    np.savez(run.predictions_file, **other)
+    way = rf"remove it, and cnnzoo train --resume {run.path} makes it anew"
+    with pytest.raises(InputError, match=rf"predictions\.npz is damaged, or another run's; {way}"):
+        cnnzoo.report(run)
+    run.predictions_file.unlink()
+    cnnzoo.train(resume=run)
+    assert run.predictions[0] == pytest.approx(logits, abs=1e-5)
+
+
 def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, cli, fails, finished):
     source = photos.folder(tmp_path / "photos", each=5)
     (tmp_path / "whole").mkdir()

@@ -41,19 +41,11 @@ def predictions(
 ) -> RunPredictions:
     """A run's predictions of what it held out, or of `data`, whose fingerprint is `key`; `tell` is given a line where
     they must be made.
-
-    Raises InputError for predictions in the folder that are not as many as the images.
     """
     classes = tuple(run.card["classes"])
     if data is None and run.predictions_file.exists():
         logits, targets = run.predictions
-        images = tuple(run.split["val"])
-        if len(images) != len(logits):
-            raise InputError(
-                f"{run.predictions_file} has {len(logits):,} rows for the {len(images):,} images of split.json; "
-                f"remove it, and it is made anew"
-            )
-        return RunPredictions(classes, logits, targets, images)
+        return RunPredictions(classes, logits, targets, tuple(run.split["val"]))
     key = key or sources.fingerprint(config.read(run.config_file).data)
     weights = hashlib.sha256(run.model_file.read_bytes()).hexdigest()
     file = run.path / f"predictions-{hashlib.sha256(f'{weights} {key}'.encode()).hexdigest()[:16]}.npz"
