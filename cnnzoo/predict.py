@@ -57,7 +57,7 @@ def _said(best: Sequence[tuple[str, float]], doubts: str, error: str) -> str:
     return error or f"{doubts and f'{doubts}: '}{'  '.join(f'{one_line(name)} {p:.1%}' for name, p in best)}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Predictions(Shown):
     """A row for each image, in the order asked for: `p[0]`, `p[:10]`, `p[~p.abstain]`, `for row in p`."""
 
@@ -72,15 +72,6 @@ class Predictions(Shown):
 
     def __len__(self) -> int:
         return len(self.files)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the same is said of the same images."""
-        if not isinstance(other, Predictions):
-            return NotImplemented
-        pairs = ((vars(self)[name], vars(other)[name]) for name in self.__dataclass_fields__)
-        return all(
-            np.array_equal(a, b, equal_nan=a.dtype != bool) if isinstance(a, np.ndarray) else a == b for a, b in pairs
-        )
 
     def __getitem__(self, place: "int | slice | Sequence[int] | np.ndarray") -> "Prediction | Predictions":
         if not isinstance(place, int | np.integer):  # a slice, numbers of rows, or for each row whether it is wanted

@@ -4,8 +4,10 @@ import base64
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
+
+import numpy as np
 
 from cnnzoo import figures
 from cnnzoo.errors import one_line
@@ -62,15 +64,36 @@ class Table:
         return [head in words for head in self.heads]
 
 
+def _same(a: object, b: object) -> bool:
+    """Whether two values are equal, arrays as wholes, in which NaN is NaN."""
+    if is_dataclass(a) and type(a) is type(b):
+        return all(_same(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return a is b or bool(a == b)
+
+
 class Shown:
     """A result whose `repr` is what `str` says, short where that is long; a notebook shows its `_table`, if it has one.
+    Two are equal if they hold the same; of arrays, dataclasses' own `==` would ask for a truth value.
 
     A class has `__str__`, or `_table`, or both where the lines are to say it otherwise.
     """
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        cls.__repr__ = cls.__repr__  # a dataclass writes over the one that it inherits, but not over its own
+        cls.__repr__ = cls.__repr__  # a dataclass writes over those that it inherits, but not over its own
+        cls.__eq__ = cls.__eq__
+
+    def __eq__(self, other: object) -> bool:
+        return _same(self, other) if is_dataclass(self) and type(other) is type(self) else super().__eq__(other)
+
+    def __hash__(self) -> int:  # of what is no dataclass: those have their own
+        return super().__hash__()
 
     def __str__(self) -> str:
         return str(self._table())

@@ -1,6 +1,8 @@
 """What somebody at a notebook sees: bars, lines, reprs, tables, pictures, and what TAB offers."""
 
 import ast
+import copy
+import dataclasses
 import importlib
 import io
 import pickle
@@ -157,6 +159,17 @@ def test_a_picture_does_not_travel_with_its_equals():
     odds = cnnzoo.vote_odds(0.7, 3)
     odds._repr_png_()
     assert pickle.loads(pickle.dumps(odds)) == cnnzoo.vote_odds(0.7, 3)
+
+
+def test_results_are_equal_where_they_say_the_same(results, run):
+    for name in ("evaluation", "predictions", "compare_runs", "diversity", "filters", "outcome", "list_weights"):
+        assert copy.deepcopy(results[name]) == results[name], name
+    own, other = results["evaluation"], results["evaluation"].recall * 0.5
+    assert own != dataclasses.replace(own, recall=other)
+    assert own != results["predictions"]
+    assert cnnzoo.judge(run) == cnnzoo.judge(run) != cnnzoo.judge(run, "digits", crops=2)
+    assert {run: 1}[run] == 1
+    assert run != results["weights"]
 
 
 def test_what_is_long_is_shown_in_short():
