@@ -207,8 +207,8 @@ def predict(
 
     Raises:
         InputError: for a folder without images, and a pattern that matches none (an empty list has no rows); for an
-            array that is no picture; for a net that takes neither colour nor grey images; for a precision that device or net lack; for min_familiarity where the net
-            does not tell it.
+            array that is no picture; for a net that takes neither colour nor grey images; for a precision that device
+            or net lack; for min_familiarity where the net does not tell it.
     """
     options = {"batch_size": batch_size, "min_confidence": min_confidence, "min_familiarity": min_familiarity}
     options |= {"mirror": mirror, "device": device, "pretrained": pretrained}
