@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ _HARMLESS = [
     *(argparse.Namespace, np.dtype, *{type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}efd"}),
     *((_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
+_CHECKSUM = "crc32"  # in the header of a model
 _alone = Lock()  # torch's list of what is harmless, and Python's of what is warned of, are shared by all threads
 
 
@@ -89,25 +91,47 @@ def read_json(file: Path, lines: bool = False, **kinds: type) -> Any:
 
 
 def write_model(file: Path, weights: Mapping[str, Tensor], card: dict) -> None:
-    """A .safetensors with `card`, which rebuilds the net, as JSON in its header; whole or not at all."""
+    """A .safetensors with `card`, which rebuilds the net, as JSON in its header, and a checksum there; whole or not at
+    all.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     # One entry, since several would come in another order each time, and the file in other bytes.
-    atomic.write(file, safetensors_bytes(tensors, {"cnnzoo": json.dumps(card)}))
+    told = {"cnnzoo": json.dumps({**card, _CHECKSUM: _checksum(tensors)})}
+    atomic.write(file, safetensors_bytes(tensors, told))
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a file, in memory of their own: what safetensors gives is the mapped file itself, which Windows
-    lets nobody replace or remove as long as the net lives. Raises InputError if it is damaged.
+    lets nobody replace or remove as long as the net lives. Raises InputError if it is damaged, which of a file of
+    `write_model` each bit tells.
     """
     with _opened(file) as content:
-        return {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 (no mapping)
+        tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 (no mapping)
+        expected = _told(content).get(_CHECKSUM)
+    if expected is not None and expected != _checksum(tensors):
+        raise InputError(f"{file} is damaged or cut short (its checksum does not match)")
+    return tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """A CRC-32 of all names and values: a tenth of a second for 300 MB."""
+    crc = 0
+    for name in sorted(tensors):
+        values = tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(values, zlib.crc32(name.encode(), crc))
+    return crc
 
 
 def read_card(file: Path) -> dict | None:
     """What `write_model` put into a file's header; None in a file from elsewhere."""
     with _opened(file) as content:
-        card = (content.metadata() or {}).get("cnnzoo")
-        return json.loads(card) if card else None
+        card = _told(content)
+    card.pop(_CHECKSUM, None)
+    return card or None
+
+
+def _told(content: safe_open) -> dict:
+    return json.loads((content.metadata() or {}).get("cnnzoo", "{}"))
 
 
 @contextmanager

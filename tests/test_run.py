@@ -462,9 +462,13 @@ def test_what_is_there_already_says_how_to_go_on_where_that_is_possible(tmp_path
 
 def test_a_finished_run_whose_weights_are_damaged_says_so(tmp_path, finished):
     run = Run(shutil.copytree(finished.path, tmp_path / "r"))
-    run.model_file.write_bytes(run.model_file.read_bytes()[:20_000])
+    whole = run.model_file.read_bytes()
+    run.model_file.write_bytes(whole[:20_000])
     with pytest.raises(InputError, match=r"model\.safetensors is damaged or cut short"):
         cnnzoo.train(resume=run)
+    run.model_file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a bit of a weight
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged .* checksum does not match"):
+        cnnzoo.load(run)
 
 
 def test_a_finished_run_whose_weights_are_gone_says_so_whatever_is_asked_of_it(tmp_path, finished):
