@@ -220,8 +220,8 @@ def test_score_cam_weighs_each_map_by_what_the_net_says_of_what_it_shows(net, x,
         maps = seen["stage3"][0]
         scores = []
         for each in maps:
-            mask = ((each - each.min()) / (each.max() - each.min()))[None, None]
-            mask = nn.functional.interpolate(mask, (32, 32), mode="bilinear")
+            mask = nn.functional.interpolate(each[None, None], (32, 32), mode="bilinear")
+            mask = (mask - mask.min()) / (mask.max() - mask.min())  # of the large map, as in the paper's Algorithm 1
             scores.append(net(image * mask)[0, target[0]])
     expected = (torch.stack(scores).softmax(0)[:, None, None] * maps).sum(0).relu()
     with untouched(net) as net:

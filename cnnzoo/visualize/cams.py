@@ -100,14 +100,22 @@ def scorecam(net: nn.Module, x: Tensor, target: Tensor, layer: str) -> Tensor:
 
 def _scored(net: nn.Module, image: Tensor, target: Tensor, maps: Tensor) -> Tensor:
     """Of one image `(C, H, W)` and its maps `(c, h, w)`; a map that is the same everywhere shows nothing."""
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    uneven = (high > low).flatten()
+    uneven = maps.amax((1, 2)) > maps.amin((1, 2))
     if not uneven.any():
         return torch.zeros_like(maps[0])
-    maps, masks = maps[uneven], ((maps - low) / (high - low))[uneven]
-    parts = bars.show(masks.split(AT_ONCE), "maps one by one", unit="batch")
-    logits = [net(image * interpolate(some[:, None], image.shape[-2:], mode="bilinear"))[:, target] for some in parts]
+    maps = maps[uneven]
+    parts = bars.show(maps.split(AT_ONCE), "maps one by one", unit="batch")
+    logits = [net(image * _mask(some, image))[:, target] for some in parts]
     return (torch.cat(logits).softmax(0)[:, None, None] * maps).sum(0).relu()
+
+
+def _mask(maps: Tensor, image: Tensor) -> Tensor:
+    """What maps `(c, h, w)` show of an image `(C, H, W)`: `(c, 1, H, W)`, each brought to its size, and only then to
+    0..1, for peaks become flatter on the way.
+    """
+    large = interpolate(maps[:, None], image.shape[-2:], mode="bilinear")
+    low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
+    return (large - low) / (high - low).clamp(min=torch.finfo(large.dtype).tiny)
 
 
 def map_layer(net: nn.Module, x: Tensor, name: str | None = None) -> str:
