@@ -169,6 +169,26 @@ def test_a_relu_that_is_used_twice_counts_twice():
     assert result.zeros.tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
+def test_a_relu_that_is_a_function_counts_as_a_module_does():
+    class Inner(nn.Module):
+        def forward(self, x):
+            return torch.relu(x)
+
+    class Mixed(nn.Module):
+        num_classes, preprocessing = 3, type(cnnzoo.preprocessing("resnet20"))(4, 4, (0.0,) * 3, (1.0,) * 3)
+
+        def __init__(self):
+            super().__init__()
+            self.inner, self.six, self.anchor = Inner(), nn.ReLU6(), nn.Linear(1, 1)
+
+        def forward(self, x):
+            return self.six(-nn.functional.relu6(1 + self.inner((-1 - x).relu_()))).mean((2, 3))
+
+    result = sparsity(Mixed(), PICTURES)
+    assert result.layers == ("relu", "inner.relu", "relu, call 2", "six")
+    assert result.zeros[:, 0].tolist() == [1, 1, 0, 1]
+
+
 def test_a_net_without_relu_is_told():
     with pytest.raises(InputError, match="lenet5 with random weights has no ReLU"):
         sparsity("lenet5", PICTURES)

@@ -2,18 +2,22 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from cnnzoo.errors import InputError, counted
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.hooks import untouched
+from cnnzoo.visualize.hooks import Layer, untouched
+from cnnzoo.visualize.rules import RELU
 from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 
@@ -66,7 +70,7 @@ def sparsity(
     size: int | None = None,
     device: str = "auto",
 ) -> Sparsity:
-    """The share of zeros after each ReLU.
+    """The share of zeros after each ReLU, be it a module or a function that one calls.
 
     Args:
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
@@ -84,21 +88,15 @@ def sparsity(
     zeros: dict[str, list[Tensor]] = {}  # in the order of the calls; (B,) of each batch
     silent: dict[str, Tensor] = {}  # (C,) bool, in all pictures so far
 
-    def count(name: str):
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            is_zero = (output == 0).flatten(2) if output.ndim > 2 else (output == 0)[:, :, None]  # (B, C, places)
-            calls[name] += 1
-            layer = name if calls[name] == 1 else f"{name}, call {calls[name]}"
-            zeros.setdefault(layer, []).append(is_zero.float().mean((1, 2)))
-            everywhere = is_zero.all(2).all(0)
-            silent[layer] = silent.get(layer, everywhere) & everywhere
+    def count(name: str, output: Tensor) -> None:
+        is_zero = (output == 0).flatten(2) if output.ndim > 2 else (output == 0)[:, :, None]  # (B, C, places)
+        calls[name] += 1
+        layer = name if calls[name] == 1 else f"{name}, call {calls[name]}"
+        zeros.setdefault(layer, []).append(is_zero.float().mean((1, 2)))
+        everywhere = is_zero.all(2).all(0)
+        silent[layer] = silent.get(layer, everywhere) & everywhere
 
-        return hook
-
-    with untouched(subject.net) as net, torch.no_grad():
-        for name, module in net.named_modules():
-            if isinstance(module, nn.ReLU | nn.ReLU6):
-                module.register_forward_hook(count(name))
+    with untouched(subject.net) as net, torch.no_grad(), _Caught(net, count):
         for x in looked.x.split(AT_ONCE):
             calls.clear()
             net(x)
@@ -107,3 +105,30 @@ def sparsity(
     shares = torch.stack([torch.cat(parts) for parts in zeros.values()])
     everywhere = torch.stack([channels.float().mean() for channels in silent.values()])
     return Sparsity(tuple(zeros), shares.cpu().numpy(), everywhere.cpu().numpy(), subject.name)
+
+
+class _Caught(TorchFunctionMode):
+    """Within, `count` is given each ReLU's name and output: a module's path, or that of the module that calls a
+    function, followed by relu.
+    """
+
+    def __init__(self, net: nn.Module, count: Callable[[str, Tensor], None]):
+        super().__init__()
+        self._count = count
+        self._running = [Layer("", net)]  # outermost first
+        for layer in map(Layer._make, net.named_modules()):
+            layer.module.register_forward_pre_hook(lambda *_, layer=layer: self._running.append(layer))
+            layer.module.register_forward_hook(lambda *_: self._leave())
+
+    def _leave(self) -> None:  # gives nothing, which else would stand for the module's output
+        self._running.pop()
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        name, module = self._running[-1]
+        if isinstance(module, nn.ReLU | nn.ReLU6):
+            if function in (*RELU, functional.hardtanh):  # ReLU6 calls the latter
+                self._count(name, output)
+        elif function in (*RELU, functional.relu6):
+            self._count(f"{name}.relu".lstrip("."), output)
+        return output
