@@ -139,13 +139,17 @@ def test_auto_tries_all_and_takes_the_simplest_of_the_best():
 
 
 def test_photos_that_belong_together_do_not_make_the_best_look_surer():
-    x, y = blobs(3, each=20, seed=2, apart=0.3)
-    bursts, labels, groups = (np.repeat(each, 6, axis=0) for each in (x, y, np.arange(60)))
-    found = probe.fit(bursts[:, None], labels, x, y, 3, groups=groups, folds=3)
-    chosen, best = found.scores[0], max(score.cv_top1 for score in found.scores)
-    by_images, by_groups = (best - np.sqrt(best * (1 - best) / count) for count in (360, 60))
-    assert chosen.classifier == "logistic"
-    assert by_groups <= chosen.cv_top1 < by_images
+    matters = []
+    for seed in (1, 2, 3):
+        x, y = blobs(3, each=20, seed=seed, apart=0.5)
+        bursts, labels, groups = (np.repeat(each, 6, axis=0) for each in (x, y, np.arange(60)))
+        found = probe.fit(bursts[:, None], labels, x, y, 3, groups=groups, folds=3)
+        reached = {score.classifier: score.cv_top1 for score in found.scores}
+        best, chosen = max(reached.values()), found.scores[0]
+        by_images, by_groups = (best - np.sqrt(best * (1 - best) / count) for count in (360, 60))
+        assert chosen.classifier == next(name for name in CLASSIFIERS if reached[name] >= by_groups)
+        matters.append(chosen.cv_top1 < by_images)
+    assert any(matters)
 
 
 def test_auto_leaves_out_what_would_take_hours(monkeypatch):
