@@ -344,7 +344,7 @@ class Writer:
 
     def __init__(self, run: Run, tell: Tell):
         self.run, self.tell = run, tell
-        for part in run.path.glob(".*.part"):  # of a process that was killed as it wrote
+        for part in run.path.rglob(".*.part"):  # of a process that was killed as it wrote, a snapshot perhaps
             part.unlink(missing_ok=True)
         self._waiting: dict[str, Callable[[], None]] = {}  # the newest of each kind
         self._problem = ""  # why the latest could not be written

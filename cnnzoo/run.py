@@ -5,7 +5,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
 SHOWN = 10  # files that cannot be read, of an epoch
+PLACES = {"data.source", "data.val_source", "data.weights", "loss.teacher", "model.pretrained"}  # which may have moved
 
 
 def train(
@@ -164,7 +165,7 @@ def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> pr
         team,
         precision=run.environment["precision"] if job.is_resumed else None,
         start=probed and probed.report,
-        save=writer.save_state if writer else lambda state: None,
+        save=(lambda state: writer.save_state({**state, "config": asdict(config)})) if writer else lambda state: None,
         should_stop=job.should_stop,
     )
     if writer:
@@ -376,12 +377,18 @@ def _open(
     state, wrong = run.load_state()
     if wrong:
         tell(wrong)
+    begun = config_.read(state["config"]) if "config" in state else own  # which older states lack
+    if changed := _differences(own, begun, PLACES):
+        raise InputError(
+            f"{run.config_file} was changed since the run was begun: {changed}; change it back, or start a new run "
+            f"by run=…, from these weights with model.pretrained {as_typed(run.path)}"
+        )
     return run, given or own, state
 
 
-def _differences(given: Config, own: Config) -> str:
-    """The keys that make a run another one and in which two configs differ."""
-    free = {"data.root", "data.workers"}
+def _differences(given: Config, own: Config, free: Set[str] = frozenset()) -> str:
+    """The keys that make a run another one and in which two configs differ, but for those that are `free` to."""
+    free = {"data.root", "data.workers"} | free
     own_affair = ("device", "checkpoint_minutes", "accumulate", "loggers", "on_divergence", "find_unused_parameters")
     free |= {f"train.{key}" for key in own_affair}
     here, there = (

@@ -554,14 +554,34 @@ def test_resuming_with_another_config_names_the_difference(tmp_path):
         cnnzoo.train(short(run.path, optim={"lr": 0.2}), resume=run.path)
 
 
-def test_a_run_whose_own_config_has_other_epochs_by_now_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "edited", "words"),
+    [
+        ("epochs: 2", "epochs: 9", r"train\.epochs is 2 there and 9 here"),
+        ("  seed: 0", "  seed: 1", r"train\.seed is 0 there and 1 here"),
+        ("batch_size: 128", "batch_size: 64", r"train\.batch_size is 128 there and 64 here"),
+        ("name: lenet5", "name: mlp", r"model\.name is lenet5 there and mlp here"),
+        ("name: sgd", "name: adamw", r"optim\.name is sgd there and adamw here"),
+        ("name: one_cycle", "name: plateau", r"schedule\.name is one_cycle there and plateau here"),
+        ("ema: null", "ema: 0.9", r"train\.ema is None there and 0\.9 here"),
+    ],
+)
+def test_a_run_whose_own_config_was_changed_says_in_what(tmp_path, line, edited, words):
     run = stopped(tmp_path / "r", 15)
     text = run.config_file.read_text()
-    run.config_file.write_text(re.sub(r"^  epochs: \d+$", "  epochs: 9", text, flags=re.MULTILINE))
-    with pytest.raises(InputError, match=r"was begun with \d epochs, and its config says 9 by now"):
-        cnnzoo.train(resume=run)
-    run.config_file.write_text(text)
-    assert cnnzoo.train(resume=run, with_report=False).is_finished
+    assert line in text
+    run.config_file.write_text(text.replace(line, edited, 1))
+    with pytest.raises(InputError, match=rf"config\.yaml was changed since the run was begun: {words}; change it back"):
+        train(resume=run)
+
+
+def test_a_run_whose_config_names_where_its_teacher_has_moved_goes_on(tmp_path, finished):
+    shutil.copytree(finished.path, tmp_path / "teacher")
+    run = stopped(tmp_path / "r", 3, loss={"teacher": str(tmp_path / "teacher"), "teacher_weight": 0.5})
+    (tmp_path / "teacher").rename(tmp_path / "moved")
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace(str(tmp_path / "teacher"), str(tmp_path / "moved")))
+    assert train(resume=run).is_finished
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, whole):
@@ -869,9 +889,10 @@ def test_a_run_may_be_compiled(compile, tmp_path, monkeypatch):
 def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
     run = stopped(tmp_path / "run", 3)
     (run.path / ".last.pt.0123456789ab.part").write_bytes(b"half")
+    run.snapshot(1).path.mkdir(parents=True)
+    (run.snapshot(1).path / ".model.safetensors.0123456789ab.part").write_bytes(b"half")
     train(resume=run.path)
-    assert not list(run.path.glob("*.part"))
-    assert not list(run.path.glob(".*.part"))
+    assert not [file for file in run.path.rglob("*") if file.name.endswith(".part")]
 
 
 def test_a_folder_of_runs_is_told_from_a_run(finished, tmp_path):
