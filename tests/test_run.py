@@ -681,6 +681,22 @@ def test_a_run_goes_on_with_its_images_whatever_has_come_and_gone_since(tmp_path
     assert cnnzoo.evaluate(run).count == len(split["val"]) - 1
 
 
+def test_a_run_goes_on_with_its_classes_where_others_have_come(tmp_path):
+    source = photos.folder(tmp_path / "photos", each=12)
+    sections = {"data": {"source": str(source), "size": 32}, "train": {"epochs": 2, "batch_size": 9}}
+    train(short(tmp_path / "whole", **sections))
+    run = stopped(tmp_path / "run", 4, **sections)
+    classes = run.card["classes"]
+    for name in ("aaa", "zzz"):  # before all others, and behind them
+        shutil.copytree(source / classes[0], source / name)
+    told = []
+    train(resume=run, tell=told.append)
+    assert f"left out: 24 images of {source} that the run was not begun with" in told
+    assert run.card["classes"] == classes
+    assert equal(weights(tmp_path / "whole"), weights(run))
+    assert all(map(np.array_equal, run.predictions, Run(tmp_path / "whole").predictions))
+
+
 def test_a_run_whose_images_are_others_by_now_does_not_go_on(tmp_path):
     source = photos.folder(tmp_path / "photos", each=12)
     run = stopped(tmp_path / "run", 2, data={"source": str(source), "size": 32}, train={"epochs": 2, "batch_size": 9})
