@@ -388,7 +388,7 @@ def _open(
 
 def _differences(given: Config, own: Config, free: Set[str] = frozenset()) -> str:
     """The keys that make a run another one and in which two configs differ, but for those that are `free` to."""
-    free = {"data.root", "data.workers"} | free
+    free = {"data.root", "data.workers", "data.bad_files"} | free
     own_affair = ("device", "checkpoint_minutes", "accumulate", "loggers", "on_divergence", "find_unused_parameters")
     free |= {f"train.{key}" for key in own_affair}
     here, there = (

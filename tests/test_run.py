@@ -697,6 +697,19 @@ def test_a_run_goes_on_with_its_classes_where_others_have_come(tmp_path):
     assert all(map(np.array_equal, run.predictions, Run(tmp_path / "whole").predictions))
 
 
+def test_a_run_goes_on_without_a_photo_that_cannot_be_read_any_more_where_it_may(tmp_path):
+    source = photos.folder(tmp_path / "photos", each=12)
+    run = stopped(tmp_path / "run", 4, data={"source": str(source), "size": 32}, train={"epochs": 2, "batch_size": 9})
+    name = run.split["train"][0]
+    Path(name).write_bytes(b"no photo")
+    with pytest.raises(InputError, match="cannot be read .* go on without it by data.bad_files='skip'"):
+        train(resume=run)
+    told = []
+    train(resume=run, overrides={"data.bad_files": "skip"}, tell=told.append)
+    assert f"1 file left out because it cannot be read: {name}: it is not an image" in told
+    assert run.is_finished
+
+
 def test_a_run_whose_images_are_others_by_now_does_not_go_on(tmp_path):
     source = photos.folder(tmp_path / "photos", each=12)
     run = stopped(tmp_path / "run", 2, data={"source": str(source), "size": 32}, train={"epochs": 2, "batch_size": 9})
