@@ -702,7 +702,7 @@ def test_a_run_goes_on_without_a_photo_that_cannot_be_read_any_more_where_it_may
     run = stopped(tmp_path / "run", 4, data={"source": str(source), "size": 32}, train={"epochs": 2, "batch_size": 9})
     name = run.split["train"][0]
     Path(name).write_bytes(b"no photo")
-    with pytest.raises(InputError, match="cannot be read .* go on without it by data.bad_files='skip'"):
+    with pytest.raises(InputError, match=r"cannot be read .* go on without it by data\.bad_files='skip'"):
         train(resume=run)
     told = []
     train(resume=run, overrides={"data.bad_files": "skip"}, tell=told.append)

@@ -147,8 +147,9 @@ class Found:
     def divided_as(self, split: Mapping[str, Sequence[str]], source: str) -> "Found":
         """The images of an earlier split, by their names in "train" and "val", whatever has come and gone since.
 
-        New images are left out, and classes that have no others. For a missing one to train on another stands in, of its class where its folder tells
-        that, under its name, so that a run goes on in the same order; of those held out the others are left.
+        New images are left out, and classes that have no others. For a missing one to train on another stands in, of
+        its class where its folder tells that, under its name, so that a run goes on in the same order; of those held
+        out the others are left.
 
         Raises InputError if too many are missing.
         """
@@ -174,7 +175,7 @@ class Found:
             notes += (f"left out: {counted(new, 'image')} of {source} that the run was not begun with",)
         old = whole.labels[[place for name, place in places.items() if name in wanted]]
         stays = ~np.isin(np.arange(len(self.classes)), np.setdiff1d(whole.labels, old))
-        whole = replace(whole, labels=(np.cumsum(stays) - 1)[whole.labels])  # what its class goes with is not asked for
+        whole = replace(whole, labels=(np.cumsum(stays) - 1)[whole.labels])
         return replace(
             self,
             classes=tuple(name for name, kept in zip(self.classes, stays, strict=True) if kept),
