@@ -71,7 +71,9 @@ def train(
     run, config, state = _open(config, resume, tell)
     if run.is_finished:
         _ = run.card  # complains if its weights are damaged
-        tell(f"{run.path} is finished, and stays as it is")
+        lacks = with_report and config.ensemble is None and not run.report_file.exists()  # killed as it was drawn, say
+        way = f"; it lacks its report, which cnnzoo report {as_typed(run.path)} makes" if lacks else ""
+        tell(f"{run.path} is finished, and stays as it is{way}")
         return run
     if config.ensemble is not None:
         raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")

@@ -450,6 +450,15 @@ def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(ended, cli, h
         cnnzoo.train({**ended, "optim": {"lr": 0.2}}, resume="auto")
 
 
+def test_a_run_that_was_killed_as_its_report_was_drawn_says_how_to_make_it(tmp_path):
+    run = train(short(tmp_path / "run", train={"epochs": 1}))
+    told = []
+    cnnzoo.train(resume=run, tell=told.append)
+    assert told == [
+        f"{run.path} is finished, and stays as it is; it lacks its report, which cnnzoo report {run.path} makes"
+    ]
+
+
 def test_what_is_there_already_says_how_to_go_on_where_that_is_possible(tmp_path, finished):
     run = stopped(tmp_path / "r", 3)
     with pytest.raises(InputError, match=rf"exists already; go on with it by cnnzoo train --resume {run.path}, or"):
