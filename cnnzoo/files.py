@@ -78,16 +78,19 @@ def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:
 
 def read_json(file: Path, lines: bool = False, **kinds: type) -> Any:
     """What a file of a run says, or each of its `lines`: mappings in which each of these keys is of its kind. Raises
-    InputError if it is damaged.
+    InputError if it is damaged, or not there.
     """
+    mend = "restore it, or run its config.yaml again"
     try:
         text = file.read_text(encoding="utf-8")
         told = [json.loads(line) for line in (text.splitlines() if lines else [text])]
         if not all(isinstance(each.get(key), kind) for each in told for key, kind in kinds.items()):
             raise ValueError
         return told if lines else told[0]
+    except FileNotFoundError:
+        raise InputError(f"{file} is missing; {mend}") from None
     except (ValueError, AttributeError):  # the latter of what is no mapping
-        raise InputError(f"{file} is damaged or cut short; restore it, or run its config.yaml again") from None
+        raise InputError(f"{file} is damaged or cut short; {mend}") from None
 
 
 def write_model(file: Path, weights: Mapping[str, Tensor], card: dict) -> None:

@@ -593,6 +593,14 @@ def test_a_run_whose_config_names_where_its_teacher_has_moved_goes_on(tmp_path, 
     assert train(resume=run).is_finished
 
 
+@pytest.mark.parametrize("name", ["split.json", "environment.json"])
+def test_a_run_that_lacks_what_it_goes_on_by_says_what_to_do(tmp_path, name):
+    run = stopped(tmp_path / "r", 3)
+    (run.path / name).unlink()
+    with pytest.raises(InputError, match=rf"r/{name} is missing; restore it, or run its config\.yaml again"):
+        train(resume=run)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, whole):
     run = stopped(tmp_path / "r", 13, **BY_CHANCE)
     run.save_state(run.load_state()[0])  # two generations
