@@ -76,6 +76,8 @@ class Predictions(Shown):
     def __getitem__(self, place: "int | slice | Sequence[int] | np.ndarray") -> "Prediction | Predictions":
         if not isinstance(place, int | np.integer):  # a slice, numbers of rows, or for each row whether it is wanted
             rows = np.arange(len(self))[place]
+            if not rows.ndim:  # a number after all, in an array or a tensor
+                return self[int(rows)]
             own = {name: getattr(self, name) for name in _ROWS}
             chosen = {
                 k: v[rows] if isinstance(v, np.ndarray) else tuple(v[row] for row in rows) for k, v in own.items()
