@@ -295,11 +295,12 @@ class Run(Drawn):
         """Logits `(N, K)` and targets `(N,)` of the validation images. Raises InputError where they are not there, or
         are not the run's.
         """
-        way, command = "finish it by", f"cnnzoo train --resume {as_typed(self.path)}"
-        if self.committee:
-            way, command = "make it anew by", f"cnnzoo train --config {as_typed(self.config_file)} --run NEW"
+        resume = f"cnnzoo train --resume {as_typed(self.path)}"
+        anew = f"cnnzoo train --config {as_typed(self.config_file)} --run NEW"
         if not self.predictions_file.exists():
-            raise InputError(f"{self.path} has no predictions yet; {way} {command}")
+            is_made = self.committee or self.soup  # of runs, rather than learnt
+            way = f"make it anew by {anew}" if is_made else f"finish it by {resume}"
+            raise InputError(f"{self.path} has no predictions yet; {way}")
         images, classes = len(self.split["val"]), len(self.card["classes"])
         with suppress(InputError):
             logits, targets = read_arrays(self.predictions_file, "logits", "targets")
@@ -307,9 +308,9 @@ class Run(Drawn):
             fit = kinds == ("f", "i") and shapes == ((images, classes), (images,))
             if fit and np.isfinite(logits).all() and 0 <= targets.min() <= targets.max() < classes:
                 return logits, targets
-        raise InputError(
-            f"{self.predictions_file} is damaged, or another run's; remove it, and {command} makes it anew"
-        )
+        goes_on = self.state_file.exists() or self.state_before.exists()  # else it would begin, and write over its net
+        way = f"remove it, and {resume} makes it anew" if goes_on else f"make the run anew by {anew}"
+        raise InputError(f"{self.predictions_file} is damaged, or another run's; {way}")
 
     def save_familiarity(self, familiarity: Familiarity) -> None:
         write_arrays(self.familiar_file, **vars(familiarity))

@@ -534,6 +534,16 @@ def test_predictions_that_are_not_the_runs_are_told_and_can_be_made_anew(tmp_pat
     assert run.predictions[0] == pytest.approx(logits, abs=1e-5)
 
 
+def test_a_run_with_damaged_predictions_and_no_state_is_not_told_to_begin_over_its_weights(tmp_path, finished):
+    run = Run(shutil.copytree(finished.path, tmp_path / "r"))
+    for file in (run.predictions_file, run.state_file, run.state_before):
+        file.unlink(missing_ok=True)
+    run.predictions_file.write_bytes(b"half")
+    way = rf"make the run anew by cnnzoo train --config {run.config_file} --run NEW"
+    with pytest.raises(InputError, match=rf"predictions\.npz is damaged, or another run's; {way}"):
+        cnnzoo.report(run)
+
+
 def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, cli, fails, finished):
     source = photos.folder(tmp_path / "photos", each=5)
     (tmp_path / "whole").mkdir()

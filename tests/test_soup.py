@@ -1,6 +1,7 @@
 """Model soups: several nets' weights averaged into one net."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +95,15 @@ def test_a_soup_is_a_run_like_any_other(siblings, tmp_path):
     assert [line["epoch"] for line in soup.metrics] == [0]
     assert soup.metrics[0]["val_top1"] == pytest.approx(top1(soup))
     assert "Members and soup" in soup.report_file.read_text()
+
+
+def test_without_its_predictions_it_says_how_to_go_on(siblings, tmp_path):
+    soup = cnnzoo.soup(siblings, "uniform", run=tmp_path / "soup")
+    way = rf"make .* anew by cnnzoo train --config {soup.config_file} --run NEW"
+    for damage in (lambda file: file.write_bytes(b"half"), Path.unlink):
+        damage(soup.predictions_file)
+        with pytest.raises(InputError, match=way):
+            _ = soup.predictions
 
 
 def test_its_config_makes_it_again(siblings, tmp_path, cli):
