@@ -244,7 +244,8 @@ def _form(
         kind, why = forms.precision(config.train.precision, model, images, steps)
     if team.any(kind == "bf16")[0] and kind != "bf16":  # all compute alike
         kind, why = "bf16", "which another process found faster"
-    form = forms.choose(model, images, kind, steps, setting=config.train.compile)
+    grows = config.augment.grows_from < 1
+    form = forms.choose(model, images, kind, steps, setting=config.train.compile, grows=grows)
     return kind, form.forward, f"{kind} ({why}); {form.why}"
 
 

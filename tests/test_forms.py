@@ -115,6 +115,11 @@ def test_nets_of_one_process_are_each_compiled_for_images_of_their_own_size(monk
     for name, size in (("resnet20", 32), ("resnet32", 16), ("resnet32", 24)):
         forms.compiled(zoo.create(name))(torch.zeros(2, 3, size, size))
     assert unknown == [[], [], []]
+    torch.compiler.reset()
+    grown = forms.compiled(zoo.create("resnet20"), grows=True)
+    for size in range(16, 56, 4):  # more than torch would compile one by one
+        grown(torch.zeros(2, 3, size, size))
+    assert 2 <= len(unknown) - 3 <= 3
 
 
 def test_on_a_cpu_a_run_is_not_compiled_unless_it_is_asked_for():

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -70,13 +71,14 @@ class Form:
     why: str
 
 
-def compiled(model: nn.Module, graphs: bool = False) -> Callable:
+def compiled(model: nn.Module, graphs: bool = False, grows: bool = False) -> Callable:
     """The net through torch.compile; `graphs` records its kernels as CUDA graphs, which spares small nets launches.
 
     Each size of images is compiled for itself. Left to choose, torch would compile for any size once it has met two,
-    and it counts those of all nets that share a `forward`, as the zoo's do: a process's second net would be slower.
+    and it counts those of all nets that share a `forward`, as the zoo's do: a process's second net would be slower. Of
+    images that the run `grows` there may be a dozen sizes, and after eight torch compiles no more: there it chooses.
     """
-    return torch.compile(model, mode="reduce-overhead" if graphs else None, dynamic=False)
+    return torch.compile(model, mode="reduce-overhead" if graphs else None, dynamic=None if grows else False)
 
 
 def choose(
@@ -87,9 +89,10 @@ def choose(
     forms: dict[str, Callable[[nn.Module], Callable]] | None = None,
     *,
     setting: str | bool = "auto",
+    grows: bool = False,
 ) -> Form:
     """The form that `train.compile` sets, or with auto the fastest of the plain net and its compiled forms for a run of
-    `steps` steps on batches like `images`.
+    `steps` steps on batches like `images`, whose size is the largest where the run `grows` them.
 
     They are tried on a copy. A form must save more than it took to compile; one that fails is passed over. On a CPU the
     plain net is taken at once: compiling was slower for each net that was measured (torch 2.6 to 2.15).
@@ -97,12 +100,13 @@ def choose(
     if setting is False:
         return Form(model, "not compiled, as set")
     if setting != "auto":
-        return Form(compiled(model, graphs=setting == "graphs"), "compiled, as set")
+        return Form(compiled(model, setting == "graphs", grows), "compiled, as set")
     if forms is None and images.device.type != "cuda":
         return Form(
             model, "not compiled: that does not pay on a CPU" if images.device.type == "cpu" else "not compiled"
         )
-    forms = forms or {"compiled": compiled, "compiled, as CUDA graphs": lambda net: compiled(net, graphs=True)}
+    kinds = {"compiled": False, "compiled, as CUDA graphs": True}
+    forms = forms or {kind: partial(compiled, graphs=graphs, grows=grows) for kind, graphs in kinds.items()}
     trial = copy.deepcopy(model).train()
     try:
         plain = _seconds(trial, trial, images, precision)
