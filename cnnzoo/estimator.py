@@ -113,6 +113,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         check_consistent_length(images, groups)
         with TemporaryDirectory(prefix="cnnzoo-", ignore_cleanup_errors=True) as scratch:
             config = self._config(self.run or Path(scratch, "run"))
+            if config.model.num_classes not in (None, len(classes)):  # each column of predict_proba is one of classes_
+                raise InputError(f"model.num_classes is {config.model.num_classes}, but y has {len(classes)} classes")
             Run.new(config.folder)  # complains now rather than after the photos are decoded
             names = [str(name) for name in classes]
             given = (images, labels, names, config.data, config.augment, *assemble.net_input(config))

@@ -294,6 +294,10 @@ def test_labels_that_will_not_do(digits, y, why):
         ({"pretrained": "best"}, "best"),
         ({"device": "abacus"}, "abacus"),
         ({"overrides": ("--data.sise=8",)}, "did you mean data.size"),
+        (
+            {"mode": "full", "classifier": "auto", "overrides": {"model.num_classes": 5, "model.head": "linear"}},
+            "model.num_classes is 5, but y has 2 classes",
+        ),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
