@@ -195,6 +195,17 @@ def test_a_method_may_be_named(data_root):
             judge(net, x, truth, "gradcan")
 
 
+def test_classes_may_be_a_list(random_net):
+    net, x, target = random_net
+    listed = (target % 2).tolist()
+    found = sanity(net, x, listed, "gradient").correlation
+    np.testing.assert_array_equal(found, sanity(net, x, target % 2, "gradient").correlation)
+    for judge in (sanity, partial(pointing, trials=1)):
+        for wrong in (1, listed[:-1], [0.5] * len(x)):
+            with pytest.raises(InputError, match=f"wanted for each of {len(x)} images"):
+                judge(net, x, wrong, "gradient")
+
+
 @pytest.fixture
 def random_net():
     """A net, images for it, and its answers."""

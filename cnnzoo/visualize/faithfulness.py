@@ -18,7 +18,7 @@ from scipy.sparse.linalg import splu
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError, at_least
+from cnnzoo.errors import InputError, at_least, counted
 from cnnzoo.shown import Shown
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import untouched
@@ -183,7 +183,7 @@ class Sanity(Shown):
         return "\n".join(f"{name:<{width}}  {mean:+.2f}" for name, mean in means)
 
 
-def sanity(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, seed: int = 0) -> Sanity:
+def sanity(net: nn.Module, x: Tensor, target: Tensor | Sequence[int], maps: str | Maps, seed: int = 0) -> Sanity:
     """Whether maps depend on what the net has learned: rank correlation with those of the net whose weights are
     randomised from the top, a stage at a time (Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity Checks for
     Saliency Maps, 2018, arXiv 1810.03292, section 3). A method whose maps stay alike shows the image, not the net.
@@ -191,14 +191,15 @@ def sanity(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, seed: in
     Args:
         net: a net of the registry, which stays as it is.
         x: images `(B, C, H, W)`, as the net takes them.
-        target: classes `(B,)` int64.
+        target: their classes `(B,)`, whole numbers.
         maps: the method, by its name, as gradient or gradcam (see `visualize.compare`), or any other as a function.
         seed: of the random weights.
 
-    Raises InputError for another net, whose stages are not known.
+    Raises InputError for another net, whose stages are not known, and for other than one class for each image.
     """
     if not hasattr(net, "entry"):
         raise InputError(f"a {type(net).__name__} is not of the registry, so its stages are not known")
+    target = _classes(target, x)
     with untouched(net) as net:
         maps, rows = _as_function(maps, net, x), []
         original = maps(net, x, target).flatten(1).cpu().numpy()
@@ -209,6 +210,14 @@ def sanity(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, seed: in
             changed = maps(copy, x, target).flatten(1).cpu().numpy()
             rows.append([_correlation(*pair) for pair in zip(original, changed, strict=True)])
     return Sanity(tuple(parts), np.array(rows))
+
+
+def _classes(target: Tensor | Sequence[int], x: Tensor) -> Tensor:
+    """The class of each image in `x` `(B, C, H, W)`, as `(B,)` int64 on the images' device."""
+    found = torch.as_tensor(target, device=x.device)
+    if found.shape != x.shape[:1] or found.dtype == torch.bool or found.is_floating_point():
+        raise InputError(f"one class, a whole number, is wanted for each of {counted(len(x), 'image')}, not {target}")
+    return found.long()
 
 
 def _as_function(maps: str | Maps, net: nn.Module, x: Tensor) -> Maps:
@@ -251,7 +260,9 @@ class Pointing(Shown):
         return f"{self.hits} of {self.trials} maps fall on the right half ({self.share:.1%}), {self.peaks} peak there"
 
 
-def pointing(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, trials: int, seed: int = 0) -> Pointing:
+def pointing(
+    net: nn.Module, x: Tensor, target: Tensor | Sequence[int], maps: str | Maps, trials: int, seed: int = 0
+) -> Pointing:
     """Put two images of different classes side by side, ask for either one's class, and see on which half its map falls
     (the pointing game of Zhang, Lin, Brandt, Shen, Sclaroff: Top-down Neural Attention by Excitation Backprop, 2016,
     arXiv 1608.00507, with a half for the object's box). What a map holds against the class does not count.
@@ -259,11 +270,14 @@ def pointing(net: nn.Module, x: Tensor, target: Tensor, maps: str | Maps, trials
     Args:
         net: a net that takes images twice as wide; it stays as it is.
         x: images `(B, C, H, W)` to draw pairs of, such as the net classifies rightly when alone.
-        target: their classes `(B,)` int64, of which there are at least two.
+        target: their classes `(B,)`, whole numbers, of which there are at least two.
         maps: the method, as `sanity` takes it.
         trials: how many pairs, each asked for one class.
         seed: of the draws.
+
+    Raises InputError for fewer classes, and for other than one for each image.
     """
+    target = _classes(target, x)
     if len(target.unique()) < 2:
         raise InputError("pointing needs images of at least two classes")
     rng, hits, peaks = np.random.default_rng(seed), 0, 0
