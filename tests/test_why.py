@@ -1,6 +1,8 @@
 """From run folders to why their committee is better, or is not."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +88,20 @@ def test_members_may_be_compared_on_other_images(runs, tmp_path):
     for verdict in (*found.rescued, *found.lost):
         assert verdict.image.startswith(str(tmp_path / "new" / verdict.truth))
     assert (tmp_path / "why" / "diversity.json").exists()
+
+
+def test_without_the_images_there_are_the_tables_and_their_pictures(runs, tmp_path):
+    copies = [Path(shutil.copytree(run.path, tmp_path / run.path.name)) for run in runs]
+    for copy in copies:
+        config = (copy / "config.yaml").read_text()
+        (copy / "config.yaml").write_text(config.replace("source: digits", "source: photos"))
+    told = []
+    found = cnnzoo.diversity(copies, out=tmp_path / "why", tell=told.append)
+    assert found.rescued or found.lost
+    assert "data.source 'photos' is neither a known set nor a folder" in told[-1]
+    names = {file.name for file in (tmp_path / "why").iterdir()}
+    assert names >= {"diversity.json", "images.csv", "pairs.png", "cost.png"}
+    assert not names & {"rescued.png", "lost.png"}
 
 
 def test_a_folder_with_something_in_it_is_left_alone(runs, tmp_path):

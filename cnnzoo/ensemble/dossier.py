@@ -5,7 +5,7 @@ members.csv         accuracies with intervals, and costs; the committee last
 pairs.csv           the measures of each two members
 subcommittees.csv   accuracy and cost of some of the members
 images.csv          what everybody says of the images that the committee rescues or loses
-pairs.png  cost.png  rescued.png  lost.png (the last two where there are such images)
+pairs.png  cost.png  rescued.png  lost.png (the last two where there are such images, and they can be read)
 """
 
 import json
@@ -20,6 +20,7 @@ import numpy as np
 from cnnzoo import atomic, figures, tables
 from cnnzoo.ensemble.diversity import MEASURES, Diversity, Verdict
 from cnnzoo.errors import InputError
+from cnnzoo.telling import Tell
 
 SHOWN = 24  # images in a picture, at most
 ACROSS = 6  # of them side by side
@@ -37,11 +38,15 @@ def check(folder: str | Path) -> None:
         raise InputError(f"{folder} is not empty, and nothing in it is to be overwritten; choose another folder")
 
 
-def write(diversity: Diversity, folder: str | Path, look: Look) -> None:
-    """All tables and pictures. Raises InputError as `check` does."""
+def write(diversity: Diversity, folder: str | Path, look: Look, tell: Tell = print) -> None:
+    """All tables and pictures; `tell` is given a line if `look` finds no images. Raises InputError as `check` does."""
     check(folder)
     folder, shown = Path(os.path.expanduser(folder)), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
-    seen = look([verdict.image for verdicts in shown for verdict in verdicts]) if any(shown) else ()
+    try:
+        seen = look([verdict.image for verdicts in shown for verdict in verdicts]) if any(shown) else ()
+    except InputError as error:  # all else is told by what the members said, and needs no images
+        tell(f"no pictures of images that are rescued or lost: {error}")
+        seen, shown = (), ((), ())
     atomic.write(folder / "diversity.json", json.dumps(diversity.to_dict(), indent=1).encode())
     said = dict.fromkeys(("image", "change", "truth", "committee", *_numbered(diversity.names)), str)
     for name, rows, columns in (

@@ -92,7 +92,7 @@ class Ensemble(Shown):
 
     def diversity(self, out: str | Path | None = None) -> Diversity:
         """What the committee has over its members, as `cnnzoo.diversity` tells it; `out` as there."""
-        return why.explain(self.combination, self._config.data, self._root, out)
+        return why.explain(self.combination, self._config.data, self._root, out, self.tell)
 
     @cached_property
     def net(self) -> nn.Module:

@@ -43,7 +43,7 @@ def diversity(
         seed: of the parts for cross-fitting.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …, for predictions that must be made.
         out: a new folder for tables and pictures; None writes nothing.
-        tell: is given a line where predictions are made.
+        tell: is given a line where predictions are made, and where there are no images for the pictures of `out`.
 
     Raises:
         InputError: as `cnnzoo.combine` does, and where `out` holds something already.
@@ -53,17 +53,21 @@ def diversity(
     panel = members.panel(runs, data, root=root, device=device, tell=tell)
     for note in panel.notes:
         tell(note)
-    return explain(combine(panel, method, weights, seed), data, root, out)
+    return explain(combine(panel, method, weights, seed), data, root, out, tell)
 
 
 def explain(
-    combined: Combination, data: str | None = None, root: str | None = None, out: str | Path | None = None
+    combined: Combination,
+    data: str | None = None,
+    root: str | None = None,
+    out: str | Path | None = None,
+    tell: Tell = print,
 ) -> Diversity:
-    """Compare a committee with its members on their panel; `data`, `root` and `out` as in `diversity`."""
+    """Compare a committee with its members on their panel; `data`, `root`, `out` and `tell` as in `diversity`."""
     panel = combined.panel
     result = study(panel, combined.method, combined.honest, [cost(name) for name in panel.names])
     if out is not None:
-        dossier.write(result, out, partial(_look, panel.names[0], data, root))
+        dossier.write(result, out, partial(_look, panel.names[0], data, root), tell)
     return result
 
 
