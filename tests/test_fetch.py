@@ -361,6 +361,16 @@ def test_a_bundle_takes_rows_from_a_generator(server, hub, row, tmp_path):
     assert bundles.bundle((each for each in [row]), tmp_path / "weights.tar") == [hub / "weights.pth"]
 
 
+def test_a_damaged_file_is_not_bundled(server, hub, row, tmp_path):
+    file = fetch.fetch(row)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(cnnzoo.InputError, match="is damaged; remove it, and it is fetched anew"):
+        bundles.bundle([row], tmp_path / "weights.tar")
+    assert not (tmp_path / "weights.tar").exists()
+
+
 def test_a_bundle_leaves_the_unfinished_one_of_another_process_alone(server, hub, row, tmp_path):
     other = tmp_path / ".weights.tar.part"
     other.write_bytes(b"half")
@@ -462,6 +472,7 @@ def test_a_pattern_brings_no_weights_of_an_excluded_licence(weights, fails, hub,
 
 def test_a_bundle_made_here_is_imported_there(weights, hub, tmp_path, monkeypatch):
     torch.save({"x": torch.zeros(2)}, hub / "resnet18-f37072fd.pth")
+    monkeypatch.setattr(bundles, "verify", lambda row: "whole")  # which the real file, too large for a test, would be
     assert weights("bundle", "resnet18.tv_in1k", "--out", tmp_path / "w.tar")[0] == 0
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "there"))
     placed = tmp_path / "there" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"

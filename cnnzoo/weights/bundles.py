@@ -10,7 +10,7 @@ from pathlib import Path
 from cnnzoo import atomic
 from cnnzoo.errors import InputError
 from cnnzoo.weights.download import digest
-from cnnzoo.weights.fetch import fetch, hub_folder
+from cnnzoo.weights.fetch import fetch, hub_folder, verify
 from cnnzoo.weights.table import Weights
 
 _LIST = "cnnzoo-weights.json"
@@ -19,14 +19,17 @@ _LIST = "cnnzoo-weights.json"
 def bundle(rows: Iterable[Weights], out: Path) -> list[Path]:
     """Put the files of rows, fetched where needed, into one tar file that `unbundle` takes on another machine.
 
-    Returns the files, in the order of the rows. Raises InputError for one that cannot be had, and before any is
-    fetched where `out` cannot be written.
+    Returns the files, in the order of the rows. Raises InputError for one that cannot be had or is damaged, and before
+    any is fetched where `out` cannot be written.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder; name the file to write")
     atomic.check_writable(out)  # complains now rather than after the downloads
     rows = list(rows)
     files = [fetch(row) for row in rows]
+    for row, file in zip(rows, files, strict=True):
+        if verify(row) == "damaged":  # its own hash, which goes along, would not tell
+            raise InputError(f"{file} is damaged; remove it, and it is fetched anew")
     names = [row.file for row in rows]
     content = json.dumps({name: digest(file) for name, file in zip(names, files, strict=True)}, indent=2).encode()
     about = tarfile.TarInfo(_LIST)
