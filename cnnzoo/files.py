@@ -112,7 +112,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 (no mapping)
         expected = _told(content).get(_CHECKSUM)
     if expected is not None and expected != _checksum(tensors):
-        raise InputError(f"{file} is damaged or cut short (its checksum does not match)")
+        raise InputError(f"{file} is damaged or cut short (its checksum does not match); restore it, or make it anew")
     return tensors
 
 
@@ -143,4 +143,4 @@ def _opened(file: Path):
         with safe_open(file, framework="pt") as content:
             yield content
     except SafetensorError as error:
-        raise InputError(f"{file} is damaged or cut short ({error})") from None
+        raise InputError(f"{file} is damaged or cut short ({error}); restore it, or make it anew") from None
