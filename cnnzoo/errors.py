@@ -91,7 +91,8 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 def unknown(kind: str, word: object, known: Iterable[str]) -> InputError:
     """An error for a name nobody knows, or what is no name, offering the near ones, or all when they are few."""
     known = list(known)
-    otherwise = f"known: {', '.join(known)}" if len(known) <= 16 else f"there are {len(known)}, none like it"
+    told = f"known: {', '.join(known)}" if known else "there is none"
+    otherwise = told if len(known) <= 16 else f"there are {len(known)}, none like it"
     return InputError(f"unknown {kind} {quoted(word)}{did_you_mean(str(word), known, otherwise)}")
 
 

@@ -433,6 +433,7 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["predict", "lenet5"], ["images"]),
         (["predict", "lenet5", "a.jpg", "--top", "0"], ["--top is 0"]),
         (["report", "nope"], ["there is no run folder nope"]),
+        (["weights", "verify", "--foo"], ["unknown key 'foo'; there is none"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value and not value[0].startswith("'") else "",
 )
