@@ -4,7 +4,6 @@ import filecmp
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -15,17 +14,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from cnnzoo import bars, calibrate, tables, zoo
+from cnnzoo import bars, calibrate, tables, whereabouts, zoo
 from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.config import DataConfig
-from cnnzoo.data import listed, sources
+from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.decoding import EXTENSIONS
-from cnnzoo.data.found import MANY_MISSING
 from cnnzoo.data.groups import describe
-from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
+from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, expect, printable
 from cnnzoo.inference.fast import MANY, Sample, fast_form
@@ -35,7 +33,6 @@ from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell
 from cnnzoo.train.validation import logits
 
-SOME = 8  # images by which a folder that was moved is known again
 SHOWN = 20  # images of those judged, where a person looks at them
 BAD_FILES = ("error", "skip")
 ANSWERS = {"file": str, "truth": str, "answer": str, "probability": float, "right": bool}  # of an image
@@ -239,10 +236,7 @@ def judge(
 def _chosen(
     net: nn.Module, own: DataConfig | None, data: str | Path | None, called: str
 ) -> tuple[DataConfig, dict[str, list[str]] | None]:
-    """The data to judge on, and of a run's `own` data, wherever that lies now, the names of those that it learnt from
-    and held out, as `Run.split` has them.
-    """
-    run = run_of(net)
+    """The data to judge on, and where these are a run's `own`, its split, as `whereabouts.find` has it."""
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by data=…")
     if data is not None:
@@ -250,56 +244,7 @@ def _chosen(
         data = os.fspath(data)
     if own is None:
         return DataConfig(source=data), None
-    if sources.is_there(own.source):
-        if data is None or _same(data, own.val_source or own.source):
-            return own, run.split
-        return DataConfig(source=data), None
-    # It may have been moved since, or be named from where the run was begun: a folder that its own lies within.
-    for place in [data] if data else [str(folder / own.source) for folder in run.path.resolve().parents]:
-        if split := _moved(net, own, place):
-            return replace(own, source=place), split
-    if data is None:
-        raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
-    return DataConfig(source=data), None
-
-
-def _moved(net: nn.Module, own: DataConfig, place: str) -> dict[str, list[str]] | None:
-    """What the images of a run's split are called in another folder, or beside another table; None unless these are
-    the run's images: most of them are there by their names, and the net says the same of some as when it was trained.
-    """
-    run = run_of(net)
-    if own.val_source or run.is_cross_fitted or not (run.is_finished and sources.is_there(place)):
-        return None
-    before, now = (
-        listed.home_of(source) if listed.is_source(source) else Path(os.path.expanduser(source))
-        for source in (own.source, place)
-    )
-    split = run.split
-    try:
-        moved = {name: now / Path(name).relative_to(before) for part in split.values() for name in part}
-    except ValueError:  # they were none of a folder's
-        return None
-    if sum(not file.exists() for file in moved.values()) > MANY_MISSING * len(moved):
-        return None
-    now_called = {part: [str(moved[name]) for name in names] for part, names in split.items()}
-    return now_called if _says_the_same(net, now_called["val"], run.predictions[0]) else None
-
-
-def _says_the_same(net: nn.Module, files: Sequence[str], said: np.ndarray) -> bool:
-    """Whether the net's logits for some of the files are those that were `said`, `(N, K)` float32, of all."""
-    seen, places, pixels = zoo.preprocessing(net), [], []
-    for place, file in enumerate(files):
-        with suppress(InputError):  # it is gone, or cannot be read any more
-            pixels.append(seen.pixels(file))
-            places.append(place)
-        if len(places) == SOME:
-            break
-    if not places:
-        return False
-    images = normalise(torch.from_numpy(np.stack(pixels)), seen.mean, seen.std)
-    now, _ = logits(net, [(images.to(next(net.parameters()).device), torch.zeros(len(places)))])
-    then = torch.from_numpy(said[places])
-    return torch.allclose(now, then, rtol=0.1, atol=0.1 * then.std().item())
+    return whereabouts.find(run_of(net), own, data, called)
 
 
 def _to_calibrate_on(
@@ -350,14 +295,6 @@ def _cross_fitted(net: nn.Module, names: Sequence[str]) -> dict[int, np.ndarray]
         return {}
     said = dict(zip(real_paths(run.split["val"]), run.predictions[0], strict=True))
     return {place: said[file] for place, file in enumerate(real_paths(names)) if file in said}
-
-
-def _same(data: str, source: str) -> bool:
-    """Whether two names mean the same source: a folder or a file may be spelt in many ways."""
-    if data == source or not sources.NAMED.keys().isdisjoint((data, source)):
-        return data == source
-    a, b = Path(os.path.expanduser(data)), Path(os.path.expanduser(source))
-    return a.exists() and b.exists() and a.samefile(b)
 
 
 class MeanOfCrops(nn.Module):

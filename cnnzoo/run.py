@@ -313,21 +313,12 @@ def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dat
     finish(snapshot, config, data, device, silent, with_report=False)
 
 
-def write_report(run: Run, config: Config | None = None, data: Dataset | None = None) -> Path:
+def write_report(run: Run, config: Config, data: Dataset) -> Path:
     """(Re)make report.html from what the run folder holds and, for the pictures, its data."""
     from cnnzoo.report import page  # Matplotlib and scikit-learn take two seconds
     from cnnzoo.report.insight import Insight
 
-    config = config or config_.read(run.config_file)
-    if data is None:
-        if not sources.is_there(config.data.source):
-            raise InputError(
-                f"{config.data.source}, on which {run.path} was trained, is not here; run it where it lies"
-            )
-        data = assemble.load_data(config, run.split)
-        if list(data.val.names) != run.split["val"]:
-            raise InputError(f"{config.data.source} no longer holds the images that {run.path} was validated on")
-    run.write("report.html", page.render(run, config, data.classes, data.val.images, Insight(run, data)))
+    run.write("report.html", page.render(run, config, data.classes, data.val, Insight(run, data)))
     return run.report_file
 
 

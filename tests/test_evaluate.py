@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -296,6 +297,23 @@ def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(sourc
     told.clear()
     assert cnnzoo.evaluate(run, moved, tell=told.append).count == 25  # most of its images are gone
     assert told == [f"12 of these 25 images seem to be among those that {run.path} was trained on"]
+
+
+def test_the_report_of_a_run_whose_folder_was_moved_shows_it_where_it_lies_now(source, tmp_path, cli):
+    folder = shutil.copytree(source, tmp_path / "photos")
+    run = train(tmp_path / "run", folder)
+    before = cnnzoo.report(run).read_text()
+    moved = folder.rename(tmp_path / "moved")
+    assert cli("report", run.path).err == (
+        f"cnnzoo: error: {folder}, on which {run.path} was trained, is not here; name images by --data\n"
+    )
+    assert cli("report", run.path, "--data", moved).code == 0
+    assert run.report_file.read_text() == before.replace(f"on {folder}: ", f"on {moved}: ")
+    (tmp_path / "other").mkdir()
+    for wrong in ("other", "nope"):
+        told = f"{tmp_path / wrong} does not hold the images that {run.path} was judged on"
+        with pytest.raises(InputError, match=re.escape(told)):
+            cnnzoo.report(run, tmp_path / wrong)
 
 
 def test_other_images_of_the_same_names_are_not_taken_for_the_runs_own(source, tmp_path):

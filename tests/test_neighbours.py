@@ -17,7 +17,6 @@ import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.errors import InputError
 from cnnzoo.report import insight
-from cnnzoo.run import write_report
 from cnnzoo.visualize.neighbours import alike
 
 
@@ -207,7 +206,7 @@ def test_real_photos_are_found_by_what_they_show(data_root, tmp_path):
 
 
 def test_a_report_shows_the_training_images_nearest_to_each_mistake(run):
-    report = write_report(run).read_text()
+    report = cnnzoo.report(run).read_text()
     assert "Below each, the 4 training images most alike to the net." in report
     outputs, targets = run.predictions
     mistakes = min(int((outputs.argmax(1) != targets).sum()), 24)
@@ -235,7 +234,7 @@ def test_features_that_are_not_kept_are_the_same(run, tmp_path):
 def test_a_report_says_where_there_are_too_many_images_to_look_through(run, monkeypatch):
     monkeypatch.setattr(insight, "LOOKED_THROUGH", 100)
     told = f"The nearest training images are not shown: {len(run.split['train']):,} are too many to look through."
-    assert told in write_report(run).read_text()
+    assert told in cnnzoo.report(run).read_text()
 
 
 # ---- the map

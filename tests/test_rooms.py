@@ -54,7 +54,8 @@ MAY_IMPORT = {
         "inference",
         "tables",
     }
-    | {"measures"},
+    | {"measures", "whereabouts"},
+    "whereabouts": {"config", "data", "checkpoint", "zoo", "train.validation"},
     "measures": {"calibrate"},
     "export": {"models", "data", "checkpoint", "zoo", "naming"},
     "report": {"config", "data", "checkpoint", "zoo", "measures", "calibrate", "visualize", "figures"},
@@ -76,7 +77,7 @@ MAY_IMPORT = {
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
-    | {"files", "folds", "measures"},
+    | {"files", "folds", "measures", "whereabouts"},
     "visualize": {"config", "data", "checkpoint", "zoo", "naming", "figures", "tables", "transfer", "receptive_field"}
     | {"models", "inference"},
     "labs": {"figures"},

@@ -148,12 +148,13 @@ def export(
     print(cnnzoo.export(run_or_model, out, format=format, preprocess=not raw, pretrained=pretrained))
 
 
-def report(run: str) -> None:
+def report(run: str, *, data: str | None = None) -> None:
     """Make a run's report.html anew.
 
     Args:
         run: the run folder.
+        data: where its images lie now, if they were moved.
     """
     import cnnzoo
 
-    print(cnnzoo.report(run))
+    print(cnnzoo.report(run, data=data))

@@ -1,6 +1,7 @@
 """From run folders to a committee, which is a run folder like any other."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import yaml
 from torch import Tensor, nn
 
-from cnnzoo import calibrate, environment, zoo
+from cnnzoo import assemble, calibrate, environment, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run
@@ -120,7 +121,7 @@ class Ensemble(Shown):
             made.write("committee.json", json.dumps(self.contest.to_dict(), indent=2))
             made.write_metrics([self._report()])
             try:
-                told = f"; report: {write_report(made)}"
+                told = f"; report: {write_report(made, config, self.panel.images)}"
             except InputError as error:  # predictions are at hand, but the images no longer are
                 told = f"; no report: {error}"
         self.tell(f"{self.combination.method} of {counted(len(card['members']), 'member')} in {made.path}{told}")
@@ -199,32 +200,46 @@ def again(config: Config, tell: Tell = silent) -> Run:
     return combine(said.members, said.method, run=config.run, tell=tell, **options)
 
 
-def report(run: str | Path | Run) -> Path:
+def report(run: str | Path | Run, data: str | Path | None = None) -> Path:
     """Write a run's or a committee's report.html anew: curves, confusion matrix, classes, most confident mistakes.
 
-    Returns the file. Raises InputError if there is no run, or where its data no longer holds the images that it was
-    judged on.
+    `data` is where its images lie now, if they were moved. Returns the file. Raises InputError if there is no run, or
+    where its data no longer holds the images that it was judged on.
     """
     opened = Run.open(run)
-    return write_report(opened) if opened.committee else run_.write_report(opened)
+    config = config_.read(opened.config_file)
+    found, split = whereabouts.find(opened, config.data, None if data is None else os.fspath(data), str(opened.path))
+    config = replace(config, data=found)
+    if split is None:
+        raise _lost(opened, config)
+    if opened.committee:
+        return write_report(opened, config, split["val"])
+    whole = assemble.load_data(config, split)
+    if list(whole.val.names) != split["val"]:
+        raise _lost(opened, config)
+    return run_.write_report(opened, config, whole)
 
 
-def write_report(run: Run) -> Path:
-    """(Re)make a committee's report.html; its pictures are as the first member sees them.
+def write_report(run: Run, config: Config, names: Sequence[str]) -> Path:
+    """(Re)make the report.html of a committee that was judged on the images of these names; its pictures are as the
+    first member sees them.
 
-    Raises InputError if its data no longer holds the images that it was judged on.
+    Raises InputError if its data no longer holds them.
     """
     card = run.card
     member = card["members"][0]
     while "members" in member:
         member = member["members"][0]
     preprocess = Preprocess.from_dict(member["preprocess"])
-    config = config_.read(run.config_file)
-    part, _, _ = sources.held_out(config.data, preprocess, split=True)
-    if list(part.names) != run.split["val"]:
-        raise InputError(f"the data no longer holds the images that {run.path} was judged on")
-    run.write("report.html", page.render(run, config, card["classes"], part.images))
+    judged, _, _ = sources.held_out(config.data, preprocess, split=True, names=names)
+    if [*judged.names] != [*names]:
+        raise _lost(run, config)
+    run.write("report.html", page.render(run, config, card["classes"], judged))
     return run.report_file
+
+
+def _lost(run: Run, config: Config) -> InputError:
+    return InputError(f"{config.data.source} does not hold the images that {run.path} was judged on")
 
 
 def _yaml(config: Config) -> str:

@@ -16,6 +16,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.arrays import Images
+from cnnzoo.data.reading import Split
 from cnnzoo.errors import counted, printable
 from cnnzoo.measures import Evaluation, measure, percent, shortened
 from cnnzoo.report.insight import Insight
@@ -45,15 +46,14 @@ def render(
     run: Run,
     config: Config,
     classes: Sequence[str],
-    images: Images,
+    judged: Split,
     insight: Insight | None = None,
 ) -> str:
-    """The page of a finished run of this config; `images` are the validation images, in the order of the run's
+    """The page of a finished run of this config; `judged` are the validation images, in the order of the run's
     predictions. With `insight`, the mistakes are shown beside what the net saw in them and what it was trained on.
     """
     outputs, targets = run.predictions
-    names = run.split["val"]
-    result = measure(outputs, targets, tuple(classes), groups=sources.groups_of(config.data, names))
+    result = measure(outputs, targets, tuple(classes), groups=judged.groups)
     temperature = run.card.get("temperature", 1.0)
     config_text = run.config_file.read_text(encoding="utf-8")
     command = as_typed("cnnzoo", "train", "--config", run.config_file, "--run", f"{run.path}-again")
@@ -72,8 +72,8 @@ def render(
                 calibrate.softmax(outputs, temperature),
                 targets,
                 classes,
-                images,
-                lambda place: _in_source(names[place], config.data),
+                judged.images,
+                lambda place: _in_source(judged.names[place], config.data),
                 insight,
             ),
         ),
