@@ -1040,7 +1040,8 @@ def tell(line):
     if line.startswith("epoch"):
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-data, train = {"source": "digits", "size": 32, "val_fraction": 0.6}, {"epochs": 1, "batch_size": 512}
+data = {"source": "digits", "size": 32, "val_fraction": 0.6}
+train = {"epochs": 1, "batch_size": 512, "precision": "fp32"}  # bf16, which a busy machine chooses, would fit
 config = {"run": sys.argv[1], "model": {"name": "resnet20"}, "data": data, "train": train}
 cnnzoo.train(config, tell=tell, with_report=False)
 """
