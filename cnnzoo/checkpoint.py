@@ -318,7 +318,7 @@ class Run(Drawn):
 
     @cached_property  # since a server asks for it with each image
     def familiarity(self) -> Familiarity | None:
-        """What tells images like those that the net learnt from; None for nets without features, and of older runs."""
+        """What tells images like those that the net learnt from; None for nets without features."""
         if not self.familiar_file.exists():
             return None
         with suppress(InputError):

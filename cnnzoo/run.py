@@ -370,8 +370,7 @@ def _open(
     state, wrong = run.load_state()
     if wrong:
         tell(wrong)
-    begun = config_.read(state["config"]) if "config" in state else own  # which older states lack
-    if changed := _differences(own, begun, PLACES):
+    if changed := _differences(own, config_.read(state["config"]), PLACES):
         raise InputError(
             f"{run.config_file} was changed since the run was begun: {changed}; change it back, or start a new run "
             f"by run=…, from these weights with model.pretrained {as_typed(run.path)}"

@@ -46,12 +46,10 @@ class Schedule:
         return {"steps": self._steps, **{name: part.state_dict() for name, part in self._parts.items()}}
 
     def load_state_dict(self, state: dict) -> None:
-        """How far it has come. The rates it moves between stay those it was made with, and so does what a state lacks:
-        older ones of cosine and cyclic, which were torch's own, have no lambdas.
-        """
+        """How far it has come. The rates it moves between stay those it was made with."""
         self._steps = state["steps"]
         for name, part in self._parts.items():
-            part.load_state_dict(part.state_dict() | {k: v for k, v in state[name].items() if k != "base_lrs"})
+            part.load_state_dict({key: value for key, value in state[name].items() if key != "base_lrs"})
 
 
 def _main(

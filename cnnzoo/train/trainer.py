@@ -259,7 +259,7 @@ class Trainer:
         self.enter_phase(number)
         if state is not None and (self.progress.epoch > start or self.progress.step > 0):
             self.schedule.load_state_dict(state["schedule"])
-            slower = self.progress.rate / state["progress"].get("rate", 1.0)  # 1/2 where it had to go back to the state
+            slower = self.progress.rate / state["progress"]["rate"]  # 1/2 where it had to go back to the state
             for group, lr in zip(self.optimizer.param_groups, saved, strict=True):
                 group["lr"] = lr * slower
 
@@ -513,8 +513,6 @@ class Trainer:
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.progress = Progress(**state["progress"])
-        self.progress.spent = self.progress.spent or sum(report["seconds"] for report in self.progress.history)
-        self.progress.lengths = self.progress.lengths or [phase.epochs for phase in self.phases]  # an older state's
         self._check_lengths()
 
     def _check_lengths(self) -> None:
