@@ -89,7 +89,7 @@ def export(
         raise unknown("format", format, _FORMATS)
     expect(out, (str, os.PathLike), "out is the file to write")
     out = Path(os.path.expanduser(out))
-    meant = next((name for name, ending in _ENDINGS.items() if out.suffix.lower() == ending), format)
+    meant = _ENDINGS.get(out.suffix.lower(), format)
     if meant != format:
         raise InputError(f"{out} ends as a file of format {meant}, but the format is {format}; change one of them")
     if out.is_dir():
@@ -263,7 +263,7 @@ def _from_torch(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
 
 
 _FORMATS = {"onnx": (_to_onnx, _from_onnx), "torch": (_to_torch, _from_torch)}
-_ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}  # which files of the other format must not have
+_ENDINGS = {".onnx": "onnx", **dict.fromkeys((".pt2", ".pt", ".pth"), "torch")}  # what files of the other must not have
 
 
 def _compare(run: Callable[[np.ndarray], np.ndarray], graph: _Logits) -> dict[int, float]:

@@ -339,7 +339,7 @@ def test_a_missing_package_is_named_with_what_installs_it(tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("format", "name"), [("torch", "net.onnx"), ("onnx", "net.pt2")])
+@pytest.mark.parametrize(("format", "name"), [("torch", "net.onnx"), ("onnx", "net.pt2"), ("onnx", "net.pt")])
 def test_a_file_does_not_end_as_one_of_the_other_format(format, name, tmp_path):
     with pytest.raises(InputError, match=rf"{name} ends as a file of format \w+, but the format is {format}"):
         cnnzoo.export("lenet5", tmp_path / name, format=format)
