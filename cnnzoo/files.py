@@ -53,6 +53,8 @@ def read_torch(file: Path) -> dict:
             ) from None
         raise InputError(f"{file} is damaged or no checkpoint") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if "TorchScript" in str(error):
+            raise InputError(f"{file} is a net of TorchScript's, which is code; save its state_dict() alone") from None
         first_sentence = str(error).partition("\n")[0].partition(". ")[0]  # torch adds a paragraph of guesses
         why = first_sentence or type(error).__name__
         raise InputError(f"{file} is damaged or cut short ({why})") from None

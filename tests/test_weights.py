@@ -313,6 +313,13 @@ def test_file_that_would_run_code_is_refused_and_does_not(tmp_path, save):
     assert not (tmp_path / "code_ran").exists()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_file_of_torchscript_is_not_taken_for_a_damaged_one(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "scripted.pt"))
+    with pytest.raises(cnnzoo.InputError, match=r"scripted\.pt is a net of TorchScript's, .* save its state_dict"):
+        cnnzoo.create("resnet20", tmp_path / "scripted.pt")
+
+
 def test_a_runs_own_arguments_come_with_its_weights(tmp_path):
     net = cnnzoo.create("lenet5")
     Run(tmp_path).save_model(net.state_dict(), {"name": "lenet5", "args": {"global_pool": "max"}})
