@@ -94,11 +94,21 @@ def test_path_may_be_text(resnet20, file):
         *("model.backbone.", "net.", "module.student.net."),
     ],
 )
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_ema"])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_ema", "generator"])
 def test_wrappers_and_prefixes_are_taken_off(resnet20, tmp_path, wrapper, prefix):
     state = {prefix + name: tensor for name, tensor in resnet20.state_dict().items()}
     torch.save({wrapper: state, "epoch": 90} if wrapper else state, tmp_path / "weights.pth")
     assert same_weights(cnnzoo.create("resnet20", tmp_path / "weights.pth"), resnet20)
+
+
+def test_of_several_state_dicts_under_strange_names_none_is_guessed(resnet20, tmp_path):
+    optimizer = torch.optim.SGD(resnet20.parameters(), lr=0.1).state_dict()
+    content = {"student": resnet20.state_dict(), "optimizer": optimizer, "epoch": 3}
+    torch.save(content, tmp_path / "one.pth")
+    assert same_weights(cnnzoo.create("resnet20", tmp_path / "one.pth"), resnet20)
+    torch.save({**content, "teacher": cnnzoo.create("resnet20").state_dict()}, tmp_path / "two.pth")
+    with pytest.raises(cnnzoo.InputError, match=r"two\.pth holds no state dict, or several that may be meant"):
+        cnnzoo.create("resnet20", tmp_path / "two.pth")
 
 
 def test_averaged_weights_are_taken_before_plain_ones(resnet20, tmp_path):

@@ -14,7 +14,10 @@ from cnnzoo.shown import Shown
 from cnnzoo.weights.layouts import RULES, State
 
 # What training scripts put a state dict into: averaged weights before plain ones, since they are the better.
-_WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "model_state_dict", "net", "weights")
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema", "ema", "params_ema"),
+    *("state_dict", "model", "model_state_dict", "net", "weights", "params"),
+)
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 _HEADS = ("fc", "linear", "classifier", "head", "last_linear", "head.fc", "classif", "output")  # as files call it
 
@@ -49,7 +52,7 @@ class LoadReport(Shown):
 def unwrap(content: object, source: object) -> dict[str, Tensor]:
     """The state dict inside a checkpoint. Raises InputError if there is none."""
     if (state := _state_in(content)) is None:
-        raise InputError(f"{source} holds no state dict")
+        raise InputError(f"{source} holds no state dict, or several that may be meant; save the net's alone")
     return state
 
 
@@ -59,8 +62,19 @@ def _state_in(content: object) -> dict[str, Tensor] | None:
         return None
     if found := next(filter(None, (_state_in(content.get(wrapper)) for wrapper in _WRAPPERS)), None):
         return found
+    if state := _tensors(content):
+        return state
+    others = [*filter(None, map(_tensors, content.values()))]  # under a name of the script's own
+    return others[0] if len(others) == 1 else None
+
+
+def _tensors(content: object) -> dict[str, Tensor] | None:
+    """What is nothing but named tensors."""
+    if not isinstance(content, Mapping):
+        return None
     state = {name: tensor for name, tensor in content.items() if name != "n_averaged"}  # torch's AveragedModel counts
-    return state if state and all(isinstance(value, Tensor) for value in state.values()) else None
+    named = all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    return state if state and named else None
 
 
 def to_our_names(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) -> dict[str, tuple[str, Tensor]]:
