@@ -163,6 +163,7 @@ def test_images_belong_together_by_any_value_and_stand_alone_without_one(name, g
         (("mine", PIXELS / 255.0, LABELS), {}, "an image is of float64; give a uint8 array"),
         (("mine", PIXELS.reshape(-1, 64), LABELS), {}, r"an array of shape \(1797, 64\) is none of images; give"),
         (("mine", [1, 2], [0, 1]), {}, "1 is no image; give a uint8 array"),
+        (("mine", {"file": ["a.png"], "class": ["a"]}), {}, "dict holds no pairs of an image and its label; give"),
         (("mine", 5), {}, "int holds no pairs of an image and its label; give"),
         (("mine", PIXELS, LABELS[:5]), {}, "there are 1,797 images and 5 labels"),
         (("mine", PIXELS, LABELS / 2), {}, r"labels are float64 of shape \(1797,\); give the class of each image"),

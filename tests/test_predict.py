@@ -222,6 +222,18 @@ def test_one_array_is_one_picture_or_several_by_its_axes(net, shape, as_tensor, 
     assert len(cnnzoo.predict(net, torch.from_numpy(pixels) if as_tensor else pixels)) == many
 
 
+class Table(list):
+    """As pandas' is: going through it gives the names of its columns."""
+
+    columns = ("file", "class")
+
+
+@pytest.mark.parametrize("table", [{"file": ["a.png"]}, Table(["file", "class"])], ids=["dict", "Table"])
+def test_a_table_is_not_taken_for_the_names_of_its_columns(net, table):
+    with pytest.raises(InputError, match=rf"images are in a {type(table).__name__}; give the column that holds them"):
+        cnnzoo.predict(net, table)
+
+
 @pytest.mark.parametrize("number", [np.array(3, np.uint8), torch.tensor(3, dtype=torch.uint8)])
 def test_an_array_of_one_number_is_told(net, number):
     with pytest.raises(InputError, match=r"images are .*3.*, but must be files, folders"):

@@ -81,7 +81,7 @@ def _pairs(
             if any(isinstance(pair, Mapping) for pair in pairs):  # whose keys would be taken for a pair
                 raise TypeError
             images, labels = map(list, zip(*pairs, strict=True))
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, KeyError):  # the last of a table
             raise InputError(f"{type(images).__name__} holds no pairs of an image and its label; {WANTED}") from None
     classes = None if classes is None else [str(name) for name in classes]
     if twice := [name for name, many in Counter(classes).items() if many > 1]:

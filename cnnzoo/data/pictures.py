@@ -4,7 +4,7 @@ import glob
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,10 +34,12 @@ class Pictures:
             several of them, also as one array with an axis more; three axes are one picture where it would have 1, 3 or
             4 channels.
 
-    Raises InputError for a folder without images and for a pattern that matches nothing.
+    Raises InputError for a folder without images, for a pattern that matches nothing, and for a table or mapping.
     """
 
     def __init__(self, images: str | bytes | Path | Image.Image | Iterable):
+        if isinstance(images, Mapping) or hasattr(images, "columns"):  # going through them gives keys, not images
+            raise InputError(f"images are in a {type(images).__name__}; give the column that holds them: images[NAME]")
         many = isinstance(images, Iterable) and getattr(images, "ndim", 1)  # one number as an array has no length
         if not (_is_one(images) or many):
             raise InputError(f"images are {images!r}, but must be files, folders, patterns, PIL images or uint8 arrays")
