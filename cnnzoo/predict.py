@@ -31,6 +31,7 @@ _ROWS = ("files", "probabilities", "errors", "upscaled", "familiarity")  # what 
 
 SHOWN = 20  # images, where a person looks at what was said of many
 TOP = 5  # most likely classes that are told
+NO_NUMBER = "the net's answer is no number (NaN): its weights are damaged, or too large for the precision"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Predictions(Shown):
 
     files: tuple[str, ...]
     probabilities: np.ndarray  # (N, K) float32; rows of images that could not be read are NaN
-    errors: tuple[str, ...]  # what is wrong with an image, "" where nothing is
+    errors: tuple[str, ...]  # what is wrong with an image or with the net's answer to it, "" where nothing is
     classes: tuple[str, ...]
     upscaled: np.ndarray  # (N,) bool: the image has fewer pixels than the net takes
     familiarity: np.ndarray  # (N,) float32, from 0 to 1, see familiar.Familiarity; NaN where the net does not tell
@@ -205,7 +206,8 @@ def predict(
 
     Returns:
         Predictions. Their probabilities are calibrated by the temperature that the run found on its validation images.
-        A file that cannot be read keeps its row, with the reason in `errors`.
+        A file that cannot be read keeps its row, with the reason in `errors`, and so does one to which the net's
+        answer is no number.
 
     Raises:
         InputError: for a folder without images, and a pattern that matches none (an empty list has no rows); for an
@@ -300,9 +302,11 @@ def _stream(
                 images = normalise(pixels, preprocess.mean, preprocess.std)
                 views = [images, preprocess.mirrored(images)] if mirror else [images]
                 probabilities[good], familiar[good] = _answer(fast, views, temperature, familiarity)
-            files, errors = tuple(picture.name for picture in batch), tuple(picture.error for picture in batch)
+            files, errors = tuple(picture.name for picture in batch), [picture.error for picture in batch]
+            for place in (place for place in good if not np.isfinite(probabilities[place]).all()):
+                probabilities[place], errors[place] = np.nan, NO_NUMBER
             upscaled = np.array([picture.upscaled for picture in batch], dtype=bool)
-            yield Predictions(files, probabilities, errors, classes, upscaled, familiar, **least)
+            yield Predictions(files, probabilities, tuple(errors), classes, upscaled, familiar, **least)
             bar.update(len(batch))
     finally:
         bar.close()

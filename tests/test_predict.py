@@ -58,6 +58,17 @@ def folder(tmp_path):
 # ---- a bad file
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_no_number_is_no_answer(net, folder, value):
+    net = copy.deepcopy(net)
+    torch.nn.init.constant_(net.conv1.weight, value)
+    found = cnnzoo.predict(net, folder)
+    assert len(found) == 6
+    assert found.abstain.all()
+    assert all("the net's answer is no number" in error for error in found.errors)
+    assert found.top(1) == [[]] * 6
+
+
 def test_a_net_may_be_named_with_its_weights(tmp_path):
     folder, weights = photos.folder(tmp_path / "photos", each=2), photos.weights(tmp_path / "net.pth")
     named = cnnzoo.predict("resnet20", folder, pretrained=weights)
