@@ -34,3 +34,19 @@ INSTEAD = {  # by the name elsewhere
     **dict.fromkeys(("device", "dtype"), ".to(…) of the net"),
     **dict.fromkeys(("dropout", "dropout_rate"), "drop_rate"),
 }
+
+OPTIONS = {  # of training, by the name in timm's and torchvision's scripts: the key of a config
+    "opt": "optim.name",
+    "wd": "optim.weight_decay",
+    "clip-grad": "optim.clip_norm",
+    **dict.fromkeys(("sched", "lr-scheduler"), "schedule.name"),
+    **dict.fromkeys(("aa", "auto-augment"), "augment.policy"),
+    **dict.fromkeys(("reprob", "random-erase"), "augment.erasing"),
+    "bce-loss": "loss.name",
+    "kd-model-name": "loss.teacher",
+    "model-ema": "train.ema",
+    **dict.fromkeys(("amp", "amp-dtype"), "train.precision"),
+    "grad-accum-steps": "train.accumulate",
+    "arch": "model.name",
+    **dict.fromkeys(("output", "output-dir"), "run"),
+}

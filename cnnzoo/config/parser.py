@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from cnnzoo.errors import InputError, did_you_mean, near, unknown
+from cnnzoo.habits import OPTIONS
 
 MAIN = {"model": "name", "data": "source"}  # the key that is meant where a section is given as a word: model: NAME
 
@@ -90,6 +91,8 @@ class Parser(ArgumentParser):
 
     def _unknown_key(self, key: str) -> str:
         key = key.lstrip("-").partition("=")[0]
+        if (meant := OPTIONS.get(key)) in {*self.keys(), *self.further()}:
+            return f"unknown key {key!r}; here it is {meant}"
         for keys in (self.keys(), self.further()):
             last = [known.rpartition(".")[2] for known in keys]
             meant = [key] if key in last else near(key, last, 1)
