@@ -22,7 +22,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.cli import COMMANDS, main
 from cnnzoo.cli.parsing import overview, parser_of
 from cnnzoo.errors import InputError
-from cnnzoo.habits import INSTEAD
+from cnnzoo.habits import INSTEAD, OPTIONS
 from cnnzoo.registry import unregister
 from cnnzoo.summary import COLUMNS
 from cnnzoo.zoo import create
@@ -447,6 +447,11 @@ def test_wrong_input_is_told_in_one_line_and_leaves_nothing(fails, tmp_path, arg
     for word in words:
         assert word in line
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.parametrize(("option", "key"), OPTIONS.items())
+def test_options_of_other_libraries_are_told_by_their_keys(fails, option, key):
+    assert fails("train", f"--{option}", "1") == f"unknown key {option!r}; here it is {key}"
 
 
 @pytest.mark.parametrize("arguments", [["predict", "lenet5"], ["predict", "lenet5", "a.jpg"], ["check"]])
