@@ -68,6 +68,9 @@ def probe(
 
     Returns:
         The run: it predicts, evaluates and exports like any other.
+
+    Raises:
+        InputError: for whatever is wrong with folder, net, weights or options.
     """
     model, options = model or default_model(), {"classifier": classifier, "views": views, "seed": seed, "run": run}
     options |= {"balance": balance}

@@ -342,7 +342,7 @@ def preprocessing(model_or_name: nn.Module | str | Path | Run) -> Preprocess | S
 
 def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
     """Names that match the wildcard pattern, or one of several, in natural order; with `pretrained` those that weights
-    exist for.
+    exist for. None match: an empty list. Raises InputError for a pattern that is no text.
     """
     return [name for name in registry.names(pattern) if not pretrained or table.rows(name)]
 

@@ -95,7 +95,7 @@ class Net(nn.Module):
             module.reset_parameters()
 
     def get_classifier(self) -> nn.Module:
-        """The head."""
+        """The head, most often an nn.Linear or a 1x1 nn.Conv2d; a NoHead where there are no classes."""
         return reduce(getattr, self.head_name.split("."), self)  # torch.export (2.6) knows no get_submodule
 
     @property

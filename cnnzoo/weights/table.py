@@ -115,7 +115,10 @@ def refuse_excluded(row: Weights) -> None:
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
-    """The rows of every net that matches the wildcard pattern, or NAME.TAG of two patterns, as "resnet50.a1*"."""
+    """The rows of every net that matches the wildcard pattern, or NAME.TAG of two patterns, as "resnet50.a1*".
+
+    Raises InputError for a pattern that is no text.
+    """
     expect(pattern, str, "a pattern is a text such as resnet50.a1*")
     name, dot, tag = pattern.partition(".")
     return Rows(
