@@ -2,8 +2,10 @@
 
 import copy
 import gc
+import hashlib
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping, Set
 from contextlib import nullcontext
@@ -13,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cnnzoo import assemble, environment, loggers, machine, probing, zoo
+from cnnzoo import __version__, assemble, environment, loggers, machine, probing, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer
 from cnnzoo.config import Config, Overrides
@@ -106,6 +108,7 @@ def carry_out(
         ):
             job = _Job(run, config, state, team, device, tell, should_stop)
             data = _load_data(job) if data is None else data
+            _expect_alike(job, data)
             known = _learn(job, data, probed)
             if known is None:  # what training held
                 gc.collect()
@@ -144,6 +147,33 @@ def _load_data(job: _Job) -> Dataset:
         for line in assemble.doubts(job.config.data.source):
             job.tell(line)
     return data
+
+
+def _expect_alike(job: _Job, data: Dataset) -> None:
+    """Raises InputError, in every process, where one of a team does not begin as the first does: they would wait for
+    each other in vain, or train by different rates.
+    """
+    if job.team.size == 1:
+        return
+    known = json.dumps([data.classes, data.split(), data.train.labels.tolist(), data.val.labels.tolist()])
+    seal = hashlib.sha256(known.encode()).hexdigest()
+    at = job.state and job.state["progress"]
+    mine = {
+        "cnnzoo": __version__,
+        "torch": str(torch.__version__),
+        "its checkpoint": f"of epoch {at['epoch']}, step {at['step']}" if at else "missing",
+        "its list of images": f"{len(data.train)} + {len(data.val)}, sha256 {seal[:8]}",
+        **_keys(job.config, PLACES | {"data.root", "data.workers"}),
+    }
+    lines = job.team.gather_lines([json.dumps([platform.node(), {key: str(mine[key]) for key in mine}])])
+    (host, first), *others = map(json.loads, lines)
+    for number, (place, other) in enumerate(others, 1):
+        for key in first | other:
+            if (there := other.get(key)) != (here := first.get(key)):
+                raise InputError(
+                    f"process {number}, on {place}, differs from the first, on {host}: {key} is {there} there and "
+                    f"{here} here; give all the same line, versions, run folder and images"
+                )
 
 
 def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> probing.Probed | None:
@@ -383,20 +413,19 @@ def _differences(given: Config, own: Config, free: Set[str] = frozenset()) -> st
     free = {"data.root", "data.workers", "data.bad_files"} | free
     own_affair = ("device", "checkpoint_minutes", "accumulate", "loggers", "on_divergence", "find_unused_parameters")
     free |= {f"train.{key}" for key in own_affair}
-    here, there = (
-        {
-            f"{section}.{key}": value
-            for section, values in asdict(c).items()
-            if section != "run"
-            for key, value in (values or {}).items()
-        }
-        for c in (given, own)
-    )
+    here, there = _keys(given, free), _keys(own, free)
     return ", ".join(
         f"{key} is {there.get(key)} there and {here.get(key)} here"
         for key in here | there
-        if key not in free and here.get(key) != there.get(key)
+        if here.get(key) != there.get(key)
     )
+
+
+def _keys(config: Config, free: Set[str]) -> dict[str, object]:
+    """A config's values by their keys, but for `run` and those that are `free` to differ."""
+    sections = {name: values or {} for name, values in asdict(config).items() if name != "run"}
+    keys = {f"{name}.{key}": value for name, values in sections.items() for key, value in values.items()}
+    return {key: value for key, value in keys.items() if key not in free}
 
 
 def _header(config: Config, model: nn.Module, data: Dataset, device: torch.device, team: Team) -> list[str]:

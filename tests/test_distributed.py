@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -210,6 +211,34 @@ def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_stat
     assert apart(whole, parts) < 1e-5
     losses = [[report["train_loss"] for report in metrics(folder)] for folder in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def unlike(rank: int, port: int, told: str, *each: list[str]) -> None:
+    """What each process does: train by its own arguments, which cannot be."""
+    be_one_of_two(rank, port)
+    with pytest.raises(InputError, match=told):
+        cnnzoo.train(config_.read({}, each[rank]), resume="auto")
+
+
+def test_processes_that_do_not_begin_alike_are_told_rather_than_wait_for_each_other(tmp_path):
+    two(unlike, "train.epochs is 3 there and 2 here", keys(tmp_path), keys(tmp_path, **{"train.epochs": 3}))
+    two(unlike, "train.seed is 1 there and 0 here", keys(tmp_path), keys(tmp_path, **{"train.seed": 1}))
+    assert not metrics(tmp_path)
+    steps = count()
+    with pytest.raises(Interrupted):
+        cnnzoo.train(config_.read({}, keys(tmp_path / "own")), should_stop=lambda: next(steps) >= 5)
+    told = "its checkpoint is missing there and of epoch 0, step 5 here"  # for the other has a disk of its own
+    two(unlike, told, keys(tmp_path / "own"), keys(tmp_path / "elsewhere"))
+
+
+def test_processes_that_do_not_see_the_same_images_are_told(tmp_path, pictures):
+    sources = [tmp_path / "here", tmp_path / "there"]
+    for source in sources:
+        shutil.copytree(pictures, source)
+    next(sources[1].rglob("*.png")).unlink()
+    changes = {"model.name": "resnet20", "data.size": 8}
+    each = [keys(tmp_path / "run", **changes, **{"data.source": source}) for source in sources]
+    two(unlike, "its list of images is .* there and .* here", *each)
 
 
 def tuned(rank: int, port: int, *where: str) -> None:
