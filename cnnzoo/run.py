@@ -353,13 +353,20 @@ def write_report(run: Run, config: Config, data: Dataset) -> Path:
 
 
 def was_restarted(folder: Path) -> bool:
-    """Whether torchrun started this process anew, after one of its team was lost: then the run that its job had begun
-    in the folder goes on by itself. A run of another job does not.
+    """Whether torchrun started this process anew, after one of its team was lost or came back: then the run that its
+    job had begun in the folder goes on by itself. A run of another job does not.
+
+    Each machine counts only those restarts that its own processes made necessary, so that a job is known by its id.
     """
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        return False
-    there = Run(folder)
-    return not (there.path / "environment.json").exists() or there.environment.get("job") == environment.job()
+    job, there = environment.job(), Run(folder)
+    if (there.path / "environment.json").exists():
+        is_named = job != "none"  # as torchrun calls all jobs without --rdzv-id
+        return job is not None and there.environment.get("job") == job and (is_named or _restarts() > 0)
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def begin(config: Config) -> Run:

@@ -29,7 +29,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.cli import main
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.files import read_torch
-from cnnzoo.train import rehearsal
+from cnnzoo.train import distributed, rehearsal
 from cnnzoo.train.distributed import Team
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"
@@ -254,6 +254,21 @@ def tuned(rank: int, port: int, *where: str) -> None:
 def test_a_team_agrees_on_the_epochs_that_a_budget_has_time_for(pictures, weights, tmp_path):
     two(tuned, str(pictures), str(weights), str(tmp_path / "run"))
     assert 0 < config_.read(tmp_path / "run" / "config.yaml").train.epochs < 30
+
+
+def restarted(rank: int, _: int, port: int, starts: int) -> None:
+    """What each process does that was restarted so many times by its own machine's count: they meet."""
+    be_one_of_two(rank, port)
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(rank * starts)}
+    for _ in range(2):  # as folds do
+        with distributed.joined("cpu") as (team, _):
+            assert team.mean(rank) == 0.5
+
+
+def test_processes_meet_whose_machines_have_counted_other_restarts():
+    agent = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # which outlives teams
+    for starts in (1, 1):  # the second time there is all that the team before has left
+        two(restarted, agent.port, starts)
 
 
 SKIPS = """

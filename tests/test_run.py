@@ -902,12 +902,23 @@ def test_a_folder_of_ones_own_is_left_alone(tmp_path, kept):
     assert (tmp_path / kept).read_text() == "# mine\n"
 
 
-@pytest.mark.parametrize(("job", "goes_on"), [("mine", True), ("another", False)])
-def test_a_process_that_torchrun_restarted_goes_on_with_its_own_run_alone(tmp_path, cli, monkeypatch, job, goes_on):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+@pytest.mark.parametrize(
+    ("begun", "job", "restarts", "goes_on"),
+    [
+        ("mine", "mine", "1", True),
+        ("mine", "another", "1", False),
+        ("mine", "mine", "0", True),  # after another machine was lost, or came, which this one's count leaves out
+        ("none", "none", "1", True),
+        ("none", "none", "0", False),  # as torchrun calls each job that was given no id
+    ],
+)
+def test_a_process_that_torchrun_restarted_goes_on_with_its_own_run_alone(
+    tmp_path, cli, monkeypatch, begun, job, restarts, goes_on
+):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", begun)
     run = stopped(tmp_path / "r", 3)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
     done = cli("train", "--config", run.config_file)
     assert (done.code == 0) == run.is_finished == goes_on
     assert ("exists already" in done.err) != goes_on

@@ -6,10 +6,10 @@ Every function here does nothing, or gives back what it was given, where the tea
 import inspect
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ from cnnzoo.errors import InputError, counted, quoted
 # Each process keeps statistics of its own until an epoch ends; newer torch has a new name for the option.
 _HAS_NEW_NAME = "forward_sync_buffers" in inspect.signature(DDP).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if _HAS_NEW_NAME else "broadcast_buffers"
-_TEAMS = count()  # that this process has been in
+MEETING = 0.02  # seconds between two looks for processes that have come
 LETTING_GO = 0.2  # seconds in which gloo's threads free what they held
 PATIENCE = timedelta(hours=2)  # that processes wait for the one that decodes, or that fits a probe
 
@@ -143,10 +143,9 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
-    # torchrun's store outlives a team that it starts anew, and would lead to the addresses of processes that are gone.
-    # So it does a team of these same processes, whose next one is another: a fold after a fold.
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"team {restarts} {next(_TEAMS)}", store)
+    if isinstance(store, dist.PrefixStore):  # by the restarts that this machine has counted, others may have others
+        store = store.underlying_store
+    store = dist.PrefixStore(_name_of_team(store, rank, size), store)
     backend = "nccl" if place.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
@@ -157,6 +156,26 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         # tensors that Python made: both would wait for ever.
         time.sleep(LETTING_GO)
         dist.destroy_process_group()
+
+
+def _name_of_team(store: dist.Store, rank: int, size: int) -> str:
+    """A name on which exactly the processes agree that meet now.
+
+    torchrun's store outlives a team, be it one that has lost a process or a fold's, and would lead to the addresses of
+    processes that are gone. What these have left there nobody waits for, as each asks by a name of its own.
+    """
+    own = uuid.uuid4().hex
+    if rank:
+        store.set(f"asks {rank}", own)
+        name = store.get(own).decode()
+        store.add(f"knows {name}", 1)
+        return name
+    while store.add(f"knows {own}", 0) < size - 1:
+        for asking in (f"asks {other}" for other in range(1, size)):
+            if store.check([asking]):
+                store.set(store.get(asking).decode(), own)
+        time.sleep(MEETING)
+    return own
 
 
 def _place() -> tuple[int, int, int]:
