@@ -281,6 +281,8 @@ def test_what_is_wrong_with_the_examples_is_told(examples, tmp_path):
         visualize.tcav(Colours(), images, f"{few}/none", random, "relu")
     with pytest.raises(InputError, match="unknown class 'reed'; did you mean red"):
         visualize.tcav(Colours(), images, concepts, random, "relu", "reed")
+    with pytest.raises(InputError, match="seed is -1, but must be a whole number of at least 0"):
+        visualize.tcav(Colours(), images, concepts, random, "relu", seed=-1)
     with pytest.raises(InputError, match="class 3 is out of range"):
         visualize.tcav(Colours(), images, concepts, random, "relu", 3)
 

@@ -249,7 +249,7 @@ def test_what_lies_behind_a_layer_is_not_computed():
         ({"layer": "rleu"}, r"unknown layer 'rleu'; did you mean relu\?"),
         ({"channels": [1]}, "channel 1 is out of range: relu has 1, counted from 0"),
         ({"channels": []}, "no channel is named"),
-        ({"top": 0}, "top is 0, but must be at least 1"),
+        ({"top": 0}, "top is 0, but must be a whole number of at least 1"),
     ],
     ids=str,
 )

@@ -142,7 +142,10 @@ def test_a_map_without_numbers_and_a_class_that_is_none_are_told(trial):
     with pytest.raises(InputError, match="the map holds NaN"):
         trial(Corner(), white(), 1, np.where(corner() > 0, np.nan, 0))
     for target in (2, -1):
-        with pytest.raises(InputError, match=f"the class is {target}, but must be from 0 to 1"):
+        with pytest.raises(InputError, match=f"class {target} is out of range: the net knows 2, counted from 0"):
+            trial(Corner(), white(), target, corner())
+    for target in ("1", 1.0, None):
+        with pytest.raises(InputError, match="one class, a whole number, is wanted"):
             trial(Corner(), white(), target, corner())
 
 
@@ -201,9 +204,29 @@ def test_classes_may_be_a_list(random_net):
     found = sanity(net, x, listed, "gradient").correlation
     np.testing.assert_array_equal(found, sanity(net, x, target % 2, "gradient").correlation)
     for judge in (sanity, partial(pointing, trials=1)):
-        for wrong in (1, listed[:-1], [0.5] * len(x)):
+        for wrong in (1, listed[:-1], [0.5] * len(x), ["1"] * len(x), None):
             with pytest.raises(InputError, match=f"wanted for each of {len(x)} images"):
                 judge(net, x, wrong, "gradient")
+        for wrong in (10, -1):
+            for method in ("gradient", "gradcam", "occlusion"):
+                with pytest.raises(InputError, match=f"class {wrong} is out of range: the net knows 10"):
+                    judge(net, x, [0, wrong], method)
+
+
+def test_wrong_numbers_and_methods_of_the_trials_are_told(random_net):
+    net, x, _ = random_net
+    for judge in (partial(sanity, net, x, [0, 1]), partial(pointing, net, x, [0, 1], trials=1)):
+        with pytest.raises(InputError, match="seed is -1, but must be a whole number of at least 0"):
+            judge(maps="gradient", seed=-1)
+        with pytest.raises(InputError, match="maps are a method's name or a function, not None"):
+            judge(maps=None)
+    with pytest.raises(InputError, match="trials is 0, but must be a whole number of at least 1"):
+        pointing(net, x, [0, 1], "gradient", trials=0)
+    with pytest.raises(InputError, match=r"seed is 0\.5, but must be a whole number of at least 0"):
+        road(Corner(), white(), 1, corner(), seed=0.5)
+    for shares in ("0.5", None, ["some"]):
+        with pytest.raises(InputError, match="must be above 0 and below 1, each"):
+            road(Corner(), white(), 1, corner(), shares)
 
 
 @pytest.fixture
@@ -279,7 +302,7 @@ def test_who_finds_the_class_points_at_its_half():
     def knows(net, x, target):
         return x[:, 0] * (1 - 2 * target)[:, None, None]
 
-    told = pointing(nn.Identity(), *patches(), knows, trials=20)
+    told = pointing(nn.Flatten(), *patches(), knows, trials=20)
     assert told.share == 1
     assert str(told) == "20 of 20 maps fall on the right half (100.0%), 20 peak there"
 
@@ -288,8 +311,8 @@ def test_who_finds_no_class_points_at_either_half():
     def guesses(net, x, target):
         return x[:, 0].abs() + torch.arange(16) / 100  # always on the right
 
-    assert 0.2 < pointing(nn.Identity(), *patches(), guesses, trials=60).share < 0.8
-    nothing = pointing(nn.Identity(), *patches(), lambda net, x, target: 0 * x[:, 0], trials=5)
+    assert 0.2 < pointing(nn.Flatten(), *patches(), guesses, trials=60).share < 0.8
+    nothing = pointing(nn.Flatten(), *patches(), lambda net, x, target: 0 * x[:, 0], trials=5)
     assert (nothing.hits, nothing.peaks) == (0, 0)
 
 
@@ -299,14 +322,14 @@ def test_a_peak_may_lie_on_the_other_half():
         own[:, 0, 0], own[:, 0, -1] = 2 * (own[:, :, 8:].max() > 0), 2 * (own[:, :, :8].max() > 0)
         return own
 
-    told = pointing(nn.Identity(), *patches(), loud, trials=10)
+    told = pointing(nn.Flatten(), *patches(), loud, trials=10)
     assert (told.hits, told.peaks) == (10, 0)
 
 
 def test_pointing_needs_two_classes():
     x, _ = patches()
     with pytest.raises(InputError, match="at least two classes"):
-        pointing(nn.Identity(), x, torch.zeros(2, dtype=torch.int64), gradients.gradient, trials=1)
+        pointing(nn.Flatten(), x, torch.zeros(2, dtype=torch.int64), gradients.gradient, trials=1)
 
 
 def test_grad_cam_points_at_the_class_in_real_photos(data_root):

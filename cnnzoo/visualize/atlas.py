@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cnnzoo import figures, tables
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, at_least
 from cnnzoo.telling import Tell
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
@@ -111,6 +111,7 @@ def map(
     from sklearn.decomposition import PCA  # here, since scikit-learn takes a while to import
     from sklearn.manifold import TSNE, trustworthiness
 
+    at_least("seed", seed, 0)
     subject = Subject.open(model_or_run, pretrained, device)
     among, held_out = collection.opened(subject, data, root, tell)
     shown = (held_out or among).some(many, seed)

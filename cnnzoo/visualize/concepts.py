@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 from cnnzoo import bars, tables
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, at_least
 from cnnzoo.telling import Tell
 from cnnzoo.visualize import collection, drawing
 from cnnzoo.visualize.collection import Collection
@@ -124,6 +124,7 @@ def concepts(
         InputError: for a layer that is not there; an empty folder; one class alone, or only one of five images; `many`
             of fewer than five for each class; a net that is no run, without data.
     """
+    at_least("seed", seed, 0)
     subject = Subject.open(model_or_run, pretrained, device)
     layer = subject.layer(layer)
     among, held_out = collection.opened(subject, data, root, tell)

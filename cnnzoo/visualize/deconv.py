@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnzoo import bars
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import at_least, counted
 from cnnzoo.models._lrn import local_response_norm
 from cnnzoo.telling import Tell
 from cnnzoo.visualize import drawing
@@ -117,8 +117,7 @@ def deconv(
     Raises:
         InputError: for a layer or channel that is not there, and where no image can be read.
     """
-    if top < 1:
-        raise InputError(f"top is {top}, but must be at least 1")
+    at_least("top", top)
     subject = Subject.open(model_or_run, pretrained, device)
     album, blank = Album(images, subject), subject.blank()
     with untouched(subject.net) as net:

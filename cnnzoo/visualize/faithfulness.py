@@ -5,9 +5,10 @@ it takes away, lest the answer goes with the shape of the hole. Randomising the 
 what the net has learned. Pointing asks whether it lies on what it is said to show.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
@@ -18,10 +19,10 @@ from scipy.sparse.linalg import splu
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError, at_least, counted
+from cnnzoo.errors import InputError, at_least, counted, expect
 from cnnzoo.shown import Shown
 from cnnzoo.visualize.gradients import AT_ONCE
-from cnnzoo.visualize.hooks import untouched
+from cnnzoo.visualize.hooks import several, untouched
 from cnnzoo.visualize.methods import Maps, by_name
 from cnnzoo.visualize.subject import probabilities
 
@@ -90,11 +91,10 @@ def _places(x: Tensor, ranks: np.ndarray) -> np.ndarray:
 
 def _likely(net: nn.Module, images: Tensor, target: int) -> np.ndarray:
     """The class's probability `(B,)` in each of the images `(B, C, H, W)`."""
+    target = _classes(net, [target], images[:1])
     with torch.no_grad():
         likely = torch.cat([probabilities(net, net(batch)) for batch in images.split(AT_ONCE)])
-    if not 0 <= target < likely.shape[1]:
-        raise InputError(f"the class is {target}, but must be from 0 to {likely.shape[1] - 1}")
-    return likely[:, target].cpu().numpy()
+    return likely[:, target[0]].cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def road(
     x: Tensor,
     target: int,
     ranks: np.ndarray,
-    shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8),
+    shares: float | Sequence[float] = (0.2, 0.4, 0.6, 0.8),
     seed: int = 0,
 ) -> Road:
     """Take out the pixels of an image `(C, H, W)` of the largest values in `ranks` `(H, W)`, and those of the smallest,
@@ -138,7 +138,9 @@ def road(
     Raises InputError for other shares, for a map of another size or without numbers, and for a class that the net does
     not know.
     """
-    if not len(shares) or not all(0 < share < 1 for share in shares):
+    at_least("seed", seed, 0)
+    shares = several(shares)
+    if not shares or not all(isinstance(share, Real) and 0 < share < 1 for share in shares):
         raise InputError(f"shares are {', '.join(map(str, shares)) or 'none'}, but must be above 0 and below 1, each")
     place, rng, image = _places(x, ranks), np.random.default_rng(seed), x.cpu().numpy()
     many = [min(round(place.size * share), place.size - 1) for share in shares]  # one is left to fill in from
@@ -195,12 +197,14 @@ def sanity(net: nn.Module, x: Tensor, target: Tensor | Sequence[int], maps: str 
         maps: the method, by its name, as gradient or gradcam (see `visualize.compare`), or any other as a function.
         seed: of the random weights.
 
-    Raises InputError for another net, whose stages are not known, and for other than one class for each image.
+    Raises InputError for another net, whose stages are not known, and for other than one class of the net for each
+    image.
     """
+    at_least("seed", seed, 0)
     if not hasattr(net, "entry"):
         raise InputError(f"a {type(net).__name__} is not of the registry, so its stages are not known")
-    target = _classes(target, x)
     with untouched(net) as net:
+        target = _classes(net, target, x)
         maps, rows = _as_function(maps, net, x), []
         original = maps(net, x, target).flatten(1).cpu().numpy()
         copy, entry = deepcopy(net), net.entry
@@ -212,15 +216,24 @@ def sanity(net: nn.Module, x: Tensor, target: Tensor | Sequence[int], maps: str 
     return Sanity(tuple(parts), np.array(rows))
 
 
-def _classes(target: Tensor | Sequence[int], x: Tensor) -> Tensor:
-    """The class of each image in `x` `(B, C, H, W)`, as `(B,)` int64 on the images' device."""
-    found = torch.as_tensor(target, device=x.device)
+def _classes(net: nn.Module, target: Tensor | Sequence[int], x: Tensor) -> Tensor:
+    """The class of each image in `x` `(B, C, H, W)`, as `(B,)` int64 on the images' device, each one of the net's."""
+    wrong = InputError(f"one class, a whole number, is wanted for each of {counted(len(x), 'image')}, not {target}")
+    try:
+        found = torch.as_tensor(target, device=x.device)
+    except (TypeError, ValueError, RuntimeError):  # names, say
+        raise wrong from None
     if found.shape != x.shape[:1] or found.dtype == torch.bool or found.is_floating_point():
-        raise InputError(f"one class, a whole number, is wanted for each of {counted(len(x), 'image')}, not {target}")
+        raise wrong
+    with torch.no_grad():
+        known = net(x[:1]).shape[1]
+    if len(beyond := found[(found < 0) | (found >= known)]):
+        raise InputError(f"class {beyond[0]} is out of range: the net knows {known}, counted from 0")
     return found.long()
 
 
 def _as_function(maps: str | Maps, net: nn.Module, x: Tensor) -> Maps:
+    expect(maps, (str, Callable), "maps are a method's name or a function")
     return by_name(maps, net, x) if isinstance(maps, str) else maps
 
 
@@ -275,13 +288,15 @@ def pointing(
         trials: how many pairs, each asked for one class.
         seed: of the draws.
 
-    Raises InputError for fewer classes, and for other than one for each image.
+    Raises InputError for fewer classes, and for other than one of the net's for each image.
     """
-    target = _classes(target, x)
-    if len(target.unique()) < 2:
-        raise InputError("pointing needs images of at least two classes")
+    at_least("trials", trials)
+    at_least("seed", seed, 0)
     rng, hits, peaks = np.random.default_rng(seed), 0, 0
     with untouched(net) as net:
+        target = _classes(net, target, x)
+        if len(target.unique()) < 2:
+            raise InputError("pointing needs images of at least two classes")
         maps = _as_function(maps, net, x)
         for _ in range(trials):
             here, there = _pair(rng, target.tolist())

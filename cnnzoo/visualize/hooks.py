@@ -97,7 +97,8 @@ def single_tensor(output: object, layer: str) -> Tensor:
 
 def several(given: T | Iterable[T]) -> list[T]:
     """What was given as one or as several."""
-    return [given] if isinstance(given, str | nn.Module) or not isinstance(given, Iterable) else list(given)
+    one = isinstance(given, str | nn.Module) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
+    return [given] if one else list(given)
 
 
 def layer_of(net: nn.Module, name: str | nn.Module | None = None, x: Tensor | None = None) -> Layer:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, quoted
 from cnnzoo.receptive_field import Field, Watch
 from cnnzoo.visualize.hooks import Layer, single_tensor, takes_no_part
 
@@ -58,12 +58,14 @@ def breadth(net: nn.Module, layer: Layer, x: Tensor) -> int:
 
 def chosen(channels: int | Sequence[int], many: int, layer: str) -> np.ndarray:
     """Channels of a layer that has so many, `(U,)` int64. Raises InputError for one that it has not."""
-    channels = np.atleast_1d(np.asarray(channels, np.int64))
-    if not len(channels):
+    given, channels = channels, np.atleast_1d(np.asarray(channels))
+    if not channels.size:
         raise InputError("no channel is named; give some, or leave them out")
+    if channels.ndim > 1 or channels.dtype.kind not in "iu":  # 1.7 is not channel 1, nor True
+        raise InputError(f"channels are whole numbers, one or several, not {quoted(given)}")
     if len(wrong := channels[(channels < 0) | (channels >= many)]):
         raise InputError(f"channel {wrong[0]} is out of range: {layer} has {many}, counted from 0")
-    return channels
+    return channels.astype(np.int64)
 
 
 def field(net: nn.Module, layer: Layer, x: Tensor) -> Field:

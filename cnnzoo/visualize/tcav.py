@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cnnzoo import bars, figures, tables
 from cnnzoo.data.pictures import Pictures, is_hidden
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, at_least
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import untouched, watching
 from cnnzoo.visualize.subject import Model, Pretrained, Subject
@@ -133,6 +133,7 @@ def tcav(
         InputError: for a layer or a class that is not there; a concept of fewer than ten pictures; too few random
             ones; a file that is no picture.
     """
+    at_least("seed", seed, 0)
     subject = Subject.open(model_or_run, pretrained, device)
     layer = subject.layer(layer)
     number = None if class_ is None else subject.class_number(class_)
