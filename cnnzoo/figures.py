@@ -64,7 +64,7 @@ def curves(metrics: Sequence[dict]):
         axes.set(xlabel="epoch", ylabel="learning rate at its end")
     for axes in panels:
         axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # of one epoch, too
     return figure
 
 

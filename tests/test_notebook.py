@@ -245,6 +245,16 @@ def test_of_a_run_that_never_trained_no_rate_is_drawn():
     assert [[*axes.lines[0].get_xdata()] for axes in (accuracy, rate)] == [[0, 1], [1]]
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_epochs_are_counted_in_whole_numbers(epochs):
+    report = {"train_loss": 1.0, "val_loss": 1.0, "val_top1": 0.5, "lr": 0.1}
+    for axes in figures.curves([report | {"epoch": epoch} for epoch in range(1, epochs + 1)]).axes:
+        low, high = axes.get_xlim()
+        shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert shown
+        assert all(tick == round(tick) for tick in shown)
+
+
 def test_the_report_of_a_run_is_written_from_python(run):
     assert cnnzoo.report(run) == cnnzoo.report(str(run.path)) == run.report_file
     assert "Confusion matrix" in run.report_file.read_text()
