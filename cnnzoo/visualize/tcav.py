@@ -9,6 +9,10 @@ Two things are not as in the paper. What rises or falls are the class's log-odds
 since many directions raise all logits at once: by logits, drawn digits speak for a bee almost as much as tulips. (The
 authors' own code takes the cross-entropy, whose sign is the same.) And a permutation test compares the scores rather
 than a t-test, since scores that are all 1 or all 0 have no deviation to divide by.
+
+Either test takes a concept's scores for independent, though all of them share its pictures. So p is too small where
+these are few: of random photos in a concept's place, by SqueezeNet's stage3 and bees, p is below 5 % (before it is
+multiplied by the number of concepts) for 14 of 160 sets of 40 photos, and for 18 of 60 sets of ten.
 """
 
 import os
