@@ -230,6 +230,25 @@ def test_a_concept_counts_for_the_class_it_is_a_part_of(examples):
     assert (next(each for each in other.concepts if each.name == "greenish").scores == 1).all()
 
 
+def test_random_pictures_in_the_place_of_a_concept_pass_for_one_no_oftener_than_chance_has_it(examples, tmp_path):
+    _, random, images = examples
+    for number in range(200):
+        (tmp_path / f"{number // 10}").mkdir(exist_ok=True)
+        tint(None, 9000 + number).save(tmp_path / f"{number // 10}" / f"{number}.png")
+    found = visualize.tcav(Colours(), images, tmp_path, random, "relu")
+    # p is multiplied by their number, so it is below 1 for those below 5 %: one of 20, and seldom more than 3.
+    assert sum(each.p < 1 for each in found.concepts) <= 3
+
+
+def test_a_layer_that_says_nothing_knows_no_concepts(examples):
+    net = Colours()
+    nn.init.constant_(net.colours.weight, -1)
+    with pytest.raises(
+        InputError, match="layer relu of Colours says the same of all pictures, so it knows no concepts"
+    ):
+        visualize.tcav(net, examples[2], *examples[:2], "relu")
+
+
 class Brighter(Colours):
     """The same, but all its answers rise with the light."""
 
