@@ -478,6 +478,34 @@ def test_published_weights_bring_classes_and_preprocessing(hub, pretrained, file
     assert (net.preprocessing.resize, net.preprocessing.size) == (256 if file.startswith("resnet18-") else 235, 224)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "inception_v4.tf_in1k.safetensors",
+        "models--timm--inception_v4.tf_in1k/snapshots/0123456789/model.safetensors",
+        "inception_v4.tf_in1k/model.safetensors",
+    ],
+)
+def test_a_file_of_the_hub_brings_its_own_preprocessing_and_classes(tmp_path, place):
+    """Its hash is in no table; as any other net's it would see images normalised in another way, and say nothing."""
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    save_file(cnnzoo.create("inception_v4").state_dict(), tmp_path / place)
+    net = cnnzoo.create("inception_v4", tmp_path / place)
+    seen = net.preprocessing
+    assert (seen.resize, seen.size, seen.mean, seen.interpolation) == (341, 299, (0.5,) * 3, "bicubic")
+    assert net.classes[:2] == ("tench", "goldfish")
+
+
+def test_a_file_whose_size_is_not_in_the_table_is_known_under_another_name(hub, monkeypatch):
+    torch.save(torchvision.models.resnet18().state_dict(), hub / "renamed.pth")
+    row = table.row("resnet18", "a1_in1k")
+    assert row.mib is None
+    row = replace(row, sha256=hashlib.sha256((hub / "renamed.pth").read_bytes()).hexdigest())
+    monkeypatch.setattr(table, "rows", lambda model: (row,))
+    seen = cnnzoo.create("resnet18", hub / "renamed.pth").preprocessing
+    assert (seen.resize, seen.interpolation) == (235, "bicubic")
+
+
 def test_new_classes_are_not_called_by_the_old_names(hub):
     torch.save(torchvision.models.resnet18().state_dict(), hub / "resnet18-f37072fd.pth")
     assert not hasattr(cnnzoo.create("resnet18", "tv_in1k", num_classes=7), "classes")

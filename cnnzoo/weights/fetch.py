@@ -109,14 +109,26 @@ def _out_of_reach(row: Weights, why: str) -> OutOfReach:
 
 
 def recognise(file: Path, candidates: Iterable[Weights]) -> Weights | None:
-    """Which row a file is, by its SHA-256. Only a file of a row's size, or of its name, is read for that."""
+    """Which row a file is, by its SHA-256; where that of the Hugging Face hub's copy is not known, by its name.
+
+    A file of another size than that of all rows, where these are known, is not read for that.
+    """
     mib, found = file.stat().st_size / 2**20, None
     for row in candidates:
-        if row.sha256 and (row.sha256[:8] in file.name or (row.mib and abs(row.mib - mib) < 0.002)):
+        if _is_hub_copy(file, row):
+            return row
+        if row.sha256 and (row.sha256[:8] in file.name or row.mib is None or abs(row.mib - mib) < 0.002):
             found = found or digest(file)
             if found.startswith(row.sha256):
                 return row
     return None
+
+
+def _is_hub_copy(file: Path, row: Weights) -> bool:
+    """Whether a file is called as we keep the hub's copy, or as the hub has it, in a folder named after the row."""
+    name = f"{row.model}.{row.tag}"  # folders: the hub's own name, or in its cache "models--timm--NAME"
+    in_folder = file.name == HUB_FILE and any(part.rpartition("--")[2] == name for part in file.parts)
+    return bool(row.hub) and (file.name == _hub_copy(row) or in_folder)
 
 
 State = Literal["whole", "damaged", "not here", "here, its hash is not known"]
