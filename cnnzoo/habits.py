@@ -35,6 +35,12 @@ INSTEAD = {  # by the name elsewhere
     **dict.fromkeys(("dropout", "dropout_rate"), "drop_rate"),
 }
 
+TAGS = {  # of weights, as torchvision calls them
+    "IMAGENET1K_V1": "tv_in1k",
+    "IMAGENET1K_V2": "tv2_in1k",
+    "IMAGENET1K_FEATURES": "features_in1k",
+}
+
 OPTIONS = {  # of training, by the name in timm's and torchvision's scripts: the key of a config
     "opt": "optim.name",
     "wd": "optim.weight_decay",

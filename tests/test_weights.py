@@ -362,6 +362,13 @@ def test_unknown_tag_lists_the_tags():
         cnnzoo.create("resnet101", "timm")
 
 
+def test_torchvisions_name_of_weights_is_answered_by_their_tag():
+    with pytest.raises(cnnzoo.InputError, match=r"resnet50 has no weights 'IMAGENET1K_V2'.*; here it is tv2_in1k"):
+        cnnzoo.create("resnet50", pretrained="IMAGENET1K_V2")
+    with pytest.raises(cnnzoo.InputError, match=r"its tags are .*tv_in1k"):
+        cnnzoo.create("resnet18", pretrained="IMAGENET1K_V2")
+
+
 def test_net_without_published_weights_says_so():
     with pytest.raises(cnnzoo.InputError, match="the weights table has none for plain20"):
         cnnzoo.create("plain20", pretrained=True)

@@ -20,6 +20,7 @@ import timm
 import torchvision.models
 
 from cnnzoo import registry
+from cnnzoo.habits import TAGS
 from cnnzoo.weights import table
 from cnnzoo.weights.table import Weights
 
@@ -30,7 +31,6 @@ COLUMNS = (
 )
 # fmt: on
 
-_TAGS = {"IMAGENET1K_V1": "tv_in1k", "IMAGENET1K_V2": "tv2_in1k", "IMAGENET1K_FEATURES": "features_in1k"}
 _IN_TIMM = {"xception": "legacy_xception"}  # where it has another name
 
 # The files of these were carried over from TensorFlow and want images on [-1, 1], which torchvision's nets compute from
@@ -62,7 +62,7 @@ def _torchvision_row(model: str, weights: torchvision.models.WeightsEnum) -> Wei
     whole = not math.isnan(figures["acc@1"])
     return Weights(
         model=model,
-        tag=_TAGS[weights.name],
+        tag=TAGS[weights.name],
         file=weights.url.rpartition("/")[2],
         url=weights.url,
         hub=None,
