@@ -127,7 +127,7 @@ def recognise(file: Path, candidates: Iterable[Weights]) -> Weights | None:
 def _is_hub_copy(file: Path, row: Weights) -> bool:
     """Whether a file is called as we keep the hub's copy, or as the hub has it, in a folder named after the row."""
     name = f"{row.model}.{row.tag}"  # folders: the hub's own name, or in its cache "models--timm--NAME"
-    in_folder = file.name == HUB_FILE and any(part.rpartition("--")[2] == name for part in file.parts)
+    in_folder = file.name == HUB_FILE and any(part.rpartition("--")[2] == name for part in file.absolute().parts)
     return bool(row.hub) and (file.name == _hub_copy(row) or in_folder)
 
 
