@@ -31,6 +31,7 @@ from cnnzoo.train.distributed import Team
 from cnnzoo.train.trainer import EpochReport, Trainer
 from cnnzoo.train.validation import logits
 
+CHECKPOINT = "its checkpoint"  # what processes of a team compare first
 SHOWN = 10  # files that cannot be read, of an epoch
 PLACES = {"data.source", "data.val_source", "data.weights", "loss.teacher", "model.pretrained"}  # which may have moved
 
@@ -72,6 +73,9 @@ def train(
         config = config_.read(Run.open(resume).config_file if own else config, overrides)
     run, config, state = _open(config, resume, tell)
     if run.is_finished:
+        if os.environ.get("WORLD_SIZE", "1") != "1":  # others, with a disk of their own, may find nothing there
+            with distributed.joined(config.train.device) as (team, _):
+                _expect_alike(team, {CHECKPOINT: "of a finished run"})
         _ = run.card  # complains if its weights are damaged
         lacks = with_report and config.ensemble is None and not run.report_file.exists()  # killed as it was drawn, say
         way = f"; it lacks its report, which cnnzoo report {as_typed(run.path)} makes" if lacks else ""
@@ -107,8 +111,9 @@ def carry_out(
             autocast(device, "fp32"),
         ):
             job = _Job(run, config, state, team, device, tell, should_stop)
+            _expect_alike(team, _beginning(config, state))
             data = _load_data(job) if data is None else data
-            _expect_alike(job, data)
+            _expect_alike(team, _seal(data))
             known = _learn(job, data, probed)
             if known is None:  # what training held
                 gc.collect()
@@ -149,23 +154,13 @@ def _load_data(job: _Job) -> Dataset:
     return data
 
 
-def _expect_alike(job: _Job, data: Dataset) -> None:
+def _expect_alike(team: Team, mine: Mapping[str, object]) -> None:
     """Raises InputError, in every process, where one of a team does not begin as the first does: they would wait for
-    each other in vain, or train by different rates.
+    each other in vain, or train by different rates. `mine` is what this process has, of which keys that all have count.
     """
-    if job.team.size == 1:
+    if team.size == 1:
         return
-    known = json.dumps([data.classes, data.split(), data.train.labels.tolist(), data.val.labels.tolist()])
-    seal = hashlib.sha256(known.encode()).hexdigest()
-    at = job.state and job.state["progress"]
-    mine = {
-        "cnnzoo": __version__,
-        "torch": str(torch.__version__),
-        "its checkpoint": f"of epoch {at['epoch']}, step {at['step']}" if at else "missing",
-        "its list of images": f"{len(data.train)} + {len(data.val)}, sha256 {seal[:8]}",
-        **_keys(job.config, PLACES | {"data.root", "data.workers"}),
-    }
-    lines = job.team.gather_lines([json.dumps([platform.node(), {key: str(mine[key]) for key in mine}])])
+    lines = team.gather_lines([json.dumps([platform.node(), {key: str(value) for key, value in mine.items()}])])
     (host, first), *others = map(json.loads, lines)
     for number, (place, other) in enumerate(others, 1):
         for key in first | other:
@@ -174,6 +169,27 @@ def _expect_alike(job: _Job, data: Dataset) -> None:
                     f"process {number}, on {place}, differs from the first, on {host}: {key} is {there} there and "
                     f"{here} here; give all the same line, versions, run folder and images"
                 )
+
+
+def _beginning(config: Config, state: dict | None) -> dict[str, object]:
+    """What all processes of a team must have alike before they look at their images."""
+    at = state and state["progress"]
+    return {
+        CHECKPOINT: f"of epoch {at['epoch']}, step {at['step']}" if at else "missing",
+        "cnnzoo": __version__,
+        "torch": torch.__version__,
+        **_keys(config, PLACES | {"data.root", "data.workers"}),
+    }
+
+
+def _seal(data: Dataset) -> dict[str, object]:
+    """The images, their order, and their classes, in few letters."""
+    seal = hashlib.sha256(repr(data.classes).encode())
+    for part in (data.train, data.val):
+        for name in part.names:
+            seal.update(os.fsencode(name) + b"\0")
+        seal.update(part.labels.tobytes())
+    return {"its list of images": f"{len(data.train)} + {len(data.val)}, sha256 {seal.hexdigest()[:8]}"}
 
 
 def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> probing.Probed | None:
@@ -360,7 +376,7 @@ def was_restarted(folder: Path) -> bool:
     """
     job, there = environment.job(), Run(folder)
     if (there.path / "environment.json").exists():
-        is_named = job != "none"  # as torchrun calls all jobs without --rdzv-id
+        is_named = job not in ("", "none")  # as torch calls all jobs that were given no id
         return job is not None and there.environment.get("job") == job and (is_named or _restarts() > 0)
     return _restarts() > 0
 

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def team(tmp_path, monkeypatch):
             nproc_per_node=processes,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
+            run_id="mine",
             max_restarts=0,
             start_method=PRELOADED.get_start_method(),
             logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
@@ -229,6 +231,9 @@ def test_processes_that_do_not_begin_alike_are_told_rather_than_wait_for_each_ot
         cnnzoo.train(config_.read({}, keys(tmp_path / "own")), should_stop=lambda: next(steps) >= 5)
     told = "its checkpoint is missing there and of epoch 0, step 5 here"  # for the other has a disk of its own
     two(unlike, told, keys(tmp_path / "own"), keys(tmp_path / "elsewhere"))
+    alone(tmp_path / "own", resume="auto")  # and to its end, after which the first would leave
+    told = "its checkpoint is missing there and of a finished run here"
+    two(unlike, told, keys(tmp_path / "own"), keys(tmp_path / "elsewhere"))
 
 
 def test_processes_that_do_not_see_the_same_images_are_told(tmp_path, pictures):
@@ -271,6 +276,18 @@ def test_processes_meet_whose_machines_have_counted_other_restarts():
         two(restarted, agent.port, starts)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_whose_team_never_comes_together_gives_up(monkeypatch, rank):
+    agent = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # which be_one_of_two sets for good
+    be_one_of_two(rank, agent.port)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setattr(distributed, "PATIENCE", timedelta(seconds=0.5))
+    with pytest.raises(InputError, match="the 2 processes of the team did not meet"):
+        distributed.joined("cpu").__enter__()
+
+
 SKIPS = """
 import cnnzoo
 from torch import nn
@@ -298,9 +315,12 @@ def test_a_net_that_leaves_layers_out_of_some_steps_is_trained_by_a_team_that_is
 
 
 def test_a_team_cross_validates(tmp_path, team):
-    said = team(2, *keys(tmp_path / "run", **{"train.epochs": 1}), "--folds=2")
+    line = *keys(tmp_path / "run", **{"train.epochs": 1}), "--folds=2"
+    said = team(2, *line)
     assert said.succeeded, said.stderr
     assert said.stdout.count("2 folds: top-1") == 1
+    again = team(2, *line)  # the same job, after another machine was lost, of which this one's count says nothing
+    assert again.succeeded, again.stderr
 
 
 def test_what_a_team_cannot_do_is_said_in_a_line_by_the_first_alone(tmp_path, team):

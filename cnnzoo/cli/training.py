@@ -40,7 +40,8 @@ def train(
     if config is None and resume not in (None, "auto"):
         config = run.Run.open(resume).config_file
     config = config_.read(config, overrides)
-    if resume is None and run.was_restarted(config.folder):
+    begun = config.folder / "fold0" if kind == "folds" else config.folder
+    if resume is None and run.was_restarted(begun):
         resume = "auto"
     if config.ensemble is not None:
         from cnnzoo.ensemble import runs

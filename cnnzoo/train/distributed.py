@@ -142,10 +142,13 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
     place = _device(device, local, many)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
-    if isinstance(store, dist.PrefixStore):  # by the restarts that this machine has counted, others may have others
-        store = store.underlying_store
-    store = dist.PrefixStore(_name_of_team(store, rank, size), store)
+    try:
+        store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+        if isinstance(store, dist.PrefixStore):  # by the restarts that this machine has counted, others may have others
+            store = store.underlying_store
+        store = dist.PrefixStore(_name_of_team(store, rank, size), store)
+    except dist.DistError as error:
+        raise InputError(f"the {size} processes of the team did not meet within {PATIENCE}: {quoted(error)}") from None
     backend = "nccl" if place.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
@@ -164,13 +167,15 @@ def _name_of_team(store: dist.Store, rank: int, size: int) -> str:
     torchrun's store outlives a team, be it one that has lost a process or a fold's, and would lead to the addresses of
     processes that are gone. What these have left there nobody waits for, as each asks by a name of its own.
     """
-    own = uuid.uuid4().hex
+    own, limit = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()
     if rank:
         store.set(f"asks {rank}", own)
         name = store.get(own).decode()
         store.add(f"knows {name}", 1)
         return name
-    while store.add(f"knows {own}", 0) < size - 1:
+    while (known := store.add(f"knows {own}", 0)) < size - 1:
+        if time.monotonic() > limit:
+            raise dist.DistStoreError(f"only {known + 1} of {size} came")
         for asking in (f"asks {other}" for other in range(1, size)):
             if store.check([asking]):
                 store.set(store.get(asking).decode(), own)
