@@ -241,6 +241,10 @@ def test_layers_are_fused_for_any_number_of_images():
         ({"precision": "int4"}, "unknown precision 'int4'; did you mean int8"),
         ({"precision": "int8"}, "precision int8 needs calibration: a hundred images or more"),
         ({"precision": "int8", "calibration": torch.zeros(1, 32, 32)}, r"calibration is \(1, 32, 32\), but must be"),
+        ({"precision": "int8", "calibration": torch.zeros(0, 1, 32, 32)}, r"calibration is \(0, 1, 32, 32\), but must"),
+        ({"precision": "int8", "calibration": np.zeros((1, 1, 32, 32))}, "calibration is a tensor of images"),
+        ({"precision": "int8", "calibration": torch.zeros(1, 1, 32, 32).double()}, "calibration is torch.float64, but"),
+        ({"precision": "int8", "calibration": torch.full((1, 1, 32, 32), torch.nan)}, "not finite"),
         ({"precision": "fp32", "calibration": torch.zeros(1, 1, 32, 32)}, "calibration is for precision int8, not for"),
     ],
 )

@@ -275,8 +275,8 @@ def optimize(
             if precision == "int8"
             else f"calibration is for precision int8, not for {precision}"
         )
-    if calibration is not None and calibration.ndim != 4:
-        raise InputError(f"calibration is {tuple(calibration.shape)}, but must be images (N, C, H, W)")
+    if calibration is not None:
+        _check_calibration(calibration)
     device = next(model.parameters()).device
     settles = precision == "auto"
     if settles:
@@ -288,3 +288,13 @@ def optimize(
         with autocast(device, "fp32"):
             fast.calibrate(calibration)
     return fast
+
+
+def _check_calibration(images: Tensor) -> None:
+    expect(images, Tensor, "calibration is a tensor of images (N, C, H, W)")
+    if images.ndim != 4 or not len(images):
+        raise InputError(f"calibration is {tuple(images.shape)}, but must be images (N, C, H, W)")
+    if images.dtype != torch.float32:
+        raise InputError(f"calibration is {images.dtype}, but must be torch.float32, as the net sees images")
+    if not images.isfinite().all():
+        raise InputError("calibration holds numbers that are not finite (NaN or inf)")
