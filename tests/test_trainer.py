@@ -669,6 +669,28 @@ def test_running_statistics_that_overflow_end_the_run():
         trainer.fit()
 
 
+@pytest.mark.parametrize(("name", "lr"), [("sgd", 0.1), ("rmsprop", 0.01)])
+def test_steps_that_fp16_leaves_out_to_find_its_scale_are_no_divergence(name, lr):
+    trainer = make(precision="fp16", optimizer=OptimConfig(name=name, lr=lr), schedule=ScheduleConfig(name="cosine"))
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+    before, states = weights(trainer), []
+    trainer.save = lambda state: states.append(state["scaler"]["scale"])
+    trainer.should_stop = lambda: trainer.progress.step == 1
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    assert torch.equal(before["head.weight"], trainer.model.head.weight)
+    assert states == [2.0**23]
+    trainer.should_stop = lambda: False
+    assert trainer.fit().history[-1]["val_top1"] > 0.7
+
+
+def test_gradients_that_are_finite_at_no_scale_of_fp16_end_the_run():
+    trainer = make(precision="fp16")
+    trainer.model.body[0].weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(InputError, match="in fp16 the gradient is finite at no scale, up to epoch 3, step 10"):
+        trainer.fit()
+
+
 @pytest.mark.parametrize("phases", [THREE_EPOCHS, (PhaseConfig(1, ("head",)), PhaseConfig(1))], ids=["one", "two"])
 def test_a_net_that_torch_has_compiled_trains_as_it_does_plain(phases):
     """Its length cannot be asked for, nor so whether it is true."""

@@ -12,7 +12,7 @@ _ADVICE = "try a lower optim.lr (a quarter, say), schedule.warmup_epochs or opti
 
 
 class Diverged(Exception):
-    """A loss, a weight or a running statistic is no longer a finite number."""
+    """A loss, a weight, a running statistic or, at every scale, a gradient is no longer a finite number."""
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ class Schedule:
     def __init__(
         self, config: ScheduleConfig, lr: float, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int
     ):
+        optimizer._opt_called = True  # or torch warns where fp16 leaves out the first step
         total = epochs * steps_per_epoch
         warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
         self._plateau = None

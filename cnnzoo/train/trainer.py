@@ -30,6 +30,7 @@ from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.validation import evaluate
 
 SYNC_STEPS, SYNC_SECONDS = 8, 2.0  # of which a team lets no more pass until it agrees again on whether to go on
+LEAST_SCALE = 1e-4  # of fp16's losses, which halves at each step whose gradient is not finite; fairseq gives up there
 
 
 @dataclass(frozen=True)
@@ -448,6 +449,8 @@ class Trainer:
             first = int((~torch.isfinite(losses)).nonzero()[0])
             step = self.progress.step - len(losses) + first + 1
             lost = f"the loss is {losses[first].item()} at {self._place(step, rates[first])}"
+        elif self.scaler.get_scale() < LEAST_SCALE:
+            lost = f"in fp16 the gradient is finite at no scale, up to {self._place(self.progress.step, self.rate)}"
         elif (stop or save or last) and (what := not_finite(self.model)):
             lost = f"{what} is not finite after {self._place(self.progress.step, self.rate)}"
         stop, save, diverged = self.team.any(stop, save, bool(lost))
