@@ -103,6 +103,8 @@ def advice(parts: Anatomy, config: Config, device: str, precision: str) -> str:
             f"augmentation takes {share['augmentation']:.0%} of a step: of augment's keys, those that resample "
             f"(rotation, shift, shear, zoom) cost most"
         )
+    if config.loss.teacher and share["loss"] > BOTTLENECK:
+        return f"the teacher takes {share['loss']:.0%} of a step: a smaller loss.teacher would make it faster"
     updates = share["optimiser"] + share["average of weights"]
     if updates > 0.2:
         return f"updates take {updates:.0%} of a step, whatever its batch: raise train.batch_size, and optim.lr with it"

@@ -106,6 +106,7 @@ def test_growing_images_are_timed_once_they_have_grown():
         ("waiting for data", [], "photos resized on disk"),
         ("augmentation", [], "augmentation takes 50%"),
         ("optimiser", [], "raise train.batch_size"),
+        ("loss", ["--loss.teacher=runs/a"], "the teacher takes 50% of a step: a smaller loss.teacher"),
         ("forward", ["--train.channels_last=false"], "train.channels_last true would make it faster"),
         ("forward", [], "a smaller data.size or net would make it faster"),
     ],
