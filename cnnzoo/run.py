@@ -156,7 +156,7 @@ def _load_data(job: _Job) -> Dataset:
 
 def _expect_alike(team: Team, mine: Mapping[str, object]) -> None:
     """Raises InputError, in every process, where one of a team does not begin as the first does: they would wait for
-    each other in vain, or train by different rates. `mine` is what this process has, of which keys that all have count.
+    each other in vain, or train by different rates. `mine` is what this process has, the most telling first.
     """
     if team.size == 1:
         return
