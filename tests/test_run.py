@@ -976,6 +976,8 @@ def test_a_misspelt_run_or_config_is_told_the_near_one(finished, tmp_path):
     (tmp_path / "lenet5.yaml").write_text("train: {epochs: 1}")
     with pytest.raises(InputError, match=r"there is no config file .*lenet\.yaml; did you mean .*lenet5\.yaml"):
         config.read(tmp_path / "lenet.yaml")
+    with pytest.raises(InputError, match=r"is a folder, but a config file is wanted, such as .*config\.yaml$"):
+        config.read(finished.path)
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):

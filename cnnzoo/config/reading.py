@@ -150,6 +150,9 @@ def _spelt_out(words: Sequence[str]) -> list[str]:
 
 def _text(file: Path) -> str:
     if not file.is_file():
+        if file.is_dir():
+            such = ", ".join(map(str, sorted(file.glob("*.y*ml"))[:3]))
+            raise InputError(f"{file} is a folder, but a config file is wanted{f', such as {such}' if such else ''}")
         beside = map(str, file.parent.glob("*.y*ml"))
         raise InputError(f"there is no config file {file}{did_you_mean(str(file), beside)}")
     try:
