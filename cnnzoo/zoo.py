@@ -4,7 +4,7 @@ import copy
 import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cnnzoo.models._committee import CommitteeNet, Seat
 from cnnzoo.models._feature_maps import FeatureMaps
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import fetch, table
-from cnnzoo.weights.load import load_into, sizes, to_our_names, unwrap
+from cnnzoo.weights.load import beside_the_net, load_into, sizes, to_our_names, unwrap
 
 
 def create(
@@ -102,14 +102,17 @@ def _with_weights(entry: Entry, options: dict[str, Any], source: _Source) -> nn.
     if head and options.get("num_classes", head["num_classes"]) == head["num_classes"]:
         options = {**options, "num_classes": head["num_classes"], "head": head}
     net = build(entry, options)
-    state = to_our_names(content, entry, list(net.state_dict()))
+    own = list(net.state_dict())
+    beside = beside_the_net(content, entry, own)
+    state = to_our_names({name: content[name] for name in content if name not in beside}, entry, own)
     taken = inspect.signature(entry.build).parameters
     # Sizes that show in the file's tensors, and that nobody has named: a net of these is built where the first is not.
     implied = {key: size for key, size in sizes(state, entry).items() if key not in options and key in taken}
     if any(getattr(net, key, size) != size for key, size in implied.items()):
         net = build(entry, {**options, **implied})
     bgr, lacks = (source.row.bgr, source.row.lacks) if source.row else (False, "")
-    net.load_report = load_into(net, entry, state, source.name, bgr, lacks)
+    report = load_into(net, entry, state, source.name, bgr, lacks)
+    net.load_report = replace(report, unused=(*report.unused, *beside))
     if "preprocess" in source.card:
         preprocess = Preprocess.from_dict(source.card["preprocess"])
         net.preprocessing = preprocess.with_channels(getattr(net, "in_chans", preprocess.channels))

@@ -111,6 +111,26 @@ def test_of_several_state_dicts_under_strange_names_none_is_guessed(resnet20, tm
         cnnzoo.create("resnet20", tmp_path / "two.pth")
 
 
+@pytest.mark.parametrize("net_is", ["model.", "net.", "lit.wrapped.net._orig_mod."])
+def test_what_lies_beside_the_net_as_lightning_s_loss_does_is_not_used(resnet20, tmp_path, net_is):
+    own = {net_is + name: tensor for name, tensor in resnet20.state_dict().items()}
+    torch.save({"state_dict": {"criterion.weight": torch.ones(10), **own}}, tmp_path / "weights.pth")
+    net = cnnzoo.create("resnet20", tmp_path / "weights.pth")
+    assert same_weights(net, resnet20)
+    assert net.load_report.unused == ("criterion.weight",)
+    assert str(net.load_report).endswith("criterion of the file not used")
+
+
+def test_a_head_beside_the_net_is_taken_and_of_two_nets_none(resnet20, tmp_path):
+    state = resnet20.state_dict()
+    apart = {name if name.startswith("fc.") else f"backbone.{name}": tensor for name, tensor in state.items()}
+    torch.save(apart, tmp_path / "weights.pth")
+    assert same_weights(cnnzoo.create("resnet20", tmp_path / "weights.pth"), resnet20)
+    torch.save({f"{net}.{name}": t for net in ("query", "key") for name, t in state.items()}, tmp_path / "two.pth")
+    with pytest.raises(cnnzoo.InputError, match=r"two\.pth does not hold weights of resnet20"):
+        cnnzoo.create("resnet20", tmp_path / "two.pth")
+
+
 def test_averaged_weights_are_taken_before_plain_ones(resnet20, tmp_path):
     averaged = {f"module.{name}": tensor for name, tensor in resnet20.state_dict().items()}
     content = {

@@ -31,7 +31,7 @@ class LoadReport(Shown):
     reshaped: tuple[str, ...]  # the same numbers in another shape
     adapted: tuple[str, ...]  # the convolutions that see the image, to another number of channels
     initialised: tuple[str, ...]  # head and auxiliary heads that the file lacks, or has for other classes
-    unused: tuple[str, ...]  # the file's head and auxiliary heads where the net has none
+    unused: tuple[str, ...]  # the file's head and auxiliary heads where the net has none, and what lies beside the net
 
     def __str__(self) -> str:
         """In one line."""
@@ -75,6 +75,22 @@ def _tensors(content: object) -> dict[str, Tensor] | None:
     state = {name: tensor for name, tensor in content.items() if name != "n_averaged"}  # torch's AveragedModel counts
     named = all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
     return state if state and named else None
+
+
+def beside_the_net(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) -> list[str]:
+    """The names of tensors that are other modules', such as a loss's, in a file of a module that holds the net, too.
+
+    `own` are the names in the net's state dict. There are none where not all of the net but its heads lies in one
+    place.
+    """
+    heads = tuple(f"{head}." for head in (entry.head, *entry.aux) if head)
+    body = [name for name in own if not name.startswith(heads) and not name.endswith("num_batches_tracked")]
+    starts = [name.removesuffix(body[0]) for name in state if name.endswith(f".{body[0]}")] if body else []
+    starts = [start for start in starts if all(f"{start}{name}" in state for name in body)]
+    if len(starts) != 1:
+        return []
+    around = (starts[0], *heads, *(f"{head}." for head in _HEADS))  # a head may be elsewhere
+    return [name for name in state if not name.startswith(around)]
 
 
 def to_our_names(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) -> dict[str, tuple[str, Tensor]]:
