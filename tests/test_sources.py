@@ -1109,6 +1109,10 @@ def test_config_overrides_the_weights(key, value, changed, tmp_path):
     trained = replace(TRAINED, interpolation="bilinear")
     data = load(paint(tmp_path, {"red": 2, "blue": 2}), preprocess=trained, **{key: value})
     assert data.preprocess == replace(trained, **changed)
+    told = [note for note in data.notes if "the weights were trained with" in note]
+    was = [*getattr(trained, key)] if key in ("mean", "std") else None
+    line = f"data.{key} is {value}, but the weights were trained with {was}, which leaving it out takes"
+    assert told == ([line] if was else [])  # sizes are one's own affair
 
 
 def test_weights_decide_the_channels():

@@ -108,6 +108,17 @@ def preprocessing(
     return Preprocess(size, resize, mean, std, config.interpolation or usual.interpolation, usual.squash)
 
 
+def note_if_otherwise(preprocess: Preprocess, trained: Preprocess | None) -> Iterator[str]:
+    """A line where images are normalised or resized otherwise than those that the weights were trained on."""
+    if trained is None:
+        return
+    usual = trained.with_channels(preprocess.channels)
+    for key in ("mean", "std", "interpolation"):
+        if (own := getattr(preprocess, key)) != (theirs := getattr(usual, key)):
+            own, theirs = ([*each] if isinstance(each, tuple) else each for each in (own, theirs))
+            yield f"data.{key} is {own}, but the weights were trained with {theirs}, which leaving it out takes"
+
+
 def _usual_resize(found: Found, size: int) -> int:
     """Photos: see `photo_resize`. Arrays: whole, or with a margin where they lack at most 1/8 (MNIST's 28 in LeNet's
     32).

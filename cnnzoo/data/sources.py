@@ -120,12 +120,13 @@ def _ready(
     if channels not in (1, 3):
         raise InputError(f"images have 1 or 3 channels, but model.in_chans is {channels}")
     _check_classes(found.classes, config)
-    preprocess = reading.preprocessing(config, found, input_size, channels, preprocess)
+    trained, preprocess = preprocess, reading.preprocessing(config, found, input_size, channels, preprocess)
     kept, name = reading.training_geometry(preprocess, augment, exactly), _in_full(config.source)
     train, train_bad, train_notes = read(found.train, kept, config, name, decoded, "reading training images")
     val, val_bad, val_notes = read(found.val, preprocess.geometry, config, name, decoded, "reading validation images")
     small = reading.note_if_small(found.train, preprocess.size)
-    notes = (*found.notes, *small, *dict.fromkeys([*train_notes, *val_notes]))
+    otherwise = reading.note_if_otherwise(preprocess, trained)
+    notes = (*found.notes, *small, *otherwise, *dict.fromkeys([*train_notes, *val_notes]))
     if bad := {**train_bad, **val_bad}:
         notes += (_tell_bad(bad, config),)
     for part, which in ((train, "train"), (val, "validation")):
