@@ -276,8 +276,7 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     """The net of loss.teacher. Raises InputError if it knows other classes, or wants other colours than the run."""
     if (said := config.loss.teacher) is None:
         return None
-    name, _, tag = said.partition(".")
-    net, _ = zoo.open_net(*((said, False) if Path(os.path.expanduser(said)).exists() else (name, tag or True)))
+    net, _ = zoo.open_net(said, pretrained=not Path(os.path.expanduser(said)).exists())
     classes = config.model.num_classes or len(data.classes)
     if net.num_classes != classes or outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
         raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")

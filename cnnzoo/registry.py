@@ -114,7 +114,7 @@ def lookup(name: str) -> Entry:
     if name not in _entries:
         plain, _, tag = name.rpartition("/")[2].partition(".")  # hf-hub:timm/resnet18.a1_in1k
         if plain in _entries:
-            raise InputError(f"unknown model {name!r}; weights are named apart: model {plain}, pretrained {tag}")
+            raise InputError(f"unknown model {name!r}; its weights go with pretrained: {plain}, pretrained {tag}")
         if not near(name, _entries):
             own = "is known once its file is imported, or named by CNNZOO_NETS"
             raise InputError(

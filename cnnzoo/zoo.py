@@ -42,7 +42,7 @@ def create(
     """Build a net of the registry.
 
     Args:
-        name: see `list_models`.
+        name: see `list_models`; or NET.TAG, with pretrained=True.
         pretrained: False; True (the most accurate row of the weights table); a row, or its tag; a .pth, .pt or
             .safetensors file; a run folder.
         num_classes: None is the weights' own, or without weights the net's (1,000, or 10); 0 takes the head off.
@@ -62,6 +62,7 @@ def create(
     """
     if pretrained == "":
         raise InputError(f"pretrained is empty, but must be False, True, or a tag, a file or a run folder for {name}")
+    name, pretrained = config.tagged(name, pretrained)
     entry = registry.lookup(name)
     named = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": drop_rate}
     options = {key: value for key, value in named.items() if value is not None} | arch
@@ -303,7 +304,11 @@ def open_net(
 
 def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
     """A net of the registry that has learnt something."""
-    if name not in (nets := list_models()):
+    nets, named = list_models(), config.tagged(name, pretrained)
+    name, pretrained = named if named[0] in nets else (name, pretrained)
+    if name.partition(".")[0] in nets:
+        registry.lookup(name)  # complains of a tag without pretrained
+    elif name not in nets:
         known = [*nets, *map(str, Path(os.path.expanduser(name)).parent.glob("*"))]
         none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
         raise InputError(f"unknown run folder or model {name!r}{did_you_mean(name, known, none)}")
@@ -336,8 +341,9 @@ def preprocessing(model_or_name: nn.Module | str | Path | Run) -> Preprocess | S
     elif path := find_run(model_or_name):
         return load(path).preprocessing
     else:
-        entry = registry.lookup(os.fspath(model_or_name))
-        if rows := table.rows(entry.name):
+        name, tag = config.tagged(os.fspath(model_or_name), True)
+        entry = registry.lookup(name)
+        if rows := [table.row(entry.name, tag)] if tag is not True else table.rows(entry.name):
             return Preprocess.from_dict(rows[0].preprocess)
         channels, size, _ = entry.input_size
     return Preprocess(size, photo_resize(size), IMAGENET_MEAN, IMAGENET_STD).with_channels(channels)

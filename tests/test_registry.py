@@ -95,7 +95,7 @@ def test_far_miss_says_so():
 
 @pytest.mark.parametrize("hub", ["", "hf-hub:timm/"])
 def test_a_name_with_the_tag_of_its_weights_is_told_apart(hub):
-    with pytest.raises(cnnzoo.InputError, match=r"weights are named apart: model resnet18, pretrained tv_in1k$"):
+    with pytest.raises(cnnzoo.InputError, match=r"its weights go with pretrained: resnet18, pretrained tv_in1k$"):
         cnnzoo.create(f"{hub}resnet18.tv_in1k")
 
 

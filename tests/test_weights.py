@@ -9,12 +9,15 @@ from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
+import photos
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 
 import cnnzoo
+from cnnzoo import config
 from cnnzoo.checkpoint import Run
 from cnnzoo.weights import published, table
 
@@ -531,6 +534,27 @@ def test_a_file_whose_size_is_not_in_the_table_is_known_under_another_name(hub, 
     monkeypatch.setattr(table, "rows", lambda model: (row,))
     seen = cnnzoo.create("resnet18", hub / "renamed.pth").preprocessing
     assert (seen.resize, seen.interpolation) == (235, "bicubic")
+
+
+def test_net_and_tag_in_one_name_are_the_net_with_these_weights(hub, tmp_path):
+    theirs, name = torchvision.models.resnet18(), "resnet18.tv_in1k"
+    torch.save(theirs.state_dict(), hub / "resnet18-f37072fd.pth")
+    assert same_weights(cnnzoo.create(name, pretrained=True), theirs)
+    assert same_weights(cnnzoo.create(name, "tv_in1k"), theirs)
+    assert cnnzoo.preprocessing(name) == cnnzoo.create("resnet18", "tv_in1k").preprocessing
+    photo = Image.new("RGB", (32, 32), "red")
+    said = [cnnzoo.predict(net, photo, pretrained=tag) for net, tag in ((name, True), ("resnet18", "tv_in1k"))]
+    assert np.array_equal(*(each.probabilities for each in said))
+    read = config.read({"model": {"name": name, "pretrained": True}}).model
+    assert (read.name, read.pretrained) == ("resnet18", "tv_in1k")
+    source = photos.folder(tmp_path / "photos")
+    run = cnnzoo.probe(source, name, classifier="centroid", overrides={"data.size": 32}, run=tmp_path / "run")
+    assert (config.read(run.config_file).model.pretrained, run.card["name"]) == ("tv_in1k", "resnet18")
+    for call in (cnnzoo.create, lambda name: cnnzoo.predict(name, photo)):
+        with pytest.raises(cnnzoo.InputError, match=r"its weights go with pretrained: resnet18, pretrained tv_in1k$"):
+            call(name)
+    with pytest.raises(cnnzoo.InputError, match="resnet18 has no weights 'nope'"):
+        cnnzoo.preprocessing("resnet18.nope")
 
 
 def test_new_classes_are_not_called_by_the_old_names(hub):

@@ -15,6 +15,7 @@ from cnnzoo.config.sections import (
     ScheduleConfig,
     TrainConfig,
     short_name,
+    tagged,
 )
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "parser",
     "read",
     "short_name",
+    "tagged",
 ]

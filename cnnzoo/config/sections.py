@@ -32,12 +32,18 @@ class _Section:
         _check(holds, f"{self._name}.{key}", getattr(self, key), want)
 
 
+def tagged(name: str, pretrained: Any) -> tuple[str, Any]:
+    """A net's name and its weights, where NET.TAG with `pretrained` true names both, as timm has it."""
+    net, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
+    return (net, tag) if tag and (pretrained is True or pretrained == tag) else (name, pretrained)
+
+
 @dataclass(frozen=True)
 class ModelConfig(_Section, name="model"):
     """Which net.
 
     Args:
-        name: its name in the registry, see `cnnzoo list`.
+        name: its name in the registry, see `cnnzoo list`; or NET.TAG, with pretrained true.
         pretrained: false, true (the best known weights), a tag of the weights table, a file, or a run folder.
         num_classes: classes of the head; null takes the data's. Those that the data lacks are called by their numbers.
         in_chans: channels of an image; null takes the data's.
@@ -56,6 +62,8 @@ class ModelConfig(_Section, name="model"):
     args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        for key, value in zip(("name", "pretrained"), tagged(self.name, self.pretrained), strict=True):
+            object.__setattr__(self, key, value)
         self._check("in_chans", self.in_chans is None or self.in_chans >= 1, "null or at least 1")
         self._check("drop_rate", self.drop_rate is None or 0 <= self.drop_rate < 1, "at least 0 and below 1")
         for key in ("name", "pretrained", "num_classes", "in_chans", "drop_rate"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cnnzoo import registry
 from cnnzoo.checkpoint import Run
-from cnnzoo.config import short_name
+from cnnzoo.config import short_name, tagged
 from cnnzoo.errors import InputError, counted, unknown
 
 MODES = ("probe", "head", "staged", "full")
@@ -60,6 +60,7 @@ def recipe(
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
+    model, pretrained = tagged(model, pretrained)
     entry = registry.lookup(model)
     epochs = _of_phases(mode, EPOCHS[mode] if epochs is None else epochs)
     aux = {"aux_logits": False} if "aux_logits" in inspect.signature(entry.build).parameters else {}
