@@ -366,6 +366,9 @@ def test_a_cyclic_schedule_leaves_a_net_for_each_cycle_and_a_committee_of_them(t
     assert [top1(s) for s in snapshots] == pytest.approx([run.metrics[epoch]["val_top1"] for epoch in (1, 3)])
     for snapshot in snapshots:
         assert cnnzoo.evaluate(snapshot.path).top1 == pytest.approx(top1(snapshot))
+    page = cnnzoo.report(snapshots[1]).read_text()  # which does not pass one epoch's time off as that of its training
+    assert ">4</b>epoch<" in page
+    assert "</b>training<" not in page
     last = torch.load(run.state_file, weights_only=True)["model"]
     assert all(torch.equal(tensor, last[name]) for name, tensor in cnnzoo.load(snapshots[1]).state_dict().items())
     mean = sum(map(shares, snapshots)) / 2

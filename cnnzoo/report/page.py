@@ -104,7 +104,9 @@ def _main_figures(run: Run, result: Evaluation) -> dict[str, str]:
         return told
     best = max(metrics, key=lambda report: report["val_top1"])
     seconds = sum(report["seconds"] for report in metrics)
-    if last := metrics[-1]["epoch"]:
+    if (last := metrics[-1]["epoch"]) and metrics[0]["epoch"] > 1:  # a snapshot, which has its own epoch alone
+        return told | {"epoch": f"{last}"}
+    if last:
         return told | {"best epoch": f"{best['epoch']} of {last}", "training": f"{seconds:.0f} s"}
     return told | ({"features and classifiers": f"{seconds:.0f} s"} if run.probe else {})
 
