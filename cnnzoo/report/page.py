@@ -195,7 +195,7 @@ def _committee(committee: dict) -> str:
         crossed = "" if row["cross_top1"] is None else f"{row['cross_top1']:.2%}"
         interval = f"{row['low']:.1%} – {row['high']:.1%}"
         rows.append((row["name"], f"{row['top1']:.2%}", crossed, interval, f"{row['loss']:.4f}"))
-    table = _table(("", "validation", "cross-fitted", "95% interval", "log-loss"), rows)
+    table = _table(("", "validation", "cross-fitted", "95% interval", "log-loss, calibrated"), rows)
     return table + "".join(f"<p>{html.escape(note)}</p>" for note in committee["notes"])
 
 
