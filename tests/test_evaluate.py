@@ -314,6 +314,11 @@ def test_the_report_of_a_run_whose_folder_was_moved_shows_it_where_it_lies_now(s
         told = f"{tmp_path / wrong} does not hold the images that {run.path} was judged on"
         with pytest.raises(InputError, match=re.escape(told)):
             cnnzoo.report(run, tmp_path / wrong)
+    gone = moved / Path(run.split["val"][0]).relative_to(folder)
+    gone.unlink()
+    told = f"{moved} lacks 1 of the 18 images that {run.path} was judged on: {gone}; restore it"
+    with pytest.raises(InputError, match=re.escape(told)):
+        cnnzoo.report(run, moved)
 
 
 def test_other_images_of_the_same_names_are_not_taken_for_the_runs_own(source, tmp_path):

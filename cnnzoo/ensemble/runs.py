@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from cnnzoo.ensemble.contest import Contest, contest
 from cnnzoo.ensemble.diversity import Diversity
 from cnnzoo.ensemble.members import panel
 from cnnzoo.ensemble.soup import soup
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, counted, printable
 from cnnzoo.measures import Evaluation, measure
 from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
@@ -216,7 +216,7 @@ def report(run: str | Path | Run, data: str | Path | None = None) -> Path:
         return write_report(opened, config, split["val"])
     whole = assemble.load_data(config, split)
     if list(whole.val.names) != split["val"]:
-        raise _lost(opened, config)
+        raise _lost(opened, config, set(split["val"]) - {*whole.val.names})
     return run_.write_report(opened, config, whole)
 
 
@@ -233,13 +233,19 @@ def write_report(run: Run, config: Config, names: Sequence[str]) -> Path:
     preprocess = Preprocess.from_dict(member["preprocess"])
     judged, _, _ = sources.held_out(config.data, preprocess, split=True, names=names)
     if [*judged.names] != [*names]:
-        raise _lost(run, config)
+        raise _lost(run, config, {*names} - {*judged.names})
     run.write("report.html", page.render(run, config, card["classes"], judged))
     return run.report_file
 
 
-def _lost(run: Run, config: Config) -> InputError:
-    return InputError(f"{config.data.source} does not hold the images that {run.path} was judged on")
+def _lost(run: Run, config: Config, gone: Collection[str] = ()) -> InputError:
+    """What is wrong where of the images that a run was judged on some are `gone`, by name, or if none is named all."""
+    source, judged = config.data.source, run.split["val"]
+    if not 0 < len(gone) < len(judged):
+        return InputError(f"{source} does not hold the images that {run.path} was judged on")
+    told = f"{len(gone):,} of the {counted(len(judged), 'image')} that {run.path} was judged on"
+    which = f"{printable(min(gone))}; restore it" if len(gone) == 1 else f"{printable(min(gone))} …; restore them"
+    return InputError(f"{source} lacks {told}: {which}")
 
 
 def _yaml(config: Config) -> str:
