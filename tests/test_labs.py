@@ -188,6 +188,14 @@ def test_the_theoretical_receptive_field_is_the_summarys():
         assert receptive_field.theoretical(cnnzoo.create("vgg16"), (3, 224, 224)) == 212
 
 
+@pytest.mark.parametrize(("name", "side"), receptive_field.NETS.items())
+def test_an_image_holds_all_that_the_unit_in_its_middle_could_see(name, side):
+    torch.manual_seed(0)
+    net = cnnzoo.create(name).eval()
+    seen = np.argwhere(receptive_field.sensitivity(net.forward_features, torch.randn(1, 3, side, side)))
+    assert (np.ptp(seen, axis=0) + 1).tolist() == [receptive_field.theoretical(net, (3, side, side))] * 2
+
+
 def test_change_is_none_for_equal_maps_and_one_for_maps_lost():
     maps = torch.randn(4, 8, 8)
     assert shift.changed(maps, maps) == 0
