@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 import cnnzoo
 from cnnzoo import labs
-from cnnzoo.labs import backprop_by_hand, dense_reuse, gates, kirsch, receptive_field, shift
+from cnnzoo.labs import _lab, backprop_by_hand, dense_reuse, gates, kirsch, receptive_field, shift
 
 UNTRUE = """
 from cnnzoo.labs._lab import Seen, sheet
@@ -208,6 +209,18 @@ def test_what_the_class_explains_lies_between_nothing_and_all():
     of_class, of_chance = rng.random((10, 3, 5))[labels], rng.random((1000, 3, 5))
     assert gates.explained(of_class, labels) == pytest.approx(1)
     assert gates.explained(of_chance, labels) < 0.03
+
+
+def test_what_a_highway_net_reads_is_told_of_the_weights_whose_gates_are_looked_at(monkeypatch):
+    @contextmanager
+    def with_a_bad_end(config):
+        config["train"]["epochs"] = 1
+        with _lab.trained(config) as done:
+            done.write_metrics([*done.metrics, {**done.metrics[0], "epoch": 2, "val_top1": 0.0}])
+            yield done
+
+    monkeypatch.setattr(gates, "trained", with_a_bad_end)
+    assert gates.run(0, quick=True).figures["top1"] > 0
 
 
 def test_spread_is_the_share_of_sources_in_use():

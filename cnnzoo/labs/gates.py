@@ -44,7 +44,7 @@ def run(seed: int, quick: bool) -> Seen:
     with trained(config(name, seed, QUICK_EPOCHS if quick else EPOCHS)) as done:
         images, labels = held_out(done)
         trained_gates = gates(cnnzoo.load(done), images)
-        top1 = done.metrics[-1]["val_top1"]
+        top1 = max(epoch["val_top1"] for epoch in done.metrics)  # of the weights that are loaded
     before, after = explained(gates(cnnzoo.create(name).eval(), images), labels), explained(trained_gates, labels)
     mean, open_ = trained_gates.mean(), (trained_gates > 0.5).mean()
     return Seen(
