@@ -209,7 +209,7 @@ def report(run: str | Path | Run, data: str | Path | None = None) -> Path:
     opened = Run.open(run)
     config = config_.read(opened.config_file)
     found, split = whereabouts.find(opened, config.data, None if data is None else os.fspath(data), str(opened.path))
-    config = replace(config, data=found)
+    config = replace(config, data=replace(found, bad_files="skip"))  # what it was judged on is asked for below
     if split is None:
         raise _lost(opened, config)
     if opened.committee:
