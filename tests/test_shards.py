@@ -153,6 +153,18 @@ def test_missing_shards_are_named(tmp_path):
         load(tmp_path / "b-*.tar")
 
 
+def test_a_shard_that_a_pattern_has_twice_is_read_once(tmp_path):
+    for number in range(1, 13):
+        shard(tmp_path / f"train-{number}.tar", [0, 1] * 3)
+    data = load(tmp_path / "train-{1..12}*.tar")  # train-1* has train-12 too
+    assert len({*data.train.names, *data.val.names}) == len(data.train) + len(data.val) == 12 * 6
+
+
+def test_a_range_that_runs_backwards_is_told(tmp_path):
+    with pytest.raises(InputError, match="its range holds no number; write the smaller one first"):
+        load(tmp_path / "train-{5..2}.tar")
+
+
 def test_damaged_and_compressed_shards_are_named(tmp_path):
     whole = shard(tmp_path / "a.tar", [0, 1] * 4).read_bytes()
     (tmp_path / "b.tar").write_bytes(whole[:1_500])

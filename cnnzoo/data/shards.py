@@ -77,7 +77,11 @@ class _Member(Stored):
 
 
 def _files(source: str) -> list[Path]:
-    files = [Path(file) for name in _expanded(os.path.expanduser(source)) for file in sorted(glob(name)) or [name]]
+    # Each once, though {0..12}* has train-10.tar as train-1* and as train-10*.
+    names = _expanded(os.path.expanduser(source))
+    files = [Path(file) for file in dict.fromkeys(file for name in names for file in sorted(glob(name)) or [name])]
+    if not files:
+        raise InputError(f"data.source {source}: its range holds no number; write the smaller one first")
     if missing := [file for file in files if not file.is_file()]:
         many = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(f"data.source {source}: there is no file {missing[0]}{many}")
