@@ -165,6 +165,15 @@ def test_a_range_that_runs_backwards_is_told(tmp_path):
         load(tmp_path / "train-{5..2}.tar")
 
 
+def test_two_samples_of_one_name_are_told(tmp_path):
+    whole = shard(tmp_path / "a.tar", [0, 1] * 4)
+    with tarfile.open(whole, "a") as tar:  # by which a run that goes on could not tell them apart
+        add(tar, "0002.png", photo(1))
+        add(tar, "0002.cls", b"1")
+    with pytest.raises(InputError, match=r"a\.tar/0002\.png is there twice; give each sample of a shard a name of its"):
+        load(whole)
+
+
 def test_damaged_and_compressed_shards_are_named(tmp_path):
     whole = shard(tmp_path / "a.tar", [0, 1] * 4).read_bytes()
     (tmp_path / "b.tar").write_bytes(whole[:1_500])

@@ -47,7 +47,11 @@ def find(source: str) -> Found:
     stamped = dict(zip(files, stamps(files), strict=True))
     images = [_Member(files[s.shard], s.name, s.offset, s.size, stamped[files[s.shard]]) for s in samples]
     classes, labels = _classes([sample.label for sample in samples], files[0].with_name("classes.txt"))
-    part = Part(images, labels, tuple(map(str, images)))
+    names = tuple(map(str, images))
+    if len(set(names)) < len(names):
+        twice, _ = Counter(names).most_common(1)[0]
+        raise InputError(f"{twice} is there twice; give each sample of a shard a name of its own")
+    part = Part(images, labels, names)
     notes = (f"{bare} of {len(samples) + bare} samples in {source} passed over for want of an image or a class",)
     return photos(classes, part, None, files[0].parent, notes if bare else ())
 
