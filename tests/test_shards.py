@@ -114,9 +114,20 @@ def test_classes_txt_names_the_numbers(tmp_path):
     (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
     data = load(shard(tmp_path / "a.tar", [0, 2] * 4))
     assert data.classes == ("red", "blue")
-    (tmp_path / "classes.txt").write_text("red")
+    (tmp_path / "classes.txt").write_text("red\n\n")
     with pytest.raises(InputError, match=r"classes\.txt has 1 lines, but there is a class 2"):
         load(tmp_path / "a.tar")
+    (tmp_path / "classes.txt").write_text("\ngreen\nblue\n")
+    with pytest.raises(InputError, match=r"classes\.txt has an empty line for class 0"):
+        load(tmp_path / "a.tar")
+
+
+def test_a_class_is_one_however_its_umlaut_is_written(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number, label in enumerate(["gr\u00fcn", "gru\u0308n", "rot", "rot"]):
+            add(tar, f"{number}.png", photo(number // 2))
+            add(tar, f"{number}.cls", label.encode())
+    assert load(tmp_path / "a.tar").classes == ("gr\u00fcn", "rot")
 
 
 def test_classes_txt_may_come_from_notepad_and_is_told_where_it_is_not_utf8(tmp_path):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import tarfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -105,19 +106,22 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 def _classes(found: Sequence[str], names: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """Class names in order, and `(N,)` int64 places among them."""
+    found = [unicodedata.normalize("NFC", text) for text in found]  # macOS writes an umlaut as two code points
     numbers = all(text.isdecimal() for text in found)
     known = sorted(set(found), key=int) if numbers else sorted(set(found))
     places = {text: place for place, text in enumerate(known)}
     labels = np.array([places[text] for text in found], dtype=np.int64)
     if numbers and names.is_file():
         try:
-            lines = names.read_text(encoding="utf-8-sig").split("\n")  # Notepad begins a file with a mark
+            lines = names.read_text(encoding="utf-8-sig").rstrip().split("\n")  # Notepad begins a file with a mark
         except UnicodeDecodeError:
             raise InputError(f"{names} is not UTF-8; save it as text in UTF-8") from None
         if int(known[-1]) >= len(lines):
             raise InputError(f"{names} has {len(lines)} lines, but there is a class {known[-1]}")
+        if empty := [text for text in known if not lines[int(text)].strip()]:
+            raise InputError(f"{names} has an empty line for class {empty[0]}")
         known = [lines[int(text)].strip() for text in known]
-        if twice := [name for name, many in Counter(known).items() if many > 1 or not name]:
+        if twice := [name for name, many in Counter(known).items() if many > 1]:
             raise InputError(f"{names} has {twice[0]!r} for several classes")
     return tuple(known), labels
 
