@@ -9,7 +9,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
@@ -93,11 +92,9 @@ def check(
         net = zoo.open_net(model, not own and pretrained)[0].to(pick_device(device))
         backbone = Backbone(net, zoo.preprocessing(net), cache_folder(survey.home), tell)
         takes = (backbone.preprocess.size, f"{zoo.called(model)} takes")
-    looks = _look_at(photos, takes, workers)
-    good = [place for place, look in enumerate(looks) if look.thumbnail is not None]
+    found, good, thumbnails = _look_at(photos, takes, workers)
     readable = [photos[place] for place in good]
-    repeated = duplicates.alike(np.array([looks[place].thumbnail for place in good]), _same_files(readable), near)
-    found = [finding for look in looks for finding in look.findings]
+    repeated = duplicates.alike(thumbnails, _same_files(readable), near)
     found += _repeats(readable, repeated)
     found += () if numbers is None else _divided(readable, numbers[good])
     found += of_classes(survey.classes | tally(readable))
@@ -125,17 +122,18 @@ def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 # ---- each photo by itself
 
 
-@dataclass(frozen=True)
-class _Look:
-    findings: tuple[Finding, ...]
-    thumbnail: np.ndarray | None  # (duplicates.SIDE, duplicates.SIDE, 3) uint8; None of a file that cannot be read
+def _look_at(
+    photos: Sequence[Photo], takes: tuple[int, str], workers: int
+) -> tuple[list[Finding], list[int], np.ndarray]:
+    """Open every file. Large ones wait for each other, so that memory does not depend on their size.
 
+    Returns what was found, the places of the files that can be read, and their thumbnails `(N, duplicates.SIDE,
+    duplicates.SIDE, 3)` uint8.
+    """
+    room, found, good = Room(AT_ONCE), [], []
+    thumbnails = np.empty((len(photos), duplicates.SIDE, duplicates.SIDE, 3), np.uint8)  # 4 GB of 1.3 million
 
-def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> list[_Look]:
-    """Open every file. Large ones wait for each other, so that memory does not depend on their size."""
-    room, looks = Room(AT_ONCE), []
-
-    def look(photo: Photo) -> _Look:
+    def look(photo: Photo) -> tuple[list[Finding], np.ndarray | None]:
         try:
             with opened(photo.file) as image:
                 findings = list(_oddities(photo, image, takes))
@@ -144,8 +142,8 @@ def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> l
                 if exif_orientation(image) in range(2, 9):  # which may lie behind a PNG's pixels
                     findings.append(Finding("EXIF-rotated", photo.name))
         except BadImage as error:
-            return _Look((Finding(error.fault, photo.name, str(error)),), None)
-        return _Look(tuple(findings), np.asarray(small))
+            return [Finding(error.fault, photo.name, str(error))], None
+        return findings, np.asarray(small)
 
     with (
         warnings.catch_warnings(),
@@ -154,10 +152,13 @@ def _look_at(photos: Sequence[Photo], takes: tuple[int, str], workers: int) -> l
     ):
         warnings.simplefilter("ignore")  # PIL's, of odd metadata
         for start in range(0, len(photos), BLOCK):
-            for seen in pool.map(look, photos[start : start + BLOCK]):
-                looks.append(seen)
+            for place, (findings, small) in enumerate(pool.map(look, photos[start : start + BLOCK]), start):
+                found += findings
+                if small is not None:
+                    thumbnails[len(good)] = small
+                    good.append(place)
                 bar.update()
-    return looks
+    return found, good, thumbnails[: len(good)]
 
 
 def _oddities(photo: Photo, image: Image.Image, takes: tuple[int, str]) -> Iterator[Finding]:
