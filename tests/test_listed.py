@@ -109,6 +109,20 @@ def test_excels_mark_empty_lines_and_windows_paths_are_understood():
     assert_all_there(load("labels.csv"))
 
 
+def test_a_space_before_a_quotation_mark_is_no_part_of_a_cell():
+    Path("labels.csv").write_text("".join(["file, label\n", *(f'"{n}.png", "{kind(n)}"\n' for n in range(10))]))
+    assert_all_there(load("labels.csv"))
+
+
+@pytest.mark.parametrize("odd", ['"4.png,ant', '4.png,"ant'])
+def test_a_quotation_mark_without_its_other_half_is_told(odd):
+    lines = ["file,label", *(f"{n}.png,{kind(n)}" for n in range(10))]
+    lines[5] = odd
+    Path("labels.csv").write_text("\n".join([*lines, ""]))
+    with pytest.raises(InputError, match=r"a quotation mark is opened and not closed in the row that ends in line 11"):
+        load("labels.csv")
+
+
 def test_classes_that_are_numbers_go_by_their_size():
     data = load(write([(f"{n}.png", 5 * (n % 3)) for n in range(10)]))
     assert data.classes == ("0", "5", "10")

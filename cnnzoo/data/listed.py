@@ -97,6 +97,10 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
     passed: Counter[str] = Counter()
     for number, line in lines:
         cells = {what: line[column].strip() if column < len(line) else "" for what, column in columns.items()}
+        if any("\n" in cell for cell in cells.values()):  # it has swallowed the rows below
+            raise InputError(
+                f"{source}: a quotation mark is opened and not closed in the row that ends in line {number}"
+            )
         if not cells["photo"] or not cells["class"]:
             passed["without a photo or a class"] += 1
             continue
@@ -149,7 +153,7 @@ def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise InputError(f"{file} holds bytes that no text has; save it as CSV in UTF-8")
     first = text.lstrip("\n").partition("\n")[0]
     delimiter = max(",;\t", key=first.count)  # spreadsheets write semicolons in half of Europe
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         lines = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
     except csv.Error as error:
