@@ -119,7 +119,7 @@ def test_a_quotation_mark_without_its_other_half_is_told(odd):
     lines = ["file,label", *(f"{n}.png,{kind(n)}" for n in range(10))]
     lines[5] = odd
     Path("labels.csv").write_text("\n".join([*lines, ""]))
-    with pytest.raises(InputError, match=r"a quotation mark is opened and not closed in the row that ends in line 11"):
+    with pytest.raises(InputError, match="in the row that ends in line 11 a quotation mark is not closed"):
         load("labels.csv")
 
 

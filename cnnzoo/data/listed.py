@@ -98,9 +98,7 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
     for number, line in lines:
         cells = {what: line[column].strip() if column < len(line) else "" for what, column in columns.items()}
         if any("\n" in cell for cell in cells.values()):  # it has swallowed the rows below
-            raise InputError(
-                f"{source}: a quotation mark is opened and not closed in the row that ends in line {number}"
-            )
+            raise InputError(f"{source}: in the row that ends in line {number} a quotation mark is not closed")
         if not cells["photo"] or not cells["class"]:
             passed["without a photo or a class"] += 1
             continue
