@@ -848,6 +848,19 @@ def test_without_a_cache_no_pixels_are_stored(tmp_path):
     assert sum(file.stat().st_size for file in stored) < 64 * 64 * 3
 
 
+def test_a_cache_that_the_disk_has_no_room_for_is_not_begun(tmp_path, monkeypatch, decoded):
+    free = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    folder = paint(tmp_path / "set", {"red": 10, "blue": 10})
+    data = load(folder)
+    assert_aligned(data)
+    assert any("they take 0.0 GB, and 0.0 GB are free in" in note for note in data.notes)
+    assert not any(file.stat().st_size for file in (folder / ".cnnzoo").glob("*.u8"))
+    many = len(decoded)
+    assert load(folder).split() == data.split()
+    assert len(decoded) == many  # which can be read is remembered
+
+
 def test_without_a_cache_pixels_are_stored_when_asked_for_later(tmp_path, decoded):
     paint(tmp_path, {"red": 10, "blue": 10})
     load(tmp_path, cache="none")

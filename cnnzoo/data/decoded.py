@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,9 +48,13 @@ def decode_files(
     Returns the images that could be read, in order; what is wrong with each other file; and what a person should know
     of the cache.
     """
+    anew = "each is decoded anew, and random parts are cut from whole photos"
     keys = [hashlib.blake2b(os.fsencode(told), digest_size=KEY).hexdigest() for told in stamps(files)]
     with _Rows(folder, f"{source} {geometry}", geometry.shape if keep else None) as store:
         missing = {key: file for key, file in zip(keys, files, strict=True) if key not in store.known}
+        if lack := store.lack_of_room(len(missing)):
+            images, bad, notes = decode_files(files, geometry, source, folder, False, workers, what)
+            return images, bad, [*notes, f"decoded photos are not kept ({lack}), so {anew}"]
         with bars.show(total=len(files), initial=len(files) - len(missing), desc=what, unit="image") as bar:
             for key, pixels in zip(missing, _read_all(list(missing.values()), geometry, workers), strict=True):
                 store.add(key, pixels)
@@ -63,7 +68,6 @@ def decode_files(
             rows = np.array([row for row in found if not isinstance(row, str)], dtype=int)
             return store.images(rows), bad, notes
     if keep:
-        anew = "each is decoded anew, and random parts are cut from whole photos"
         notes.append(f"decoded photos cannot be kept ({store.problem}), so {anew}")
     return FileImages([file for file in files if file not in bad], geometry, workers), bad, notes
 
@@ -110,6 +114,14 @@ class _Rows:
                 with suppress(OSError):
                     os.truncate(file.name, size)
         self.lock.release()
+
+    def lack_of_room(self, many: int) -> str:
+        """Why the disk would be full before the pixels of so many more images are on it; "" where it would not."""
+        if self.problem or not self.shape:
+            return ""
+        takes, free = many * self.bytes, shutil.disk_usage(self.places[0].parent).free
+        told = f"they take {takes / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {self.places[0].parent}"
+        return f"{told}; CNNZOO_CACHE names another folder" if takes > free else ""
 
     def add(self, key: str, pixels: np.ndarray | InputError) -> None:
         """The pixels of an image that is not here yet, or what is wrong with it."""
