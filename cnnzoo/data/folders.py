@@ -1,5 +1,6 @@
 """Folders of photos: a folder for each class, perhaps in train/ and val/."""
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnzoo import bars
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import files_in, is_hidden, refuse
@@ -65,14 +67,16 @@ def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) 
     """The images of a class folder and its other files, each in order; what is hidden counts for nothing. `onerror` as
     in `files_in`.
     """
-    inside = sorted(map(Path, files_in(str(folder), onerror)), key=_alike)
-    images = [entry for entry in inside if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
-    return images, sorted({*inside} - {*images}, key=_alike)
+    images, others = [], []
+    for file in sorted(files_in(str(folder), onerror), key=_alike):
+        is_image = os.path.splitext(file)[1].lower() in EXTENSIONS and os.path.isfile(file)
+        (images if is_image else others).append(Path(file))
+    return images, others
 
 
-def _alike(file: Path) -> tuple[str, ...]:
+def _alike(file: str) -> list[str]:
     """What to sort files by, so that their order, and what a seed holds out of it, are the same on every machine."""
-    return tuple(unicodedata.normalize("NFC", part) for part in file.parts)
+    return unicodedata.normalize("NFC", file).split(os.sep)
 
 
 def _loose(folder: Path) -> list[Path]:
@@ -84,7 +88,7 @@ def _classes(folder: Path, whole: Path) -> tuple[tuple[str, ...], Part, tuple[st
     """Class names in order, files with labels, and what was passed over; the folder may be a part of the `whole`."""
     classes, loose = class_folders(folder), len(_loose(folder))
     files, labels, strays, empty = [], [], 0, []
-    for label, class_folder in enumerate(classes):
+    for label, class_folder in enumerate(bars.show(classes, desc="listing photos", unit="class", delay=1)):
         images, others = class_files(class_folder, refuse)
         strays += len(others)
         if not images:

@@ -46,12 +46,12 @@ def _unless_unreadable(trait: Callable[[Path], Hashable], file: Path) -> Hashabl
 
 
 def _size(file: Path) -> int | None:
-    return file.stat().st_size or None  # empty ones are no photos
+    return os.path.getsize(file) or None  # empty ones are no photos
 
 
 def _end(file: Path) -> bytes:
-    with open(file, "rb") as content:
-        content.seek(-min(4096, file.stat().st_size), os.SEEK_END)
+    with open(file, "rb", buffering=0) as content:
+        content.seek(-min(4096, os.path.getsize(content.fileno())), os.SEEK_END)
         return content.read()
 
 
