@@ -338,3 +338,19 @@ def test_a_data_set_that_cannot_be_loaded_is_one_line(hf, tmp_path):
     ) as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_among_others_is_one_line(hf, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    rows(hf, [0, 1, 2] * 2).to_parquet(tmp_path / "set" / "train-0.parquet")
+    (tmp_path / "set" / "train-1.parquet").write_bytes(b"bad")
+    with pytest.raises(InputError, match=r"cannot be loaded by Hugging Face's datasets: .*[Pp]arquet") as caught:
+        load(f"hf:{tmp_path / 'set'}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_without_a_split_is_told(hf, tmp_path):
+    hf.DatasetDict({}).save_to_disk(tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path} holds nothing: it has no split"):
+        load(tmp_path)

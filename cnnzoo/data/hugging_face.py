@@ -25,6 +25,8 @@ def find(source: str) -> Found:
     """The images and classes of a data set. Raises InputError if it cannot be loaded or lacks them."""
     data = _load(source)
     splits = dict(data) if isinstance(data, dict) else {"train": data}
+    if not splits:
+        raise InputError(f"{source} holds nothing: it has no split")
     if "train" not in splits and len(splits) > 1:
         raise InputError(f"{source} has the splits {', '.join(splits)}, but none is called train")
     train_name = "train" if "train" in splits else next(iter(splits))
@@ -79,8 +81,8 @@ def _load(source: str) -> Any:
         if _is_saved(folder):
             return datasets.load_from_disk(str(folder))
         return datasets.load_dataset(str(folder) if folder.exists() else name)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        why = " ".join(str(error).split())
+    except (OSError, ValueError, RuntimeError, LookupError, datasets.exceptions.DatasetsError) as error:
+        why = " ".join(str(error.__cause__ or error).split())  # the library's own words seldom name a file's trouble
         raise InputError(f"data.source {source} cannot be loaded by Hugging Face's datasets: {why}") from None
 
 
