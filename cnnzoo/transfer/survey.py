@@ -114,7 +114,8 @@ def _of_table(table: Path, pattern: str | None) -> Survey:
     """The photos are named as they would lie in class folders."""
     rows, notes = listed.read(table, pattern)
     parts, labels = ("", "train", *HELD_OUT), listed.ordered([row.label for row in rows])
-    rows.sort(key=lambda row: (parts.index(row.part), labels.index(row.label)))
+    places = {label: place for place, label in enumerate(labels)}
+    rows.sort(key=lambda row: (parts.index(row.part), places[row.label]))
     called, photos = Counter(row.file.name for row in rows), []
     folders_taken, files_taken = Counter(), Counter()
     homes = {label: atomic.free_name(_as_folder(label), "", folders_taken) for label in labels}
