@@ -306,9 +306,10 @@ def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
     """A net of the registry that has learnt something."""
     nets, named = list_models(), config.tagged(name, pretrained)
     name, pretrained = named if named[0] in nets else (name, pretrained)
-    if name.partition(".")[0] in nets:
-        registry.lookup(name)  # complains of a tag without pretrained
-    elif name not in nets:
+    if name not in nets:
+        net, _, tag = name.partition(".")
+        if net in nets and any(row.tag == tag for row in table.rows(net)):
+            registry.lookup(name)  # complains of a tag without pretrained
         known = [*nets, *map(str, Path(os.path.expanduser(name)).parent.glob("*"))]
         none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
         raise InputError(f"unknown run folder or model {name!r}{did_you_mean(name, known, none)}")

@@ -435,6 +435,7 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["evaluate", "resnet18"], ["without trained weights knows nothing"]),
         (["predict", "resnet18", "a.jpg", "--pretrained", "tv3"], ["resnet18 has no weights 'tv3'", "tv_in1k"]),
         (["predict", "nope", "a.jpg"], ["unknown run folder or model 'nope'"]),
+        (["predict", "resnet18.pth", "a.jpg"], ["unknown run folder or model 'resnet18.pth'; did you mean resnet18"]),
         (["predict", "lenet5"], ["images"]),
         (["predict", "lenet5", "a.jpg", "--top", "0"], ["--top is 0"]),
         (["report", "nope"], ["there is no run folder nope"]),

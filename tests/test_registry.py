@@ -93,10 +93,10 @@ def test_far_miss_says_so():
         cnnzoo.create("qqq")
 
 
-@pytest.mark.parametrize("hub", ["", "hf-hub:timm/"])
-def test_a_name_with_the_tag_of_its_weights_is_told_apart(hub):
+@pytest.mark.parametrize(("hub", "pretrained"), [("", False), ("hf-hub:timm/", False), ("hf-hub:timm/", True)])
+def test_a_name_with_the_tag_of_its_weights_is_told_apart(hub, pretrained):
     with pytest.raises(cnnzoo.InputError, match=r"its weights go with pretrained: resnet18, pretrained tv_in1k$"):
-        cnnzoo.create(f"{hub}resnet18.tv_in1k")
+        cnnzoo.create(f"{hub}resnet18.tv_in1k", pretrained)
 
 
 def test_second_registration_names_both_modules():

@@ -34,7 +34,7 @@ class _Section:
 
 def tagged(name: str, pretrained: Any) -> tuple[str, Any]:
     """A net's name and its weights, where NET.TAG with `pretrained` true names both, as timm has it."""
-    net, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
+    net, _, tag = name.partition(".") if isinstance(name, str) and "/" not in name else (name, "", "")
     return (net, tag) if tag and (pretrained is True or pretrained == tag) else (name, pretrained)
 
 
