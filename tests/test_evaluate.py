@@ -314,6 +314,8 @@ def test_the_report_of_a_run_whose_folder_was_moved_shows_it_where_it_lies_now(s
         told = f"{tmp_path / wrong} does not hold the images that {run.path} was judged on"
         with pytest.raises(InputError, match=re.escape(told)):
             cnnzoo.report(run, tmp_path / wrong)
+    with pytest.raises(InputError, match="data is a source's name or a folder, not 3"):
+        cnnzoo.report(run, 3)
     before = run.report_file.read_text().split("Most confident mistakes")[0]
     (moved / Path(run.split["train"][0]).relative_to(folder)).write_bytes(b"no image any more")
     assert cnnzoo.report(run, moved).read_text().startswith(before)

@@ -27,7 +27,7 @@ from cnnzoo.ensemble.contest import Contest, contest
 from cnnzoo.ensemble.diversity import Diversity
 from cnnzoo.ensemble.members import panel
 from cnnzoo.ensemble.soup import soup
-from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.errors import InputError, counted, expect, printable
 from cnnzoo.measures import Evaluation, measure
 from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
@@ -208,7 +208,10 @@ def report(run: str | Path | Run, data: str | Path | None = None) -> Path:
     """
     opened = Run.open(run)
     config = config_.read(opened.config_file)
-    found, split = whereabouts.find(opened, config.data, None if data is None else os.fspath(data), str(opened.path))
+    if data is not None:
+        expect(data, (str, os.PathLike), "data is a source's name or a folder")
+        data = os.fspath(data)
+    found, split = whereabouts.find(opened, config.data, data, str(opened.path))
     config = replace(config, data=replace(found, bad_files="skip"))  # what it was judged on is asked for below
     if split is None:
         raise _lost(opened, config)
