@@ -114,12 +114,20 @@ def test_a_space_before_a_quotation_mark_is_no_part_of_a_cell():
     assert_all_there(load("labels.csv"))
 
 
-@pytest.mark.parametrize("odd", ['"4.png,ant', '4.png,"ant'])
-def test_a_quotation_mark_without_its_other_half_is_told(odd):
-    lines = ["file,label", *(f"{n}.png,{kind(n)}" for n in range(10))]
-    lines[5] = odd
+@pytest.mark.parametrize(
+    ("odd", "later", "where"),
+    [
+        ('"4.png,ant', "7.png,ant", "after line 5"),
+        ('4.png,"ant', "7.png,ant", "after line 5"),
+        ('4.png,ant,"small', "7.png,ant", "after line 5"),  # in a column that nothing is read of
+        ('4.png,"ant', '7.png,"ant"', "in the row that ends in line 9"),
+    ],
+)
+def test_a_quotation_mark_without_its_other_half_is_told(odd, later, where):
+    lines = ["file,label,note", *(f"{n}.png,{kind(n)}" for n in range(10))]
+    lines[5], lines[8] = odd, later
     Path("labels.csv").write_text("\n".join([*lines, ""]))
-    with pytest.raises(InputError, match="in the row that ends in line 11 a quotation mark is not closed"):
+    with pytest.raises(InputError, match=f"{where} a quotation mark is not closed"):
         load("labels.csv")
 
 

@@ -35,6 +35,7 @@ _COLUMNS = {  # what is known under which names, written together and in any cas
 }
 _SAID_OF = {"yes": "val", "true": "val", "1": "val", "no": "train", "false": "train", "0": "train"}  # of isvalid
 _MANY_FOLDERS = 50  # beside a table, of which more are not looked into
+_END = "\x04"  # behind a table, a line of its own unless a quotation mark before it is not closed
 
 
 def is_source(source: str) -> bool:
@@ -97,7 +98,7 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
     passed: Counter[str] = Counter()
     for number, line in lines:
         cells = {what: line[column].strip() if column < len(line) else "" for what, column in columns.items()}
-        if any("\n" in cell for cell in cells.values()):  # it has swallowed the rows below
+        if any("\n" in cell for cell in cells.values()):  # it has swallowed rows up to the next mark
             raise InputError(f"{source}: in the row that ends in line {number} a quotation mark is not closed")
         if not cells["photo"] or not cells["class"]:
             passed["without a photo or a class"] += 1
@@ -151,11 +152,14 @@ def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise InputError(f"{file} holds bytes that no text has; save it as CSV in UTF-8")
     first = text.lstrip("\n").partition("\n")[0]
     delimiter = max(",;\t", key=first.count)  # spreadsheets write semicolons in half of Europe
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    ended = io.StringIO(f"{text}\n{_END}", newline="")
+    reader = csv.reader(ended, delimiter=delimiter, skipinitialspace=True)
     try:
-        lines = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
+        *lines, (_, last) = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
     except csv.Error as error:
         raise InputError(f"{file}, line {reader.line_num}: {error}") from None
+    if last != [_END]:
+        raise InputError(f"{file}: after line {lines[-1][0] if lines else 0} a quotation mark is not closed")
     if not lines:
         raise InputError(f"{file} is empty")
     header = [cell.strip() for cell in lines[0][1]]
