@@ -132,8 +132,8 @@ def gathers_gradients(forward: Callable, last: bool) -> Iterator[None]:
 def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
     """The team that torchrun started this process for, and its device; a team of one without torchrun.
 
-    Raises InputError if there are fewer GPUs than processes on this machine, and where something else than torchrun
-    has set WORLD_SIZE.
+    Raises InputError if there are fewer GPUs than processes on this machine, where something else than torchrun has set
+    WORLD_SIZE, and if some of the processes do not come.
     """
     size, local, many = _place()
     if size == 1:
