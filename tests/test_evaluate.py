@@ -326,6 +326,15 @@ def test_the_report_of_a_run_whose_folder_was_moved_shows_it_where_it_lies_now(s
         cnnzoo.report(run, moved)
 
 
+def test_the_report_of_a_run_does_without_the_file_that_it_began_from(source, tmp_path):
+    weights = photos.weights(tmp_path / "net.pth")
+    model, data = {"name": "resnet20", "pretrained": str(weights)}, {"source": str(source), "size": 24}
+    run = cnnzoo.train({"run": str(tmp_path / "run"), "model": model, "data": data, "train": {"epochs": 1}}, tell=str)
+    before = run.report_file.read_text()
+    weights.unlink()
+    assert cnnzoo.report(run).read_text() == before
+
+
 def test_other_images_of_the_same_names_are_not_taken_for_the_runs_own(source, tmp_path):
     folder = shutil.copytree(source, tmp_path / "photos")
     run = train(tmp_path / "run", folder)

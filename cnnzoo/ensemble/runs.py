@@ -217,7 +217,8 @@ def report(run: str | Path | Run, data: str | Path | None = None) -> Path:
         raise _lost(opened, config)
     if opened.committee:
         return write_report(opened, config, split["val"])
-    whole = assemble.load_data(config, split)
+    own = replace(config.model, pretrained=str(opened.path))  # what it began from may be gone
+    whole = assemble.load_data(replace(config, model=own), split)
     if list(whole.val.names) != split["val"]:
         raise _lost(opened, config, set(split["val"]) - {*whole.val.names})
     return run_.write_report(opened, config, whole)
