@@ -2,10 +2,8 @@
 
 import copy
 import gc
-import hashlib
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Set
 from contextlib import nullcontext
@@ -73,9 +71,9 @@ def train(
         config = config_.read(Run.open(resume).config_file if own else config, overrides)
     run, config, state = _open(config, resume, tell)
     if run.is_finished:
-        if os.environ.get("WORLD_SIZE", "1") != "1":  # others, with a disk of their own, may find nothing there
+        if distributed.size() > 1:  # others, with a disk of their own, may find nothing there
             with distributed.joined(config.train.device) as (team, _):
-                _expect_alike(team, {CHECKPOINT: "of a finished run"})
+                team.expect_alike({CHECKPOINT: "of a finished run"})
         _ = run.card  # complains if its weights are damaged
         lacks = with_report and config.ensemble is None and not run.report_file.exists()  # killed as it was drawn, say
         way = f"; it lacks its report, which cnnzoo report {as_typed(run.path)} makes" if lacks else ""
@@ -111,9 +109,9 @@ def carry_out(
             autocast(device, "fp32"),
         ):
             job = _Job(run, config, state, team, device, tell, should_stop)
-            _expect_alike(team, _beginning(config, state))
+            team.expect_alike(_beginning(config, state))
             data = _load_data(job) if data is None else data
-            _expect_alike(team, _seal(data))
+            team.expect_alike({"its list of images": data.digest})
             known = _learn(job, data, probed)
             if known is None:  # what training held
                 gc.collect()
@@ -154,23 +152,6 @@ def _load_data(job: _Job) -> Dataset:
     return data
 
 
-def _expect_alike(team: Team, mine: Mapping[str, object]) -> None:
-    """Raises InputError, in every process, where one of a team does not begin as the first does: they would wait for
-    each other in vain, or train by different rates. `mine` is what this process has, the most telling first.
-    """
-    if team.size == 1:
-        return
-    lines = team.gather_lines([json.dumps([platform.node(), {key: str(value) for key, value in mine.items()}])])
-    (host, first), *others = map(json.loads, lines)
-    for number, (place, other) in enumerate(others, 1):
-        for key in first | other:
-            if (there := other.get(key)) != (here := first.get(key)):
-                raise InputError(
-                    f"process {number}, on {place}, differs from the first, on {host}: {key} is {there} there and "
-                    f"{here} here; give all the same line, versions, run folder and images"
-                )
-
-
 def _beginning(config: Config, state: dict | None) -> dict[str, object]:
     """What all processes of a team must have alike before they look at their images."""
     at = state and state["progress"]
@@ -180,16 +161,6 @@ def _beginning(config: Config, state: dict | None) -> dict[str, object]:
         "torch": torch.__version__,
         **_keys(config, PLACES | {"data.root", "data.workers"}),
     }
-
-
-def _seal(data: Dataset) -> dict[str, object]:
-    """The images, their order, and their classes, in few letters."""
-    seal = hashlib.sha256(repr(data.classes).encode())
-    for part in (data.train, data.val):
-        for name in part.names:
-            seal.update(os.fsencode(name) + b"\0")
-        seal.update(part.labels.tobytes())
-    return {"its list of images": f"{len(data.train)} + {len(data.val)}, sha256 {seal.hexdigest()[:8]}"}
 
 
 def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> probing.Probed | None:

@@ -45,6 +45,16 @@ class Dataset:
         """Which images are in which part."""
         return {"train": list(self.train.names), "val": list(self.val.names)}
 
+    @property
+    def digest(self) -> str:
+        """How many images there are, and in a few letters which, in which order, of which classes."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for part in (self.train, self.val):
+            for name in part.names:
+                digest.update(os.fsencode(name) + b"\0")
+            digest.update(part.labels.tobytes())
+        return f"{len(self.train)} + {len(self.val)}, sha256 {digest.hexdigest()[:8]}"
+
 
 def expect_decoded(data: object) -> None:
     """Raises InputError for what is given as a `Dataset` and is none: a user's own images."""

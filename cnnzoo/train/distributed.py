@@ -4,10 +4,12 @@ Every function here does nothing, or gives back what it was given, where the tea
 """
 
 import inspect
+import json
 import os
+import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
@@ -75,6 +77,22 @@ class Team:
         parts: list[list[str]] = [[] for _ in range(self.size)]
         dist.all_gather_object(parts, lines, self._host)
         return [line for part in parts for line in part]
+
+    def expect_alike(self, mine: Mapping[str, object]) -> None:
+        """Raises InputError, in every process, where one of them does not begin as the first does: they would wait for
+        each other in vain, or train by different rates. `mine` is what this process has, the most telling first.
+        """
+        if self.size == 1:
+            return
+        lines = self.gather_lines([json.dumps([platform.node(), {key: str(value) for key, value in mine.items()}])])
+        (host, first), *others = map(json.loads, lines)
+        for number, (place, other) in enumerate(others, 1):
+            for key in first | other:
+                if (there := other.get(key)) != (here := first.get(key)):
+                    raise InputError(
+                        f"process {number}, on {place}, differs from the first, on {host}: {key} is {there} there and "
+                        f"{here} here; give all the same line, versions, run folder and images"
+                    )
 
     @contextmanager
     def one_after_another(self) -> Iterator[None]:
@@ -181,6 +199,11 @@ def _name_of_team(store: dist.Store, rank: int, size: int) -> str:
                 store.set(store.get(asking).decode(), own)
         time.sleep(MEETING)
     return own
+
+
+def size() -> int:
+    """How many processes torchrun started, this one among them. Raises InputError as `joined` does."""
+    return _place()[0]
 
 
 def _place() -> tuple[int, int, int]:
