@@ -5,7 +5,7 @@ environment.json    versions, machine, command
 metrics.jsonl       a line an epoch
 probe.json          the shallow classifiers that were tried for the head, where a probe gave it
 soup.json           whose weights were averaged, where the net is a soup
-split.json          which images were trained on and which validated on
+split.json          which images were trained on and which validated on, and by what they are known if moved
 last.pt             everything that resuming needs (last.prev.pt: the one before)
 model.safetensors   the best weights; the header rebuilds the net, its classes and its preprocessing
 familiar.npz        what tells images like the training images from others, see familiar.py
@@ -185,11 +185,17 @@ class Run(Drawn):
     @property
     def split(self) -> dict[str, list[str]]:
         """The names of the images in "train" and in "val"."""
+        told = self.images
+        return {part: told[part] for part in ("train", "val")}
+
+    @property
+    def images(self) -> dict[str, dict | list]:
+        """The same, and by what they are known where they were moved (`whereabouts.remember`)."""
         file = self.path / "split.json"
-        split = read_json(file, train=list, val=list)
-        if not (split["train"] and split["val"]):
+        told = read_json(file, train=list, val=list)
+        if not (told["train"] and told["val"]):
             raise InputError(f"{file} names no images; restore it, or run its config.yaml again")
-        return split
+        return told
 
     @property
     def probe(self) -> dict | None:

@@ -195,8 +195,9 @@ def judge(
     called, preprocess = zoo.called(run_or_model), zoo.preprocessing(net)
     chosen, split = _chosen(net, own, data, called)
     is_own = split is not None
-    if is_own and chosen.source != own.source:
-        tell(f"{chosen.source} holds the images of {called}'s {own.source}: it is judged on those that it held out")
+    judged_on, began_on = (each and (each.val_source or each.source) for each in (chosen, own))
+    if is_own and judged_on != began_on:
+        tell(f"{judged_on} holds the images of {called}'s {began_on}: it is judged on those that it held out")
     if root is not None and sources.is_of_photos(chosen.source):
         raise InputError(
             f"root is where named data sets lie, but {chosen.source} is none; leave it out, or name data=…"
@@ -205,7 +206,7 @@ def judge(
     chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     # By name, since dividing a folder anew would also hold out photos that have come since, and train on others.
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, split and split["val"])
-    fitted = _cross_fitted(net, part.names)
+    fitted = _cross_fitted(net, part.names, split)
     others = [name for place, name in enumerate(part.names) if place not in fitted]
     for note in (*notes, *(() if is_own else _seen_before(net, others, called))):
         tell(note)
@@ -235,7 +236,7 @@ def judge(
 
 def _chosen(
     net: nn.Module, own: DataConfig | None, data: str | Path | None, called: str
-) -> tuple[DataConfig, dict[str, list[str]] | None]:
+) -> tuple[DataConfig, whereabouts.Names | None]:
     """The data to judge on, and where these are a run's `own`, its split, as `whereabouts.find` has it."""
     if data is None and own is None:
         raise InputError("which images? name a data set or a folder by data=…")
@@ -286,14 +287,15 @@ def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[
         yield f"{same:,} of these {counted(len(names), 'image')} seem to be among those that {called} was trained on"
 
 
-def _cross_fitted(net: nn.Module, names: Sequence[str]) -> dict[int, np.ndarray]:
+def _cross_fitted(net: nn.Module, names: Sequence[str], split: whereabouts.Names | None) -> dict[int, np.ndarray]:
     """What a committee says of those images that it was fitted to, when it is fitted to the others: logits `(K,)` by
-    the place of the image, as its run has them. Empty for any other net.
+    the place of the image, as its run has them. Empty for any other net. `split` is what its images are called, if not
+    as in the run.
     """
     run = run_of(net)
     if run is None or not run.is_cross_fitted:
         return {}
-    said = dict(zip(real_paths(run.split["val"]), run.predictions[0], strict=True))
+    said = dict(zip(real_paths((split or run.split)["val"]), run.predictions[0], strict=True))
     return {place: said[file] for place, file in enumerate(real_paths(names)) if file in said}
 
 

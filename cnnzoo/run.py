@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cnnzoo import __version__, assemble, environment, loggers, machine, probing, zoo
+from cnnzoo import __version__, assemble, environment, loggers, machine, probing, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer
-from cnnzoo.config import Config, Overrides
+from cnnzoo.config import Config, DataConfig, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import autocast, is_out_of_memory
@@ -143,11 +143,16 @@ class _Job:
 
 def _load_data(job: _Job) -> Dataset:
     """The images, split as before in a run that goes on; in a new one, what looks doubtful about them is told."""
+    run, config, split = job.run, job.config, None
+    if job.is_resumed:
+        split = whereabouts.renamed(run, config_.read(run.config_file).data, config.data) or run.split
+        if split != run.split:
+            job.tell(f"{config.data.source} holds the images of {run.path}: it goes on with them")
     with job.team.one_after_another():
-        assemble.make_weights_ready(job.config)
-        data = assemble.load_data(job.config, job.run.split if job.is_resumed else None)
+        assemble.make_weights_ready(config)
+        data = assemble.load_data(config, split)
     if job.team.is_first and not job.is_resumed:
-        for line in assemble.doubts(job.config.data.source):
+        for line in assemble.doubts(config.data.source):
             job.tell(line)
     return data
 
@@ -223,14 +228,18 @@ def _start_head(job: _Job, data: Dataset, model: nn.Module) -> probing.Probed | 
 
 
 def _write_plans(job: _Job, data: Dataset, ran_on: dict, probed: probing.Probed | None) -> None:
-    """What the run folder holds before the first epoch."""
+    """What the run folder holds before the first epoch; of one that goes on, where its images lie now."""
     run = job.run
     if job.is_resumed:
         ran_on = environment.resumed(run.environment, ran_on)
+        own, now = config_.read(run.config_file), job.config.data
+        moved = replace(own, data=replace(own.data, source=now.source, val_source=now.val_source))
+        if moved != own:
+            run.write("config.yaml", config_.dump(moved))
     else:
         run.write("config.yaml", config_.dump(job.config))  # first, since it makes the folder one to resume
     if not job.is_resumed or data.split() != run.split:
-        run.write("split.json", json.dumps(data.split()))
+        whereabouts.remember(run, data.split(), data.homes)
     run.write("environment.json", json.dumps(ran_on, indent=2))
     if probed:
         run.write("probe.json", json.dumps(probed.probe.to_dict(), indent=2))
@@ -381,7 +390,7 @@ def _open(
         return begin(given), given, None
     run = Run.open(resume)
     own = config_.read(run.config_file)
-    if given is not None and (changed := _differences(given, own)):
+    if given is not None and (changed := _differences(given, own, _moved(run, own.data, given.data))):
         raise InputError(
             f"{run.path} was begun with another config: {changed}; resume it as it was, or start a new run "
             f"by run=…, from these weights with model.pretrained {as_typed(run.path)}"
@@ -400,6 +409,13 @@ def _open(
             f"by run=…, from these weights with model.pretrained {as_typed(run.path)}"
         )
     return run, given or own, state
+
+
+def _moved(run: Run, own: DataConfig, given: DataConfig) -> Set[str]:
+    """The keys that tell where a run's images lie, if they lie elsewhere now: where the config that is given says."""
+    if (own.source, own.val_source) != (given.source, given.val_source) and whereabouts.renamed(run, own, given):
+        return {"data.source", "data.val_source"}
+    return frozenset()
 
 
 def _differences(given: Config, own: Config, free: Set[str] = frozenset()) -> str:

@@ -1,45 +1,98 @@
-"""Where the images that a run learnt from and was judged on lie now: they may have been moved since."""
+"""Where the images that a run learns from and is judged on lie now: they may have been moved, or copied, since."""
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
-from cnnzoo.data import listed, sources
-from cnnzoo.data.found import MANY_MISSING
-from cnnzoo.data.preprocess import normalise
+from cnnzoo.data import sources
 from cnnzoo.errors import InputError
-from cnnzoo.train.validation import logits
 
-SOME = 8  # images by which a folder that was moved is known again
+SOME = 8  # images of a part, by which it is known again
+_LOOKED_AT = 2**20  # bytes of a file
 
 Names = dict[str, list[str]]  # what images to train on ("train") and to judge by ("val") are called
 
 
+def remember(run: Run, split: Mapping[str, Sequence[str]], homes: Mapping[str, str]) -> None:
+    """Write a run's split.json: its images' names, what these begin with (`sources.homes`), and marks of some files by
+    which they are known again elsewhere.
+    """
+    marks = {part: dict(_marked(split[part])) for part in homes}
+    run.write("split.json", json.dumps({**split, "homes": dict(homes), "marks": marks}))
+
+
+def _marked(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Some of the names, evenly spread, each with its file's mark."""
+    for name in dict.fromkeys(names[place * len(names) // SOME] for place in range(SOME)):
+        if mark := _mark(name):
+            yield name, mark
+
+
+def _mark(name: str) -> str | None:
+    """What tells an image's file, or the shard that it lies in, from others; None where there is none."""
+    path = Path(name)
+    file = next((place for place in (path, *path.parents) if place.is_file()), None)
+    if file is None:
+        return None
+    try:
+        with open(file, "rb") as content:
+            start = content.read(_LOOKED_AT)
+        return hashlib.sha256(b"%d " % file.stat().st_size + start).hexdigest()[:16]
+    except OSError:
+        return None
+
+
+def renamed(run: Run, own: DataConfig, now: DataConfig) -> Names | None:
+    """The split of a run that was begun on its `own` data, with the names that its images have where these lie `now`.
+
+    None unless they are the run's: more than half of those that have a mark are there, and have it still.
+    """
+    told, homes = run.images, sources.homes(now)
+    before, marks = told.get("homes", {}), told.get("marks")
+    split = {part: told[part] for part in ("train", "val")}
+    if not homes or homes.keys() != before.keys() or _lists(own) != _lists(now):
+        return None
+    for part, home in homes.items():
+        if home == before[part]:
+            continue
+        if not all(name.startswith(before[part]) for name in split[part]):
+            return None
+        elsewhere = {name: home + name.removeprefix(before[part]) for name in split[part]}
+        if 2 * sum(_mark(elsewhere[name]) == mark for name, mark in marks[part].items()) <= len(marks[part]):
+            return None
+        split[part] = [elsewhere[name] for name in split[part]]
+    return split
+
+
+def _lists(data: DataConfig) -> list[str]:
+    """What tables or shards are called, of which another in the same folder holds other images."""
+    return [Path(s).name for s in (data.source, data.val_source) if s and sources.is_list(s)]
+
+
 def find(run: Run, own: DataConfig, data: str | None, called: str) -> tuple[DataConfig, Names | None]:
     """The data named, or if None is, what the run was trained on; and where these are the run's `own` images, under the
-    name that they have now, their split: else None.
+    names that they have now, their split: else None.
 
     Raises InputError if none is named, and the run's own are neither where they were nor beside the run.
     """
-    if sources.is_there(own.source):
-        if data is None or _same(data, own.val_source or own.source):
-            return own, run.split
+    is_there = sources.is_there(own.source)
+    if is_there and (data is None or _same(data, own.val_source or own.source)):
+        return own, run.split
+    if data is not None:
+        now = replace(own, **{"val_source" if own.val_source else "source": data})
+        if not _same(data, own.source) and (split := renamed(run, own, now)):
+            return (now if is_there else replace(now, source=data, val_source=None)), split
         return DataConfig(source=data), None
-    # It may have been moved since, or be named from where the run was begun: a folder that its own lies within.
-    for place in [data] if data else [str(folder / own.source) for folder in run.path.resolve().parents]:
-        if split := _moved(run, own, place):
-            return replace(own, source=place), split
-    if data is None:
-        raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
-    return DataConfig(source=data), None
+    for folder in run.path.resolve().parents:  # it may be named from where the run was begun, which its own lies within
+        now = replace(own, source=str(folder / own.source), val_source=own.val_source and str(folder / own.val_source))
+        if sources.is_there(now.source) and (split := renamed(run, own, now)):
+            return now, split
+    raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
 
 
 def _same(data: str, source: str) -> bool:
@@ -48,42 +101,3 @@ def _same(data: str, source: str) -> bool:
         return data == source
     a, b = Path(os.path.expanduser(data)), Path(os.path.expanduser(source))
     return a.exists() and b.exists() and a.samefile(b)
-
-
-def _moved(run: Run, own: DataConfig, place: str) -> Names | None:
-    """What the images of a run's split are called in another folder, or beside another table; None unless these are
-    the run's images: most of them are there by their names, and its net says the same of some as when it was trained.
-    """
-    if own.val_source or run.is_cross_fitted or not (run.is_finished and sources.is_there(place)):
-        return None
-    before, now = (
-        listed.home_of(source) if listed.is_source(source) else Path(os.path.expanduser(source))
-        for source in (own.source, place)
-    )
-    split = run.split
-    try:
-        moved = {name: now / Path(name).relative_to(before) for part in split.values() for name in part}
-    except ValueError:  # they were none of a folder's
-        return None
-    if sum(not file.exists() for file in moved.values()) > MANY_MISSING * len(moved):
-        return None
-    now_called = {part: [str(moved[name]) for name in names] for part, names in split.items()}
-    return now_called if _says_the_same(run, now_called["val"]) else None
-
-
-def _says_the_same(run: Run, files: Sequence[str]) -> bool:
-    """Whether the logits of the run's net for some of the files are those that it has kept of them all."""
-    net = zoo.load(run)
-    seen, places, pixels = zoo.preprocessing(net), [], []
-    for place, file in enumerate(files):
-        with suppress(InputError):  # it is gone, or cannot be read any more
-            pixels.append(seen.pixels(file))
-            places.append(place)
-        if len(places) == SOME:
-            break
-    if not places:
-        return False
-    images = normalise(torch.from_numpy(np.stack(pixels)), seen.mean, seen.std)
-    now, _ = logits(net, [(images, torch.zeros(len(places)))])
-    then = torch.from_numpy(run.predictions[0][places])
-    return torch.allclose(now, then, rtol=0.1, atol=0.1 * then.std().item())

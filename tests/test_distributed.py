@@ -236,13 +236,22 @@ def test_processes_that_do_not_begin_alike_are_told_rather_than_wait_for_each_ot
     two(unlike, told, keys(tmp_path / "own"), keys(tmp_path / "elsewhere"))
 
 
-def test_processes_that_do_not_see_the_same_images_are_told(tmp_path, pictures):
+def with_its_own(rank: int, port: int, *each: list[str]) -> None:
+    """What each process does: train by its own arguments."""
+    be_one_of_two(rank, port)
+    cnnzoo.train(config_.read({}, each[rank]))
+
+
+def test_processes_may_have_the_same_images_in_different_places_and_are_told_where_these_are_others(tmp_path, pictures):
     sources = [tmp_path / "here", tmp_path / "there"]
     for source in sources:
         shutil.copytree(pictures, source)
-    next(sources[1].rglob("*.png")).unlink()
-    changes = {"model.name": "resnet20", "data.size": 8}
+    changes = {"model.name": "resnet20", "data.size": 8, "train.epochs": 1}
     each = [keys(tmp_path / "run", **changes, **{"data.source": source}) for source in sources]
+    two(with_its_own, *each)
+    assert Run(tmp_path / "run").is_finished
+    next(sources[1].rglob("*.png")).unlink()
+    each = [keys(tmp_path / "unlike", **changes, **{"data.source": source}) for source in sources]
     two(unlike, "its list of images is .* there and .* here", *each)
 
 

@@ -26,6 +26,7 @@ from cnnzoo.evaluate import judge
 from cnnzoo.measures import measure
 from cnnzoo.models import _rules
 from cnnzoo.models._base import Net
+from cnnzoo.telling import silent
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +176,13 @@ def test_of_other_images_it_is_asked(stacked, tmp_path):
         np.testing.assert_array_equal(said[name], own[os.path.realpath(name)])
 
 
-def test_copies_of_what_it_was_fitted_to_are_told(stacked, source, tmp_path):
-    shutil.copytree(source, tmp_path / "copies")
-    many = len(judge(stacked, str(tmp_path / "copies"), tell=(told := []).append).images)
+def test_copies_of_what_it_was_fitted_to_are_known(stacked, source, tmp_path):
+    copies = shutil.copytree(source, tmp_path / "copies")
+    judged, told = judge(stacked, str(copies), tell=(told := []).append), told
+    assert told[1:] == [f"{stacked.path} was fitted to these images, so it is judged there as cross-fitted"]
+    np.testing.assert_array_equal(judged.outputs, judge(stacked, tell=silent).outputs)
+    few = shutil.copytree(source, tmp_path / "few", ignore=shutil.ignore_patterns("*[1-9].png"))
+    many = len(judge(stacked, str(few), tell=(told := []).append).images)
     assert told == [f"{many} of these {many} images seem to be among those that {stacked.path} was trained on"]
 
 

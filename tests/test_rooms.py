@@ -55,7 +55,7 @@ MAY_IMPORT = {
         "tables",
     }
     | {"measures", "whereabouts"},
-    "whereabouts": {"config", "data", "checkpoint", "zoo", "train.validation"},
+    "whereabouts": {"config", "data", "checkpoint"},
     "measures": {"calibrate"},
     "export": {"models", "data", "checkpoint", "zoo", "naming"},
     "report": {"config", "data", "checkpoint", "zoo", "measures", "calibrate", "visualize", "figures"},
@@ -71,7 +71,7 @@ MAY_IMPORT = {
     | {"transfer"},
     "probing": {"config", "data", "train", "familiar", "transfer", "assemble"},
     "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "familiar"}
-    | {"loggers", "signals", "environment", "probing"},
+    | {"loggers", "signals", "environment", "probing", "whereabouts"},
     "folds": {"config", "checkpoint", "run"},
     "learn": {"config", "data", "train", "checkpoint", "transfer", "assemble", "probing", "run"},
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ class Dataset:
     preprocess: Preprocess
     notes: tuple[str, ...] = ()  # what a person should know: files left out, folders ignored
     cache: Path = Path()  # where what is derived from the images may be kept
+    homes: Mapping[str, str] = field(default_factory=dict)  # see `homes`
 
     def split(self) -> dict[str, list[str]]:
         """Which images are in which part."""
@@ -47,11 +48,14 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """How many images there are, and in a few letters which, in which order, of which classes."""
+        """How many images there are, and in a few letters which, in which order, of which classes; the same wherever
+        they lie.
+        """
         digest = hashlib.sha256(repr(self.classes).encode())
-        for part in (self.train, self.val):
+        for which, part in (("train", self.train), ("val", self.val)):
+            home = self.homes.get(which, "")
             for name in part.names:
-                digest.update(os.fsencode(name) + b"\0")
+                digest.update(os.fsencode(name.removeprefix(home)) + b"\0")
             digest.update(part.labels.tobytes())
         return f"{len(self.train)} + {len(self.val)}, sha256 {digest.hexdigest()[:8]}"
 
@@ -151,7 +155,8 @@ def _ready(
         train = train.choose(drawn)
     if config.weights is not None:
         train = replace(train, weights=_weights(Path(os.path.expanduser(config.weights)), train.names))
-    return Dataset(config.source, found.classes, train, val, preprocess, notes, cache_folder(found.home))
+    cache = cache_folder(found.home)
+    return Dataset(config.source, found.classes, train, val, preprocess, notes, cache, homes(config))
 
 
 def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files='skip'") -> str:
@@ -282,14 +287,36 @@ def is_of_photos(source: str) -> bool:
     return folder_of(source) is not None or listed.is_source(source)
 
 
+def is_list(source: str) -> bool:
+    """Whether a source is a table, or shards: files that hold images or name them, beside which others may lie."""
+    return listed.is_source(source) or shards.is_source(source)
+
+
 def _in_full(source: str) -> str:
     """A source's name, which of a folder or a table is the same wherever one stands."""
     return str(Path(os.path.expanduser(source)).resolve()) if is_of_photos(source) else source
 
 
+def homes(config: DataConfig) -> dict[str, str]:
+    """What the names of the images to train on ("train") and to judge by ("val") begin with where these are files:
+    the folder that they were found in. Empty for other sources.
+    """
+    train, val = (_home(source) for source in (config.source, config.val_source or config.source))
+    return {} if train is None or val is None else {"train": train, "val": val}
+
+
+def _home(source: str) -> str | None:
+    place = Path(os.path.expanduser(source))
+    if is_list(source):
+        place = place.parent
+    elif _is_other_than_folder(source):
+        return None
+    return "" if place == Path() else f"{place.as_posix().rstrip('/')}/"
+
+
 def _is_other_than_folder(source: str) -> bool:
     """Whether a source is a named set, a table, shards or a data set of Hugging Face's."""
-    return source in NAMED or any(kind.is_source(source) for kind in (hugging_face, shards, listed))
+    return source in NAMED or hugging_face.is_source(source) or is_list(source)
 
 
 def is_there(source: str) -> bool:

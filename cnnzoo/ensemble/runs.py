@@ -115,7 +115,8 @@ class Ensemble(Shown):
             card, state = self._packed()
             made.save_model(state, card)  # the largest file first: where the disk is full, nothing is left behind
             made.write("config.yaml", _yaml(config))
-            made.write("split.json", json.dumps({"train": self._learnt(), "val": list(self.panel.images)}))
+            images = {"train": self._learnt(), "val": list(self.panel.images)}
+            whereabouts.remember(made, images, sources.homes(data))
             made.write("environment.json", json.dumps(environment.describe(pick_device("cpu"), "fp32"), indent=2))
             made.save_predictions(self.combination.honest, self.panel.targets)
             made.write("committee.json", json.dumps(self.contest.to_dict(), indent=2))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from cnnzoo import assemble, bars, environment, zoo
+from cnnzoo import assemble, bars, environment, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run
@@ -233,7 +233,7 @@ class _Averager:
         members = EnsembleConfig([str(run.path) for run in self.runs], f"{made.method}_soup")
         config = replace(self.config, run=str(target.path), ensemble=members)
         target.write("config.yaml", config_.dump(config))
-        target.write("split.json", json.dumps(self.data.split()))
+        whereabouts.remember(target, self.data.split(), self.data.homes)
         target.write("environment.json", json.dumps(environment.describe(self.device, "fp32"), indent=2))
         target.write("soup.json", json.dumps(asdict(made), indent=2))
         loss = nn.functional.cross_entropy(outputs.double(), torch.from_numpy(self.data.val.labels)).item()

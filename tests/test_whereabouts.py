@@ -1,0 +1,157 @@
+"""Runs whose images were moved or copied since: they go on, and are judged, where these lie now."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import photos
+import pytest
+from test_shards import shard
+
+import cnnzoo
+from cnnzoo.checkpoint import Run
+from cnnzoo.errors import InputError, Interrupted
+from cnnzoo.files import read_torch
+from cnnzoo.telling import silent
+
+
+def folder(place: Path) -> dict:
+    return {"source": str(photos.folder(place / "photos"))}
+
+
+def divided(place: Path) -> dict:
+    for part, each in (("train", 8), ("val", 4)):
+        photos.folder(place / "photos" / part, each)
+    return {"source": str(place / "photos")}
+
+
+def two_folders(place: Path) -> dict:
+    return {"source": str(photos.folder(place / "a")), "val_source": str(photos.folder(place / "b", 4))}
+
+
+def table(place: Path) -> dict:
+    photos.folder(place / "photos")
+    rows = [f"photos/{kind}/{number:02}.png,{kind}" for kind in photos.KINDS for number in range(12)]
+    (place / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    return {"source": str(place / "labels.csv")}
+
+
+def shards(place: Path) -> dict:
+    for number in range(3):
+        shard(place / f"part-{number}.tar", [0, 1, 2] * 4)
+    return {"source": str(place / "part-{0..2}.tar")}
+
+
+KINDS = [folder, divided, two_folders, table, shards]
+
+
+def config(run: Path, data: dict, **sections) -> dict:
+    """Some random parts of images, in an order by the seed: both must be as they would have been."""
+    own = {"size": 16, "val_fraction": 0.5, **data}
+    train = {"epochs": 2, "batch_size": 4, "device": "cpu"}
+    augment = {"flip": True, "crop": "resized"}
+    model = {"name": "resnet20"}
+    return {"run": str(run), "data": own, "train": train, "augment": augment, "model": model, **sections}
+
+
+def stopped(run: Path, data: dict) -> Run:
+    steps = iter(range(100))
+    with pytest.raises(Interrupted):
+        cnnzoo.train(config(run, data), tell=silent, should_stop=lambda: next(steps) >= 6)
+    return Run(run)
+
+
+def moved(before: Path, after: Path, data: dict) -> dict:
+    before.rename(after)
+    return {key: value.replace(str(before), str(after)) for key, value in data.items()}
+
+
+def finished(given: dict | None = None, **options) -> Run:
+    return cnnzoo.train(given, with_report=False, **options)
+
+
+def holds(run: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_goes_on_where_its_images_were_moved_to_the_same_weights(kind, tmp_path):
+    (tmp_path / "before").mkdir()
+    data = kind(tmp_path / "before")
+    whole = finished(config(tmp_path / "whole", data), tell=silent)
+    run = stopped(tmp_path / "run", data)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    told = []
+    finished(config(run.path, now), resume="auto", tell=told.append)
+    assert told[0] == f"{now['source']} holds the images of {run.path}: it goes on with them"
+    weights, wanted = (read_torch(each.state_file)["model"] for each in (run, whole))
+    assert all((weights[name] == tensor).all() for name, tensor in wanted.items())
+    assert all(map(np.array_equal, run.predictions, whole.predictions))
+    assert run.split == {part: [name.replace("before", "after") for name in whole.split[part]] for part in whole.split}
+    text = whole.config_file.read_text().replace("before", "after").replace(str(whole.path), str(run.path))
+    assert run.config_file.read_text() == text
+
+
+def test_a_run_that_goes_on_elsewhere_may_be_stopped_there_and_go_on_by_itself(tmp_path):
+    data = folder(tmp_path / "before")
+    run = stopped(tmp_path / "run", data)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    with pytest.raises(Interrupted):
+        cnnzoo.train(resume=run, overrides={"data.source": now["source"]}, tell=silent, should_stop=lambda: True)
+    shutil.copytree(tmp_path / "after", tmp_path / "before")
+    with pytest.raises(Interrupted):  # and, once more by itself, from where it was begun
+        cnnzoo.train(resume=run, overrides={"data.source": data["source"]}, tell=silent, should_stop=lambda: True)
+    assert finished(resume=run, tell=silent).is_finished
+
+
+@pytest.mark.parametrize("way", ["named", "written into its config"])
+def test_other_images_of_the_same_names_are_not_gone_on_with(way, tmp_path):
+    data = folder(tmp_path / "before")
+    run = stopped(tmp_path / "run", data)
+    for number, file in enumerate(sorted(photos.folder(tmp_path / "others" / "photos").rglob("*.png"))):
+        photos.picture(number % 3, 1000 + number).save(file)
+    others = {"source": str(tmp_path / "others" / "photos")}
+    if way == "named":
+        given, why = config(run.path, others), f"data.source is {data['source']} there and {others['source']} here"
+    else:
+        text = run.config_file.read_text()
+        run.config_file.write_text(text.replace(data["source"], others["source"]))
+        given, why = None, "no longer holds 36 of the 36 images that the run was begun with"
+    before = holds(run.path)
+    with pytest.raises(InputError, match=why):
+        finished(given, resume=run, tell=silent)
+    assert holds(run.path) == before
+
+
+def test_another_table_in_the_same_folder_is_another_source(tmp_path):
+    data = table(tmp_path)
+    run = stopped(tmp_path / "run", data)
+    other = shutil.copy(data["source"], tmp_path / "other.csv")
+    with pytest.raises(InputError, match=r"data\.source is .*labels\.csv there and .*other\.csv here"):
+        finished(config(run.path, {"source": str(other)}), resume=run, tell=silent)
+    run = finished(resume=run, tell=silent)
+    assert cnnzoo.evaluate(run, other, tell=silent).count == 36
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_is_judged_on_what_it_held_out_in_a_copy(kind, tmp_path):
+    (tmp_path / "before").mkdir()
+    data = kind(tmp_path / "before")
+    run = finished(config(tmp_path / "run", data), tell=silent)
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    judged_on = data.get("val_source", data["source"])
+    copy, told = judged_on.replace("before", "after"), []
+    result = cnnzoo.evaluate(run, copy, tell=told.append)
+    assert told == [f"{copy} holds the images of {run.path}'s {judged_on}: it is judged on those that it held out"]
+    assert (result.count, result.top1) == (len(run.split["val"]), cnnzoo.evaluate(run, tell=silent).top1)
+
+
+def test_where_its_images_to_judge_by_were_moved_with_the_others_these_are_judged(tmp_path):
+    data = two_folders(tmp_path / "before")
+    run = finished(config(tmp_path / "run", data), tell=silent)
+    before = cnnzoo.evaluate(run, tell=silent)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    told = []
+    result = cnnzoo.evaluate(run, now["val_source"], tell=told.append)
+    assert (result.count, result.loss) == (before.count, before.loss)
+    assert [line.split(":")[-1] for line in told] == [" it is judged on those that it held out"]
