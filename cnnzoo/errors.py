@@ -3,6 +3,7 @@
 import difflib
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -50,6 +51,11 @@ def printable(name: str) -> str:
     be printed.
     """
     return name.encode("utf-8", sys.getfilesystemencodeerrors()).decode(errors="replace")
+
+
+def composed(text: str) -> str:
+    """The same text wherever it was written: macOS spells an umlaut with two code points, which here become one."""
+    return unicodedata.normalize("NFC", text)
 
 
 def one_line(text: str) -> str:

@@ -6,14 +6,13 @@ Messages name the key to change, as it is written in a file or after `--`.
 import math
 import os
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnzoo.errors import InputError, expect
+from cnnzoo.errors import InputError, composed, expect
 
 
 def _check(holds: bool, key: str, value: object, want: str) -> None:
@@ -604,7 +603,7 @@ class Config:
 def short_name(source: str | Path) -> str:
     """What a source is called within the name of a run folder."""
     last = re.sub(r"\.[ct]sv$", "", os.path.basename(os.path.abspath(str(source))))  # also of "." and ".."
-    return re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", last))  # a pattern of shards has braces
+    return re.sub(r"[^\w.-]+", "_", composed(last))  # a pattern of shards has braces
 
 
 def plain(value: object) -> object:

@@ -1,7 +1,6 @@
 """Folders of photos: a folder for each class, perhaps in train/ and val/."""
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from cnnzoo import bars
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import files_in, is_hidden, refuse
-from cnnzoo.errors import InputError, counted, did_you_mean, printable
+from cnnzoo.errors import InputError, composed, counted, did_you_mean, printable
 from cnnzoo.telling import as_typed
 
 
@@ -59,8 +58,8 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def class_name(folder: Path) -> str:
-    """The class of a class folder, the same wherever it was copied from: macOS writes an umlaut as two code points."""
-    return unicodedata.normalize("NFC", printable(folder.name))
+    """The class of a class folder, the same wherever it was copied from."""
+    return composed(printable(folder.name))
 
 
 def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) -> tuple[list[Path], list[Path]]:
@@ -76,7 +75,7 @@ def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) 
 
 def _alike(file: str) -> list[str]:
     """What to sort files by, so that their order, and what a seed holds out of it, are the same on every machine."""
-    return unicodedata.normalize("NFC", file).split(os.sep)
+    return composed(file).split(os.sep)
 
 
 def _loose(folder: Path) -> list[Path]:

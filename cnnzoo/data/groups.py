@@ -4,12 +4,11 @@ A leaf: names and numbers in, numbers out.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cnnzoo.errors import InputError, counted, printable
+from cnnzoo.errors import InputError, composed, counted, printable
 
 DRAWS = 20  # of groups to hold out, of which the most even counts; fewer where there are very
 MANY = 50_000  # groups, which take half a second
@@ -30,7 +29,7 @@ def numbered(paths: Sequence[str | None], pattern: str, source: str) -> np.ndarr
     if named is None:
         raise InputError(f"data.groups finds groups by names of files, and the images of {source} have none")
     search = re.compile(pattern).search
-    matches = (search(unicodedata.normalize("NFC", path or "")) for path in paths)  # macOS writes an umlaut as two
+    matches = (search(composed(path or "")) for path in paths)
     texts = [(match and match[min(match.re.groups, 1)]) or None for match in matches]
     if not any(texts):
         such = printable(named)

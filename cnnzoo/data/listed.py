@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 from cnnzoo.data.decoding import EXTENSIONS, TABLES
 from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import is_hidden
-from cnnzoo.errors import InputError, counted, did_you_mean, printable
+from cnnzoo.errors import InputError, composed, counted, did_you_mean, printable
 
 _COLUMNS = {  # what is known under which names, written together and in any case; the first one found counts
     "photo": (
@@ -106,7 +105,7 @@ def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tupl
         where = f"{source}, line {number}"
         part = _part_of(cells["split"], header[columns["split"]], where) if "split" in cells else ""
         group = None if grouped is None else line[grouped].strip() if grouped < len(line) else ""
-        row = Row(places.of(cells["photo"], where), _in_one_form(cells["class"]), part, group)
+        row = Row(places.of(cells["photo"], where), composed(cells["class"]), part, group)
         if (before := rows.setdefault(os.path.abspath(row.file), row)) is not row:
             if before.label != row.label:
                 what = f"as {printable(before.label)} and as {printable(row.label)}; a photo has one class here"
@@ -225,9 +224,9 @@ class _Places:
             for file in files:
                 stem, ending = os.path.splitext(file)
                 if ending.lower() in EXTENSIONS:
-                    called[_in_one_form(stem)].append(file)
-            called |= {_in_one_form(file): [file] for file in files}
-        return self.known[folder].get(_in_one_form(name), [])
+                    called[composed(stem)].append(file)
+            called |= {composed(file): [file] for file in files}
+        return self.known[folder].get(composed(name), [])
 
 
 def _within(folder: str | Path) -> list[os.DirEntry]:
@@ -236,8 +235,3 @@ def _within(folder: str | Path) -> list[os.DirEntry]:
         return [*os.scandir(folder)]
     except OSError:
         return []
-
-
-def _in_one_form(text: str) -> str:
-    """macOS writes an umlaut as two code points."""
-    return unicodedata.normalize("NFC", text)

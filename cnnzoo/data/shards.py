@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import tarfile
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from cnnzoo import atomic, bars
 from cnnzoo.data.decoded import cache_folder, stamps
 from cnnzoo.data.decoding import EXTENSIONS, Stored
 from cnnzoo.data.found import Found, Part, photos
-from cnnzoo.errors import InputError
+from cnnzoo.errors import InputError, composed
 from cnnzoo.files import read_arrays
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -106,7 +105,7 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 def _classes(found: Sequence[str], names: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """Class names in order, and `(N,)` int64 places among them."""
-    found = [unicodedata.normalize("NFC", text) for text in found]  # macOS writes an umlaut as two code points
+    found = [composed(text) for text in found]
     numbers = all(text.isdecimal() for text in found)
     known = sorted(set(found), key=int) if numbers else sorted(set(found))
     places = {text: place for place, text in enumerate(known)}
