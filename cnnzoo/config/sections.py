@@ -15,7 +15,7 @@ from typing import Any, Literal
 from cnnzoo.errors import InputError, composed, expect
 
 
-def _check(holds: bool, key: str, value: object, want: str) -> None:
+def _check(key: str, value: object, holds: bool, want: str) -> None:
     if not holds:
         raise InputError(f"{key} is {list(value) if isinstance(value, tuple) else value}, but must be {want}")
 
@@ -28,7 +28,7 @@ class _Section:
         cls._name = name
 
     def _check(self, key: str, holds: bool, want: str) -> None:
-        _check(holds, f"{self._name}.{key}", getattr(self, key), want)
+        _check(f"{self._name}.{key}", getattr(self, key), holds, want)
 
 
 def tagged(name: str, pretrained: Any) -> tuple[str, Any]:
@@ -130,7 +130,7 @@ class DataConfig(_Section, name="data"):
     def __post_init__(self):
         for key in ("source", "val_source", "root"):  # given in Python, they may be a Path
             object.__setattr__(self, key, plain(getattr(self, key)))
-        _check(self.source, "data.source", repr(self.source), "a name or a folder")
+        _check("data.source", repr(self.source), self.source, "a name or a folder")
         wanted = "above 0 and below 1, for some images are held out; val_source names others"
         self._check("val_fraction", 0 < self.val_fraction < 1, wanted)
         if self.groups is not None:
@@ -552,11 +552,11 @@ class Config:
                 section = getattr(self, each.name)
                 expect(section, kind, f"{each.name} is a section, cnnzoo.config.{kind.__name__}(…)")
         idle = self.train.epochs == 0 and self.train.phases is None  # a probe's head is all that is learnt
-        _check(not idle or self.model.head == "probe", "train.epochs", 0, "at least 1 unless model.head is probe")
+        _check("train.epochs", 0, not idle or self.model.head == "probe", "at least 1 unless model.head is probe")
         if self.train.cache_features is True and self.model.head == "own":
             raise InputError("train.cache_features true needs model.head linear or probe, a head on pooled features")
         if self.schedule.name in ("cosine", "cyclic"):
-            _check(self.schedule.final <= self.optim.lr, "schedule.final", self.schedule.final, "at most optim.lr")
+            _check("schedule.final", self.schedule.final, self.schedule.final <= self.optim.lr, "at most optim.lr")
         if self.schedule.name == "cyclic":
             self._check_cycles()
         if self.data.weights and self.train.balance == "sampler":
@@ -575,10 +575,10 @@ class Config:
     def _check_cycles(self) -> None:
         cycles, key = self.schedule.cycles, "train.phases.epochs" if self.train.phases else "train.epochs"
         for epochs in self.phase_lengths:
-            _check(epochs and epochs % cycles == 0, key, epochs, f"a multiple of schedule.cycles, which is {cycles}")
+            _check(key, epochs, epochs and epochs % cycles == 0, f"a multiple of schedule.cycles, which is {cycles}")
         for key in ("patience", "minutes"):  # each cycle is to end
             value = getattr(self.train, key)
-            _check(value is None, f"train.{key}", value, "null with schedule.name cyclic")
+            _check(f"train.{key}", value, value is None, "null with schedule.name cyclic")
 
     @property
     def phase_lengths(self) -> list[int]:
