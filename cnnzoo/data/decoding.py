@@ -192,7 +192,7 @@ def decode(file: str | Path | Stored, channels: int = 3, at_least: int | None = 
 def decode_content(content: bytes, channels: int = 3, at_least: int | None = None) -> Image.Image:
     """`decode` of a file's content."""
     with opened(content, at_least) as image:
-        return _to_mode(upright(image), "L" if channels == 1 else "RGB")
+        return _of_channels(upright(image), channels)
 
 
 def jpeg_header(content: bytes) -> jpeg.Header | None:
@@ -238,7 +238,9 @@ def has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+def _of_channels(image: Image.Image, channels: int) -> Image.Image:
+    """The same as 8-bit grey (1 channel) or RGB (3), without transparency."""
+    mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith(("I", "F")):  # 16 bits a pixel, or a scan in 32
         values = np.array(image, dtype=np.float32)
         most = values.max(initial=0)
@@ -287,6 +289,6 @@ def as_image(
     if not isinstance(image, Image.Image) or 0 in image.size:
         raise InputError(f"not a picture: {quoted(image)}; give a path, a file's content, a PIL image or a uint8 array")
     try:
-        return _to_mode(upright(image) if opened_elsewhere else image, "L" if channels == 1 else "RGB")
+        return _of_channels(upright(image) if opened_elsewhere else image, channels)
     except (OSError, ValueError) as error:  # of an image opened elsewhere, whose pixels are only read now, or closed
         raise InputError(f"{getattr(image, 'filename', '') or 'a picture'} cannot be read ({error})") from None
