@@ -77,12 +77,12 @@ def save(figure, out: str | Path) -> None:
     atomic.write(Path(os.path.expanduser(out)), file.getvalue())
 
 
-def png(figure, dpi: int = 110) -> bytes:
+def png(figure) -> bytes:
     """A matplotlib figure as it lies in a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     file = io.BytesIO()
-    figure.set_dpi(dpi)
+    figure.set_dpi(110)
     with _any_letters():
         FigureCanvasAgg(figure).print_png(file)  # savefig would draw it twice
     return file.getvalue()

@@ -23,6 +23,7 @@ FEW = 100  # images that the plain net has answered before its fast form would b
 # How far fast outputs may be from the plain net's: as a share of the largest one; in int8 the root mean square of it,
 # as a share of their standard deviation.
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
+BATCH = 16  # images that int8 is compared with the plain net on at a time
 SIZES = 8  # image sizes that get fast forms, of which each holds the weights once more; others get the plain net
 BRIEF = 2.0  # seconds that the images take in fp32 on a CPU, below which bf16 is not tried
 TF32 = 5e-3  # tolerance in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
@@ -200,7 +201,7 @@ class Optimized(nn.Module):
             yield run, dtype
 
     @torch.inference_mode()
-    def calibrate(self, images: Tensor, batch_size: int = 16) -> None:
+    def calibrate(self, images: Tensor) -> None:
         """Make the int8 form for images of this size, and tell how far it agrees with the plain net."""
         if len(self._answers(self.net, images[:1])) > 1:
             raise InputError("this net gives several answers to an image, and int8 is for one; take precision fp32")
@@ -209,7 +210,7 @@ class Optimized(nn.Module):
             raise InputError("this net cannot be exported to ONNX, which int8 needs; take precision fp32")
         graph = quantize.quantized(graph, images)
         runs = (forms.plain(self.net), forms.session(graph, in_8_bits=True))
-        wanted, given = (torch.cat([run(part)[0] for part in images.split(batch_size)]) for run in runs)
+        wanted, given = (torch.cat([run(part)[0] for part in images.split(BATCH)]) for run in runs)
         self.agreement = (wanted.argmax(1) == given.argmax(1)).double().mean().item()
         error = ((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-12)).item()
         if not error <= TOLERANCE["int8"]:

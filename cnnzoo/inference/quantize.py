@@ -10,8 +10,10 @@ from torch import Tensor
 from cnnzoo.errors import InputError
 from cnnzoo.quiet import quiet
 
+BATCH = 8  # images that a graph is calibrated on at a time
 
-def quantized(graph: bytes, images: Tensor, batch_size: int = 8) -> bytes:
+
+def quantized(graph: bytes, images: Tensor) -> bytes:
     """The same graph with convolutions and matrix products in 8 bits: weights by channel, each layer's inputs by the
     whole range that they take over `images` `(N, C, H, W)` float32, which the graph's one input "images" is given.
 
@@ -25,7 +27,7 @@ def quantized(graph: bytes, images: Tensor, batch_size: int = 8) -> bytes:
 
     class Batches(CalibrationDataReader):
         def __init__(self):
-            self.rest = iter(images.split(batch_size))
+            self.rest = iter(images.split(BATCH))
 
         def get_next(self) -> dict | None:
             batch = next(self.rest, None)
