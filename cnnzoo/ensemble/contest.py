@@ -45,10 +45,8 @@ class Contest(Shown):
         members = zip(panel.names, panel.top1.tolist(), panel.log_probabilities, panel.right, strict=True)
         told = [(name, "member", top1, None, log_loss(said, panel.targets), own) for name, top1, said, own in members]
         for one in self.combinations:
-            crossed, right = (
-                None if one.cross_fitted is None else one.honest_top1,
-                one.honest.argmax(1) == panel.targets,
-            )
+            crossed = None if one.cross_fitted is None else one.honest_top1
+            right = one.honest.argmax(1) == panel.targets
             told.append((one.method, "method", one.top1, crossed, one.loss, right))
         rows = []
         for name, kind, top1, crossed, loss, right in told:

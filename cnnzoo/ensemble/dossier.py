@@ -92,13 +92,8 @@ def _subcommittees(diversity: Diversity) -> Iterator[Row]:
 def _images(diversity: Diversity) -> Iterator[Row]:
     for change in ("rescued", "lost"):
         for verdict in getattr(diversity, change):
-            said = dict(zip(_numbered(diversity.names), verdict.members, strict=True))
-            yield {
-                "image": verdict.image,
-                "change": change,
-                "truth": verdict.truth,
-                "committee": verdict.committee,
-            } | said
+            row = {"image": verdict.image, "change": change, "truth": verdict.truth, "committee": verdict.committee}
+            yield row | dict(zip(_numbered(diversity.names), verdict.members, strict=True))
 
 
 # ---- pictures
