@@ -31,18 +31,18 @@ def plain(net: nn.Module) -> Forward:
 def settled(run: Forward, in_fp32: Forward) -> Forward:
     """What `run` answers in 16 bits, but where an image's two likeliest classes are too close to tell, in 32."""
 
-    def settled(x: Tensor) -> list[Tensor]:
+    def answer(x: Tensor) -> list[Tensor]:
         answers = run(x)
         if answers[0].ndim != 2 or answers[0].shape[1] < 2:
             return answers
         first, second = answers[0].topk(2).values.unbind(1)
         close = first - second < CLOSE * answers[0].abs().amax(1)
         if close.any():
-            for answer, sure in zip(answers, in_fp32(x[close]), strict=True):
-                answer[close] = sure
+            for given, sure in zip(answers, in_fp32(x[close]), strict=True):
+                given[close] = sure
         return answers
 
-    return settled
+    return answer
 
 
 def floats(answers: Tensor | Sequence[Tensor]) -> list[Tensor]:

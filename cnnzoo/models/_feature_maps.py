@@ -154,16 +154,16 @@ def _cut(net: nn.Module, ends: Sequence[str]) -> tuple[nn.Module, fx.Graph]:
     """A module, and what of its forward pass leads to the outputs of the submodules `ends`."""
     modes = {module: module.training for module in net.modules()}
     with torch.random.fork_rng(devices=[]):
-        dice = _dice()
+        before = _random_states()
         try:
-            # A hook on the net itself would be passed by.
+            # A hook on the net itself is not traced.
             graphs = [] if net._forward_pre_hooks else [_traced(net.train(mode), ends) for mode in (True, False)]
         except Exception:  # of any kind: a user's net may do what torch.fx does not know
             graphs = []
-        drawn = _dice() != dice
+        drawn = _random_states() != before
     for module, mode in modes.items():
         module.training = mode
-    # What the mode decides, or a draw, would be decided for ever.
+    # A branch that the mode or a random number chose would be in the graph for good.
     if len({graph.python_code("self").src for graph in graphs}) == 1 and not drawn:
         return net, graphs[0]
     whole = nn.Module()
@@ -173,7 +173,7 @@ def _cut(net: nn.Module, ends: Sequence[str]) -> tuple[nn.Module, fx.Graph]:
     return whole, graph
 
 
-def _dice() -> tuple:
+def _random_states() -> tuple:
     return torch.get_rng_state().numpy().tobytes(), random.getstate()
 
 
