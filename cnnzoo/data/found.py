@@ -15,9 +15,9 @@ from cnnzoo.errors import InputError, counted, near
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = 64  # pixels of a side, up to which a picture is taken whole
-TRAIN = ("train", "training")  # names of the folder to train on, in any case
+TRAIN = ("train", "training")  # what a part to train on may be called, in any case
+HELD_OUT = ("val", "valid", "validation", "test", "testing")  # and one to judge by, the first that is there counting
 MANY_MISSING = 0.1  # share of its images that a run which goes on may lack
-HELD_OUT = ("val", "valid", "validation", "test", "testing")  # names of the one to judge by, the first one counting
 
 
 @dataclass(frozen=True)
