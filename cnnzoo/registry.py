@@ -14,9 +14,7 @@ class Stage:
 
     name: str  # "stem", "stage1", …: the same words for every net
     modules: tuple[str, ...]  # its submodules in order; the last one's output is the stage's
-    shape: tuple[
-        int, ...
-    ]  # of that output for one image of the entry's input size: (C, H, W), or (C,) past the flattening
+    shape: tuple[int, ...]  # of that output, for one image of the entry's input size: (C, H, W), or (C,) once flat
 
 
 @dataclass(frozen=True)
