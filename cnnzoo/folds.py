@@ -52,6 +52,14 @@ def cross_validate(
         config, overrides, with_report, tell, should_stop: as `train` takes them.
         folds: their number, 2 at least.
         resume: keep folds that are finished, and go on with the one that is not.
+
+    Returns:
+        The runs, and the accuracy of each.
+
+    Raises:
+        InputError: for fewer folds than two, for whatever is wrong with the config or the data, and without `resume`
+            where the first fold is there already.
+        Interrupted: after `should_stop` said so; `resume` goes on from there.
     """
     at_least("folds", folds, 2)
     whole = config_.read(config, overrides)

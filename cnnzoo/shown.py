@@ -1,4 +1,4 @@
-"""What a person sees of a result: `repr` is what `str` says, and a notebook shows tables and pictures. A leaf."""
+"""What a person sees of a result: `repr` is what `str` says, and a notebook shows tables and pictures."""
 
 import base64
 import html

@@ -141,12 +141,15 @@ class Bench:
         """Let the sides take turns. A row for each peer. Raises TimeUp if there is no time to begin.
 
         Args:
+            what: is measured, for a reader.
             ours: our side.
             peers: the others, by what a reader should know of them.
             work: units that each side does when it is called.
+            unit: of the rates, units of `work` in a time; more is better.
             wanted: the least ratio asked for, by peer.
             agree: if given, every side returns its outputs, and they are first checked to be ours within this share of
                 the largest one.
+            note: what else a reader should know of the rows.
         """
         wanted = dict(wanted or {})
         sides = {"": ours, **peers}

@@ -1,8 +1,7 @@
 """Why a committee is better than its members, or is not: how far they err on the same images.
 
 The measures of pairs are those of Kuncheva and Whitaker, "Measures of diversity in classifier ensembles and their
-relationship with the ensemble accuracy", Machine Learning 51 (2003), section 2.1. A leaf of its room: numbers in,
-numbers out.
+relationship with the ensemble accuracy", Machine Learning 51 (2003), section 2.1.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The contract every net keeps."""
+"""The contract every net keeps, and what most nets take from it: He's initialisation, poolings."""
 
 import math
 from collections.abc import Callable

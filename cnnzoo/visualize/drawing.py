@@ -1,4 +1,4 @@
-"""The only place where this room draws: arrays into grids, maps over images, pages of both."""
+"""What this room draws with: arrays into grids, maps over images, pages of both."""
 
 import math
 from collections.abc import Sequence
