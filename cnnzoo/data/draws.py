@@ -28,7 +28,8 @@ class Share:
 class Draws:
     """A draw for each of `many` images, which are a share of a batch.
 
-    All of the batch's are drawn and the others' dropped, so that an image's depend on its place in the batch alone.
+    The numbers of the whole batch are drawn, and those of other processes dropped, so that an image's numbers depend on
+    its place in the batch alone.
     """
 
     def __init__(self, rng: np.random.Generator, many: int, share: Share | None = None):

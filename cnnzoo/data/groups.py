@@ -10,9 +10,9 @@ import numpy as np
 
 from cnnzoo.errors import InputError, composed, counted, printable
 
-DRAWS = 20  # of groups to hold out, of which the most even counts; fewer where there are very
-MANY = 50_000  # groups, which take half a second
-EVEN = 0.01  # root mean square of what classes are off the share to hold out, which is even enough
+DRAWS = 20  # divisions that are tried, of which the most even is taken; fewer where there are very many groups
+MANY = 50_000  # groups that are gone through in all those tries, about: half a second
+EVEN = 0.01  # how far classes may be off the share to hold out (root mean square) for a division to do
 
 
 def numbered(paths: Sequence[str | None], pattern: str, source: str) -> np.ndarray:

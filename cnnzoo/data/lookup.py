@@ -15,8 +15,8 @@ def look_up(
     """`(B, C, H, W)` to `(B, C, *size)`; None is the images' own size. `matrices` `(B, 2, 3)` tell for each place of
     the result where in the image, both on the scale -1 to 1, it is looked up.
 
-    Outside an image all is black, or as its nearest pixel, or mirrored. That is up to where places are moved here, for
-    before torch 2.13 MPS knows black alone.
+    Outside an image is black (zeros), its nearest pixel (border) or its mirror image (reflection). For the latter two
+    the places are moved into the image here, since grid_sample on MPS knows zeros alone before torch 2.13.
     """
     height, width = images.shape[2:]
     places = nn.functional.affine_grid(matrices, [*images.shape[:2], *(size or (height, width))], align_corners=False)

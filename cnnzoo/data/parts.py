@@ -1,8 +1,8 @@
 """Random parts of photos, each cut out and resized once, antialiased: what a net is trained on.
 
-A part is drawn as torchvision's RandomResizedCrop draws it (where an image is too long for any, so is the place of what
-stands in for it, which there is the centre), and its pixels are those that its resize gives of a uint8
-image, within two levels; both are known from GoogLeNet's paper (Szegedy et al. 2014, arXiv 1409.4842, section 6).
+A part is drawn as torchvision's RandomResizedCrop draws it; only where an image is too long for any draw, the place of
+what stands in for it is random here, and the centre there. Its pixels are those of torchvision's resize of a uint8
+image, within two levels. Such parts are GoogLeNet's (Szegedy et al. 2014, arXiv 1409.4842, section 6).
 """
 
 import math

@@ -19,11 +19,11 @@ from cnnzoo.data.decoding import Stored, as_image, decode, decode_content, read
 from cnnzoo.data.to_device import to_device
 from cnnzoo.device import layout_on
 
-# What a large photo's shorter side keeps when it is decoded reduced: so many times the length that it is resized to,
-# and so many pixels. A quarter of 4032x3024, which is most phones' size, is 2.95 times 256.
+# How long a large photo's shorter side stays where it is decoded reduced: at least so many times the length that it is
+# resized to, and at least so many pixels. A quarter of 4032x3024, which is most phones' size, is 2.95 times 256.
 _SPARE, _ENOUGH = 2.9, 512
 
-_HUGE = 50_000_000  # pixels of an intermediate image that is not worth making, only for its ends to be cut off
+_HUGE = 50_000_000  # pixels of a resized image that is too large to be made, only for its ends to be cut off
 
 
 @dataclass(frozen=True)
