@@ -82,8 +82,9 @@ class DataConfig(_Section, name="data"):
         val_source: the same for validation images, where they lie elsewhere; null takes source's own, or a share of it.
         root: where named sets lie or are fetched to; null is $CNNZOO_DATA, else ~/.cache/cnnzoo/data.
         size: side of the square the net sees, in pixels; null takes the net's own.
-        train_size: that of training images; null is size. Smaller ones train faster, and a net judged at a size that is
-            larger by a seventh or so is the better for it (Touvron, Vedaldi, Douze, Jegou 2019, arXiv 1906.06423).
+        train_size: that of training images; null is size. Smaller ones train faster, and a net is often more accurate
+            when it is judged at a size about a seventh larger than the one it was trained at (Touvron, Vedaldi, Douze,
+            Jegou 2019, arXiv 1906.06423).
         resize: the image's shorter side before the centre is cut out (or set in a margin); null chooses by size.
         mean: of each channel on the scale 0 to 1; null takes the weights' or the data set's own.
         std: of each channel on the scale 0 to 1; null takes the weights' or the data set's own.
@@ -340,7 +341,7 @@ class ScheduleConfig(_Section, name="schedule"):
         every: epochs after which step lowers the rate.
         gamma: factor of step, multi_step and plateau.
         power: of polynomial.
-        final: the rate at the end of cosine, and of each cycle; stages of lower rates end in as much less.
+        final: the rate at the end of cosine, and of each cycle; stages with lower rates end in proportion lower.
         rise: share of the epochs in which one_cycle rises.
         patience: epochs without a better validation loss after which plateau lowers the rate.
         cycles: of cyclic; the epochs of each phase are a multiple of them.
@@ -462,9 +463,10 @@ class TrainConfig(_Section, name="train"):
             With either, each class weighs the same in a probe.
         patience: epochs of a phase without a better validation accuracy after which the phase ends; null never.
         minutes: time after which no epoch begins that would go beyond it; null sets no limit.
-        cache_features: whether a phase in which only the head moves gets features computed once, with probe.views of
-            each image, and without augmentation or dropout before the head; auto does where nothing is augmented or
-            there are several views, unless there is a loss.teacher, who is to see the images, or they are mixed.
+        cache_features: whether a phase in which only the head moves trains it on features that are computed once, of
+            probe.views of each image, with neither augmentation nor dropout before the head. auto does so where nothing
+            is augmented or there are several views; not with a loss.teacher, which must see the images, or with mixup
+            or cutmix.
         checkpoint_minutes: save inside an epoch after so many minutes; every epoch ends in a save anyway.
         ema: decay of a moving average of the weights, which is then what is validated and kept; auto looks back on a
             twentieth of the run; null keeps none.
