@@ -111,7 +111,7 @@ def _point(row: Weights) -> Point:
     return Point(name, row.tag, row.top1, row.top5, row.size, macs, entry.params, entry.year, judged_on)
 
 
-# --- the picture
+# ---- the picture
 
 LARGEST = 1700  # square points: the area of the dot with the most parameters
 EDGE = {"edgecolors": "black", "linewidths": 0.6}

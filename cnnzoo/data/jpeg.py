@@ -68,8 +68,8 @@ def decode(
     """`(H, W, channels)` uint8 of a JPEG as it lies, at 1/`reduced` of its size, rounded up (1, 2, 4, 8): libjpeg's own
     scaling, for which less has to be computed.
 
-    With `rows` only the photo's first rows are wanted: those are there, and H may be less than the whole height's. With
-    `into` the pixels lie there, until the thread uses it again.
+    With `rows` only the photo's first rows are wanted: those are there, and H may be less than that of the whole.
+    With `into` the pixels lie there, until the thread uses it again.
 
     None where `read_header` gives None, for the grey form of a colour JPEG, and for a damaged one.
     """

@@ -33,7 +33,7 @@ _COLUMNS = {  # what is known under which names, written together and in any cas
     "split": ("split", "subset", "partition", "set", "isvalid"),
 }
 _SAID_OF = {"yes": "val", "true": "val", "1": "val", "no": "train", "false": "train", "0": "train"}  # of isvalid
-_MANY_FOLDERS = 50  # beside a table, in which its photos are looked for at most
+_MANY_FOLDERS = 50  # beside a table, that are searched for its photos at most
 _END = "\x04"  # behind a table, a line of its own unless a quotation mark before it is not closed
 
 

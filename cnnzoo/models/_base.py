@@ -17,7 +17,7 @@ from cnnzoo.models._grad_checkpointing import set_grad_checkpointing
 def checked(x: Tensor, name: str, in_chans: int, min_size: int, image_size: int | None) -> Tensor:
     """Return `x` if the net can take it.
 
-    Raises InputError for what is no images as `cnnzoo.preprocessing` gives them, for another number of channels, and
+    Raises InputError for anything but images as `cnnzoo.preprocessing` gives them, for a wrong number of channels, and
     for images that are too small, or not `image_size` x `image_size`.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -110,8 +110,8 @@ class Net(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """What timm's tools, such as `timm.data.resolve_data_config(model=net)`, ask a net for: images as its weights
-        know them; of a net without trained weights, their size alone.
+        """What timm's tools, such as `timm.data.resolve_data_config(model=net)`, ask a net for: how images are prepared
+        for its weights; of a net without trained weights, their size alone.
         """
         known = getattr(self, "preprocessing", None)
         if known is None:

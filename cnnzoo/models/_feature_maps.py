@@ -133,8 +133,8 @@ def _layer(net: nn.Module, stages: Sequence[Stage], index: int | str) -> Stage:
 
 
 class _Coarse(fx.Tracer):
-    """Follows a net's forward pass, but into those modules alone that one of `ends` lies within; `outputs` are the
-    nodes that those of `ends` give.
+    """Follows a net's forward pass, but only into modules within which one of `ends` lies; `outputs` are the nodes of
+    the modules that it came by.
     """
 
     def __init__(self, ends: Sequence[str] = ()):  # none where torch makes one for a copy
@@ -151,7 +151,7 @@ class _Coarse(fx.Tracer):
 
 
 def _cut(net: nn.Module, ends: Sequence[str]) -> tuple[nn.Module, fx.Graph]:
-    """A module, and what of its forward pass leads to the outputs of the submodules `ends`."""
+    """A module, and the part of its forward pass that leads to the outputs of the submodules `ends`, as a graph."""
     modes = {module: module.training for module in net.modules()}
     with torch.random.fork_rng(devices=[]):
         before = _random_states()

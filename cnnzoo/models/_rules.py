@@ -12,14 +12,14 @@ from cnnzoo.errors import unknown
 
 LEAST = 1e-30  # stands for 0 where a logarithm is taken
 TIE = 1e-4  # what the mean probability counts beside a vote, so that it decides between equal ones
-SAME = 1 - 1e-6  # share of the most votes that counts as equally many, since sums of weights are rounded
+SAME = 1 - 1e-6  # share of the most votes from which on it is as many, since sums of weights are rounded
 
 
 class Mean(nn.Module):
     """The weighted mean of the members' probabilities, of their logits (which for log-probabilities is the geometric
     mean of the probabilities), or of their ranks: the least likely class has rank 1, the most likely K (J.-C. de Borda:
-    Memoire sur les elections au scrutin, 1781). Of equal mean ranks the larger mean probability decides; of classes
-    that a member finds equally likely it ranks one before the other, which is chance.
+    Memoire sur les elections au scrutin, 1781). Between equal mean ranks the larger mean probability decides. Classes
+    that a member finds equally likely get different ranks from it all the same, which one being left to chance.
 
     Only the proportions of the `weights`, one for each member and none negative, matter; but those of logits together
     are the sharpness of the answer.

@@ -105,13 +105,14 @@ def _out_of_reach(row: Weights, why: str) -> OutOfReach:
     )
 
 
-# --- recognise and verify
+# ---- recognise and verify
 
 
 def recognise(file: Path, candidates: Iterable[Weights]) -> Weights | None:
-    """Which row a file is, by its SHA-256; where that of the Hugging Face hub's copy is not known, by its name.
+    """The row whose file this is, by its SHA-256; a copy of the Hugging Face hub's, whose hash is not known, by its
+    name.
 
-    A file of another size than that of all rows, where these are known, is not read for that.
+    The file is read only if a row's size is the file's own, or is not known.
     """
     mib, found = file.stat().st_size / 2**20, None
     for row in candidates:

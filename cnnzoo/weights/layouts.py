@@ -42,8 +42,8 @@ def to_timm_vgg(state: Mapping[str, Tensor]) -> State:
 def padded_both_sides(state: State) -> State | None:
     """CIFAR ResNets of akamaster/pytorch_resnet_cifar10, known by a head called linear and shortcuts without tensors.
 
-    Where a stage doubles its channels, theirs lie in the middle of the new ones, which are zeros on both sides, and the
-    paper's before them. A permutation of each stage's channels makes one net of the other.
+    Where a stage doubles its channels, their shortcut puts half of the new ones, which are zeros, on either side of the
+    old; the paper's puts all behind. A permutation of each stage's channels makes one net of the other.
     """
     stages = sorted({int(name[5]) for name in state if re.match(r"layer\d\.\d+\.conv1", name)})
     if "linear.weight" not in state or stages != [1, 2, 3] or any("shortcut" in name for name in state):

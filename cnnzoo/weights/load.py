@@ -80,8 +80,8 @@ def _tensors(content: object) -> dict[str, Tensor] | None:
 def beside_the_net(state: Mapping[str, Tensor], entry: Entry, own: Sequence[str]) -> list[str]:
     """The names of tensors that are other modules', such as a loss's, in a file of a module that holds the net, too.
 
-    `own` are the names in the net's state dict. There are none where not all of the net but its heads lies in one
-    place.
+    `own` are the names in the net's state dict. None are given unless all of the net, its heads aside, lies under one
+    prefix.
     """
     heads = tuple(f"{head}." for head in (entry.head, *entry.aux) if head)
     body = [name for name in own if not name.startswith(heads) and not name.endswith("num_batches_tracked")]
