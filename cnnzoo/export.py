@@ -263,7 +263,8 @@ def _from_torch(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
 
 
 _FORMATS = {"onnx": (_to_onnx, _from_onnx), "torch": (_to_torch, _from_torch)}
-_ENDINGS = {".onnx": "onnx", **dict.fromkeys((".pt2", ".pt", ".pth"), "torch")}  # what files of the other must not have
+# The formats that these endings promise.
+_ENDINGS = {".onnx": "onnx", **dict.fromkeys((".pt2", ".pt", ".pth"), "torch")}
 
 
 def _compare(run: Callable[[np.ndarray], np.ndarray], graph: _Logits) -> dict[int, float]:

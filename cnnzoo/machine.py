@@ -14,8 +14,8 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 # Of mallopt, from glibc's malloc.h, with what they are set to meanwhile and afterwards. Larger tensors still come from
-# the system and go back there, or the gaps they leave would add up. Afterwards the thresholds stand where glibc's own
-# rule ends that raises them as a program goes on, which they have switched off by then.
+# the system and go back there, or the gaps they leave would add up. Setting a threshold switches off glibc's own rule,
+# which raises it as a program goes on; so afterwards both stand where that rule would have ended.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _WHILE = {_MMAP_THRESHOLD: 2**26, _TRIM_THRESHOLD: 2**31 - 1}
 _AFTER = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDING = 1e-9  # of a weighted error; a member that repeats the one before it is as good as chance but for this
+ROUNDING = 1e-9  # of a weighted error: one that repeats the member before it is as good as chance, exactly
 
 
 def bootstrap(labels: np.ndarray, seed: int | Sequence[int], groups: np.ndarray | None = None) -> np.ndarray:

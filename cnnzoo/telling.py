@@ -22,7 +22,7 @@ def as_typed(*words: object, windows: bool = ON_WINDOWS) -> str:
 
 
 def _for_windows(word: str) -> str:
-    quoted = subprocess.list2cmdline([word])  # which minds what programs take apart, and not what shells do: R&D
+    quoted = subprocess.list2cmdline([word])  # as programs take words apart, not as shells do: R&D stays bare
     return quoted if quoted[0] == '"' or re.fullmatch(r"[\w\\/:.=+~-]+", word) else f'"{quoted}"'
 
 

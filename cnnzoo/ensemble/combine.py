@@ -250,7 +250,7 @@ def _stacked(panel: Panel, seed: int) -> Fitted:
         fitted = None
         for setting in SETTINGS:
             fitted = _logistic(setting, rows[known], panel.targets[known], fitted)
-            judged[setting][new] = np.log(LEAST)  # of a class that is in the other groups alone, if there is one
+            judged[setting][new] = np.log(LEAST)  # stays for a class of which no image is among the known
             judged[setting][np.ix_(new, fitted.classes_)] = fitted.predict_log_proba(rows[new])
     chosen = min(SETTINGS, key=lambda setting: log_loss(judged[setting], panel.targets))
     fitted = _logistic(chosen, rows, panel.targets)

@@ -17,7 +17,7 @@ from cnnzoo.device import layout_on
 from cnnzoo.inference.cuda_graphs import Forward
 from cnnzoo.quiet import quiet
 
-CLOSE = 1 / 128  # of the largest logit; by a hundredth of it bf16 moved two logits apart at most
+CLOSE = 1 / 128  # of the largest logit: bf16 changed the difference of two logits by a hundredth of it at most
 HEAVY = 2**27  # bytes of a graph, above which images are not shared out
 SHARE = 2  # images that a thread takes at a time
 _WEIGHTED = (nn.Conv2d, nn.Linear)

@@ -88,7 +88,7 @@ class Optimized(nn.Module):
         return [tensor for own in self._places for tensor in own.values() if tensor is not None]
 
     def _stands(self) -> tuple:
-        """What the choice holds for: this process, and these values of the weights."""
+        """What a choice was made for, and ends with: this process, the net's mode, and the values of its weights."""
         values = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._tensors()]
         return os.getpid(), self.net.training, values
 

@@ -31,7 +31,7 @@ class Map(drawing.Result):
     net: str
     of: Collection
     places: np.ndarray  # (N, 2) float32
-    trustworthiness: float  # 1: who are neighbours on the map are so in feature space; 0.5: as by chance
+    trustworthiness: float  # 1: neighbours on the map are neighbours in feature space; 0.5: as by chance
     same: tuple[float, float]  # share of an image's five nearest that are of its class, in feature space and on the map
 
     def __str__(self) -> str:

@@ -53,7 +53,7 @@ class Collection:
         return self.choose(np.sort(np.random.default_rng(seed).permutation(len(self))[:many]))
 
     def evenly(self, many: int, seed: int = 0) -> "Collection":
-        """At most so many, drawn by `seed`, of each class as many as of any other that has so many, in their order."""
+        """At most so many, drawn by `seed`, equally many of each class as far as it has them, in the order they had."""
         rng = np.random.default_rng(seed)
         turns = np.empty(len(self), np.int64)  # in which an image is drawn: of each class one in each
         for label in np.unique(self.labels):

@@ -14,7 +14,7 @@ from cnnzoo.shown import Drawn
 LETTERS = 11  # pixels that a label is high
 MARGIN = 0.1  # inches between the titles of two pictures beside each other
 STRENGTH = 0.5  # of a map over an image
-FULL = 99  # percentile of a map's values that has the full colour: the few largest would leave the rest dark
+FULL = 99  # percentile of a map's values from which on the colour is full: the few largest would leave the rest dark
 DRAWN = 24  # images on a page, at most
 
 

@@ -40,8 +40,8 @@ class Draw:
 
 
 def variation(pictures: Tensor, power: float) -> Tensor:
-    """Total variation of pictures `(B, C, H, W)`: `(B,)`, the mean over all pixels and channels of what the steps to
-    the right and down are long, to a power (equation 4 of Mahendran and Vedaldi, over the number of pixels).
+    """Total variation of pictures `(B, C, H, W)`: `(B,)`, the mean over all pixels and channels of a power of the
+    length of the step (right, down) to the next ones (equation 4 of Mahendran and Vedaldi, over the number of pixels).
     """
     across = (pictures[..., :-1, 1:] - pictures[..., :-1, :-1]).square()
     down = (pictures[..., 1:, :-1] - pictures[..., :-1, :-1]).square()

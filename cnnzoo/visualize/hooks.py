@@ -53,9 +53,9 @@ def _in_float32(tensor: Tensor) -> Tensor:
 def watching(net: nn.Module, layers: str | Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """A dictionary that each forward pass fills with the outputs of `layers`, by the names given.
 
-    They are `(B, C, H, W)`, or `(B, C)` past the flattening, and part of the graph: gradients can be taken of them,
-    even where neither the input nor any parameter asks for some, and then nothing before the first of them is gone
-    through backwards. A layer that is used several times gives its last output.
+    They are `(B, C, H, W)`, or `(B, C)` past the flattening, and part of the graph: gradients can be taken with respect
+    to them, even where neither the input nor any parameter asks for some; a backward pass then ends at the first of
+    them. A layer that is used several times gives its last output.
 
     Raises InputError for a layer that is not there, and when asked for one that the forward pass did not come by.
     """

@@ -19,7 +19,7 @@ from cnnzoo.visualize.subject import Model, Pretrained, Subject
 
 MANY = 6  # pictures for a layer where nobody names channels, and to a row of a page
 RATE = 0.1  # of Adam, on coefficients that start with a deviation of 0.01
-FADE = 0.3  # of the coefficients, against what a step adds: colours do not stick at their ends, where nothing slopes
+FADE = 0.3  # weight decay of the coefficients: so colours do not saturate, where there is no slope
 SHIFT, ZOOM, TURN = 1 / 16, 0.1, 10.0  # how far a picture is moved, at most: of its side, of its size, in degrees
 SMOOTH = 3.0  # what the total variation counts, against an activation in deviations of its layer
 LEAST = 32  # pixels of a picture's side, where the net takes larger ones
