@@ -15,7 +15,8 @@ from cnnzoo.config import Config, Overrides
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError
-from cnnzoo.run import begin, carry_out, train
+from cnnzoo.opening import begin
+from cnnzoo.run import carry_out, train
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import distributed, rehearsal
 from cnnzoo.train.trainer import Trainer

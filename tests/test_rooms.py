@@ -70,19 +70,22 @@ MAY_IMPORT = {
     "assemble": {"registry", "building", "naming", "config", "models", "data", "train", "zoo", "inference", "familiar"}
     | {"transfer"},
     "probing": {"config", "data", "train", "familiar", "transfer", "assemble"},
+    "opening": {"config", "data", "checkpoint", "environment", "whereabouts"},
+    "recording": {"config", "data", "train", "checkpoint", "assemble", "loggers"},
     "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "familiar"}
-    | {"loggers", "signals", "environment", "probing", "whereabouts"},
+    | {"signals", "environment", "probing", "whereabouts", "opening", "recording"},
     "folds": {"config", "checkpoint", "run"},
-    "learn": {"config", "data", "train", "checkpoint", "transfer", "assemble", "probing", "run"},
+    "learn": {"config", "data", "train", "checkpoint", "transfer", "assemble", "probing", "opening", "run"},
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
-    | {"files", "folds", "measures", "whereabouts"},
+    | {"files", "folds", "measures", "whereabouts", "opening"},
     "visualize": {"config", "data", "checkpoint", "zoo", "naming", "figures", "tables", "transfer", "receptive_field"}
     | {"models", "inference"},
     "labs": {"figures"},
-    "cli": {"config", "signals", "run", "folds", "learn", "checkpoint", "weights", "zoo", "predict", "claims", "tables"}
-    | {"transfer", "browsing", "profiling", "benchmark", "ensemble", "labs", "visualize", "figures", "sorting"},
+    "cli": {"config", "signals", "opening", "run", "folds", "learn", "checkpoint", "weights", "zoo", "predict"}
+    | {"claims", "tables", "transfer", "browsing", "profiling", "benchmark", "ensemble", "labs", "visualize"}
+    | {"figures", "sorting"},
 }
 
 

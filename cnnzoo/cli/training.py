@@ -30,7 +30,7 @@ def train(
         boost: a committee of up to N runs, each trained for the mistakes of those before it.
         overrides: any key of the config.
     """
-    from cnnzoo import run
+    from cnnzoo import opening, run
 
     asked = {"folds": folds, "bag": bag, "seeds": seeds, "boost": boost}
     kinds = [kind for kind, many in asked.items() if many is not None]
@@ -41,7 +41,7 @@ def train(
         config = run.Run.open(resume).config_file
     config = config_.read(config, overrides)
     begun = config.folder / "fold0" if kind == "folds" else config.folder
-    if resume is None and run.was_restarted(begun):
+    if resume is None and opening.was_restarted(begun):
         resume = "auto"
     if config.ensemble is not None:
         from cnnzoo.ensemble import runs

@@ -24,8 +24,9 @@ from cnnzoo.device import pick_device
 from cnnzoo.ensemble.runs import combine
 from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
+from cnnzoo.opening import begin
 from cnnzoo.resampling import Round, out_of_bag, samme, unseen
-from cnnzoo.run import begin, train
+from cnnzoo.run import train
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell
 from cnnzoo.train.validation import logits

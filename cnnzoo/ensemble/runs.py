@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from torch import Tensor, nn
 
-from cnnzoo import assemble, calibrate, environment, whereabouts, zoo
+from cnnzoo import assemble, calibrate, environment, opening, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run
@@ -110,7 +110,7 @@ class Ensemble(Shown):
         data = self._judged_on()
         folder = run or f"runs/committee_{config_.short_name(data.source)}_{self.combination.method}"
         config = Config(run=str(Run(folder).path), data=data, ensemble=self._config)
-        made = run_.begin(config)
+        made = opening.begin(config)
         with made.locked():
             card, state = self._packed()
             made.save_model(state, card)  # the largest file first: where the disk is full, nothing is left behind

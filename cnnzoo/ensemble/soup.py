@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from cnnzoo import assemble, bars, environment, whereabouts, zoo
+from cnnzoo import assemble, bars, environment, opening, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run
@@ -108,7 +108,7 @@ def soup(
     opened = [Run(members.names[place]) for place in order]
     _check_alike(opened)
     averager = _Averager(opened, pick_device(device))
-    run_.begin(replace(averager.config, run=str(target.path)))
+    opening.begin(replace(averager.config, run=str(target.path)))
     barriers = averager.barriers()
     for other, barrier in zip(opened[1:], barriers, strict=True):
         if barrier > BARRIER:
