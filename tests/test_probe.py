@@ -105,6 +105,17 @@ def test_few_images_have_no_learning_curve():
     assert probe.with_learning_curve(probe.fit(*images, classifier="ridge"), *images).curve == ()
 
 
+@pytest.mark.parametrize("classifier", ["knn", "mlp"])
+def test_a_part_that_is_but_what_lies_beside_large_groups_tells_nothing(classifier):
+    """A quarter of these is 12 images, of which none has 20 neighbours."""
+    y, groups = np.repeat([0, 1], 206), np.concatenate([np.r_[[n] * 100, [n + 1] * 100, n + 2 : n + 8] for n in (0, 8)])
+    x = (np.random.default_rng(0).normal(size=(412, 3)) + 1.5 * np.eye(2, 3)[y]).astype(np.float32)
+    images = (x[:, None], y, x, y, 2)
+    found = probe.fit(*images, groups=groups, classifier=classifier)
+    curve = probe.with_learning_curve(found, *images, groups=groups).curve
+    assert [many for many, _ in curve] == [207, 412]
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_the_logistic_head_is_scikit_learns_regression(classes):
     found = fit(classes, classifier="logistic")

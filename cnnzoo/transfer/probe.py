@@ -190,10 +190,13 @@ def with_learning_curve(
     judged, points = kind.prepare(data, val_vectors), []
     units = np.bincount(labels) if groups is None else groups_.groups_of_classes(labels, groups, classes)
     for part in PARTS:
-        if len(labels) // part < LEAST or units.min() < 2 * part:
+        if units.min() < 2 * part:
+            continue
+        drawn = [*_drawn(labels, groups, part, seed)]
+        if min(map(len, drawn)) < LEAST:  # where a few groups are large, a part may be what lies beside them
             continue
         many, top1 = [], []
-        for places in _drawn(labels, groups, part, seed):
+        for places in drawn:
             rows, own = data.rows(places)
             fitted = fit_one(kind.settings[score.setting], kind.prepare(data, rows), own, weights=data.weights_of(own))
             many.append(len(places))
