@@ -69,6 +69,7 @@ def alike(thumbnails: np.ndarray, repeated: Repeated, near: float) -> Repeated:
     `thumbnails` are `(N, SIDE, SIDE, 3)` uint8. Comparing N photos takes N²/2 products of 32 numbers, in blocks, and
     few of 450: of 40,000 photos of noise they took 2.6 s of a CPU, where all products of 450 took 11 s.
     """
+    near -= ROUNDING  # else of two pictures of the same pixels chance says whether they correlate by 1
     places = np.array([place for place in range(len(thumbnails)) if place not in repeated], int)
     coarse, found = np.empty((len(places), 450), np.float32), dict(repeated)
     for start in bars.show(range(0, len(places), BLOCK), desc="reducing photos"):
@@ -76,7 +77,7 @@ def alike(thumbnails: np.ndarray, repeated: Repeated, near: float) -> Repeated:
     short = _shortened(coarse)
     for start in bars.show(range(0, len(places), BLOCK), desc="comparing photos"):
         stop = min(start + BLOCK, len(places))
-        near_ones = np.flatnonzero(short[start:stop] @ short[:stop].T >= near - ROUNDING)
+        near_ones = np.flatnonzero(short[start:stop] @ short[:stop].T >= near)
         rows, columns = np.divmod(near_ones, stop)
         for row in np.unique(rows):
             before = columns[rows == row]
