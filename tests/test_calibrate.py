@@ -131,6 +131,7 @@ def test_the_interval_of_a_difference_has_the_published_form():
     a, b, count = 9.5, 3.5, 102
     middle, reach = (a - b) / count, 1.959964 * np.sqrt(a + b - (a - b) ** 2 / count) / count
     assert paired_interval(*beside(80, 9, 3, 8)) == pytest.approx((middle - reach, middle + reach))
+    assert (paired_interval(*beside(0, 1, 0))[1], paired_interval(*beside(0, 0, 1))[0]) == (1, -1)  # and no farther
 
 
 def test_intervals_hold_what_they_promise():

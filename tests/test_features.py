@@ -54,11 +54,13 @@ def test_nets_of_other_arguments_never_meet_each_others_rows(tmp_path):
     assert np.abs(found[0].vectors - found[1].vectors).max() > 0.1
 
 
-def test_views_of_another_size_are_other_views(net, tmp_path):
+def test_views_of_another_size_or_augmentation_or_seed_are_other_views(net, tmp_path):
     data = load(photos.folder(tmp_path / "photos"))
-    for size, fresh in ((32, 2 * len(data.train)), (24, len(data.train))):
-        augment = Augment(AugmentConfig(flip=True, crop="resized"), size, data.preprocess.mean, data.preprocess.std)
-        assert extract(net, data, tmp_path / "cache", views=2, augment=augment).computed == fresh
+    drawn = ((32, "resized", 0, 2), (24, "resized", 0, 1), (32, "resized", 1, 1), (32, None, 0, 1), (32, "resized", 0, 0))
+    for size, crop, seed, fresh in drawn:
+        augment = Augment(AugmentConfig(flip=True, crop=crop), size, data.preprocess.mean, data.preprocess.std)
+        found = extract(net, data, tmp_path / "cache", views=2, augment=augment, seed=seed)
+        assert found.computed == fresh * len(data.train)
 
 
 def test_what_mixes_whole_batches_has_no_part_in_a_view(net, tmp_path):

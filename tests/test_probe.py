@@ -86,7 +86,7 @@ def test_a_learning_curve_tells_what_fewer_images_lead_to(classifier):
     assert [many for many, _ in curve] == [90, 180, 360]
     assert curve[-1][1] == found.scores[0].val_top1
     assert curve[0][1] < curve[-1][1] + 0.02
-    assert probe.with_learning_curve(found, *images).curve == curve
+    assert probe.with_learning_curve(found, *images, seed=2**32).curve == curve  # scikit-learn takes no larger one
     told = str(probe.with_learning_curve(found, *images)).splitlines()[-1]
     assert told.startswith(f"learning curve, by training images: {curve[0][1]:.1%} with 90, ")
 

@@ -155,7 +155,7 @@ def folds_of(
     is fitted to in each; there are no folds where fewer than two classes are others.
     """
     units = np.bincount(labels) if groups is None else groups_.groups_of_classes(labels, groups, labels.max() + 1)
-    divided, many = units > 1, min(folds, int(units[units > 1].min(initial=folds)))
+    divided, many = units > 1, int(units[units > 1].min(initial=folds))
     alone, others = (np.flatnonzero(which) for which in (~divided[labels], divided[labels]))
     if many < 2 or divided.sum() < 2:
         return []
