@@ -56,7 +56,8 @@ def test_nets_of_other_arguments_never_meet_each_others_rows(tmp_path):
 
 def test_views_of_another_size_or_augmentation_or_seed_are_other_views(net, tmp_path):
     data = load(photos.folder(tmp_path / "photos"))
-    drawn = ((32, "resized", 0, 2), (24, "resized", 0, 1), (32, "resized", 1, 1), (32, None, 0, 1), (32, "resized", 0, 0))
+    others = ((24, "resized", 0, 1), (32, None, 0, 1), (32, "resized", 1, 1))
+    drawn = ((32, "resized", 0, 2), *others, (32, "resized", 0, 0))
     for size, crop, seed, fresh in drawn:
         augment = Augment(AugmentConfig(flip=True, crop=crop), size, data.preprocess.mean, data.preprocess.std)
         found = extract(net, data, tmp_path / "cache", views=2, augment=augment, seed=seed)
@@ -94,6 +95,8 @@ def test_other_weights_or_preprocessing_never_meet_old_rows(net, tmp_path):
     with torch.no_grad():
         next(net.parameters()).add_(0.01)
     assert extract(net, data, tmp_path).computed == len(data.train)
+    wanted = replace(data.preprocess, mean=(0.1, 0.2, 0.3))
+    assert features.Backbone(net, wanted, tmp_path).extract(data.train.images).computed == len(data.train)
 
 
 @pytest.mark.parametrize(

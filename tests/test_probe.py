@@ -18,7 +18,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.transfer import probe
-from cnnzoo.transfer.classifiers import Data
+from cnnzoo.transfer.classifiers import Data, fit_one, kinds
 
 CLASSIFIERS = ("logistic", "ridge", "svm", "centroid", "knn", "mlp")
 
@@ -48,6 +48,10 @@ def test_each_classifier_becomes_a_head_that_answers_as_its_score_says(classifie
     assert logits.shape == (len(z), classes)
     assert found.scores[0].val_top1 == pytest.approx((logits.argmax(1).numpy() == t).mean())
     assert found.scores[0].val_top1 > 0.8
+    x, y = blobs(classes)
+    data, kind = Data.of(x[:, None], y, classes), kinds(len(y) * 4 // 5, 0)[classifier]
+    theirs = fit_one(kind.settings[found.scores[0].setting], kind.prepare(data, x), y)
+    np.testing.assert_array_equal(logits.argmax(1), theirs.predict(kind.prepare(data, z)))
     again = _heads.build(_heads.describe(found.head), z.shape[1])
     again.load_state_dict(found.head.state_dict())
     torch.testing.assert_close(probe.predict(again, z), logits)
