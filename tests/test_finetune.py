@@ -330,6 +330,7 @@ def test_one_number_is_the_epochs_of_one_phase(tune):
     [
         ({"epochs": 3}, "mode staged has 2 phases, but epochs names 1; say 2,4"),
         ({"epochs": "1,2"}, "epochs is '1,2', but must be a number for each phase, such as (2, 4)"),
+        ({"mode": "full", "epochs": 2.5}, "epochs is 2.5, but must be a number for each phase, such as (6,)"),
         ({"mode": "probe", "epochs": 3}, "mode probe has 0 phases, but epochs names 1; leave it out"),
         ({"mode": "probe", "batch_size": 8}, "batch_size is 8, but mode probe has no epochs; leave it out"),
         ({"epochs": (1, 1), "budget": 60}, "epochs and budget both say how long it takes; give one of them"),
@@ -356,6 +357,11 @@ def test_a_head_that_is_to_learn_on_is_none_of_neighbours(tune):
     assert "knn" not in tried
     assert "mlp" in tried
     assert len(tune("mlp", mode="head", epochs=1, overrides=(*SMALL, "--probe.classifier=mlp")).metrics) == 2
+
+
+def test_nets_are_tuned_without_the_classifiers_that_help_them_to_begin():
+    models = [recipe("photos", name)["model"] for name in ("googlenet", "resnet50")]
+    assert [model["args"] for model in models] == [{"aux_logits": False}, {}]
 
 
 def test_a_run_is_called_after_the_folder_however_that_is_written(pictures, monkeypatch):

@@ -7,7 +7,7 @@ Ruder: Universal Language Model Fine-tuning for Text Classification, 2018, secti
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def recipe(
 
 def _of_phases(mode: str, epochs: int | Sequence[int]) -> tuple[int, ...]:
     """The epochs of each phase. Raises InputError unless they are numbers, as many as the mode has phases."""
-    given = (epochs,) if isinstance(epochs, Integral) else epochs
+    given = epochs if isinstance(epochs, Iterable) else (epochs,)
     if isinstance(given, str) or not all(isinstance(n, Integral) for n in given):
         raise InputError(f"epochs is {epochs!r}, but must be a number for each phase, such as {EPOCHS[mode] or ()}")
     epochs = tuple(map(int, given))
