@@ -449,6 +449,16 @@ def test_a_net_of_other_channels_than_pictures_have_is_refused(folder):
         cnnzoo.predict(make_net(in_chans=4), folder)
 
 
+def test_a_net_with_weights_of_its_own_takes_no_others(net, folder):
+    with pytest.raises(InputError, match="has weights of its own; pretrained goes with a net's name"):
+        cnnzoo.predict(net, folder, pretrained=True)
+
+
+def test_of_the_likeliest_classes_at_least_one_is_asked_for(net, folder):
+    with pytest.raises(InputError, match="top is 0, but must be a whole number of at least 1"):
+        cnnzoo.predict(net, folder).top(0)
+
+
 def closed() -> Image.Image:
     image = Image.new("RGB", (8, 8))
     image.close()
