@@ -15,6 +15,7 @@ import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
+from cnnzoo.errors import InputError
 from cnnzoo.transfer import features
 
 
@@ -116,6 +117,12 @@ def test_views_are_drawn_once_each_image_by_itself(config, net, tmp_path):
     assert not np.allclose(one, two)
 
 
+def test_a_net_that_gives_no_features_is_told(tmp_path):
+    wanted = load(photos.folder(tmp_path / "photos")).preprocess
+    with pytest.raises(InputError, match="Linear has no forward_features and forward_head, so it gives no features"):
+        features.Backbone(torch.nn.Linear(2, 2), wanted, tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["cut short", "overwritten", "a row changed"])
 def test_a_damaged_cache_is_told_and_built_anew(net, tmp_path, damage):
     data = load(photos.folder(tmp_path / "photos"))
@@ -136,6 +143,23 @@ def test_a_damaged_cache_is_told_and_built_anew(net, tmp_path, damage):
     assert "was damaged" in told[0]
     assert str(file) in told[0]
     assert extract(net, data, tmp_path / "cache").computed == 0
+
+
+def test_a_damaged_cache_that_may_not_be_removed_is_told_and_nothing_else_changes(net, tmp_path, monkeypatch):
+    data = load(photos.folder(tmp_path / "photos"))
+    extract(net, data, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*.sqlite")
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE vectors SET vector = zeroblob(256) WHERE rowid = 1")
+    connection.close()
+
+    def unlink(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.unlink", unlink)
+    told = []
+    assert extract(net, data, tmp_path / "cache", tell=told.append).computed == len(data.train)
+    assert ["was damaged" in told[0], "cannot be kept" in told[1]] == [True, True]
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_nothing_else_changes(net, tmp_path):

@@ -174,6 +174,8 @@ class Store:
             self._connect()
         except (OSError, sqlite3.OperationalError) as error:
             self._give_up(error)
+        except sqlite3.DatabaseError as error:
+            self._start_anew(error)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -216,18 +218,16 @@ class Store:
     def _connect(self) -> None:
         self.connection = sqlite3.connect(self.file)
         table = "vectors (key BLOB PRIMARY KEY, vector BLOB, checksum INTEGER)"
-        try:
-            self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            self._start_anew(error)
+        self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
 
     def _start_anew(self, error: Exception) -> None:
         self.tell(f"the feature cache {self.file} was damaged ({error}), so it is built anew")
         self.connection.close()
-        self.file.unlink(missing_ok=True)
-        self._connect()
+        try:
+            self.file.unlink(missing_ok=True)
+            self._connect()
+        except (OSError, sqlite3.OperationalError) as error:
+            self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         self.tell(f"features cannot be kept in {self.file} ({error}), so the next run computes them again")
