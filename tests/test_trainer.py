@@ -120,6 +120,11 @@ WAYS = {
     "cyclic": {"schedule": ScheduleConfig(name="cyclic", cycles=3)},
     "adamw": {"optimizer": OptimConfig(name="adamw", lr=0.01), "accumulate": 3, "clip_norm": 1.0},
     "ema": {"ema": 0.9},
+    "fp16": {  # whose scale has to fall at first
+        "precision": "fp16",
+        "loss": lambda outputs, targets, images: 1e4 * nn.functional.cross_entropy(outputs.float(), targets),
+        "optimizer": OptimConfig(lr=1e-5, momentum=0.9),
+    },
     "phases": {
         "phases": (PhaseConfig(1, ("head",)), PhaseConfig(2, ("*",), {"stage1": 0.1})),
         "schedule": ScheduleConfig(name="one_cycle"),
@@ -277,8 +282,9 @@ def test_parts_add_up_where_a_cuda_graph_writes_over_the_gradients_of_the_part_b
     assert same(trained(by_graph=True), trained(by_graph=False))
 
 
-def test_clipping_bounds_the_step():
-    trainer = make(clip_norm=1e-3, optimizer=OptimConfig(lr=1.0, momentum=0.0))
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_clipping_bounds_the_step(precision):
+    trainer = make(clip_norm=1e-3, optimizer=OptimConfig(lr=1.0, momentum=0.0), precision=precision)
     trainer.enter_phase(0)
     before = weights(trainer)
     trainer.step(*next(Batches().epoch(0)))
