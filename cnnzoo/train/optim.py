@@ -117,7 +117,6 @@ def _show(weight: Tensor, data: Tensor, gradient: Tensor) -> None:
 class _Fused:
     """What the optimisers have in common that torch has fused kernels for."""
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:
         with _as_vectors(self):
             super().step(closure)
