@@ -58,7 +58,6 @@ def enter(
     for group in optimizer.param_groups:
         group["lr"] = lr * phase.rate(group["stage"])
         group.pop("initial_lr", None)  # torch's schedules would start from the last phase's
-    optimizer.zero_grad(set_to_none=True)  # or momentum would go on moving what is now frozen
 
     def stays(module: nn.Module) -> bool:
         own = list(module.parameters())

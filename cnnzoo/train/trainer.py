@@ -339,7 +339,6 @@ class Trainer:
 
     def _timed(self, batches: Iterator) -> Iterator:
         """The batches, while the time that each is waited for is added to `progress.waiting`."""
-        batches = iter(batches)
         while True:
             started = time.perf_counter()
             batch = next(batches, None)
