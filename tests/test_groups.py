@@ -17,6 +17,7 @@ from PIL import Image
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
+from cnnzoo.data.groups import share
 from cnnzoo.data.named import NAMED
 from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError
@@ -113,6 +114,19 @@ def test_a_class_of_two_groups_has_one_on_either_side(seed, tmp_path):
     data = load(hospital(tmp_path, sick=2), split_seed=seed)
     assert 0 in data.train.labels
     assert 0 in data.val.labels
+
+
+def test_no_class_is_held_out_whole_and_none_is_left_out_that_need_not_be():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        kinds = rng.integers(2, 6)
+        labels, groups = np.arange(6 * kinds) % kinds, rng.integers(0, rng.integers(2, 3 * kinds), 6 * kinds)
+        out = share(labels, groups, rng.choice([0.1, 0.5, 0.9]), rng)
+        assert not set(groups[out]) & set(groups[~out])
+        assert set(labels[~out]) == set(labels)
+        for kind in set(labels) - set(labels[out]):  # with any of its groups another class would lose its last image
+            for group in groups[labels == kind]:
+                assert set(labels[~(out | (groups == group))]) < set(labels)
 
 
 def test_a_bootstrap_sample_is_drawn_group_by_group(patients):
