@@ -243,11 +243,25 @@ def test_weights_move_alike_however_they_lie_in_memory(name, monkeypatch):
             net.weight.grad = gradient = torch.empty_like(net.weight).copy_(gradients[0])
             optimizer.step()
             assert net.weight.grad is gradient
-    one, two = nets
-    assert torch.equal(one.weight, two.weight)
-    assert torch.equal(one.bias, two.bias)
-    kept = [value for value in built[1].state[two.weight].values() if value.ndim]
-    assert all(value.stride() == two.weight.stride() == (27, 1, 9, 3) for value in kept)
+        one, two = nets
+        assert torch.equal(one.weight, two.weight)
+        assert torch.equal(one.bias, two.bias)
+        kept = [value for value in built[1].state[two.weight].values() if value.ndim]
+        assert all(value.stride() == two.weight.stride() == (27, 1, 9, 3) for value in kept)
+
+
+def test_momentum_is_torchs_where_some_weights_are_left_out_of_the_first_steps():
+    net, theirs = Net(), Net()
+    theirs.load_state_dict(net.state_dict())
+    ours = optim.build(OptimConfig(lr=0.1, momentum=0.9, weight_decay=0.0), net, STAGES)
+    both = [(net, ours), (theirs, torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, foreach=False))]
+    for step in range(6):
+        for model, optimizer in both:
+            for name, p in model.named_parameters():
+                p.grad = None if step < 3 and name in STAGES["stage1"] else torch.full_like(p, 1.0 + step)
+            optimizer.step()
+    for one, other in zip(net.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_weights_keep_their_shape_where_a_step_breaks_off(monkeypatch):
@@ -309,7 +323,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_saves_nothing_more():
     saves = []
     trainer = make(save=lambda state: saves.append(state["progress"]["epoch"]))
     trainer.image_feed = replace(trainer.image_feed, batches=Poisoned())
-    with pytest.raises(InputError, match=r"the loss is nan at epoch 2, step 5, rate 0\.1"):
+    with pytest.raises(InputError, match=r"the loss is nan at epoch 2, step 5, rate 0\.1; the last good state is kept"):
         trainer.fit()
     assert saves == [1]
 
@@ -719,8 +733,10 @@ class Hungry(Net):
 
 def test_out_of_memory_splits_the_batch_and_the_steps_stay_the_same():
     told = []
-    plain, hungry = make(accumulate=4), make(tell=told.append)
-    hungry.model.__class__, hungry.model.room = Hungry, 4
+    plain, hungry = make(accumulate=2), make(tell=told.append)
+    hungry.model.__class__, hungry.model.room = Hungry, 8
+    plain.on_epoch = lambda report, is_best: setattr(plain, "accumulate", 4)
+    hungry.on_epoch = lambda report, is_best: setattr(hungry.model, "room", 4)
     plain.fit()
     hungry.fit()
     assert told == [
