@@ -164,6 +164,7 @@ def sizes(folder: Path, groups: str) -> list[int]:
         (r"^(.*)\d", [1, 1, 2, 2]),  # the class folder is seen
         (r"/(a)", [1, 1, 4]),  # the others stand alone
         (r"/(a)?", [1, 1, 4]),  # as they do where nothing is what is found
+        (r"/(a*)", [1, 1, 4]),
     ],
 )
 def test_the_first_capture_group_or_the_whole_match_says_what_an_image_belongs_to(groups, expected, tmp_path):
@@ -192,6 +193,9 @@ def test_files_at_hand_have_their_paths(patients, tmp_path):
     cnnzoo.register_data("hospital", files, [file.parent.name for file in files])
     data = load("hospital")
     assert not of(data.train.names) & of(data.val.names)
+    cnnzoo.register_data("partly", [*files, Image.new("RGB", (4, 4))], [*(file.parent.name for file in files), "well"])
+    data = load("partly")  # the picture, which has none, stands alone
+    assert sum((part.groups < 0).sum() for part in (data.train, data.val)) == 1
 
 
 def test_what_is_held_out_changes_with_the_groups(patients):
