@@ -177,6 +177,18 @@ def test_frozen_stages_keep_weights_and_statistics_bit_for_bit():
     assert not torch.equal(before["head.weight"], after["head.weight"])
 
 
+def test_on_request_batch_norm_keeps_its_statistics_where_all_else_trains():
+    trainer = make(keep_statistics=True)
+    before = weights(trainer)
+    trainer.fit()
+    after = weights(trainer)
+    assert {name for name in before if torch.equal(before[name], after[name])} == {
+        f"body.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    trainer.to_train_mode()
+    assert [module for module in trainer.model.modules() if not module.training] == [trainer.model.body[1]]
+
+
 def test_a_thawed_stage_moves_and_a_rate_of_its_own_is_kept():
     rates = []
     phases = (PhaseConfig(1, ("head",)), PhaseConfig(1, ("*",), {"stage1": 0.1}))
