@@ -1058,12 +1058,13 @@ def test_photos_smaller_than_what_the_net_takes_are_told(tmp_path):
     assert load(tmp_path, input_size=8).notes == ()
 
 
-def test_a_damaged_cache_is_mended_and_told(tmp_path, decoded):
+@pytest.mark.parametrize("damage", [lambda line: b"?" + line, lambda line: line[:-1] + b' "it\n'], ids=["key", "why"])
+def test_a_damaged_cache_is_mended_and_told(damage, tmp_path, decoded):
     paint(tmp_path, {"red": 4, "blue": 4})
     load(tmp_path)
     (lines,) = (tmp_path / ".cnnzoo").glob("*.rows")
     whole = lines.read_bytes().splitlines(keepends=True)
-    lines.write_bytes(b"".join([*whole[:5], b"?" + whole[5], *whole[6:]]))
+    lines.write_bytes(b"".join([*whole[:5], damage(whole[5]), *whole[6:]]))
     decoded.clear()
     data = load(tmp_path)
     cache = tmp_path / ".cnnzoo"

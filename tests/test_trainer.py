@@ -403,7 +403,11 @@ def test_validation_loss_is_plain_cross_entropy_over_all_images():
     with torch.no_grad():
         outputs = torch.cat([trainer.model(x) for x, _ in batches])
     targets = torch.cat([y for _, y in batches])
+    trainer.to_train_mode()
+    trainer.model.body[1].eval()
+    modes = [module.training for module in trainer.model.modules()]
     loss, top1 = evaluate(trainer.model, batches)
+    assert [module.training for module in trainer.model.modules()] == modes
     assert loss == pytest.approx(nn.functional.cross_entropy(outputs, targets).item(), rel=1e-6)
     assert top1 == pytest.approx((outputs.argmax(1) == targets).float().mean().item())
 
