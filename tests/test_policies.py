@@ -148,6 +148,11 @@ def test_an_odd_image_out_keeps_itself():
     assert targets[4].tolist() == [0, 0, 0, 0, 1]
 
 
+def test_labels_are_shares_of_all_classes_of_a_head_that_has_more_than_the_images():
+    _, targets = next(batches(AugmentConfig(mixup=0.5), classes=7).epoch(0))
+    assert targets.shape == (8, 7)
+
+
 # ---- erasing, repeats, sizes
 
 
