@@ -522,6 +522,13 @@ def test_plateau_lowers_when_the_validation_loss_stays():
     assert seen == pytest.approx([1.0] * 10 + [0.5] * 10)
 
 
+@pytest.mark.parametrize("name", ["constant", "step", "cosine", "polynomial", "plateau"])
+def test_a_warm_up_longer_than_the_run_rises_to_its_end(name):
+    seen = rates(ScheduleConfig(name=name, warmup_epochs=50, every=0.01))
+    assert seen == sorted(set(seen))
+    assert seen[-1] == pytest.approx(1.0)
+
+
 def test_warm_up_rises_in_a_straight_line():
     seen = rates(ScheduleConfig(name="constant", warmup_epochs=1, warmup_start=0.2))
     assert seen == pytest.approx([0.2, 0.36, 0.52, 0.68, 0.84] + [1.0] * 15)

@@ -18,7 +18,7 @@ class Diverged(Exception):
 @torch.no_grad()
 def not_finite(model: nn.Module) -> str:
     """What of the model is no longer a number; "" where nothing is."""
-    moving = [p.detach() for p in model.parameters() if p.requires_grad]
+    moving = [p for p in model.parameters() if p.requires_grad]
     statistics = [b for name, b in model.named_buffers() if name.rpartition(".")[2].startswith("running_")]
     for what, tensors in (("a weight", moving), ("a running statistic", statistics)):
         if tensors and not torch.stack(torch._foreach_norm(tensors)).isfinite().all():

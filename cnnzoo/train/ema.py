@@ -38,7 +38,7 @@ class EMA:
         """Follow the weights, after every step of the optimiser: by a few kernels, whatever the number of tensors."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self._average, [tensor.detach() for tensor in self._current], 1 - decay)
+        torch._foreach_lerp_(self._average, self._current, 1 - decay)
         if self._others:
             torch._foreach_copy_(self._average_others, self._others)
 
@@ -55,7 +55,7 @@ class EMA:
     def _swap(self) -> None:
         for own, average in ((self._current, self._average), (self._others, self._average_others)):
             for a, b in zip(own, average, strict=True):
-                kept = a.detach().clone()
+                kept = a.clone()
                 a.copy_(b)
                 b.copy_(kept)
 
