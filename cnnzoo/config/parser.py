@@ -93,7 +93,7 @@ class Parser(ArgumentParser):
         key = key.lstrip("-").partition("=")[0]
         if (meant := OPTIONS.get(key)) in {*self.keys(), *self.further()}:
             return f"unknown key {key!r}; here it is {meant}"
-        for keys in (self.keys(), self.further()):
+        for keys in () if "." in key else (self.keys(), self.further()):  # without its section, a key may be of several
             last = [known.rpartition(".")[2] for known in keys]
             meant = [key] if key in last else near(key, last, 1)
             if namesakes := [known for known, name in zip(keys, last, strict=True) if name in meant]:
