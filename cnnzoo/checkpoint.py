@@ -100,7 +100,7 @@ class Run(Drawn):
         if there and not {"split.json"} <= there <= PLANS:
             stands = " and is finished" if run.is_finished else ""
             goes_on = not run.is_finished and run.config_file.exists()
-            if goes_on and run._is_busy:
+            if goes_on and run.is_busy:
                 raise InputError(f"another process is training in {run.path}; choose another folder by run=…")
             way = f"go on with it by cnnzoo train --resume {as_typed(run.path)}, or " if goes_on else ""
             raise InputError(f"{run.path} exists already{stands}; {way}choose another folder by run=…")
@@ -138,19 +138,17 @@ class Run(Drawn):
         return self.predictions_file.exists()
 
     @property
-    def _is_busy(self) -> bool:
-        """Whether a process is training in it now."""
+    def is_busy(self) -> bool:
+        """Whether a process is training in it now; one that was killed has left the lock's file alone."""
         if not (self.path / LOCK).exists():
             return False
-        lock = FileLock(self.path / LOCK, timeout=0)
         try:
-            lock.acquire()
+            with FileLock(self.path / LOCK, timeout=0):
+                return False
         except Timeout:
             return True
-        except OSError:
+        except OSError:  # a folder that may only be read
             return False
-        lock.release()
-        return False
 
     @property
     def learnt(self) -> Path:

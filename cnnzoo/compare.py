@@ -35,7 +35,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Comparison(Drawn):
+class NetComparison(Drawn):
     """Points, the most accurate first for each kind of images. `str()` is a table."""
 
     points: tuple[Point, ...]
@@ -65,7 +65,7 @@ class Comparison(Drawn):
         return asdict(self)
 
 
-def compare(names: str | Sequence[str] | None = None, out: str | Path | None = None) -> Comparison:
+def compare(names: str | Sequence[str] | None = None, out: str | Path | None = None) -> NetComparison:
     """Compare nets by the best weights that the weights table has for each, or by those that NET.TAG names. Part of
     what tells two nets apart is how they were trained; "*.tv_in1k" were so much alike, but for resnext101_64x4d's.
 
@@ -87,7 +87,7 @@ def compare(names: str | Sequence[str] | None = None, out: str | Path | None = N
         told = ", ".join(without)
         raise InputError(f"there are no weights of known accuracy for {told}; see cnnzoo list --pretrained")
     points.sort(key=lambda point: (point.judged_on != JUDGED_ON[1000], point.judged_on, -point.top1))
-    comparison = Comparison(tuple(points), without)
+    comparison = NetComparison(tuple(points), without)
     if out is not None:
         figures.save(draw(comparison), out)
     return comparison
@@ -117,7 +117,7 @@ LARGEST = 1700  # square points: the area of the dot with the most parameters
 EDGE = {"edgecolors": "black", "linewidths": 0.6}
 
 
-def draw(comparison: Comparison):
+def draw(comparison: NetComparison):
     """The comparison as a figure, with a panel for each kind of images."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here, since matplotlib takes a while to import
     from matplotlib.figure import Figure

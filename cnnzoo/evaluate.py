@@ -27,7 +27,7 @@ from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, expect, printable
 from cnnzoo.inference.fast import MANY, Sample, fast_form
-from cnnzoo.measures import Comparison, Evaluation, measure
+from cnnzoo.measures import Evaluation, RunComparison, measure
 from cnnzoo.naming import class_names, outputs_of
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell
@@ -65,7 +65,7 @@ def compare_runs(
     second: nn.Module | Run | str | Path,
     data: str | Path | None = None,
     **options: Any,
-) -> Comparison:
+) -> RunComparison:
     """Whether one net is better than another or just luckier, on images that neither was trained on.
 
     Arguments and `options` are as those of `cnnzoo.judge`; `pretrained` goes for those that are names of nets.
@@ -95,7 +95,7 @@ def compare_runs(
     right[1], groups = right[1][order], judged[0].groups
     if groups is None and judged[1].groups is not None:  # images belong together whichever run knows of it
         groups = judged[1].groups[order]
-    return Comparison(
+    return RunComparison(
         names,
         tuple(one.measure() for one in judged),
         only_first=int((right[0] & ~right[1]).sum()),

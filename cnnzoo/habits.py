@@ -45,6 +45,7 @@ OPTIONS = {  # of training, by the name in timm's and torchvision's scripts: the
     "opt": "optim.name",
     "wd": "optim.weight_decay",
     "clip-grad": "optim.clip_norm",
+    **dict.fromkeys(("learning_rate", "learning-rate"), "optim.lr"),
     **dict.fromkeys(("sched", "lr-scheduler"), "schedule.name"),
     **dict.fromkeys(("aa", "auto-augment"), "augment.policy"),
     **dict.fromkeys(("reprob", "random-erase"), "augment.erasing"),

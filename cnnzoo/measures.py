@@ -151,7 +151,7 @@ def measure(
 
 
 @dataclass(frozen=True)
-class Comparison(Shown):
+class RunComparison(Shown):
     """Two nets, judged on the same N images."""
 
     names: tuple[str, str]

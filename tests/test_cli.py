@@ -375,6 +375,8 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["train", "--train.epoch", "3"], ["unknown key 'train.epoch'; did you mean train.epochs"]),
         (["train", "--optim.weight", "3"], ["unknown key 'optim.weight'; did you mean optim.weight_decay"]),
         (["train", "--model.nmae", "lenet5"], ["unknown key 'model.nmae'; did you mean model.name"]),
+        (["train", "--train.lr", "3"], ["unknown key 'train.lr'; did you mean optim.lr?"]),
+        (["train", "--learning_rate", "3"], ["unknown key 'learning_rate'; here it is optim.lr"]),
         (["list", "--js"], ["unknown key 'js'; did you mean json?"]),
         (["train", "--modl", "lenet5"], ["unknown key 'modl'; did you mean model?"]),
         (["train", "--flods", "3"], ["unknown key 'flods'; did you mean folds?"]),

@@ -93,9 +93,10 @@ class Parser(ArgumentParser):
         key = key.lstrip("-").partition("=")[0]
         if (meant := OPTIONS.get(key)) in {*self.keys(), *self.further()}:
             return f"unknown key {key!r}; here it is {meant}"
-        for keys in () if "." in key else (self.keys(), self.further()):  # without its section, a key may be of several
+        section, _, name = key.rpartition(".")
+        for keys in (self.keys(), self.further()):
             last = [known.rpartition(".")[2] for known in keys]
-            meant = [key] if key in last else near(key, last, 1)
+            meant = [name] if name in last else [] if section else near(name, last, 1)
             if namesakes := [known for known, name in zip(keys, last, strict=True) if name in meant]:
                 return f"unknown key {key!r}; did you mean {' or '.join(namesakes)}?"
         return str(unknown("key", key, [*self.keys(), *self.further()]))

@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from scipy.special import log_softmax
 
 from cnnzoo import config as config_
-from cnnzoo.checkpoint import LOCK, Run
+from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.decoded import real_paths
@@ -149,22 +148,9 @@ def _check(runs: Sequence[Run]) -> None:
         if first := seen.get(os.path.realpath(run.path)):
             raise InputError(f"{first.path} is named twice ({run.path}); weights=… says what counts more")
         seen[os.path.realpath(run.path)] = run
-        if _is_training(run):
+        if run.is_busy:
             raise InputError(f"{run.path} is still in training; wait until it has finished")
         _ = run.learnt  # complains if there is none
-
-
-def _is_training(run: Run) -> bool:
-    """Whether a process holds the folder's lock; one that was killed has left the file alone."""
-    if not (run.path / LOCK).exists():
-        return False
-    try:
-        with FileLock(run.path / LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a folder that may only be read
-        return False
 
 
 def _compare(first: Run, of_first: RunPredictions, second: Run, of_second: RunPredictions) -> None:

@@ -23,7 +23,7 @@ ACROSS = 4  # methods beside each other
 
 
 @dataclass(frozen=True)
-class Comparison(drawing.Result):
+class MethodComparison(drawing.Result):
     """M methods on one image, with what deletion and insertion say of each, see `faithfulness`."""
 
     net: str
@@ -87,7 +87,7 @@ def compare(
     pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
-) -> Comparison:
+) -> MethodComparison:
     """Several methods on one image and class, and how faithful each is; further arguments as of `gradcam`.
 
     Args:
@@ -118,7 +118,7 @@ def compare(
             curves.append(trial(maps[-1]))
     probability = probabilities(subject.net, logits)[0, target].item()
     about = subject.name, looked.names[0], layer, looked.pixels[0], subject.classes[int(target)], probability
-    return Comparison(*about, tuple(methods), np.stack(maps), tuple(curves), chance)
+    return MethodComparison(*about, tuple(methods), np.stack(maps), tuple(curves), chance)
 
 
 def _comparable(net: nn.Module, x: Tensor, methods: Sequence[str], layer: str | None) -> tuple[Sequence[str], str]:
