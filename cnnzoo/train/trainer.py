@@ -26,11 +26,11 @@ from cnnzoo.train.buffers import SavedBuffers
 from cnnzoo.train.distributed import Team, gathers_gradients
 from cnnzoo.train.divergence import Diverged, LastGood, not_finite
 from cnnzoo.train.ema import EMA, fitted_decay
+from cnnzoo.train.pace import Pace
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.validation import evaluate
 
-SYNC_STEPS, SYNC_SECONDS = 8, 2.0  # of which a team lets no more pass until it agrees again on whether to go on
-LEAST_SCALE = 1e-4  # of fp16's losses, which halves at each step whose gradient is not finite; fairseq gives up there
+LEAST_SCALE = 1e-4  # of fp16's losses, halved at each step whose gradient is not finite; fairseq gives up there
 
 
 @dataclass(frozen=True)
@@ -291,32 +291,24 @@ class Trainer:
         progress, feed, steps = self.progress, self.feed, len(self.feed.batches)
         self.to_train_mode()
         unread: list[tuple[Tensor, float]] = []  # losses still on the device, where reading one waits, and rates
-        seconds, started = progress.seconds, time.perf_counter()
-        saved = synced = time.monotonic()
-        since, every = 0, 1  # steps since the latest sync, and of a team those to the next one
+        seconds, started, pace = progress.seconds, time.perf_counter(), Pace(self.team, self.save_minutes)
         title = f"epoch {progress.epoch + 1}/{self.epochs}"
         hidden = not (self.show_progress and self.team.is_first)
         with bars.show(total=steps, initial=progress.step, desc=title, hidden=hidden) as bar:
             for images, targets in self._timed(feed.batches.epoch(progress.epoch, progress.step)):
                 unread.append((self.step(images, targets), self.rate))
                 progress.step += 1
-                since += 1
-                now, stop, last = time.monotonic(), self.should_stop(), progress.step == steps
-                save = now - saved >= 60 * self.save_minutes
-                alone = self.team.size == 1  # a team syncs at a step on which all agree
-                due = stop or save or now - synced >= 0.25 if alone else since >= every
+                stop, last = self.should_stop(), progress.step == steps
+                due, save = pace.step(stop)
                 if due or last:
                     stop, save = self._sync(unread, stop, save, last)
-                    if not alone:
-                        pace = self.team.mean(now - synced) / since  # seconds a step
-                        every = min(max(int(SYNC_SECONDS / max(pace, 1e-3)), 1), SYNC_STEPS)
+                    pace.sync()
                     bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
                     bar.update(progress.step - bar.n)
-                    synced, since = now, 0
                     if (stop or save) and not last:
                         progress.seconds = seconds + time.perf_counter() - started
                         self._save()
-                        saved = now
+                        pace.save()
                         if stop:
                             raise Interrupted
         progress.seconds = seconds + time.perf_counter() - started
