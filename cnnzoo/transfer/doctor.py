@@ -261,9 +261,7 @@ def _home(part: str, label: str) -> str:
 def _doubts(photos: Sequence[Photo], groups: np.ndarray | None, backbone: Backbone, workers: int) -> list[Finding]:
     """Labels that a net's features contradict, the most doubtful first; of classes in one group alone, none."""
     counts = Counter(photo.label for photo in photos)
-    alone = range(len(photos)) if groups is None else groups.tolist()
-    units = Counter(label for label, _ in {(photo.label, group) for photo, group in zip(photos, alone, strict=True)})
-    places = [place for place, p in enumerate(photos) if counts[p.label] >= FEW and units[p.label] > 1]
+    places = [place for place, photo in enumerate(photos) if counts[photo.label] >= FEW]
     judged = [photos[place] for place in places]
     classes, labels = np.unique([photo.label for photo in judged], return_inverse=True)
     if len(classes) < 2:
