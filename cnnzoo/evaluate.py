@@ -179,8 +179,8 @@ def judge(
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
         bad_files: error names all files that cannot be read, skip goes on without them; None is error, or what the run
             did for the images that it was validated on.
-        tell: is given a line on what was left out, on how far int8 agrees, and where images seem to be among those that
-            the run was trained on.
+        tell: is given a line on what was left out, or can no longer be read when it is judged, on how far int8 agrees,
+            and where images seem to be among those that the run was trained on.
 
     Raises:
         InputError: if there is nothing to judge, or for int8 to be calibrated on, where the data has classes that the
@@ -225,6 +225,8 @@ def judge(
     fast = fast_form(net.to(where), preprocess, len(part.images), precision, fallback, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
     outputs, targets = (each.numpy() for each in logits(judged, bars.show(batches, desc="evaluating", unit="batch")))
+    for line in batches.problems:
+        tell(line)
     for place, said in fitted.items():
         outputs[place] = said
     if lost := int((~(outputs < np.inf)).any(1).sum()):  # logarithms of crops' probabilities may be -inf

@@ -118,6 +118,19 @@ def test_files_that_cannot_be_read_are_named_or_left_out(run, source, cli, fails
         cnnzoo.evaluate(run.path, bad_files="ignore")
 
 
+def test_a_photo_that_vanishes_before_it_is_judged_is_told(source, tmp_path):
+    uncached, told = train(tmp_path / "run", shutil.copytree(source, tmp_path / "photos"), cache="none"), []
+    broken, gone = map(Path, uncached.split["val"][:2])
+    broken.write_bytes(b"no picture")
+
+    def vanish(line: str) -> None:  # what is left out is told when all files have been read once
+        told.append(line)
+        gone.unlink(missing_ok=True)
+
+    assert cnnzoo.evaluate(uncached, bad_files="skip", tell=vanish).count == 17
+    assert told[1:] == [f"{gone}: there is no such file; it was judged as a black image"]
+
+
 def logits_of(right: int, count: int, classes: int = 3, size: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
     """Of a net that is right on the first images and sure of itself on all."""
     targets = np.arange(count) % classes
