@@ -3,9 +3,10 @@
 import filecmp
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -275,15 +276,27 @@ def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[
         path = Path(name)
         return path.parts[-2:] if path.suffix.lower() in EXTENSIONS else (name,)
 
-    split = run.split
-    learnt = {short(name): name for name in split["train"] + (split["val"] if run.is_cross_fitted else [])}
+    split, learnt = run.split, defaultdict(list)
+    for name in split["train"] + (split["val"] if run.is_cross_fitted else []):
+        learnt[short(name)].append(name)
+
+    @cache  # or of folders in folders, which may all hold a file of that name, each would be compared with each
+    def by_size(called: tuple[str, ...]) -> dict[int | None, list[str]]:
+        twins = defaultdict(list)
+        for name in learnt.get(called, ()):
+            try:
+                twins[os.path.getsize(name)].append(name)
+            except OSError:  # it is no longer where it was, or no file
+                twins[None].append(name)
+        return twins
 
     def is_same(name: str) -> bool:
-        twin = learnt.get(short(name))
+        twins = by_size(short(name))
         try:
-            return twin is not None and filecmp.cmp(name, twin, shallow=False)
-        except OSError:  # the other is no longer where it was, or neither is a file
-            return True
+            likely = [*twins.get(os.path.getsize(name), ()), *twins.get(None, ())]
+            return any(filecmp.cmp(name, twin, shallow=False) for twin in likely)
+        except OSError:
+            return bool(twins)
 
     if same := sum(map(is_same, names)):
         yield f"{same:,} of these {counted(len(names), 'image')} seem to be among those that {called} was trained on"

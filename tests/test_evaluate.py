@@ -316,6 +316,20 @@ def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(sourc
     assert told == [f"6 of these 13 images seem to be among those that {run.path} was trained on"]
 
 
+def test_copies_of_what_was_trained_on_are_told_in_folders_in_folders_too(source, tmp_path):
+    for file in source.rglob("*.png"):  # of each class a 2020/00.png …
+        place = tmp_path / "photos" / "train" / file.parent.name / "2020" / file.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    learnt, told = tmp_path / "photos" / "train", []
+    copy = shutil.copytree(learnt, tmp_path / "copy")
+    shutil.copytree(learnt, tmp_path / "photos" / "val")
+    run = train(tmp_path / "run", tmp_path / "photos")
+    (copy / "red" / "2020" / "03.png").write_bytes((copy / "red" / "2020" / "02.png").read_bytes())
+    assert cnnzoo.evaluate(run, copy, tell=told.append).count == 36
+    assert told == [f"35 of these 36 images seem to be among those that {run.path} was trained on"]
+
+
 def test_the_report_of_a_run_whose_folder_was_moved_shows_it_where_it_lies_now(source, tmp_path, cli):
     folder = shutil.copytree(source, tmp_path / "photos")
     run = train(tmp_path / "run", folder)
