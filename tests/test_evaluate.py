@@ -114,6 +114,10 @@ def test_files_that_cannot_be_read_are_named_or_left_out(run, source, cli, fails
     assert code == 0
     assert "35 images" in out
     assert "1 file left out because it cannot be read" in err
+    for file in photos_new.rglob("*.png"):
+        file.write_bytes(b"no picture")
+    why = fails("evaluate", run.path, "--data", photos_new, "--bad-files", "skip")
+    assert why.startswith(f"{photos_new} has no image that can be read: {photos_new}/blue/new_00.png, ")
     with pytest.raises(InputError, match="bad_files is 'ignore', but must be error or skip"):
         cnnzoo.evaluate(run.path, bad_files="ignore")
 

@@ -195,7 +195,8 @@ def held_out(
 
     They are those of the `names` that the source still has, for which InputError is raised where these are none; else
     its own validation images; where it has none, the share that training holds out (`split`), or every image. With
-    several `crops` an image is `(crops, size, size, C)`, made anew each time.
+    several `crops` an image is `(crops, size, size, C)`, made anew each time. Raises InputError, too, where none of
+    them can be read.
     """
     found = _find(config)
     if names is not None:
@@ -209,6 +210,8 @@ def held_out(
     part, name, folder = found.val or found.train, _in_full(config.source), cache_folder(found.home)
     read_part, bad, notes = read(part, geometry, config, name, folder, "reading images")
     notes += [_tell_bad(bad, config, "bad_files='skip'")] if bad else []
+    if not len(read_part):
+        raise InputError(f"{config.source} has no image that can be read: {faults(bad)}")
     return read_part, found.classes, (*found.notes, *notes)
 
 
