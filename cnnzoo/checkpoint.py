@@ -161,8 +161,14 @@ class Run(Drawn):
 
     @property
     def card(self) -> dict:
-        """What the header of model.safetensors says: the net, its classes, its preprocessing, how good it is."""
-        return read_card(self.learnt)
+        """What the header of model.safetensors says: the net, its classes, its preprocessing, how good it is. Raises
+        InputError if it says nothing, as where another program has written the file.
+        """
+        card = read_card(self.learnt)
+        if card is None:
+            mend = "restore it, or run its config.yaml again"
+            raise InputError(f"{self.model_file} does not say which net it is; {mend}")
+        return card
 
     @property
     def weights(self) -> dict[str, Tensor]:

@@ -186,10 +186,12 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     """
     path = Path(os.path.expanduser(_spelt(run_or_file)))
     if path.is_dir():
-        path = Run.open(path).learnt
-    if not path.exists():
+        run = Run.open(path)
+        card, path = run.card, run.model_file
+    elif path.exists():
+        card = read_card(path) if path.suffix == ".safetensors" else None
+    else:
         raise InputError(f"there is no run folder or file {path}")
-    card = read_card(path) if path.suffix == ".safetensors" else None
     if card is None and (path.parent / "config.yaml").exists():
         raise InputError(f"{path} is a part of the run {path.parent}; name that folder, which knows its best weights")
     if card is None:

@@ -24,6 +24,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 import cnnzoo
@@ -478,6 +479,11 @@ def test_a_finished_run_whose_weights_are_damaged_says_so(tmp_path, finished):
     run.model_file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a bit of a weight
     with pytest.raises(InputError, match=r"model\.safetensors is damaged .* checksum does not match"):
         cnnzoo.load(run)
+    save_file(finished.weights, run.model_file)  # as who edits them may, without the header
+    for ask in (cnnzoo.load, cnnzoo.report, lambda run: cnnzoo.train(resume=run), lambda run: run.predictions):
+        with pytest.raises(InputError, match=r"model\.safetensors does not say which net it is; restore it"):
+            ask(run)
+    assert str(run).startswith(f"Run('{run.path}'); ")
 
 
 def test_a_finished_run_whose_weights_are_gone_says_so_whatever_is_asked_of_it(tmp_path, finished):
