@@ -102,6 +102,15 @@ def test_crops_of_which_none_is_unsure_have_a_loss_all_the_same():
     torch.testing.assert_close(far(images)[1], wanted)
 
 
+def test_of_several_crops_the_plain_mean_of_probabilities_counts(run):
+    judged, net = cnnzoo.judge(run, crops=2), cnnzoo.load(run)
+    images = torch.stack([net.preprocessing(name) for name in judged.images])
+    with torch.inference_mode():
+        mean = (net(images).softmax(1) + net(images.flip(-1)).softmax(1)) / 2
+    assert net.temperature != 1
+    assert [row["probability"] for row in judged.rows()] == pytest.approx(mean.amax(1).tolist(), abs=2e-6)
+
+
 def test_files_that_cannot_be_read_are_named_or_left_out(run, source, cli, fails, tmp_path):
     photos_new = tmp_path / "new"
     for file in source.rglob("*.png"):
