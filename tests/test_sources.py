@@ -929,7 +929,7 @@ def test_read_only_set_is_cached_at_home(tmp_path, monkeypatch, home, decoded):
     assert (home / ".cache" / "cnnzoo").is_dir()
 
 
-@pytest.mark.parametrize("since", ["nothing", "more pixels", "part of a line", "fewer pixels"])
+@pytest.mark.parametrize("since", ["nothing", "more pixels", "part of a line", "lines again", "fewer pixels"])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
 def test_reading_that_was_stopped_goes_on_where_it_was(stop, since, tmp_path, monkeypatch, decoded):
     """A killed process has perhaps written on since all was whole; a damaged disk has lost some."""
@@ -940,11 +940,14 @@ def test_reading_that_was_stopped_goes_on_where_it_was(stop, since, tmp_path, mo
         pixels.write_bytes(pixels.read_bytes() + bytes(100))
     elif since == "part of a line":
         lines.write_bytes(lines.read_bytes() + b"0123")
+    elif since == "lines again":  # it was stopped while the disk took them, and wrote them as it ended
+        lines.write_bytes(lines.read_bytes() * 2)
     elif since == "fewer pixels":
         pixels.write_bytes(pixels.read_bytes()[:-1])
     decoded.clear()
     data = load(tmp_path)
     assert len(decoded) == (15 if since == "fewer pixels" else 14)
+    assert any("so what it lost was decoded anew" in note for note in data.notes) == (since == "fewer pixels")
     assert_aligned(data)
     decoded.clear()
     assert_aligned(load(tmp_path))

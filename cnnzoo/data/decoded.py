@@ -172,10 +172,10 @@ class _Rows:
             if len(key) != 2 * KEY:
                 self.damage = "damaged"
                 return
-            if not wrong and self.many == held:
-                self.damage = "cut short"
-                return
             if key not in self.known:  # written twice, where Ctrl-C came in between
+                if not wrong and self.many == held:
+                    self.damage = "cut short"
+                    return
                 self.known[key] = wrong or self.many
                 self.many += not wrong
             self.sizes = [self.many * self.bytes, self.sizes[1] + len(line) + 1]
