@@ -454,7 +454,11 @@ def test_a_better_net_is_told_from_a_luckier_one(run, blind, cli):
     code, out, _ = cli("evaluate", run.path, "--against", blind.path)
     assert (code, out) == (0, f"{result}\n")
     assert "over 18 images is unlikely to be chance (p = 0.0" in out
-    assert json.loads(cli("evaluate", run.path, "--against", blind.path, "--json")[1])["p"] == result.p
+    told = json.loads(cli("evaluate", run.path, "--against", blind.path, "--json")[1])
+    assert (told["p"], [one["top1"] for one in told["runs"]]) == (result.p, [first.top1, second.top1])
+    worse = cnnzoo.compare_runs(blind.path, run.path)
+    assert worse.difference == -result.difference
+    assert str(worse).splitlines()[-1] == str(result).splitlines()[-1]
 
 
 def test_classes_are_aligned_by_name(run, tmp_path):

@@ -927,6 +927,7 @@ def test_read_only_set_is_cached_at_home(tmp_path, monkeypatch, home, decoded):
     assert len(decoded) == 20
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["blue", "red"]
     assert (home / ".cache" / "cnnzoo").is_dir()
+    assert load("digits").cache == home / ".cache" / "cnnzoo" / "decoded"
 
 
 @pytest.mark.parametrize("since", ["nothing", "more pixels", "part of a line", "lines again", "fewer pixels"])
