@@ -245,7 +245,9 @@ def test_a_column_tells_which_photos_belong_together():
 
 def test_photos_without_a_value_in_that_column_stand_alone():
     write([(f"{n}.png", KINDS[n % 2], "p1" if n < 4 else "") for n in range(10)], "file,label,patient")
-    assert load("labels.csv", groups="patient").notes[-1].endswith("6 others stand alone")
+    data = load("labels.csv", groups="patient")
+    assert data.notes[-1].endswith("6 others stand alone")
+    assert len({*data.train.groups, *data.val.groups}) == 7
 
 
 def test_a_regular_expression_finds_them_in_paths():
