@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cnnzoo.errors import InputError, expect
@@ -37,7 +37,8 @@ def replacing(path: Path, ending: str = "part") -> Iterator[Path]:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or never was
+            part.unlink()
 
 
 def rename(part: Path, path: Path) -> None:

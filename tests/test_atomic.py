@@ -44,3 +44,11 @@ def test_a_file_that_cannot_be_replaced_is_named_and_stays(tmp_path, held, why, 
     assert refused.value.filename == str(tmp_path / "file")
     assert len(pauses) == waits
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("file", b"old")]
+
+
+@pytest.mark.parametrize("place", ["file/new", "file/folder/new"])
+def test_where_a_file_is_in_the_way_it_is_named_rather_than_what_would_have_been_written(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises((FileExistsError, NotADirectoryError)) as refused:
+        atomic.write(tmp_path / place, b"new")
+    assert refused.value.filename == str((tmp_path / place).parent)
