@@ -52,7 +52,7 @@ def read_torch(file: Path) -> dict:
                 f"save its tensors alone, or as .safetensors"
             ) from None
         raise InputError(f"{file} is damaged or no checkpoint") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of any kind, as a damaged pickle may ask for anything
         if "TorchScript" in str(error):
             raise InputError(f"{file} is a net of TorchScript's, which is code; save its state_dict() alone") from None
         first_sentence = str(error).partition("\n")[0].partition(". ")[0]  # torch adds a paragraph of guesses
@@ -74,7 +74,7 @@ def read_arrays(file: Path, *names: str) -> tuple[np.ndarray, ...]:
             return tuple(arrays[name] for name in names)
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError):
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, RuntimeError):
         raise InputError(f"{file} is damaged or cut short; remove it, and it is made anew") from None
 
 
@@ -144,5 +144,5 @@ def _opened(file: Path):
     try:
         with safe_open(file, framework="pt") as content:
             yield content
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise InputError(f"{file} is damaged or cut short ({error}); restore it, or make it anew") from None

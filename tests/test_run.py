@@ -1,5 +1,6 @@
 """From the command line to a prediction: the run folder, resuming, and what happens when things go wrong."""
 
+import contextlib
 import copy
 import csv
 import errno
@@ -28,11 +29,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import cnnzoo
-from cnnzoo import assemble, config
+from cnnzoo import assemble, config, files
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli import speech
 from cnnzoo.errors import InputError, Interrupted
-from cnnzoo.files import read_torch
 from cnnzoo.registry import unregister
 from cnnzoo.signals import StopSignals, stop_on_signals
 from cnnzoo.train import forms
@@ -58,7 +58,7 @@ def finished(tmp_path_factory) -> Run:
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
-    return read_torch(Run(folder).state_file)["model"]
+    return files.read_torch(Run(folder).state_file)["model"]
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -484,6 +484,25 @@ def test_a_finished_run_whose_weights_are_damaged_says_so(tmp_path, finished):
         with pytest.raises(InputError, match=r"model\.safetensors does not say which net it is; restore it"):
             ask(run)
     assert str(run).startswith(f"Run('{run.path}'); ")
+
+
+@pytest.mark.parametrize(
+    ("write", "read"),
+    [
+        (lambda file: files.write_model(file, {"a": torch.ones(3)}, {"name": "lenet5"}), files.read_card),
+        (lambda file: files.write_model(file, {"a": torch.ones(3)}, {"name": "lenet5"}), files.read_safetensors),
+        (lambda file: files.write_arrays(file, a=np.ones(3)), lambda file: files.read_arrays(file, "a")),
+        (lambda file: torch.save({"a": torch.ones(3), "b": 1}, file), files.read_torch),
+    ],
+)
+def test_whichever_byte_of_a_file_is_damaged_that_is_told_if_anything(tmp_path, write, read):
+    write(tmp_path / "file")
+    whole = (tmp_path / "file").read_bytes()
+    for place in range(min(len(whole), 320)):  # of torch's file the pickle, of the others all
+        for bit in (1, 128):
+            (tmp_path / "file").write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            with contextlib.suppress(InputError):
+                read(tmp_path / "file")
 
 
 def test_a_finished_run_whose_weights_are_gone_says_so_whatever_is_asked_of_it(tmp_path, finished):
