@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from scipy.stats import gmean
 
 from cnnzoo.ensemble.combine import METHODS, Combination, combine, log_loss
 from cnnzoo.ensemble.contest import Contest, contest
@@ -77,6 +78,13 @@ def test_of_equal_votes_the_larger_mean_probability_decides_and_ties_are_told():
     assert combine(panel_of(probabilities[:1] * 3, [0, 0, 0]), "vote").notes == ("no votes were tied",)
 
 
+def test_votes_are_tied_by_their_weights():
+    panel = panel_of([[[0.9, 0.1]], [[0.2, 0.8]], [[0.3, 0.7]]], [0])
+    tied = "1 of 1 votes were tied and went to the class of the larger mean probability, 1 rightly"
+    assert combine(panel, "vote", [0.5, 0.25, 0.25]).notes == (tied,)
+    assert combine(panel, "vote", [0.4, 0.3, 0.3]).notes == ("no votes were tied",)
+
+
 def test_means_are_what_they_are_called():
     panel = noisy([0.6, 0.7, 0.8])
     p, weights = panel.probabilities, [0.5, 0.2, 0.3]
@@ -85,6 +93,8 @@ def test_means_are_what_they_are_called():
     geometric = np.exp(np.average(np.log(p), axis=0, weights=weights))
     geometric /= geometric.sum(axis=1, keepdims=True)
     assert answers(panel, "geometric", weights=weights) == pytest.approx(geometric, abs=1e-5)
+    alike = gmean(p, axis=0)
+    assert answers(panel, "geometric") == pytest.approx(alike / alike.sum(axis=1, keepdims=True), abs=1e-5)
 
 
 def test_the_mean_of_logits_lets_louder_members_say_more():
@@ -197,6 +207,15 @@ def test_weights_make_the_log_loss_as_small_as_can_be():
     assert loss(weights[0]) <= min(map(loss, np.linspace(0, 1, 101))) + 1e-6
 
 
+@pytest.mark.parametrize("method", ["weighted", "greedy"])
+def test_an_image_that_all_members_hold_for_impossible_leaves_weights_that_are_numbers(method):
+    panel = noisy([0.6, 0.8], images=60)
+    panel.logits[:, 0] = np.where(np.arange(4) == panel.targets[0], -500, 0)
+    assert panel.probabilities[:, 0, panel.targets[0]].max() == 0
+    others = combine(panel.choose(np.arange(1, 60)), method)
+    assert combine(panel, method).weights == pytest.approx(others.weights, abs=0.05)
+
+
 def test_a_member_that_knows_nothing_gets_no_weight():
     panel = noisy([0.8, 0.8, 0.25])
     assert combine(panel, "weighted").weights[2] < 0.05
@@ -209,6 +228,27 @@ def test_what_is_weighted_is_never_below_the_best_member(method):
         rng = np.random.default_rng(seed)
         panel = noisy(rng.uniform(0.3, 0.9, rng.integers(2, 7)), images=40, seed=seed)
         assert combine(panel, method).top1 >= panel.top1.max()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_greedy_selection_is_that_of_caruana(seed):
+    rng = np.random.default_rng(seed)
+    panel = noisy(rng.uniform(0.4, 0.9, 5), images=200, seed=seed)
+    probabilities, targets = panel.probabilities.astype(np.float64), panel.targets
+
+    def score(bag):
+        mean = probabilities[bag].mean(0)
+        return (mean.argmax(1) == targets).mean(), np.log(mean[np.arange(200), targets]).mean()
+
+    order = sorted(range(5), key=lambda member: score([member]), reverse=True)
+    best = max((order[:many] for many in range(1, 6)), key=score)
+    bag = best
+    for _ in range(20):
+        bag = max(([*bag, member] for member in range(5)), key=score)
+        best = max(best, bag, key=score)
+    done, shares = combine(panel, "greedy"), np.bincount(best, minlength=5) / len(best)
+    assert done.weights == pytest.approx(shares)
+    assert done.notes[0] == "weights " + ", ".join(f"{share:.3f}" for share in shares)
 
 
 def test_where_least_log_loss_would_cost_accuracy_the_best_member_answers_alone():
@@ -240,6 +280,14 @@ def test_stacking_learns_what_members_mean():
     done = combine(swapped(), "stacking")
     assert combine(swapped(), "mean").top1 < 0.6
     assert done.honest_top1 > 0.99
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(60)])
+def test_a_class_of_two_images_has_one_to_fit_on_wherever_it_is_judged(groups):
+    panel = panel_of(np.random.default_rng(0).dirichlet(np.ones(3), (2, 60)), [2, 2, *[0, 1] * 29])
+    for seed in range(4):
+        cross_fitted = combine(replace(panel, groups=groups), "stacking", seed=seed).cross_fitted
+        assert cross_fitted[:, 2].min() > np.log(1e-6)
 
 
 @pytest.mark.parametrize("method", LEARN)
@@ -348,6 +396,12 @@ def test_a_misspelt_method_is_told_the_nearest():
         combine(noisy([0.6, 0.7]), "wieghted")
 
 
+def test_a_method_that_learns_needs_two_images():
+    with pytest.raises(InputError, match="there is one image only; a method that learns needs two"):
+        combine(noisy([0.6, 0.7], images=1), "greedy")
+    assert combine(panel_of(np.full((2, 2, 2), 0.5), [0, 1]), "greedy").cross_fitted.shape == (2, 2)
+
+
 def test_weights_are_told_as_shares():
     done: Combination = combine(noisy([0.6, 0.7]), "vote", [0.25, 0.75])
     assert done.weights == [0.25, 0.75]
@@ -384,3 +438,11 @@ def test_groups_that_hold_a_class_alone_are_judged_all_the_same(method):
     assert np.isfinite(done.cross_fitted).all()
     with pytest.raises(InputError, match="all images are in one group; a method that learns needs two"):
         combine(replace(panel, groups=np.zeros(60, int)), method)
+
+
+def test_of_two_classes_one_in_a_single_group_leaves_stacking_nothing_to_be_fitted_on():
+    panel = noisy([0.6, 0.7], images=60, classes=2)
+    panel = replace(panel, groups=np.where(panel.targets == 1, -1, np.arange(60) // 2))
+    with pytest.raises(InputError, match=r"two classes at least, and where .* only images of class 0 are left"):
+        combine(panel, "stacking")
+    assert list(contest(panel).missing) == ["stacking"]

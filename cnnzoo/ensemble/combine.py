@@ -247,6 +247,11 @@ def _stacked(panel: Panel, seed: int) -> Fitted:
     rows = panel.log_probabilities.transpose(1, 0, 2).reshape(len(panel.targets), -1)  # (N, M * K)
     judged = {setting: np.empty_like(panel.logits[0]) for setting in SETTINGS}
     for known, new in _parts(panel, seed):
+        if len(left := np.unique(panel.targets[known])) < 2:
+            raise InputError(
+                f"stacking is fitted on two classes at least, and where a part of the groups is held out to judge by, "
+                f"only images of {panel.classes[left[0]]} are left"
+            )
         fitted = None
         for setting in SETTINGS:
             fitted = _logistic(setting, rows[known], panel.targets[known], fitted)
