@@ -42,13 +42,16 @@ def test_a_round_of_boosting_is_lines_2b_to_2e_of_samme():
     raised = np.array([0.1, 0.2, 0.3, 0.4 * np.exp(done.alpha)])
     np.testing.assert_allclose(done.weights, raised / raised.sum())
     assert done.goes_on
+    of_any_sum = samme(np.array([1, 2, 3, 4]), right, classes=3)
+    assert of_any_sum.alpha == pytest.approx(done.alpha)
+    assert samme(np.array([1e-30, 0.2, 0.4, 0.4]), right, classes=3).weights.min() > 1e-17  # no image vanishes
 
 
 def test_boosting_ends_with_a_member_that_is_perfect_or_no_better_than_chance():
     even = np.full(4, 0.25)
     perfect = samme(even, np.ones(4, dtype=bool), classes=2)
     assert perfect.usable
-    assert np.isfinite(perfect.alpha)
+    assert perfect.alpha == pytest.approx(np.log(7))  # as if it were wrong on half of an image
     assert not perfect.goes_on
     by_chance = np.array([True, False, False, False])
     assert not samme(even, by_chance, classes=4).usable

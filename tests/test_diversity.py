@@ -88,6 +88,23 @@ def test_beside_one_who_never_errs_nothing_is_correlated():
 # ---- members and committee
 
 
+def test_the_tables_number_members_from_1_and_tell_the_cheapest_of_what_is_reached():
+    lines = str(judged(panel("1111111000", "1111100100", "0111011011"), [1000, 300, 2000])).splitlines()
+    assert lines[1:5] == [
+        "1 runs/a          70.00%  39.7% to 89.2%            1,000",
+        "2 runs/b          60.00%  31.3% to 83.2%              300",
+        "3 runs/c          70.00%  39.7% to 89.2%            2,000",
+        "committee, mean   70.00%  39.7% to 89.2%            3,300",
+    ]
+    assert lines[7:11] == [
+        "disagreement: share of images on which just one of the two is right",
+        "         2      3",
+        "  1  0.300  0.400",
+        "  2         0.700",
+    ]
+    assert lines[-4:-2] == [" 60.00%            300  2", " 70.00%          1,000  1"]
+
+
 def test_accuracies_stand_with_what_they_are_worth():
     result = judged(panel("1110", "1100", "1101"))
     assert result.top1 == (0.75, 0.5, 0.75)

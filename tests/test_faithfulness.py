@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 import cnnzoo
@@ -64,6 +65,13 @@ def test_curves_go_between_the_image_and_the_empty_canvas():
     np.testing.assert_allclose(curves.deletion[[0, -1]], [whole, empty], rtol=1e-5)
     assert (np.diff(curves.deletion) < 0).all()
     assert curves.insertion[-1] == pytest.approx(whole)
+
+
+def test_insertion_begins_with_an_image_blurred_by_a_twentieth_of_its_side():
+    image = torch.from_numpy(corner()).expand(3, 16, 16)
+    blurred = torch.from_numpy(gaussian_filter(corner(), 16 / 20)).expand(3, 16, 16)
+    begun = deletion_insertion(Corner(), image, 1, corner()).insertion[0]
+    assert begun == pytest.approx(Corner()(blurred[None]).softmax(1)[0, 1].item(), abs=1e-5)
 
 
 def test_curves_are_of_the_probabilities_that_predict_gives():

@@ -96,6 +96,13 @@ def test_a_query_in_a_folder_of_a_class_is_of_that_class(net, folder):
     alone = visualize.neighbours(net, unknown, str(folder))
     assert alone.share(alone.features) is None
     assert "%" not in str(alone)
+    rows = found.rows()[: 2 * 5]
+    assert [(row["space"], row["rank"]) for row in rows] == [
+        *(("features", rank) for rank in range(1, 6)),
+        *(("pixels", rank) for rank in range(1, 6)),
+    ]
+    assert {row["query_class"] for row in rows} == {"green"}
+    assert {row["query_class"] for row in found.rows()[2 * 5 :]} == {None}
 
 
 def test_a_run_is_asked_among_the_images_it_was_trained_on(run):

@@ -255,6 +255,7 @@ def test_what_is_cut_off_at_the_top_and_left_moves_the_start():
     image = torch.empty(1, 1, 32, 32, device="meta")
     with Watch(image) as watch:
         assert watch.field(image[:, :, 3:, -30::2]).start == (3, 2)
+        assert watch.field(nn.functional.pad(image, (4, 1))).start == (0, -4)
 
 
 def test_a_map_of_one_place_keeps_its_field_when_flattened():
