@@ -310,6 +310,7 @@ def test_boosting_without_a_second_member_says_so_and_keeps_the_first(tmp_path):
     with pytest.raises(InputError, match=r"no better than chance \(\d\d\.\d% wrong\), so there is no committee"):
         cnnzoo.train_committee(slow, "boost", 3, with_report=False)
     assert (tmp_path / "x" / "boost0" / "predictions.npz").exists()
+    assert not (tmp_path / "x" / "boost2").exists()
 
 
 def test_a_stopped_committee_goes_on_and_keeps_finished_members(seeds, tmp_path):

@@ -1,6 +1,7 @@
 """Which images excite a channel most, and what a deconvnet shows in them."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import photos
@@ -15,7 +16,7 @@ import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
-from cnnzoo.visualize import Subject, layer_of, untouched
+from cnnzoo.visualize import Subject, drawing, layer_of, untouched
 from cnnzoo.visualize.deconv import carried_back
 from cnnzoo.visualize.partway import maps_of, output_of, windows
 from cnnzoo.visualize.strongest import BATCH, Album, strongest
@@ -173,6 +174,11 @@ def test_it_says_what_it_shows_and_draws_it(tmp_path):
     assert str(found) == "what excites channel 0 of layer relu of Spot, by a deconvnet; 2 images"
     found.save(tmp_path / "spots.png")
     assert np.asarray(Image.open(tmp_path / "spots.png")).std() > 0
+    titles = [axes.get_title() for axes in found.figure().axes]
+    most, least = (drawing.brief(value) for value in found.activations[0])
+    assert titles[:2] == ["channel 0", f"activations {most} to {least}"]
+    assert most != least
+    assert "by a deconvnet's rules, through branches;" in str(replace(found, is_chain=False))
 
 
 def test_images_batch_by_batch_are_found_as_all_at_once():

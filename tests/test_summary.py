@@ -347,6 +347,30 @@ class Attentive(nn.Module):
         return self.fc(self.hidden(x).mean(1))
 
 
+class Spared(nn.Module):
+    """One with a layer that takes no part, whose answer is a dictionary."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.spare, self.named = nn.Conv2d(3, 2, 3), nn.Linear(5, 5), Named()
+
+    def forward(self, x):
+        return self.named(self.conv(x))
+
+
+class Named(nn.Module):
+    def forward(self, x):
+        return {"out": 2 * x}
+
+
+def test_what_takes_no_part_is_not_counted_and_an_answer_may_be_a_dictionary():
+    table = cnnzoo.summary(Spared(), (3, 8, 8))
+    assert [(row.layer, row.params, row.output) for row in table.rows] == [
+        ("conv", 56, (2, 6, 6)),
+        ("named", 0, (2, 6, 6)),
+    ]
+
+
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()

@@ -35,7 +35,7 @@ class Method(NamedTuple):
 
 
 def _of_pixels(title: str, maps: Maps, family: str = "saliency") -> Method:
-    return Method(title, family, lambda net, x, target, layer: maps(net, x, target).detach())
+    return Method(title, family, lambda net, x, target, layer: maps(net, x, target))
 
 
 def _of_pass(title: str, weigh: Callable[[cams.Pass], Tensor]) -> Method:
