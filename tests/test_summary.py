@@ -1,6 +1,7 @@
 """The layer table: the lectures' figures, receptive fields, and its forms."""
 
 import csv
+import math
 import re
 from html.parser import HTMLParser
 
@@ -256,6 +257,14 @@ def test_what_is_cut_off_at_the_top_and_left_moves_the_start():
     with Watch(image) as watch:
         assert watch.field(image[:, :, 3:, -30::2]).start == (3, 2)
         assert watch.field(nn.functional.pad(image, (4, 1))).start == (0, -4)
+
+
+def test_functions_have_windows_as_layers_do_and_what_is_enlarged_sees_the_whole_image():
+    image = torch.empty(1, 1, 32, 32, device="meta")
+    with Watch(image) as watch:
+        assert watch.field(nn.functional.avg_pool2d(image, 2)).stride == (2, 2)
+        enlarged = nn.functional.conv_transpose2d(image, torch.empty(1, 1, 3, 3, device="meta"), stride=2)
+        assert watch.field(enlarged).size == (math.inf, math.inf)
 
 
 def test_a_map_of_one_place_keeps_its_field_when_flattened():
