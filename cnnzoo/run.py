@@ -4,7 +4,7 @@ import copy
 import gc
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -69,6 +69,7 @@ def train(
                 team.expect_alike({opening.CHECKPOINT: "of a finished run"})
         _ = run.card  # complains if its weights are damaged
         lacks = with_report and config.ensemble is None and not run.report_file.exists()  # killed as it was drawn, say
+        _follow(run, config, tell)
         way = f"; it lacks its report, which cnnzoo report {as_typed(run.path)} makes" if lacks else ""
         tell(f"{run.path} is finished, and stays as it is{way}")
         return run
@@ -150,6 +151,18 @@ def _load_data(job: _Job) -> Dataset:
     return data
 
 
+def _follow(run: Run, config: Config, tell: Tell) -> None:
+    """Let a finished run say where its images lie now, if its config names another place that holds them, so that what
+    is made of it finds them.
+    """
+    split = whereabouts.renamed(run, config_.read(run.config_file).data, config.data)
+    if split is None or split == run.split or distributed.size() > 1:
+        return
+    with suppress(OSError):  # a folder that may only be read
+        _write_place(run, config, split)
+        tell(f"{config.data.source} holds the images of {run.path}, which are looked for there from now on")
+
+
 def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> probing.Probed | None:
     """Train to the end of the last epoch. Returns what a probe has found out, where the net is still as it was then."""
     run, config, team, device, tell = job.run, job.config, job.team, job.device, job.tell
@@ -214,17 +227,23 @@ def _write_plans(job: _Job, data: Dataset, ran_on: dict, probed: probing.Probed 
     run = job.run
     if job.is_resumed:
         ran_on = environment.resumed(run.environment, ran_on)
-        own, now = config_.read(run.config_file), job.config.data
-        moved = replace(own, data=replace(own.data, source=now.source, val_source=now.val_source))
-        if moved != own:
-            run.write("config.yaml", config_.dump(moved))
+        _write_place(run, job.config, data.split())
     else:
         run.write("config.yaml", config_.dump(job.config))  # first, since it makes the folder one to resume
-    if not job.is_resumed or data.split() != run.split:
         whereabouts.remember(run, data.split(), data.homes)
     run.write("environment.json", json.dumps(ran_on, indent=2))
     if probed:
         run.write("probe.json", json.dumps(probed.probe.to_dict(), indent=2))
+
+
+def _write_place(run: Run, config: Config, split: whereabouts.Names) -> None:
+    """Let a run folder say where its images lie now, as a config has it, and what they are called there."""
+    own, now = config_.read(run.config_file), config.data
+    moved = replace(own, data=replace(own.data, source=now.source, val_source=now.val_source))
+    if moved != own:
+        run.write("config.yaml", config_.dump(moved))
+    if split != run.split:
+        whereabouts.remember(run, split, sources.homes(now))
 
 
 def finish(
