@@ -53,20 +53,24 @@ def renamed(run: Run, own: DataConfig, now: DataConfig) -> Names | None:
     None unless they are the run's: more than half of those that have a mark are there, and have it still.
     """
     told, homes = run.images, sources.homes(now)
-    before, marks = told.get("homes", {}), told.get("marks")
+    before, marks = (told.get(key) if isinstance(told.get(key), dict) else {} for key in ("homes", "marks"))
     split = {part: told[part] for part in ("train", "val")}
-    if not homes or homes.keys() != before.keys() or _lists(own) != _lists(now):
+    if not homes or not homes.keys() == before.keys() == marks.keys() or _lists(own) != _lists(now):
         return None
     for part, home in homes.items():
         if home == before[part]:
             continue
-        if not all(name.startswith(before[part]) for name in split[part]):
+        known = [_mark(_moved(name, before[part], home)) == mark for name, mark in marks[part].items()]
+        if 2 * sum(known) <= len(known):
             return None
-        elsewhere = {name: home + name.removeprefix(before[part]) for name in split[part]}
-        if 2 * sum(_mark(elsewhere[name]) == mark for name, mark in marks[part].items()) <= len(marks[part]):
-            return None
-        split[part] = [elsewhere[name] for name in split[part]]
+        split[part] = [_moved(name, before[part], home) for name in split[part]]
     return split
+
+
+def _moved(name: str, before: str, home: str) -> str:
+    """What an image is called whose home was another; a table's photos may lie beside its folder, as in ../photos."""
+    inside = name.removeprefix(before) if name.startswith(before) else Path(os.path.relpath(name, before)).as_posix()
+    return Path(os.path.normpath(home + inside)).as_posix() if inside.startswith("../") else home + inside
 
 
 def _lists(data: DataConfig) -> list[str]:
@@ -82,7 +86,7 @@ def find(run: Run, own: DataConfig, data: str | None, called: str) -> tuple[Data
     """
     is_there = sources.is_there(own.source)
     if is_there and (data is None or _same(data, own.val_source or own.source)):
-        return own, run.split
+        return own, renamed(run, own, own) or run.split
     if data is not None:
         now = replace(own, **{"val_source" if own.val_source else "source": data})
         if not _same(data, own.source) and (split := renamed(run, own, now)):

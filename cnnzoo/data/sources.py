@@ -310,7 +310,9 @@ def homes(config: DataConfig) -> dict[str, str]:
 
 def _home(source: str) -> str | None:
     place = Path(os.path.expanduser(source))
-    if is_list(source):
+    if listed.is_source(source):
+        place = Path(os.path.normpath(place.parent))  # as the names of its photos are
+    elif shards.is_source(source):
         place = place.parent
     elif _is_other_than_folder(source):
         return None
