@@ -81,7 +81,7 @@ MAY_IMPORT = {
     | {"environment", "figures", "zoo", "summary", "transfer", "assemble", "evaluate", "predict", "report", "run"}
     | {"files", "folds", "measures", "whereabouts", "opening"},
     "visualize": {"config", "data", "checkpoint", "zoo", "naming", "figures", "tables", "transfer", "receptive_field"}
-    | {"models", "inference"},
+    | {"models", "inference", "whereabouts"},
     "labs": {"figures"},
     "cli": {"config", "signals", "opening", "run", "folds", "learn", "checkpoint", "weights", "zoo", "predict"}
     | {"claims", "tables", "transfer", "browsing", "profiling", "benchmark", "ensemble", "labs", "visualize"}

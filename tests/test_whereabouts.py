@@ -1,5 +1,6 @@
 """Runs whose images were moved or copied since: they go on, and are judged, where these lie now."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from test_shards import shard
 
 import cnnzoo
 from cnnzoo.checkpoint import Run
+from cnnzoo.ensemble.committees import train_committee
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.files import read_torch
 from cnnzoo.telling import silent
@@ -36,13 +38,21 @@ def table(place: Path) -> dict:
     return {"source": str(place / "labels.csv")}
 
 
+def table_beside(place: Path) -> dict:
+    data = table(place)
+    file = place / "tables" / "labels.csv"
+    file.parent.mkdir()
+    file.write_text(Path(data["source"]).read_text().replace("photos/", "../photos/"))
+    return {"source": str(file)}
+
+
 def shards(place: Path) -> dict:
     for number in range(3):
         shard(place / f"part-{number}.tar", [0, 1, 2] * 4)
     return {"source": str(place / "part-{0..2}.tar")}
 
 
-KINDS = [folder, divided, two_folders, table, shards]
+KINDS = [folder, divided, two_folders, table, table_beside, shards]
 
 
 def config(run: Path, data: dict, **sections) -> dict:
@@ -104,6 +114,22 @@ def test_a_run_that_goes_on_elsewhere_may_be_stopped_there_and_go_on_by_itself(t
     assert finished(resume=run, tell=silent).is_finished
 
 
+@pytest.mark.parametrize("kind", ["seeds", "bag"])
+def test_a_committee_goes_on_where_its_images_were_moved_to(kind, tmp_path):
+    data = folder(tmp_path / "before")
+    many = {"kind": kind, "many": 2, "with_report": False, "tell": silent}
+    whole = train_committee(config(tmp_path / "whole", data), **many)
+    steps = iter(range(100))
+    with pytest.raises(Interrupted):  # in the second member
+        train_committee(config(tmp_path / "run", data), should_stop=lambda: next(steps) > 13, **many)
+    assert [Run(tmp_path / "run" / f"{kind.rstrip('s')}{i}").is_finished for i in (0, 1)] == [True, False]
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    made = train_committee(config(tmp_path / "run", now), resume=True, **many)
+    assert (made.top1, made.notes) == (whole.top1, whole.notes)
+    assert all(map(np.array_equal, made.run.predictions, whole.run.predictions))
+    assert all(name.startswith(now["source"]) for name in made.members[0].split["train"])
+
+
 @pytest.mark.parametrize("way", ["named", "written into its config"])
 def test_other_images_of_the_same_names_are_not_gone_on_with(way, tmp_path):
     data = folder(tmp_path / "before")
@@ -146,6 +172,26 @@ def test_a_run_is_judged_on_what_it_held_out_in_a_copy(kind, tmp_path):
     assert (result.count, result.top1) == (len(run.split["val"]), cnnzoo.evaluate(run, tell=silent).top1)
 
 
+def test_a_finished_run_is_told_by_its_config_where_its_images_lie_now(tmp_path):
+    data = folder(tmp_path / "before")
+    run = finished(config(tmp_path / "run", data), tell=silent)
+    before = cnnzoo.evaluate(run, tell=silent)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    run.config_file.write_text(run.config_file.read_text().replace(data["source"], now["source"]))
+    assert cnnzoo.evaluate(run, tell=silent).loss == before.loss
+
+
+def test_a_finished_run_that_is_resumed_elsewhere_keeps_all_but_where_its_images_lie(tmp_path):
+    data = folder(tmp_path / "before")
+    run = finished(config(tmp_path / "run", data), tell=silent)
+    now, before, told = moved(tmp_path / "before", tmp_path / "after", data), holds(run.path), []
+    finished(config(run.path, now), resume=run, tell=told.append)
+    assert told[0] == f"{now['source']} holds the images of {run.path}, which are looked for there from now on"
+    after = holds(run.path)
+    assert {name for name, content in after.items() if content != before[name]} == {"config.yaml", "split.json"}
+    assert cnnzoo.evaluate(run, tell=silent).count == len(run.split["val"])
+
+
 def test_where_its_images_to_judge_by_were_moved_with_the_others_these_are_judged(tmp_path):
     data = two_folders(tmp_path / "before")
     run = finished(config(tmp_path / "run", data), tell=silent)
@@ -155,3 +201,27 @@ def test_where_its_images_to_judge_by_were_moved_with_the_others_these_are_judge
     result = cnnzoo.evaluate(run, now["val_source"], tell=told.append)
     assert (result.count, result.loss) == (before.count, before.loss)
     assert [line.split(":")[-1] for line in told] == [" it is judged on those that it held out"]
+
+
+def test_a_soup_is_made_of_runs_whose_images_were_moved_with_them_and_have_got_others_beside(tmp_path, monkeypatch):
+    (tmp_path / "before").mkdir()
+    monkeypatch.chdir(tmp_path / "before")
+    photos.folder(Path("photos"))
+    runs = [finished(config(Path(f"run{i}"), {"source": "photos"}), tell=silent).path for i in (0, 1)]
+    photos.picture(0, 500).save(Path("photos", photos.KINDS[0], "0.png"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "before").rename(tmp_path / "after")
+    made = cnnzoo.soup([Path("after") / run for run in runs], run="soup", tell=silent)
+    assert [len(names) for names in made.split.values()] == [18, 18]
+    assert cnnzoo.evaluate(made, tell=silent).count == 18
+
+
+@pytest.mark.parametrize("lacks", ["homes", "marks"])
+def test_a_run_that_does_not_tell_by_what_its_images_are_known_goes_on_where_they_were_alone(lacks, tmp_path):
+    data = folder(tmp_path / "before")
+    run = stopped(tmp_path / "run", data)
+    run.write("split.json", json.dumps({key: told for key, told in run.images.items() if key != lacks}))
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    with pytest.raises(InputError, match=r"data\.source is .* there and .* here"):
+        finished(config(run.path, {"source": str(tmp_path / "after" / "photos")}), resume=run, tell=silent)
+    assert finished(resume=run, tell=silent).is_finished

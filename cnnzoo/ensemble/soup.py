@@ -149,9 +149,11 @@ class _Averager:
 
     def __init__(self, runs: Sequence[Run], device: torch.device):
         self.runs, self.device = runs, device
-        self.config = config_.read(runs[0].config_file)
-        self.data = assemble.load_data(self.config)
-        if list(self.data.val.names) != runs[0].split["val"]:
+        own = config_.read(runs[0].config_file)
+        found, split = whereabouts.find(runs[0], own.data, None, str(runs[0].path))
+        self.config = replace(own, data=found)
+        self.data = assemble.load_data(self.config, split)
+        if list(self.data.val.names) != split["val"]:
             raise InputError(f"{self.data.name} no longer holds the images that {runs[0].path} was validated on")
         self.net = zoo.load(runs[0]).to(device)
         self.states = [run.weights for run in runs]

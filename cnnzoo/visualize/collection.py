@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnzoo import config
+from cnnzoo import config, whereabouts
 from cnnzoo.checkpoint import run_of
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
@@ -105,10 +105,9 @@ def _of_run(subject: Subject, root: str | None) -> tuple[tuple[Collection, Colle
         raise InputError(
             f"among which images? {subject.name} is no run that has its own; name a folder or a set by data=…"
         )
-    own = config.read(run.config_file).data
-    loaded = _loaded(subject, replace(own, bag=None, weights=None, root=root or own.root))  # each image once
-    if not set(run.split["train"]) <= set(loaded.train.names):
-        raise InputError(f"{own.source} no longer holds the images that {run.path} was trained on")
+    own, split = whereabouts.find(run, config.read(run.config_file).data, None, str(run.path))
+    once = {part: [*dict.fromkeys(names)] for part, names in split.items()}  # a bootstrap sample repeats some
+    loaded = _loaded(subject, replace(own, weights=None, root=root or own.root), once)
     return _both(loaded, f"the training images of {run.path}", f"the validation images of {run.path}"), loaded.notes
 
 
@@ -122,10 +121,10 @@ def _of_source(subject: Subject, given: DataConfig) -> tuple[tuple[Collection, C
     return (_collection(given.source, part, classes, cache), None), notes
 
 
-def _loaded(subject: Subject, given: DataConfig) -> Dataset:
+def _loaded(subject: Subject, given: DataConfig, split: whereabouts.Names | None = None) -> Dataset:
     """Both parts in the size in which the net is judged."""
     seen = subject.preprocess
-    return sources.load(given, AugmentConfig(), seen.size, seen.channels, seen)
+    return sources.load(given, AugmentConfig(), seen.size, seen.channels, seen, split=split)
 
 
 def _both(loaded: Dataset, train: str, val: str) -> tuple[Collection, Collection]:
