@@ -155,8 +155,11 @@ def _follow(run: Run, config: Config, tell: Tell) -> None:
     """Let a finished run say where its images lie now, if its config names another place that holds them, so that what
     is made of it finds them.
     """
-    split = whereabouts.renamed(run, config_.read(run.config_file).data, config.data)
-    if split is None or split == run.split or distributed.size() > 1:
+    own, now = config_.read(run.config_file).data, config.data
+    if (own.source, own.val_source) == (now.source, now.val_source) or distributed.size() > 1:
+        return
+    split = whereabouts.renamed(run, own, now)
+    if split is None or split == run.split:
         return
     with suppress(OSError):  # a folder that may only be read
         _write_place(run, config, split)
