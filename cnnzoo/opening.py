@@ -52,6 +52,9 @@ def open_(
         )
     if run.is_finished:
         return run, given or own, None
+    if not sources.is_there(source := (given or own).data.source):
+        where = "say where these lie now by data.source=…"
+        raise InputError(f"{source}, with whose images {run.path} was begun, is not here; {where}")
     if not run.state_file.exists() and not run.state_before.exists():
         tell(f"{run.path} holds no checkpoint yet, so it starts from the beginning")
         return run, given or own, None

@@ -1,6 +1,7 @@
 """Runs whose images were moved or copied since: they go on, and are judged, where these lie now."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -58,7 +59,7 @@ KINDS = [folder, divided, two_folders, table, table_beside, shards]
 def config(run: Path, data: dict, **sections) -> dict:
     """Some random parts of images, in an order by the seed: both must be as they would have been."""
     own = {"size": 16, "val_fraction": 0.5, **data}
-    train = {"epochs": 2, "batch_size": 4, "device": "cpu"}
+    train = {"epochs": 2, "batch_size": 4, "device": "cpu", "precision": "fp32"}  # else the moment decides
     augment = {"flip": True, "crop": "resized"}
     model = {"name": "resnet20"}
     return {"run": str(run), "data": own, "train": train, "augment": augment, "model": model, **sections}
@@ -106,6 +107,9 @@ def test_a_run_that_goes_on_elsewhere_may_be_stopped_there_and_go_on_by_itself(t
     data = folder(tmp_path / "before")
     run = stopped(tmp_path / "run", data)
     now = moved(tmp_path / "before", tmp_path / "after", data)
+    why = f"{data['source']}, with whose images {run.path} was begun, is not here; say where these lie now by"
+    with pytest.raises(InputError, match=re.escape(f"{why} data.source=…")):
+        finished(resume=run, tell=silent)
     with pytest.raises(Interrupted):
         cnnzoo.train(resume=run, overrides={"data.source": now["source"]}, tell=silent, should_stop=lambda: True)
     shutil.copytree(tmp_path / "after", tmp_path / "before")
