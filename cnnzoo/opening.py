@@ -98,10 +98,14 @@ def alike(config: Config, state: dict | None) -> dict[str, object]:
 
 
 def _moved(run: Run, own: DataConfig, given: DataConfig) -> Set[str]:
-    """The keys that tell where a run's images lie, if they lie elsewhere now: where the config that is given says."""
-    if (own.source, own.val_source) != (given.source, given.val_source) and whereabouts.renamed(run, own, given):
-        return {"data.source", "data.val_source"}
-    return frozenset()
+    """The keys that tell where a run's images lie, if they lie elsewhere now: where the config that is given says.
+    Raises InputError where that is nowhere.
+    """
+    if (own.source, own.val_source) == (given.source, given.val_source):
+        return frozenset()
+    if not sources.is_there(given.source):
+        sources.check(given)  # which says so, and what is beside it
+    return {"data.source", "data.val_source"} if whereabouts.renamed(run, own, given) else frozenset()
 
 
 def _differences(given: Config, own: Config, free: Set[str] = frozenset()) -> str:

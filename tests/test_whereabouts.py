@@ -110,6 +110,8 @@ def test_a_run_that_goes_on_elsewhere_may_be_stopped_there_and_go_on_by_itself(t
     why = f"{data['source']}, with whose images {run.path} was begun, is not here; say where these lie now by"
     with pytest.raises(InputError, match=re.escape(f"{why} data.source=…")):
         finished(resume=run, tell=silent)
+    with pytest.raises(InputError, match=r"there is no folder .*/photoz; did you mean .*/photos\?"):
+        finished(resume=run, overrides={"data.source": str(tmp_path / "after" / "photoz")}, tell=silent)
     with pytest.raises(Interrupted):
         cnnzoo.train(resume=run, overrides={"data.source": now["source"]}, tell=silent, should_stop=lambda: True)
     shutil.copytree(tmp_path / "after", tmp_path / "before")
