@@ -305,6 +305,7 @@ def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(sourc
     before = cnnzoo.judge(run)
     shutil.copy(folder / "red" / "00.png", folder / "red" / "new.png")  # from here on the folder would be split anew
     shutil.copy(folder / "blue" / "01.png", folder / "blue" / "new.png")
+    shutil.copytree(folder / "blue", folder / "azure")  # a class that the net does not know
     again = cnnzoo.judge(run)
     assert sorted(again.images) == sorted(before.images) == sorted(run.split["val"])
     assert again.measure().top1 == before.measure().top1
@@ -323,7 +324,8 @@ def test_a_run_is_judged_on_what_it_held_out_though_its_folder_has_changed(sourc
     assert told[-1].startswith(f"int8, calibrated on {learnt} training images of {moved}: ")
     shutil.rmtree(moved / "blue")
     assert cnnzoo.evaluate(run, moved, tell=str).count == 12
-    shutil.rmtree(moved / "green")  # most of its images are gone, so that it is taken for another folder
+    for kind in ("green", "azure"):
+        shutil.rmtree(moved / kind)  # most of its images are gone, so that it is taken for another folder
     told.clear()
     assert cnnzoo.evaluate(run, moved, tell=told.append).count == 13
     assert told == [f"6 of these 13 images seem to be among those that {run.path} was trained on"]

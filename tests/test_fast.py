@@ -77,6 +77,18 @@ def test_where_the_training_images_are_gone_those_given_serve(run, source, tmp_p
     assert told[0].startswith("int8, calibrated on 8 of the images given: ")
 
 
+def test_the_training_images_are_found_where_they_were_moved_with_the_run(tmp_path, monkeypatch, told):
+    monkeypatch.chdir(tmp_path)
+    photos.folder(tmp_path / "before" / "photos", each=8)
+    monkeypatch.chdir(tmp_path / "before")
+    recipe = {"model": {"name": "lenet5", "in_chans": 3}, "train": {"epochs": 3, "batch_size": 6}, "run": "runs/x"}
+    cnnzoo.train({**recipe, "data": {"source": "photos"}}, with_report=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "before").rename(tmp_path / "after")
+    cnnzoo.predict("after/runs/x", "after/photos/red", precision="int8", tell=told.append)
+    assert told[0].startswith("int8, calibrated on 18 training images of after/runs/x: ")
+
+
 def test_a_bare_net_is_calibrated_on_a_sample_spread_over_all_images(orphan, told):
     pictures = [np.asarray(photos.picture(number % 3, number)) for number in range(600)]
     result = cnnzoo.predict(cnnzoo.load(orphan), pictures, precision="int8", tell=told.append)

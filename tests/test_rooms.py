@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "measures": {"calibrate"},
     "export": {"models", "data", "checkpoint", "zoo", "naming"},
     "report": {"config", "data", "checkpoint", "zoo", "measures", "calibrate", "visualize", "figures"},
-    "inference": {"config", "data", "checkpoint"},
+    "inference": {"config", "data", "checkpoint", "whereabouts"},
     "loggers": set(),
     "environment": set(),
     "profiling": {"config", "data", "train", "assemble"},

@@ -212,7 +212,11 @@ def held_out(
     notes += [_tell_bad(bad, config, "bad_files='skip'")] if bad else []
     if not len(read_part):
         raise InputError(f"{config.source} has no image that can be read: {faults(bad)}")
-    return read_part, found.classes, (*found.notes, *notes)
+    classes = found.classes
+    if names is not None:  # of which classes that have come since hold none
+        there, labels = np.unique(read_part.labels, return_inverse=True)
+        classes, read_part = tuple(classes[place] for place in there), replace(read_part, labels=labels)
+    return read_part, classes, (*found.notes, *notes)
 
 
 def sample(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cnnzoo import config
+from cnnzoo import config, whereabouts
 from cnnzoo.checkpoint import run_of
 from cnnzoo.data import sources
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
@@ -68,8 +68,8 @@ def _trained_on(net: nn.Module, preprocess: Preprocess | Sheet, root: str | None
     if run is None:
         return None
     try:
-        data = config.read(run.config_file).data
-        pixels = sources.sample(replace(data, root=root or data.root), preprocess, MANY, names=run.split["train"])
+        data, split = whereabouts.find(run, config.read(run.config_file).data, None, str(run.path))
+        pixels = sources.sample(replace(data, root=root or data.root), preprocess, MANY, names=split["train"])
     except (InputError, OSError):  # another machine than the one it was trained on
         return None
     return (pixels, f"training images of {run.path}") if len(pixels) else None
