@@ -73,49 +73,71 @@ def register_data(
 def _pairs(
     images: Any, labels: Iterable | None, classes: Sequence[str] | None
 ) -> tuple[np.ndarray | list, np.ndarray, list[str]]:
-    """Images and the places of their labels in the classes."""
+    """Images, the places of their labels in the classes, and these."""
     if labels is None:
         classes = getattr(images, "classes", None) if classes is None else classes
-        try:
-            pairs = [images[place] for place in range(len(images))]
-            if any(isinstance(pair, Mapping) for pair in pairs):  # whose keys would be taken for a pair
-                raise TypeError
-            images, labels = map(list, zip(*pairs, strict=True))
-        except (TypeError, ValueError, AttributeError, KeyError):  # the last of a table
-            raise InputError(f"{type(images).__name__} holds no pairs of an image and its label; {WANTED}") from None
+        images, labels = _unzipped(images)
     classes = None if classes is None else [str(name) for name in classes]
-    if twice := [name for name, many in Counter(classes).items() if many > 1]:
+    if twice := [name for name, many in Counter(classes or ()).items() if many > 1]:
         raise InputError(f"the class {twice[0]!r} is named twice; give each a name of its own")
+    images, labels = _images(images), _labels(labels)
+    if len(labels) != len(images) or not len(images):
+        raise InputError(f"there are {counted(len(images), 'image')} and {counted(len(labels), 'label')}")
+    return images, *_places(labels, classes)
+
+
+def _unzipped(dataset: Any) -> tuple[list, list]:
+    """The images and the labels of anything that gives a pair for each place, as PyTorch's data sets do."""
+    try:
+        pairs = [dataset[place] for place in range(len(dataset))]
+        if any(isinstance(pair, Mapping) for pair in pairs):  # whose keys would be taken for a pair
+            raise TypeError
+        images, labels = map(list, zip(*pairs, strict=True))
+        return images, labels
+    except (TypeError, ValueError, AttributeError, KeyError):  # the last of a table
+        raise InputError(f"{type(dataset).__name__} holds no pairs of an image and its label; {WANTED}") from None
+
+
+def _images(images: Any) -> np.ndarray | list:
+    """One uint8 array, or a list of files, PIL images and uint8 arrays."""
     if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OU"):
         images = _pixels(images)
         if images.ndim < 3 or images.shape[3:] not in ((), (1,), (3,)):
             raise InputError(f"an array of shape {images.shape} is none of images; {WANTED}")
-    else:
-        images = [_pixels(image) if isinstance(image, np.ndarray | Tensor) else image for image in images]
-        for image in images:
-            if not isinstance(image, str | Path | Image.Image | np.ndarray):
-                raise InputError(f"{image!r:.50} is no image; {WANTED}")
+        return images
+    images = [_pixels(image) if isinstance(image, np.ndarray | Tensor) else image for image in images]
+    for image in images:
+        if not isinstance(image, str | Path | Image.Image | np.ndarray):
+            raise InputError(f"{image!r:.50} is no image; {WANTED}")
+    return images
+
+
+def _labels(labels: Iterable) -> np.ndarray:
+    """`(N,)`, all text or all whole numbers."""
     labels = [label.item() if isinstance(label, Tensor) else label for label in labels]
     given = np.asarray(labels)
-    if len(given) != len(images) or not len(images):
-        raise InputError(f"there are {counted(len(images), 'image')} and {counted(len(given), 'label')}")
-    if given.ndim != 1 or given.dtype.kind not in "iuUb":
+    if len(given) and (given.ndim != 1 or given.dtype.kind not in "iuUb"):
         what = f"{given.dtype} of shape {given.shape}"
         raise InputError(f"labels are {what}; give the class of each image, as text or a whole number")
     if strange := [label for label in labels if given.dtype.kind == "U" and not isinstance(label, str)]:
         raise InputError(f"among the labels, which are text, is {strange[0]!r:.50}; give the class of each image")
-    if classes is None or given.dtype.kind == "U":
-        names, places = np.unique(given, return_inverse=True)
-        names = [str(name) for name in names]
-        if classes is None:
-            return images, places, names
-        if unknown := [name for name in names if name not in classes]:
-            raise InputError(f"the label {unknown[0]!r} is none of the classes{did_you_mean(unknown[0], classes)}")
-        return images, np.array([classes.index(name) for name in names], dtype=np.int64)[places], classes
-    if given.min() < 0 or given.max() >= len(classes):
-        wrong = given[(given < 0) | (given >= len(classes))][0]
-        raise InputError(f"the label {wrong} is no place in {counted(len(classes), 'class', 'classes')}, from 0")
-    return images, given.astype(np.int64), classes
+    return given
+
+
+def _places(labels: np.ndarray, classes: list[str] | None) -> tuple[np.ndarray, list[str]]:
+    """`(N,)` int64, each label's place in the classes, and these: None takes the labels that there are, in order."""
+    if classes is not None and labels.dtype.kind != "U":
+        if labels.min() < 0 or labels.max() >= len(classes):
+            wrong = labels[(labels < 0) | (labels >= len(classes))][0]
+            raise InputError(f"the label {wrong} is no place in {counted(len(classes), 'class', 'classes')}, from 0")
+        return labels.astype(np.int64), classes
+    found, places = np.unique(labels, return_inverse=True)
+    names = [str(name) for name in found]
+    if classes is None:
+        return places, names
+    if unknown := [name for name in names if name not in classes]:
+        raise InputError(f"the label {unknown[0]!r} is none of the classes{did_you_mean(unknown[0], classes)}")
+    return np.array([classes.index(name) for name in names], dtype=np.int64)[places], classes
 
 
 def _pixels(image: np.ndarray | Tensor) -> np.ndarray:
