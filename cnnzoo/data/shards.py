@@ -107,7 +107,7 @@ def _classes(found: Sequence[str], names: Path) -> tuple[tuple[str, ...], np.nda
     """Class names in order, and `(N,)` int64 places among them."""
     found = [composed(text) for text in found]
     numbers = all(text.isdecimal() for text in found)
-    known = sorted(set(found), key=int) if numbers else sorted(set(found))
+    known = sorted(set(found), key=(lambda text: (int(text), text)) if numbers else None)
     places = {text: place for place, text in enumerate(known)}
     labels = np.array([places[text] for text in found], dtype=np.int64)
     if numbers and names.is_file():
