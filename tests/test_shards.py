@@ -141,6 +141,17 @@ def test_classes_txt_may_come_from_notepad_and_is_told_where_it_is_not_utf8(tmp_
         load(tmp_path / "a.tar")
 
 
+def test_a_class_in_a_shard_may_come_from_notepad_and_is_told_where_it_is_not_utf8(tmp_path):
+    for name, encoding in (("a", "utf-8-sig"), ("b", "latin-1")):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for number in range(4):
+                add(tar, f"{number}.png", photo(number // 2))
+                add(tar, f"{number}.cls", ("café", "thé")[number // 2].encode(encoding))
+    assert load(tmp_path / "a.tar").classes == ("café", "thé")
+    with pytest.raises(InputError, match=r"b\.tar/0\.cls is not UTF-8; save it as text in UTF-8$"):
+        load(tmp_path / "b.tar")
+
+
 def test_samples_without_image_or_class_are_passed_over_and_told(tmp_path):
     with tarfile.open(shard(tmp_path / "a.tar", [0, 1] * 4), "a") as tar:
         add(tar, "more/x.png", photo(0))

@@ -177,7 +177,7 @@ def _samples(shard: int, file: Path) -> Iterator[_Sample | None]:
                 image, label = None, None
                 for _, ending, member in members:
                     if ending == "cls":
-                        label = tar.extractfile(member).read().decode().strip()
+                        label = _label(tar.extractfile(member).read(), f"{file}/{member.name}")
                     elif f".{ending}" in EXTENSIONS and image is None:
                         image = member
                 complete = image is not None and label
@@ -185,11 +185,18 @@ def _samples(shard: int, file: Path) -> Iterator[_Sample | None]:
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(512) != bytes(512):  # tarfile takes whatever it cannot read for the end
                 raise tarfile.ReadError("no end where its last member ends")
-    except (tarfile.TarError, OSError, UnicodeDecodeError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError) as error:
         with open(file, "rb") as content:
             compressed = content.read(2) == b"\x1f\x8b"
         why = "it is compressed; unpack it by gunzip" if compressed else f"it is cut short or no tar ({error})"
         raise InputError(f"{file}: {why}") from None
+
+
+def _label(content: bytes, member: str) -> str:
+    try:
+        return content.decode("utf-8-sig").strip()  # Notepad begins a file with a mark
+    except UnicodeDecodeError:
+        raise InputError(f"{member} is not UTF-8; save it as text in UTF-8") from None
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
