@@ -59,10 +59,10 @@ def composed(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text whose control characters, such as ends of lines and a terminal's commands, are spelt out: a file's name
-    may have any.
+    """A text that is `printable`, whose control characters, such as ends of lines and a terminal's commands, are spelt
+    out: a file's name may have any.
     """
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda sign: repr(sign[0])[1:-1], text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda sign: repr(sign[0])[1:-1], printable(text))
 
 
 def faults(bad: Mapping[object, str]) -> str:

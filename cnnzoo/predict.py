@@ -19,7 +19,7 @@ from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import batch_on, in_halves, pick_device
-from cnnzoo.errors import InputError, at_least, counted, one_line
+from cnnzoo.errors import InputError, at_least, counted, one_line, printable
 from cnnzoo.familiar import STRANGE, Familiarity
 from cnnzoo.inference.fast import MANY, Sample, fast_form
 from cnnzoo.inference.outputs import WithFeatures
@@ -38,7 +38,7 @@ NO_NUMBER = "the net's answer is no number (NaN): its weights are damaged, or to
 class Prediction(Shown):
     """What is said of one image."""
 
-    file: str
+    file: str  # opens it, even where its bytes are no text that can be printed
     top: tuple[tuple[str, float], ...]  # classes and probabilities, most likely first; none with an error
     abstain: bool  # no class is likely enough, the image is not familiar enough, or there is an error
     familiarity: float | None  # see Predictions; None where the net does not tell
@@ -108,7 +108,7 @@ class Predictions(Shown):
         rows = []
         for row in self[:SHOWN]:
             said = [f"{name} {p:.1%}" for name, p in row.top[:TOP]] or [""] * (len(heads) - 2)
-            rows.append([row.file, *said, row.error or _doubts(row.abstain, row.familiarity)])
+            rows.append([printable(row.file), *said, row.error or _doubts(row.abstain, row.familiarity)])
         return Table(heads, rows, heads, notes=self._more())
 
     @property
@@ -155,7 +155,7 @@ class Predictions(Shown):
         told = zip(self.files, self.top(many), self.abstain.tolist(), familiar, self.errors, strict=True)
         for file, best, abstain, share, error in told:
             said = [*(name for name, _ in best), *(round(p, 6) for _, p in best)] or [None] * (len(names) - 4)
-            yield dict(zip(names, [file, *said, abstain, share, error or None], strict=True))
+            yield dict(zip(names, [printable(file), *said, abstain, share, error or None], strict=True))
 
     def to_csv(self, many: int = TOP) -> str:
         """A table of `columns`."""
@@ -361,7 +361,8 @@ class Tally:
     def watch(self, parts: Iterable[Predictions]) -> Iterator[Predictions]:
         """The same parts, counted."""
         for part in parts:
-            wrong = [f"{file}: {error}" for file, error in zip(part.files, part.errors, strict=True) if error]
+            told = zip(map(printable, part.files), part.errors, strict=True)
+            wrong = [f"{file}: {error}" for file, error in told if error]
             self.examples = [*self.examples, *wrong][:3]
             self.images += len(part)
             self.unread += len(wrong)

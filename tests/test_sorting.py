@@ -1,7 +1,9 @@
 """Photos sorted into a folder for each class that a net names."""
 
 import errno
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,17 @@ def test_the_command_sorts_and_leaves_a_folder_to_train_on(cli, net, folder, tmp
     assert out.startswith(f"6 photos copied to {tmp_path / 'new'} (")
     assert len(out.splitlines()) == 1
     assert {file.partition("/")[0] for file in files(tmp_path / "new")} == set(named)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are texts")
+def test_any_bytes_may_be_a_photos_name(cli, folder, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    photos.picture(0, 0).save(tmp_path / "x.png")
+    (tmp_path / "x.png").rename(folder / name)
+    weights = photos.weights(tmp_path / "net.pth")
+    code, out, _ = cli("predict", "resnet20", folder, "--pretrained", weights, "--sort", tmp_path / "new")
+    assert (code, out[:8]) == (0, "7 photos")
+    assert [copy.name for copy in (tmp_path / "new").rglob("caf*")] == [name]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnnzoo.data.decoding import EXTENSIONS, as_image, opened, upright
 from cnnzoo.data.preprocess import Preprocess, Sheet, enough
-from cnnzoo.errors import InputError, expect, printable
+from cnnzoo.errors import InputError, expect
 
 THREADS = 8  # that decode, at most: more wait for Python, and each keeps memory for the largest image it has seen
 AT_ONCE = 48_000_000  # pixels that are being decoded at any time; the costliest, with transparency, take 12 bytes each
@@ -139,7 +139,7 @@ def is_hidden(name: str) -> bool:
 class Picture:
     """What became of one image."""
 
-    name: str
+    name: str  # a file's as the file system has it, see `errors.printable`
     pixels: np.ndarray | None = None  # (H, W, C) uint8, as the net's preprocessing has them
     error: str = ""  # what is wrong with it, and then there are no pixels
     upscaled: bool = False  # it has fewer pixels than the net takes
@@ -180,7 +180,7 @@ class _Reader:
                 return self._fitted(f"image {place}", as_image(item, self.preprocess.channels))
             except InputError as error:
                 raise InputError(f"image {place}: {error}") from None
-        name = printable(item) if isinstance(item, str) else f"image {place}"
+        name = item if isinstance(item, str) else f"image {place}"
         try:
             with opened(item, self.at_least) as image, self.room.taken(image.width * image.height):
                 return self._fitted(name, upright(image))

@@ -89,7 +89,7 @@ class Finding(Shown):
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return one_line(printable(f"{self.file}{f' = {self.other}' if self.other else ''}{detail}"))
+        return one_line(f"{self.file}{f' = {self.other}' if self.other else ''}{detail}")
 
     def to_dict(self) -> dict[str, str]:
         return {"severity": self.severity, **{key: printable(value) for key, value in vars(self).items()}}

@@ -14,7 +14,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import pick_device
-from cnnzoo.errors import InputError, expect, unknown
+from cnnzoo.errors import InputError, expect, printable, unknown
 from cnnzoo.inference.optimized import Optimized
 from cnnzoo.models._feature_maps import FeatureMaps
 from cnnzoo.naming import output_names
@@ -101,9 +101,9 @@ class Subject:
             raise InputError("there is no picture to look at; give some")
         for picture in read:
             if picture.error:
-                raise InputError(f"{picture.name}: {picture.error}")
+                raise InputError(f"{printable(picture.name)}: {picture.error}")
         pixels = np.stack([picture.pixels for picture in read])
-        return Looked(tuple(picture.name for picture in read), pixels, self.normalised(pixels).contiguous())
+        return Looked(tuple(printable(picture.name) for picture in read), pixels, self.normalised(pixels).contiguous())
 
     def normalised(self, pixels: np.ndarray) -> Tensor:
         """Images `(B, H, W, C)` uint8 as the net takes them: `(B, C, H, W)` float32, on its device."""
