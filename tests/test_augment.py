@@ -572,6 +572,21 @@ def test_resized_crop_may_lie_anywhere():
     assert abs(np.corrcoef(left, top)[0, 1]) < 0.1
 
 
+def test_resized_crop_is_the_whole_image_where_no_part_of_it_fits():
+    left, right, top, bottom = parts(AugmentConfig(crop="resized", scale=(1.0, 1.0), ratio=(0.3, 2.0)), count=20)
+    np.testing.assert_allclose((left, top), 0, atol=0.01)
+    np.testing.assert_allclose((right, bottom), 1, atol=0.01)
+
+
+def test_jittered_crop_is_a_window_of_an_image_of_any_shorter_side():
+    left, right, top, bottom = parts(AugmentConfig(crop="jittered", shorter_side=(4, 8)))  # of which the net sees 2
+    np.testing.assert_allclose(right - left, bottom - top, atol=0.01)
+    sides = 2 / (right - left)
+    assert (sides.min(), sides.max()) == pytest.approx((4, 8), abs=0.1)
+    for low, high in ((left, right), (top, bottom)):
+        assert (low.min(), high.max()) == pytest.approx((0, 1), abs=0.02)
+
+
 # ---- composition
 
 

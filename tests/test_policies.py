@@ -132,6 +132,13 @@ def test_cutmix_pastes_a_window_and_labels_count_by_its_area():
         assert ((mixed == images) | (mixed == images[torch.arange(8) ^ 1])).all()
 
 
+def test_cutmix_leaves_the_share_drawn_but_for_what_the_edge_cuts_off_its_window():
+    image, labels = torch.zeros(2, 1, 20, 20), torch.arange(2)
+    own = [Mix(2, cutmix=1.0)(image, labels, draws(2, seed))[1][0, 0] for seed in range(1_000)]
+    # A window of side s keeps s - s**2 / 4 of it along each side on average; s**2 is even between 0 and 1.
+    assert np.mean(own) == pytest.approx(1 - (1 / 2 - 1 / 5 + 1 / 48), abs=0.03)
+
+
 def test_with_both_some_batches_are_mixed_and_some_cut():
     images, labels = torch.arange(4.0).reshape(4, 1, 1, 1).repeat(1, 3, 16, 16), torch.arange(4)
     cut = 0

@@ -48,7 +48,7 @@ class Parts:
         if config.crop == "resized":
             self._shapes = draws.sides(config.scale, config.ratio, TRIES).tolist()
         else:
-            self._shares = (size / draws.uniform(*config.shorter_side)).clip(max=1.0).tolist()
+            self._shares = (size / draws.uniform(*config.shorter_side)).tolist()
         self._places = draws.uniform(0, 1, 2).tolist()
         self.mirrored = draws.integers(2).astype(bool) if config.flip else np.zeros(draws.many, bool)
 
