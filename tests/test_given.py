@@ -61,6 +61,14 @@ def test_what_is_registered_trains_and_judges_as_the_same_images_of_a_set_do(nam
     assert mine.report_file.exists()
 
 
+def test_images_that_stand_are_scaled_as_the_same_that_lie(name):
+    seen = []
+    for pixels in (PIXELS[:, :, :7], PIXELS[:, :, :7].swapaxes(1, 2)):
+        cnnzoo.register_data(name, pixels, LABELS)
+        seen.append(loaded(name).train.images.take(np.arange(9))[..., 0])
+    np.testing.assert_array_equal(seen[0], seen[1].swapaxes(1, 2))
+
+
 @pytest.mark.parametrize(
     "images",
     [

@@ -123,7 +123,7 @@ def _usual_resize(found: Found, size: int) -> int:
     """Photos: see `photo_resize`. Arrays: whole, or with a margin where they lack at most 1/8 (MNIST's 28 in LeNet's
     32).
     """
-    side = found.train.images.shape[1] if isinstance(found.train.images, np.ndarray) else None
+    side = min(found.train.images.shape[1:3]) if isinstance(found.train.images, np.ndarray) else None
     if side and size * 7 / 8 <= side <= size:
         return side
     return photo_resize(size) if side is None else size
