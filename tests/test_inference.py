@@ -21,7 +21,7 @@ from cnnzoo.errors import InputError
 from cnnzoo.inference import forms
 from cnnzoo.inference.fused import Fused
 from cnnzoo.inference.optimized import Optimized
-from cnnzoo.inference.outputs import Features
+from cnnzoo.inference.outputs import Features, WithFeatures
 
 NETS = ("lenet5", "resnet20", "squeezenet1_1", "googlenet_2014", "densenet40", "highway_mnist", "nin_cifar10")
 
@@ -46,6 +46,16 @@ def test_one_form_takes_any_number_of_images_of_several_sizes():
         images = torch.randn(count, 3, side, side)
         with torch.no_grad():
             torch.testing.assert_close(fast(images), net(images), rtol=1e-4, atol=1e-4)
+
+
+def test_images_shared_out_among_threads_keep_their_answers(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # where tests have a core each, there is one
+    net, images = WithFeatures(cnnzoo.create("resnet20")).eval(), torch.randn(11, 3, 32, 32)
+    run = forms.session(forms.exported(net, images[:2]))
+    with torch.no_grad():
+        logits, features = net(images)
+    for many in (1, 2, 3, 4, 11):
+        torch.testing.assert_close(run(images[:many]), [logits[:many], features[:many]], rtol=1e-4, atol=1e-4)
 
 
 def test_it_keeps_what_belongs_to_the_net_and_leaves_the_net_alone():
