@@ -239,6 +239,7 @@ def test_groups_that_will_not_do_are_told(groups, told, patients):
 def test_more_folds_than_groups_are_told(patients):
     with pytest.raises(InputError, match=r"class 'sick' of .* has 12 groups, too few for 13 folds"):
         load(patients, folds=13)
+    assert set(load(patients, folds=12).val.labels) == {0, 1}
 
 
 @pytest.mark.parametrize("source", ["digits", "arrays"])
