@@ -20,6 +20,7 @@ import cnnzoo
 from cnnzoo import config
 from cnnzoo.checkpoint import Run
 from cnnzoo.weights import published, table
+from cnnzoo.weights.load import load_into
 
 # Published by torchvision: top-1 and top-5 accuracy in percent, resize before the crop of 224.
 PUBLISHED = {
@@ -242,6 +243,18 @@ def test_report_counts_what_was_loaded(file):
     report = cnnzoo.create("resnet20", file).load_report
     assert (len(report.loaded), report.adapted, report.initialised) == (116, (), ())
     assert str(report) == "116 tensors loaded"
+
+
+def test_blue_comes_first_in_some_files_and_of_what_a_file_lacks_nothing_is_taken():
+    net, theirs = cnnzoo.create("resnet20"), cnnzoo.create("resnet20").state_dict()
+    first, head = f"{net.entry.first_conv}.weight", f"{net.entry.head}."
+    file = {name: (name, value * float("nan") if name.startswith(head) else value) for name, value in theirs.items()}
+    report = load_into(net, net.entry, file, "file", bgr=True, lacks=net.entry.head)
+    own = net.state_dict()
+    assert torch.equal(own[first], theirs[first][:, [2, 1, 0]])
+    assert all(torch.equal(own[n], t) for n, t in theirs.items() if n != first and not n.startswith(head))
+    assert report.initialised == tuple(name for name in own if name.startswith(head))
+    assert all(own[name].isfinite().all() for name in report.initialised)
 
 
 def test_a_net_knows_its_classes_though_the_file_lacks_its_auxiliary_heads(tmp_path):
