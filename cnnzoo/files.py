@@ -21,6 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from cnnzoo import atomic
+from cnnzoo.device import is_out_of_memory
 from cnnzoo.errors import InputError
 
 # Beside tensors, training scripts save their options and numpy's numbers, which hold values and run nothing. What makes
@@ -40,7 +41,7 @@ def read_torch(file: Path) -> dict:
         with _alone, torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a strange pickle's protocol, just before it is refused
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -53,6 +54,8 @@ def read_torch(file: Path) -> dict:
             ) from None
         raise InputError(f"{file} is damaged or no checkpoint") from None
     except Exception as error:  # of any kind, as a damaged pickle may ask for anything
+        if is_out_of_memory(error):
+            raise
         if "TorchScript" in str(error):
             raise InputError(f"{file} is a net of TorchScript's, which is code; save its state_dict() alone") from None
         first_sentence = str(error).partition("\n")[0].partition(". ")[0]  # torch adds a paragraph of guesses

@@ -505,6 +505,19 @@ def test_whichever_byte_of_a_file_is_damaged_that_is_told_if_anything(tmp_path, 
                 read(tmp_path / "file")
 
 
+def test_a_checkpoint_for_which_memory_does_not_suffice_is_not_called_damaged(tmp_path, whole, monkeypatch):
+    """The one before it would be taken in its stead."""
+    run = Run(shutil.copytree(whole.path, tmp_path / "r"))
+    full = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to …"
+
+    def load(*_, **__):
+        raise RuntimeError(full)
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        run.load_state()
+
+
 def test_a_finished_run_whose_weights_are_gone_says_so_whatever_is_asked_of_it(tmp_path, finished):
     run = Run(shutil.copytree(finished.path, tmp_path / "r"))
     run.model_file.unlink()
