@@ -33,9 +33,11 @@ def begin(config: Config) -> Run:
 
 
 def open_(
-    config: Config | Mapping | str | Path | None, resume: str | Path | Run | None, tell: Tell
+    config: Config | Mapping | str | Path | None, resume: str | Path | Run | None, tell: Tell, has_images: bool = False
 ) -> tuple[Run, Config, dict | None]:
-    """The folder, the complete config, and the state to go on from, where the run is not finished."""
+    """The folder, the complete config, and the state to go on from, where the run is not finished. `has_images`:
+    these are in memory, so that none need lie where the config says.
+    """
     given = None if config is None else config_.read(config)
     if resume == "auto":
         folder = (given or Config()).folder
@@ -52,7 +54,7 @@ def open_(
         )
     if run.is_finished:
         return run, given or own, None
-    if not sources.is_there(source := (given or own).data.source):
+    if not has_images and not sources.is_there(source := (given or own).data.source):
         where = "say where these lie now by data.source=…"
         raise InputError(f"{source}, with whose images {run.path} was begun, is not here; {where}")
     if not run.state_file.exists() and not run.state_before.exists():

@@ -62,7 +62,7 @@ def train(
     if overrides:
         own = config is None and resume not in (None, "auto")
         config = config_.read(Run.open(resume).config_file if own else config, overrides)
-    run, config, state = opening.open_(config, resume, tell)
+    run, config, state = opening.open_(config, resume, tell, has_images=data is not None)
     if run.is_finished:
         if distributed.size() > 1:  # others, with a disk of their own, may find nothing there
             with distributed.joined(config.train.device) as (team, _):

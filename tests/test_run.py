@@ -32,6 +32,7 @@ import cnnzoo
 from cnnzoo import assemble, config, files
 from cnnzoo.checkpoint import Run
 from cnnzoo.cli import speech
+from cnnzoo.data import sources
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.registry import unregister
 from cnnzoo.signals import StopSignals, stop_on_signals
@@ -603,6 +604,16 @@ def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, cli, fails, finish
         assert sorted(entry.name for entry in home.iterdir()) == sorted(photos.KINDS)
     cli("probe", tmp_path / "whole", *lenet, "--run", tmp_path / "whole" / "runs" / "x")  # beside train/ and val/
     assert Run(tmp_path / "whole" / "runs" / "x").is_finished
+
+
+def test_a_run_on_images_in_memory_goes_on_with_them(tmp_path):
+    given = config.read(short(tmp_path / "r", data={"source": "mine", "size": 32}, train={"epochs": 2}))
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    at_hand = pixels, np.arange(40) % 2, ["a", "b"], given.data, given.augment, 32
+    data, steps = sources.from_images(*at_hand, decoded=tmp_path), iter(range(100))
+    with pytest.raises(Interrupted):
+        train(given, data=data, should_stop=lambda: next(steps) > 0)
+    assert train(resume=tmp_path / "r", data=data).is_finished
 
 
 def test_resuming_with_another_config_names_the_difference(tmp_path):
