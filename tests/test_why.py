@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import photos
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -69,6 +70,23 @@ def test_the_images_are_those_of_the_source(runs):
         assert np.corrcoef(np.asarray(inner).ravel(), digits[int(name.split("/")[1])].ravel())[0, 1] > 0.95
 
 
+def test_the_images_are_found_by_name_though_others_have_come_and_where_they_were_moved(tmp_path):
+    folder = photos.folder(tmp_path / "before")
+    data = {"source": str(folder), "size": 16, "val_fraction": 0.5}
+    config = {"run": str(tmp_path / "run"), "model": {"name": "resnet20"}, "data": data, "train": {"epochs": 1}}
+    run = cnnzoo.train(config, with_report=False)
+    names = run.split["val"]
+    held_out = why._look(run.path, None, None, names)
+    for kind in photos.KINDS:  # from here on the folder would be split anew
+        shutil.copy(folder / kind / "00.png", folder / kind / "new.png")
+    assert np.array_equal(why._look(run.path, None, None, names), held_out)
+    moved = str(folder.rename(tmp_path / "after"))
+    shown = why._look(run.path, moved, None, [name.replace(str(folder), moved) for name in names])
+    assert np.array_equal(shown, held_out)
+    run.config_file.write_text(run.config_file.read_text().replace(str(folder), "after"))  # beside the run
+    assert np.array_equal(why._look(run.path, None, None, names), held_out)
+
+
 def test_the_folder_holds_tables_and_pictures(runs, tmp_path):
     found = cnnzoo.diversity(runs, out=tmp_path / "why")
     pictures = {"pairs.png", "cost.png"} | {f"{what}.png" for what in ("rescued", "lost") if getattr(found, what)}
@@ -98,7 +116,7 @@ def test_without_the_images_there_are_the_tables_and_their_pictures(runs, tmp_pa
     told = []
     found = cnnzoo.diversity(copies, out=tmp_path / "why", tell=told.append)
     assert found.rescued or found.lost
-    assert "data.source 'photos' is neither a known set nor a folder" in told[-1]
+    assert f"photos, on which {copies[0]} was trained, is not here" in told[-1]
     names = {file.name for file in (tmp_path / "why").iterdir()}
     assert names >= {"diversity.json", "images.csv", "pairs.png", "cost.png"}
     assert not names & {"rescued.png", "lost.png"}

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnzoo import zoo
+from cnnzoo import whereabouts, zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.ensemble import dossier, members
@@ -78,11 +77,14 @@ def cost(run: str | Path) -> int:
 
 def _look(run: str, data: str | None, root: str | None, names: Sequence[str]) -> np.ndarray:
     """Images as a run's net sees them before they are normalised: of `data`, or of what the run held out."""
-    net, own = zoo.open_net(run)
-    chosen = own if data is None else DataConfig(source=data)
+    opened, (net, own) = Run(run), zoo.open_net(run)
+    chosen, split = whereabouts.find(opened, own, data, str(run))
     chosen = chosen if root is None else replace(chosen, root=root)
-    part, _, _ = sources.held_out(chosen, zoo.preprocessing(net), split=data is None)
+    part, _, _ = sources.held_out(chosen, zoo.preprocessing(net), split=False, names=split and split["val"])
     place, files = {file: i for i, file in enumerate(real_paths(part.names))}, real_paths(names)
+    if data is None:  # they are called as when the run was trained
+        now = dict(zip(real_paths(opened.split["val"]), real_paths(split["val"]), strict=True))
+        files = [now.get(file, file) for file in files]
     if strangers := [name for name, file in zip(names, files, strict=True) if file not in place]:
         raise InputError(f"{chosen.source} no longer holds {strangers[0]}, on which {run} was judged")
     return part.images.take(np.array([place[file] for file in files]))
