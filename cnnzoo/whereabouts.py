@@ -36,7 +36,7 @@ def _marked(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _mark(name: str) -> str | None:
     """What tells an image's file, or the shard that it lies in, from others; None where there is none."""
     path = Path(name)
-    file = next((place for place in (path, *path.parents) if place.is_file()), None)
+    file = next((place for place in (path, *path.parents) if os.path.isfile(place)), None)
     if file is None:
         return None
     try:
@@ -103,5 +103,5 @@ def _same(data: str, source: str) -> bool:
     """Whether two names mean the same source: a folder or a file may be spelt in many ways."""
     if data == source or not sources.NAMED.keys().isdisjoint((data, source)):
         return data == source
-    a, b = Path(os.path.expanduser(data)), Path(os.path.expanduser(source))
-    return a.exists() and b.exists() and a.samefile(b)
+    a, b = os.path.expanduser(data), os.path.expanduser(source)
+    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)

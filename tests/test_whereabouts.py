@@ -1,6 +1,8 @@
 """Runs whose images were moved or copied since: they go on, and are judged, where these lie now."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -231,3 +233,20 @@ def test_a_run_that_does_not_tell_by_what_its_images_are_known_goes_on_where_the
     with pytest.raises(InputError, match=r"data\.source is .* there and .* here"):
         finished(config(run.path, {"source": str(tmp_path / "after" / "photos")}), resume=run, tell=silent)
     assert finished(resume=run, tell=silent).is_finished
+
+
+def test_a_run_is_judged_on_a_copy_where_what_it_was_begun_with_may_not_be_looked_into(tmp_path, monkeypatch):
+    data = folder(tmp_path / "before")
+    run, told, stat = finished(config(tmp_path / "run", data), tell=silent), [], os.stat
+    copy = shutil.copytree(data["source"], tmp_path / "copy")
+
+    def of_another(path, *given, **options):
+        if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(data["source"]):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return stat(path, *given, **options)
+
+    monkeypatch.setattr(os, "stat", of_another)
+    assert cnnzoo.evaluate(run, copy, tell=told.append).count == 18
+    assert told == [f"{copy} holds the images of {run.path}'s {data['source']}: it is judged on those that it held out"]
+    with pytest.raises(InputError, match=rf"{re.escape(data['source'])}, on which .* was trained, is not here"):
+        cnnzoo.evaluate(run)

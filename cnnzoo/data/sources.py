@@ -329,11 +329,14 @@ def _is_other_than_folder(source: str) -> bool:
 
 
 def is_there(source: str) -> bool:
-    """Whether a name stands for a source, and where it is a folder or a table, for one that exists."""
-    place = Path(os.path.expanduser(source))
+    """Whether a name stands for a source, and where it is a folder or a table, for one that exists and may be seen."""
+    place = os.path.expanduser(source)
     if listed.is_source(source):
-        return place.is_file()
-    return _is_other_than_folder(source) or place.is_dir()
+        return os.path.isfile(place)
+    try:
+        return _is_other_than_folder(source) or os.path.isdir(place)
+    except PermissionError:  # of somebody else's folder, as of a run that was copied
+        return False
 
 
 def has_held_out(config: DataConfig) -> bool:
