@@ -222,6 +222,8 @@ def test_a_soup_is_made_of_runs_whose_images_were_moved_with_them_and_have_got_o
     made = cnnzoo.soup([Path("after") / run for run in runs], run="soup", tell=silent)
     assert [len(names) for names in made.split.values()] == [18, 18]
     assert cnnzoo.evaluate(made, tell=silent).count == 18
+    again = (tmp_path / "after" / "photos").rename(tmp_path / "again")
+    assert cnnzoo.evaluate(made, again, tell=silent).count == 18
 
 
 @pytest.mark.parametrize("lacks", ["homes", "marks"])
