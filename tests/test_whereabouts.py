@@ -252,3 +252,17 @@ def test_a_run_is_judged_on_a_copy_where_what_it_was_begun_with_may_not_be_looke
     assert told == [f"{copy} holds the images of {run.path}'s {data['source']}: it is judged on those that it held out"]
     with pytest.raises(InputError, match=rf"{re.escape(data['source'])}, on which .* was trained, is not here"):
         cnnzoo.evaluate(run)
+
+
+def test_what_was_made_of_a_finished_run_follows_it_to_where_its_images_lie_now(tmp_path):
+    data = folder(tmp_path / "before")
+    snapshots = {"schedule": {"name": "cyclic", "cycles": 2}}
+    run = finished(config(tmp_path / "run", data, **snapshots), tell=silent)
+    many = {"kind": "seeds", "many": 2, "with_report": False, "tell": silent}
+    train_committee(config(tmp_path / "seeds", data), **many)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    finished(resume=run, overrides={"data.source": now["source"]}, tell=silent)
+    committee = train_committee(config(tmp_path / "seeds", now), resume=True, **many).run
+    for each in (run.snapshot(1), run.snapshot(2), committee):
+        assert cnnzoo.evaluate(each, tell=silent).count == 18
+        assert each.split["val"][0].startswith(now["source"])
