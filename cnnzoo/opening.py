@@ -54,12 +54,14 @@ def open_(
         )
     if run.is_finished:
         return run, given or own, None
-    if not has_images and not sources.is_there(source := (given or own).data.source):
-        where = "say where these lie now by data.source=…"
-        raise InputError(f"{source}, with whose images {run.path} was begun, is not here; {where}")
+    if not has_images:
+        _check_there(run, (given or own).data)
     if not run.state_file.exists() and not run.state_before.exists():
         tell(f"{run.path} holds no checkpoint yet, so it starts from the beginning")
         return run, given or own, None
+    if not has_images and whereabouts.is_otherwise(run, data := (given or own).data):
+        where = "resume it where it was begun, or say where its own lie now by data.source=…"
+        raise InputError(f"{data.source} holds other images here than {run.path} was begun with; {where}")
     state, wrong = run.load_state()
     if wrong:
         tell(wrong)
@@ -107,7 +109,16 @@ def _moved(run: Run, own: DataConfig, given: DataConfig) -> Set[str]:
         return frozenset()
     if not sources.is_there(given.source):
         sources.check(given)  # which says so, and what is beside it
+    _check_there(run, given)
     return {"data.source", "data.val_source"} if whereabouts.renamed(run, own, given) else frozenset()
+
+
+def _check_there(run: Run, data: DataConfig) -> None:
+    """Raises InputError where a folder or a table to learn from, or to judge by, is not there."""
+    for key, source in (("source", data.source), ("val_source", data.val_source)):
+        if source and not sources.is_there(source):
+            where = f"say where these lie now by data.{key}=…"
+            raise InputError(f"{source}, with whose images {run.path} was begun, is not here; {where}")
 
 
 def _differences(given: Config, own: Config, free: Set[str] = frozenset()) -> str:

@@ -19,11 +19,11 @@ Names = dict[str, list[str]]  # what images to train on ("train") and to judge b
 
 
 def remember(run: Run, split: Mapping[str, Sequence[str]], homes: Mapping[str, str]) -> None:
-    """Write a run's split.json: its images' names, what these begin with (`sources.homes`), and marks of some files by
-    which they are known again elsewhere.
+    """Write a run's split.json: its images' names, what these begin with (`sources.homes`) in which working directory,
+    and marks of some files by which they are known again elsewhere.
     """
     marks = {part: dict(_marked(split[part])) for part in homes}
-    run.write("split.json", json.dumps({**split, "homes": dict(homes), "marks": marks}))
+    run.write("split.json", json.dumps({**split, "homes": dict(homes), "cwd": os.getcwd(), "marks": marks}))
 
 
 def _marked(names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -58,13 +58,25 @@ def renamed(run: Run, own: DataConfig, now: DataConfig) -> Names | None:
     if not homes or not homes.keys() == before.keys() == marks.keys() or _lists(own) != _lists(now):
         return None
     for part, home in homes.items():
-        if home == before[part]:
+        if home == before[part] and (Path(home).is_absolute() or _stands_as_before(told)):
             continue
         known = [_mark(_moved(name, before[part], home)) == mark for name, mark in marks[part].items()]
         if 2 * sum(known) <= len(known):
             return None
         split[part] = [_moved(name, before[part], home) for name in split[part]]
     return split
+
+
+def is_otherwise(run: Run, own: DataConfig) -> bool:
+    """Whether the source that a run names holds other images here, as a relative name may in another working directory:
+    where it was begun photos may have changed, and are the run's still.
+    """
+    is_relative = any(not Path(home).is_absolute() for home in sources.homes(own).values())
+    return is_relative and not _stands_as_before(run.images) and renamed(run, own, own) is None
+
+
+def _stands_as_before(told: Mapping) -> bool:
+    return told.get("cwd", os.getcwd()) == os.getcwd()
 
 
 def _moved(name: str, before: str, home: str) -> str:
@@ -84,7 +96,7 @@ def find(run: Run, own: DataConfig, data: str | None, called: str) -> tuple[Data
 
     Raises InputError if none is named, and the run's own are neither where they were nor beside the run.
     """
-    is_there = sources.is_there(own.source)
+    is_there = sources.is_there(own.source) and not is_otherwise(run, own)
     if is_there and (data is None or _same(data, own.val_source or own.source)):
         return own, renamed(run, own, own) or run.split
     if data is not None:

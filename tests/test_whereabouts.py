@@ -266,3 +266,38 @@ def test_what_was_made_of_a_finished_run_follows_it_to_where_its_images_lie_now(
     for each in (run.snapshot(1), run.snapshot(2), committee):
         assert cnnzoo.evaluate(each, tell=silent).count == 18
         assert each.split["val"][0].startswith(now["source"])
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_of_two_folders_that_were_moved_both_are_to_be_named(is_finished, tmp_path):
+    data = two_folders(tmp_path / "before")
+    run = finished(config(tmp_path / "run", data), tell=silent) if is_finished else stopped(tmp_path / "run", data)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    before = holds(run.path)
+    why = f"{data['val_source']}, with whose images {run.path} was begun, is not here; say where these lie now by"
+    with pytest.raises(InputError, match=re.escape(f"{why} data.val_source=…")):
+        finished(resume=run, overrides={"data.source": now["source"]}, tell=silent)
+    assert holds(run.path) == before
+    run = finished(resume=run, overrides={f"data.{key}": place for key, place in now.items()}, tell=silent)
+    assert cnnzoo.evaluate(run, tell=silent).count == 12
+
+
+def test_where_a_relative_name_means_other_photos_these_are_not_taken_for_the_run_s(tmp_path, monkeypatch):
+    for place in ("here", "there"):
+        photos.folder(tmp_path / place / "photos")
+    for number, file in enumerate(sorted((tmp_path / "there").rglob("*.png"))):
+        photos.picture(number % 3, 1000 + number).save(file)
+    monkeypatch.chdir(tmp_path / "here")
+    run = finished(config(tmp_path / "run", {"source": "photos"}), tell=silent)
+    other = stopped(tmp_path / "other", {"source": "photos"})
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(InputError, match=r"photos, on which .*run was trained, is not here"):
+        cnnzoo.evaluate(run, tell=silent)
+    assert cnnzoo.evaluate(run, "photos", tell=silent).count == 36
+    with pytest.raises(InputError, match=r"photos holds other images here than .*other was begun with"):
+        finished(resume=other, tell=silent)
+    monkeypatch.chdir(tmp_path / "here")
+    for file in Path("photos").rglob("*.png"):  # changed in place, they are the run's
+        photos.picture(0, 0, side=50).save(file)
+    assert cnnzoo.evaluate(run, tell=silent).count == 18
+    assert finished(resume=other, tell=silent).is_finished
