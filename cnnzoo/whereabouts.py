@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cnnzoo.checkpoint import Run
-from cnnzoo.config import DataConfig
+from cnnzoo.config import DataConfig, read
 from cnnzoo.data import sources
+from cnnzoo.data.decoded import real_paths
 from cnnzoo.errors import InputError
+from cnnzoo.telling import as_typed
 
 SOME = 8  # images of a part, by which it is known again
 _LOOKED_AT = 2**20  # bytes of a file
@@ -75,6 +77,21 @@ def is_otherwise(run: Run, own: DataConfig) -> bool:
     return is_relative and not _stands_as_before(run.images) and renamed(run, own, own) is None
 
 
+def at_another_place(first: Run, second: Run) -> str | None:
+    """What is wrong where two runs hold out the same images, but one of them names these where they lay before, or were
+    copied from; None otherwise.
+    """
+    data = [read(run.config_file).data for run in (first, second)]
+    for one, other, own, now in ((first, second, *data), (second, first, *reversed(data))):
+        place = {"source": now.source, "val_source": now.val_source}
+        split = renamed(one, own, replace(own, **place))
+        if split and set(real_paths(split["val"])) == set(real_paths(other.split["val"])):
+            keys = [word for key, at in place.items() if at for word in (f"--data.{key}", at)]
+            way = as_typed("cnnzoo", "train", "--resume", one.path, *keys)
+            return f"{one.path} names the images of {other.path} at another place; let it know these by {way}"
+    return None
+
+
 def _stands_as_before(told: Mapping) -> bool:
     return told.get("cwd", os.getcwd()) == os.getcwd()
 
@@ -108,7 +125,11 @@ def find(run: Run, own: DataConfig, data: str | None, called: str) -> tuple[Data
         now = replace(own, source=str(folder / own.source), val_source=own.val_source and str(folder / own.val_source))
         if sources.is_there(now.source) and (split := renamed(run, own, now)):
             return now, split
-    raise InputError(f"{own.source}, on which {called} was trained, is not here; name images by data=…")
+    way = as_typed("cnnzoo", "train", "--resume", run.path, "--data.source")
+    raise InputError(
+        f"{own.source}, on which {called} was trained, is not here; name images by data=…, or say once for all where "
+        f"its own lie now by {way} …"
+    )
 
 
 def _same(data: str, source: str) -> bool:

@@ -301,3 +301,30 @@ def test_where_a_relative_name_means_other_photos_these_are_not_taken_for_the_ru
         photos.picture(0, 0, side=50).save(file)
     assert cnnzoo.evaluate(run, tell=silent).count == 18
     assert finished(resume=other, tell=silent).is_finished
+
+
+def test_runs_that_name_the_same_images_by_two_places_are_told_so(tmp_path):
+    data = folder(tmp_path / "before")
+    first, second = (finished(config(tmp_path / name, data), tell=silent) for name in ("first", "second"))
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    way = f"or say once for all where its own lie now by cnnzoo train --resume {first.path} --data.source"
+    with pytest.raises(InputError, match=re.escape(way)):
+        cnnzoo.soup([first, second], run=tmp_path / "soup", tell=silent)
+    finished(resume=first, overrides={"data.source": now["source"]}, tell=silent)
+    way = f"{second.path} names the images of {first.path} at another place; let it know these by cnnzoo train"
+    for make in (cnnzoo.soup, cnnzoo.combine):
+        with pytest.raises(InputError, match=re.escape(f"{way} --resume {second.path} --data.source {now['source']}")):
+            make([first, second], run=tmp_path / "made", tell=silent)
+    finished(resume=second, overrides={"data.source": now["source"]}, tell=silent)
+    assert cnnzoo.soup([first, second], run=tmp_path / "soup", tell=silent).is_finished
+
+
+def test_a_report_of_two_folders_that_were_moved_asks_for_both(tmp_path):
+    data = two_folders(tmp_path / "before")
+    run = finished(config(tmp_path / "run", data), tell=silent)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    why = f"{data['source']}, of which the report shows images, too, is not here; name it by cnnzoo train --resume"
+    with pytest.raises(InputError, match=re.escape(f"{why} {run.path} --data.val_source {now['val_source']}")):
+        cnnzoo.report(run, now["val_source"])
+    finished(resume=run, overrides={f"data.{key}": place for key, place in now.items()}, tell=silent)
+    assert cnnzoo.report(run).is_file()

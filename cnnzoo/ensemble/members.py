@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from cnnzoo import config as config_
+from cnnzoo import whereabouts
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
@@ -163,6 +164,8 @@ def _compare(first: Run, of_first: RunPredictions, second: Run, of_second: RunPr
     images = [set(real_paths(said.images)) for said in (of_first, of_second)]
     if images[0] != images[1]:
         many, shared = [f"{len(each):,}" for each in images], len(images[0] & images[1])
+        if not shared and (wrong := whereabouts.at_another_place(first, second)):
+            raise InputError(wrong)
         raise InputError(
             f"{first.path} was judged on {many[0]} images and {second.path} on {many[1]}, of which {shared:,} are the "
             f"same, and what one held out the other has learnt; train them on one split (data.val_fraction, "

@@ -33,7 +33,7 @@ from cnnzoo.models import _rules
 from cnnzoo.predict import Predictions, predict
 from cnnzoo.report import page
 from cnnzoo.shown import Shown, Table
-from cnnzoo.telling import Tell, silent
+from cnnzoo.telling import Tell, as_typed, silent
 
 
 class Ensemble(Shown):
@@ -213,6 +213,11 @@ def report(run: str | Path | Run, data: str | Path | None = None) -> Path:
         expect(data, (str, os.PathLike), "data is a source's name or a folder")
         data = os.fspath(data)
     found, split = whereabouts.find(opened, config.data, data, str(opened.path))
+    if config.data.val_source and not found.val_source and split and not opened.committee:
+        way = as_typed("cnnzoo", "train", "--resume", opened.path, "--data.val_source", found.source, "--data.source")
+        raise InputError(
+            f"{config.data.source}, of which the report shows images, too, is not here; name it by {way} …"
+        )
     config = replace(config, data=replace(found, bad_files="skip"))  # what it was judged on is asked for below
     if split is None:
         raise _lost(opened, config)
