@@ -328,3 +328,14 @@ def test_a_report_of_two_folders_that_were_moved_asks_for_both(tmp_path):
         cnnzoo.report(run, now["val_source"])
     finished(resume=run, overrides={f"data.{key}": place for key, place in now.items()}, tell=silent)
     assert cnnzoo.report(run).is_file()
+
+
+@pytest.mark.parametrize("kind", [folder, table_beside])
+def test_a_boosted_run_goes_on_where_its_images_were_moved_and_is_reported_there(kind, tmp_path):
+    (tmp_path / "before").mkdir()
+    data, steps = kind(tmp_path / "before"), iter(range(100))
+    with pytest.raises(Interrupted):  # in the second member
+        train_committee(config(tmp_path / "run", data), "boost", 2, tell=silent, should_stop=lambda: next(steps) > 13)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    run = finished(resume=tmp_path / "run" / "boost1", overrides={"data.source": now["source"]}, tell=silent)
+    assert cnnzoo.report(run).is_file()

@@ -99,8 +99,8 @@ class DataConfig(_Section, name="data"):
         fold: which one, from 0.
         bag: train on a bootstrap sample of the training images, drawn class by class; the number (from 0) says which of
             those that split_seed gives; null trains on each image. Images in groups are drawn group by group.
-        weights: a JSON file with a number for each training image's name: how often, beside the others, it is drawn in
-            an epoch; null draws each once.
+        weights: a JSON file with a number for each training image's name, in full or from its source's folder on: how
+            often, beside the others, it is drawn in an epoch; null draws each once.
         bad_files: what to do with files that cannot be read: stop and name them all, or go on without them.
         cache: keep decoded photos in memory or a memory-mapped file (auto), or decode them anew each time (none).
             The file lies in .cnnzoo in the folder of photos, or in $CNNZOO_CACHE, and may be deleted. Random parts are

@@ -154,7 +154,8 @@ def _ready(
         notes += (f"bootstrap sample {config.bag}: {many:,} of the {of:,} images to train on are in it, some repeated",)
         train = train.choose(drawn)
     if config.weights is not None:
-        train = replace(train, weights=_weights(Path(os.path.expanduser(config.weights)), train.names))
+        file, home = Path(os.path.expanduser(config.weights)), homes(config).get("train")
+        train = replace(train, weights=_weights(file, train.names, home))
     cache = cache_folder(found.home)
     return Dataset(config.source, found.classes, train, val, preprocess, notes, cache, homes(config))
 
@@ -169,11 +170,12 @@ def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_
     return f"{files} left out because {'it' if len(bad) == 1 else 'they'} cannot be read: {faults(bad)}"
 
 
-def _weights(file: Path, names: Sequence[str]) -> np.ndarray:
-    """`(N,)` float64 from a file that has a number for each image's name."""
+def _weights(file: Path, names: Sequence[str], home: str | None) -> np.ndarray:
+    """`(N,)` float64 from a file that has a number for each image's name, in full or within its home."""
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        weights = np.array([told[name] for name in names], dtype=np.float64)
+        inside = zip(names, names_within(names, home), strict=True)
+        weights = np.array([told[name if name in told else short] for name, short in inside], dtype=np.float64)
     except (OSError, ValueError, TypeError) as error:
         why = getattr(error, "strerror", None) or "it is no JSON of names and numbers"
         raise InputError(f"data.weights {file} cannot be read: {why}") from None
@@ -310,6 +312,11 @@ def homes(config: DataConfig) -> dict[str, str]:
     """
     train, val = (_home(source) for source in (config.source, config.val_source or config.source))
     return {} if train is None or val is None else {"train": train, "val": val}
+
+
+def names_within(names: Sequence[str], home: str | None) -> Sequence[str]:
+    """What images are called as seen from their home, wherever that lies; those that have none as before."""
+    return names if home is None else [Path(os.path.relpath(name, home)).as_posix() for name in names]
 
 
 def _home(source: str) -> str | None:

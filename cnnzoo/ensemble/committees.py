@@ -19,6 +19,7 @@ from cnnzoo import assemble, atomic, bars, calibrate, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig, Config, Overrides
+from cnnzoo.data import sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.runs import combine
@@ -136,7 +137,7 @@ def _boost(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
             ended = (f"boosting ended with {run.path}, which is {why}",)
             break
         weights, file = done.weights, whole.folder / f"weights{number + 1}.json"
-        each = dict(zip(judge.images.names, (weights * len(weights)).tolist(), strict=True))
+        each = dict(zip(judge.names, (weights * len(weights)).tolist(), strict=True))
         atomic.write(file, json.dumps(each).encode())
         data = replace(data, weights=str(file))
     if len(runs) < 2:
@@ -203,6 +204,7 @@ class _Judge:
         plain = replace(whole, augment=AugmentConfig(), data=replace(whole.data, bag=None, weights=None))
         found = assemble.load_data(plain)
         self.images, self.preprocess, self.classes = found.train, found.preprocess, len(found.classes)
+        self.names = sources.names_within(found.train.names, found.homes.get("train"))  # wherever they lie
         self.device = pick_device(whole.train.device)
 
     def logits(self, run: Run) -> np.ndarray:
