@@ -110,7 +110,9 @@ def _moved(run: Run, own: DataConfig, given: DataConfig) -> Set[str]:
     if not sources.is_there(given.source):
         sources.check(given)  # which says so, and what is beside it
     _check_there(run, given)
-    return {"data.source", "data.val_source"} if whereabouts.renamed(run, own, given) else frozenset()
+    plans = (run.path / "split.json", run.state_file, run.state_before)  # none, where it was killed as it wrote these
+    is_free = not any(file.exists() for file in plans) or whereabouts.renamed(run, own, given)
+    return {"data.source", "data.val_source"} if is_free else frozenset()
 
 
 def _check_there(run: Run, data: DataConfig) -> None:

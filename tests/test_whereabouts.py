@@ -339,3 +339,14 @@ def test_a_boosted_run_goes_on_where_its_images_were_moved_and_is_reported_there
     now = moved(tmp_path / "before", tmp_path / "after", data)
     run = finished(resume=tmp_path / "run" / "boost1", overrides={"data.source": now["source"]}, tell=silent)
     assert cnnzoo.report(run).is_file()
+
+
+def test_a_run_that_was_killed_before_it_had_written_its_split_begins_where_its_images_were_moved(tmp_path):
+    data = folder(tmp_path / "before")
+    run = stopped(tmp_path / "run", data)
+    for file in run.path.iterdir():
+        if file.name != "config.yaml":
+            file.unlink()
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+    assert finished(resume=run, overrides={"data.source": now["source"]}, tell=silent).is_finished
+    assert run.split["val"][0].startswith(now["source"])
