@@ -351,8 +351,8 @@ def test_the_report_of_a_run_whose_folder_was_moved_shows_it_where_it_lies_now(s
     before = cnnzoo.report(run).read_text()
     moved = folder.rename(tmp_path / "moved")
     assert cli("report", run.path).err == (
-        f"cnnzoo: error: {folder}, on which {run.path} was trained, is not here; name images by --data, or say once for "
-        f"all where its own lie now by cnnzoo train --resume {run.path} --data.source …\n"
+        f"cnnzoo: error: {folder}, on which {run.path} was trained, is not here; name images by --data, or say once "
+        f"for all where its own lie now by cnnzoo train --resume {run.path} --data.source …\n"
     )
     assert cli("report", run.path, "--data", moved).code == 0
     assert run.report_file.read_text() == before.replace(f"on {folder}: ", f"on {moved}: ")

@@ -350,3 +350,20 @@ def test_a_run_that_was_killed_before_it_had_written_its_split_begins_where_its_
     now = moved(tmp_path / "before", tmp_path / "after", data)
     assert finished(resume=run, overrides={"data.source": now["source"]}, tell=silent).is_finished
     assert run.split["val"][0].startswith(now["source"])
+
+
+def test_what_is_out_of_bag_is_so_too_where_a_member_that_may_only_be_read_was_not_told_of_the_move(
+    tmp_path, monkeypatch
+):
+    data = folder(tmp_path / "before")
+    many = {"kind": "bag", "many": 2, "with_report": False, "tell": silent}
+    made = train_committee(config(tmp_path / "run", data), **many)
+    now = moved(tmp_path / "before", tmp_path / "after", data)
+
+    def write(self, name, content, whole=Run.write):
+        if self.path.name == "bag0":
+            raise PermissionError(13, "Permission denied")
+        whole(self, name, content)
+
+    monkeypatch.setattr(Run, "write", write)
+    assert train_committee(config(tmp_path / "run", now), resume=True, **many).notes == made.notes

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnzoo import assemble, atomic, bars, calibrate, zoo
+from cnnzoo import assemble, atomic, bars, calibrate, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig, Config, Overrides
@@ -107,7 +107,9 @@ def _bag(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     judge = _Judge(whole)
     shares = np.stack([calibrate.softmax(judge.logits(run)) for run in runs])  # (M, N, K)
     names, groups = judge.images.names, judge.images.groups
-    drawn = [np.flatnonzero(np.isin(names, run.split["train"])) for run in runs]
+    owns = [config_.read(run.config_file).data for run in runs]  # which say another place where they may only be read
+    splits = [whereabouts.renamed(run, own, whole.data) or run.split for run, own in zip(runs, owns, strict=True)]
+    drawn = [np.flatnonzero(np.isin(names, split["train"])) for split in splits]
     out = np.array([unseen(places, len(names), groups) for places in drawn])
     top1, many_judged = out_of_bag(shares, out, judge.images.labels)
     note = "every member has seen every image" if top1 is None else f"out of bag {top1:.2%} of {many_judged:,} images"
