@@ -4,7 +4,7 @@ import copy
 import gc
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -69,9 +69,9 @@ def train(
                 team.expect_alike({opening.CHECKPOINT: "of a finished run"})
         _ = run.card  # complains if its weights are damaged
         lacks = with_report and config.ensemble is None and not run.report_file.exists()  # killed as it was drawn, say
-        follow(run, config.data, tell)
+        stays = "otherwise stays" if follow(run, config.data, tell) else "stays"
         way = f"; it lacks its report, which cnnzoo report {as_typed(run.path)} makes" if lacks else ""
-        tell(f"{run.path} is finished, and stays as it is{way}")
+        tell(f"{run.path} is finished, and {stays} as it is{way}")
         return run
     if config.ensemble is not None:
         raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")
@@ -151,22 +151,25 @@ def _load_data(job: _Job) -> Dataset:
     return data
 
 
-def follow(run: Run, now: DataConfig, tell: Tell) -> None:
+def follow(run: Run, now: DataConfig, tell: Tell) -> bool:
     """Let a finished run, and its snapshots, say where their images lie now, if that is another place that holds them,
-    so that what is made of the run finds them.
+    so that what is made of the run finds them. Returns whether the run did not say so before.
     """
     own = config_.read(run.config_file)
     for number in range(1, len(own.cycle_ends) + 1):
         if (snapshot := run.snapshot(number)).is_finished:
             follow(snapshot, now, silent)
     if (own.data.source, own.data.val_source) == (now.source, now.val_source) or distributed.size() > 1:
-        return
+        return False
     split = whereabouts.renamed(run, own.data, now)
     if split is None or split == run.split:
-        return
-    with suppress(OSError):  # a folder that may only be read
+        return False
+    try:
         _write_place(run, now, split)
-        tell(f"{now.source} holds the images of {run.path}, which are looked for there from now on")
+    except OSError:  # a folder that may only be read
+        return False
+    tell(f"{now.source} holds the images of {run.path}, which are looked for there from now on")
+    return True
 
 
 def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> probing.Probed | None:

@@ -261,7 +261,8 @@ def test_what_was_made_of_a_finished_run_follows_it_to_where_its_images_lie_now(
     many = {"kind": "seeds", "many": 2, "with_report": False, "tell": silent}
     train_committee(config(tmp_path / "seeds", data), **many)
     now = moved(tmp_path / "before", tmp_path / "after", data)
-    finished(resume=run, overrides={"data.source": now["source"]}, tell=silent)
+    finished(resume=run, overrides={"data.source": now["source"]}, tell=(told := []).append)
+    assert told[1] == f"{run.path} is finished, and otherwise stays as it is"
     committee = train_committee(config(tmp_path / "seeds", now), resume=True, **many).run
     for each in (run.snapshot(1), run.snapshot(2), committee):
         assert cnnzoo.evaluate(each, tell=silent).count == 18
