@@ -14,7 +14,7 @@ from torch import nn
 from cnnzoo import assemble, environment, machine, opening, probing, recording, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run, Writer
-from cnnzoo.config import Config, DataConfig, Overrides
+from cnnzoo.config import Config, Overrides
 from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import autocast, is_out_of_memory
@@ -69,7 +69,8 @@ def train(
                 team.expect_alike({opening.CHECKPOINT: "of a finished run"})
         _ = run.card  # complains if its weights are damaged
         lacks = with_report and config.ensemble is None and not run.report_file.exists()  # killed as it was drawn, say
-        stays = "otherwise stays" if follow(run, config.data, tell) else "stays"
+        follows = distributed.size() == 1 and whereabouts.follow(run, config.data, tell)
+        stays = "otherwise stays" if follows else "stays"
         way = f"; it lacks its report, which cnnzoo report {as_typed(run.path)} makes" if lacks else ""
         tell(f"{run.path} is finished, and {stays} as it is{way}")
         return run
@@ -151,27 +152,6 @@ def _load_data(job: _Job) -> Dataset:
     return data
 
 
-def follow(run: Run, now: DataConfig, tell: Tell) -> bool:
-    """Let a finished run, and its snapshots, say where their images lie now, if that is another place that holds them,
-    so that what is made of the run finds them. Returns whether the run did not say so before.
-    """
-    own = config_.read(run.config_file)
-    for number in range(1, len(own.cycle_ends) + 1):
-        if (snapshot := run.snapshot(number)).is_finished:
-            follow(snapshot, now, silent)
-    if (own.data.source, own.data.val_source) == (now.source, now.val_source) or distributed.size() > 1:
-        return False
-    split = whereabouts.renamed(run, own.data, now)
-    if split is None or split == run.split:
-        return False
-    try:
-        _write_place(run, now, split)
-    except OSError:  # a folder that may only be read
-        return False
-    tell(f"{now.source} holds the images of {run.path}, which are looked for there from now on")
-    return True
-
-
 def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> probing.Probed | None:
     """Train to the end of the last epoch. Returns what a probe has found out, where the net is still as it was then."""
     run, config, team, device, tell = job.run, job.config, job.team, job.device, job.tell
@@ -236,23 +216,13 @@ def _write_plans(job: _Job, data: Dataset, ran_on: dict, probed: probing.Probed 
     run = job.run
     if job.is_resumed:
         ran_on = environment.resumed(run.environment, ran_on)
-        _write_place(run, job.config.data, data.split())
+        whereabouts.write_place(run, job.config.data, data.split())
     else:
         run.write("config.yaml", config_.dump(job.config))  # first, since it makes the folder one to resume
         whereabouts.remember(run, data.split(), data.homes)
     run.write("environment.json", json.dumps(ran_on, indent=2))
     if probed:
         run.write("probe.json", json.dumps(probed.probe.to_dict(), indent=2))
-
-
-def _write_place(run: Run, now: DataConfig, split: whereabouts.Names) -> None:
-    """Let a run folder say where its images lie now, and what they are called there."""
-    own = config_.read(run.config_file)
-    moved = replace(own, data=replace(own.data, source=now.source, val_source=now.val_source))
-    if moved != own:
-        run.write("config.yaml", config_.dump(moved))
-    if split != run.split:
-        whereabouts.remember(run, split, sources.homes(now))
 
 
 def finish(

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
-from cnnzoo.config import DataConfig, read
+from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.errors import InputError
-from cnnzoo.telling import as_typed
+from cnnzoo.telling import Tell, as_typed, silent
 
 SOME = 8  # images of a part, by which it is known again
 _LOOKED_AT = 2**20  # bytes of a file
@@ -69,6 +70,37 @@ def renamed(run: Run, own: DataConfig, now: DataConfig) -> Names | None:
     return split
 
 
+def follow(run: Run, now: DataConfig, tell: Tell) -> bool:
+    """Let a finished run, and its snapshots, say where their images lie now, if that is another place that holds them,
+    so that what is made of the run finds them. Returns whether the run did not say so before.
+    """
+    own = config_.read(run.config_file)
+    for number in range(1, len(own.cycle_ends) + 1):
+        if (snapshot := run.snapshot(number)).is_finished:
+            follow(snapshot, now, silent)
+    if (own.data.source, own.data.val_source) == (now.source, now.val_source):
+        return False
+    split = renamed(run, own.data, now)
+    if split is None or split == run.split:
+        return False
+    try:
+        write_place(run, now, split)
+    except OSError:  # a folder that may only be read
+        return False
+    tell(f"{now.source} holds the images of {run.path}, which are looked for there from now on")
+    return True
+
+
+def write_place(run: Run, now: DataConfig, split: Names) -> None:
+    """Let a run folder say where its images lie now, and what they are called there."""
+    own = config_.read(run.config_file)
+    moved = replace(own, data=replace(own.data, source=now.source, val_source=now.val_source))
+    if moved != own:
+        run.write("config.yaml", config_.dump(moved))
+    if split != run.split:
+        remember(run, split, sources.homes(now))
+
+
 def is_otherwise(run: Run, own: DataConfig) -> bool:
     """Whether the source that a run names holds other images here, as a relative name may in another working directory:
     where it was begun photos may have changed, and are the run's still.
@@ -81,7 +113,7 @@ def at_another_place(first: Run, second: Run) -> str | None:
     """What is wrong where two runs hold out the same images, but one of them names these where they lay before, or were
     copied from; None otherwise.
     """
-    data = [read(run.config_file).data for run in (first, second)]
+    data = [config_.read(run.config_file).data for run in (first, second)]
     for one, other, own, now in ((first, second, *data), (second, first, *reversed(data))):
         place = {"source": now.source, "val_source": now.val_source}
         split = renamed(one, own, replace(own, **place))

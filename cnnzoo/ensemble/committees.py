@@ -27,7 +27,7 @@ from cnnzoo.errors import InputError, counted, unknown
 from cnnzoo.folds import top1_of
 from cnnzoo.opening import begin
 from cnnzoo.resampling import Round, out_of_bag, samme, unseen
-from cnnzoo.run import follow, train
+from cnnzoo.run import train
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell
 from cnnzoo.train.validation import logits
@@ -173,7 +173,7 @@ def _together(
     """The runs and what they are together."""
     committee, tell = Run(folder / "committee"), hooks.get("tell", print)
     if resume and _is_made(committee, runs):
-        follow(committee, config_.read(runs[0].config_file).data, tell)
+        whereabouts.follow(committee, config_.read(runs[0].config_file).data, tell)
     else:
         committee = combine(runs, method, run=committee.path, weights=weights, tell=tell)
     return RunCommittee(kind, tuple(runs), committee, tuple(map(top1_of, runs)), top1_of(committee), notes)
