@@ -184,6 +184,33 @@ def test_in_bf16_a_cpu_answers_in_fp32_unless_bf16_is_clearly_faster(monkeypatch
         assert torch.equal(given, net(images)) == (not in_16_bits)
 
 
+class Two(nn.Module):
+    """Two nets that answer as one."""
+
+    def __init__(self, *members):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x):
+        return torch.stack([member(x) for member in self.members]).log_softmax(-1).mean(0)
+
+
+def test_only_the_layers_that_give_logits_stay_in_32_bits():
+    """Of GoogLeNet's features four branches give parts: one in float32 would turn all, and layers could not be
+    fused.
+    """
+    small, large = (cnnzoo.create(name, num_classes=10).eval() for name in ("squeezenet1_1", "googlenet"))
+    for net, kept in (
+        (large, {"fc"}),
+        (Features(large), set()),
+        (WithFeatures(large), {"net.fc"}),
+        (Two(small, large), {"members.0.classifier.1", "members.1.fc"}),
+    ):
+        fast = forms.converted(net.eval(), torch.bfloat16)
+        named = fast.named_parameters()
+        assert {name.rpartition(".")[0] for name, weight in named if weight.dtype == torch.float32} == kept
+
+
 class Scores(nn.Module):
     """Of images `(B, 1, 1, K)` their own numbers, as logits that a layer with weights gives."""
 

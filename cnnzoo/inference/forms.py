@@ -56,24 +56,43 @@ def floats_of(net: Callable, dtype: torch.dtype, layout: torch.memory_format) ->
 
 
 def converted(net: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy with its weights in this dtype, once and for all, but for its last layer, which stays in float32: of 8
-    bits, logits near 16 would be multiples of 1/8, and the likeliest classes often even.
+    """A copy with its weights in this dtype, once and for all, but for the layers that give logits, which stay in
+    float32: of 8 bits, logits near 16 would be multiples of 1/8, and the likeliest classes often even.
     """
     fast = folded(net)
-    calls = [*_calls(fast)] if isinstance(fast, fx.GraphModule) else []
-    last = next((c.target for c in reversed(calls) if isinstance(fast.get_submodule(c.target), _WEIGHTED)), None)
-    kept = copy.deepcopy(fast.get_submodule(last)) if last else None
+    last = _last(fast) if isinstance(fast, fx.GraphModule) else set()
+    kept = {name: copy.deepcopy(fast.get_submodule(name)) for name in last}
     fast.to(dtype=dtype, memory_format=layout_on(next(net.parameters()).device))
-    if kept is None:
+    if not kept:
         return fast
-    fast.set_submodule(last, kept)
-    for call in calls:
-        if call.target == last:
-            with fast.graph.inserting_before(call):
-                given = call.all_input_nodes[0]
-                call.replace_input_with(given, fast.graph.call_method("float", (given,)))
+    for name, layer in kept.items():
+        fast.set_submodule(name, layer)
+    for call in [call for call in _calls(fast) if call.target in kept]:
+        with fast.graph.inserting_before(call):
+            given = call.all_input_nodes[0]
+            call.replace_input_with(given, fast.graph.call_method("float", (given,)))
     fast.recompile()
     return fast
+
+
+def _last(net: fx.GraphModule) -> set[str]:
+    """The layers with weights that no other follows, but for convolutions whose maps meet others, as in GoogLeNet's
+    last block: one of those in float32 would turn all of them.
+    """
+    (output,) = (node for node in net.graph.nodes if node.op == "output")
+    before, seen, found = [(node, True) for node in output.all_input_nodes], set(), set()
+    while before:
+        node, alone = before.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        layer = net.get_submodule(node.target) if node.op == "call_module" else None
+        if not isinstance(layer, _WEIGHTED):
+            apart = len(node.all_input_nodes) == 1 or node.target is torch.stack
+            before += [(own, alone and apart) for own in node.all_input_nodes]
+        elif alone or isinstance(layer, nn.Linear):
+            found.add(node.target)
+    return found
 
 
 def folded(net: nn.Module) -> nn.Module:
