@@ -29,7 +29,7 @@ from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
 from cnnzoo.models._grad_checkpointing import set_grad_checkpointing
 from cnnzoo.naming import outputs_of
-from cnnzoo.telling import Tell, as_typed
+from cnnzoo.telling import Tell, as_typed, silent
 from cnnzoo.train import forms, losses, optim, phases, validation
 from cnnzoo.train.distributed import Team
 from cnnzoo.train.schedule import Schedule
@@ -361,13 +361,22 @@ def views_of(config: Config, data: Dataset) -> int:
     return views if views != "auto" else VIEWS if len(data.train) <= FEW else 1
 
 
+def backbone(config: Config, data: Dataset, model: nn.Module, tell: Tell = silent) -> Backbone:
+    """What gives a config's features: in fp32, where no other precision is asked for. Raises InputError for one that
+    the device lacks.
+    """
+    # auto would be what a moment's measurement finds fastest, on which a cached row must not depend.
+    asked = config.train.precision
+    precision = "fp32" if asked == "auto" else pick_precision(asked, next(model.parameters()).device)
+    return Backbone(model, data.preprocess, data.cache, tell, precision)
+
+
 def features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:
     """What the head sees of the training images, in every view, and of the validation images."""
-    backbone = Backbone(model, data.preprocess, data.cache, tell)
-    views = views_of(config, data)
+    frozen = backbone(config, data, model, tell)
     drawn = {"augment": _augment(config, data), "seed": config.train.seed}
-    train = backbone.extract(data.train.images, views=views, **drawn)
-    return train, backbone.extract(data.val.images, what="features, held out")
+    train = frozen.extract(data.train.images, views=views_of(config, data), **drawn)
+    return train, frozen.extract(data.val.images, what="features, held out")
 
 
 def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:

@@ -55,5 +55,5 @@ OPTIONS = {  # of training, by the name in timm's and torchvision's scripts: the
     **dict.fromkeys(("amp", "amp-dtype"), "train.precision"),
     "grad-accum-steps": "train.accumulate",
     "arch": "model.name",
-    **dict.fromkeys(("output", "output-dir"), "run"),
+    **dict.fromkeys(("out", "output", "output-dir", "output_dir"), "run"),
 }

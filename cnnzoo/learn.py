@@ -196,7 +196,7 @@ def _agreed(config: Config, *measured: float) -> list[float]:
 def _fits(config: Config, data: Dataset, seconds: float) -> bool:
     """Whether features of all of a probe's views take no more than their share of the time."""
     shown = assemble.views_of(config, data) * len(data.train) + len(data.val)
-    return probing.seconds_a_view(data, _net(config, data)) * shown <= FOR_FEATURES * seconds
+    return probing.seconds_a_view(config, data, _net(config, data)) * shown <= FOR_FEATURES * seconds
 
 
 def _rehearse(config: Config, data: Dataset, probed: probing.Probed | None) -> Trainer:

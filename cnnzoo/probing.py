@@ -16,17 +16,16 @@ from cnnzoo.errors import counted
 from cnnzoo.familiar import Familiarity
 from cnnzoo.telling import Tell
 from cnnzoo.train.trainer import EpochReport
-from cnnzoo.transfer.features import Backbone
 
 if TYPE_CHECKING:
     from cnnzoo.transfer.probe import Probe
 
 
-def seconds_a_view(data: Dataset, model: nn.Module) -> float:
+def seconds_a_view(config: Config, data: Dataset, model: nn.Module) -> float:
     """What the features of an image in one view take, as some training images tell; little, where the cache has
     them.
     """
-    backbone = Backbone(model, data.preprocess, data.cache)
+    backbone = assemble.backbone(config, data, model)
     few = [np.arange(len(data.train))[part] for part in (slice(8), slice(8, 72))]
     for places in filter(len, few):  # the first also choose the net's fast form
         started = time.perf_counter()

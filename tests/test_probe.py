@@ -380,6 +380,18 @@ def test_a_probe_is_judged_in_fp32_where_16_bits_are_to_be_had(pictures, weights
     assert run.environment["precision"] == "fp32"
 
 
+def test_features_in_16_bits_are_kept_apart(pictures, weights, tmp_path, monkeypatch, fails):
+    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "cache"))
+    asked = ["probe", pictures, "--model", "resnet20", "--pretrained", weights, "--run", tmp_path / "run"]
+    assert "the precision is fp16, which CPUs cannot" in fails(*asked, "--train.precision", "fp16")
+    assert not [*tmp_path.glob("cache/features-*")]  # none was computed before
+    for precision in ("auto", "bf16"):
+        options = {"overrides": {"train.precision": precision}, "run": tmp_path / precision}
+        cnnzoo.probe(pictures, "resnet20", str(weights), classifier="ridge", **options)
+    plain, in_16_bits = sorted((file.stem for file in tmp_path.glob("cache/features-*.sqlite")), key=len)
+    assert in_16_bits == f"{plain}-bf16"
+
+
 def test_bad_input_is_one_line(pictures, weights, tmp_path, fails):
     one = photos.folder(tmp_path / "one", kinds=("blue",))
     lone = photos.folder(tmp_path / "lone", each=4)

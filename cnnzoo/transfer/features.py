@@ -54,13 +54,16 @@ class Backbone:
         preprocess: what the net's weights want.
         folder: where the cache lies.
         tell: is given a line where the cache was damaged, or cannot be written.
+        precision: fp32, bf16 or fp16, see `cnnzoo.optimize`; each has a cache of its own.
 
     Raises:
         InputError: for a net without a head of its own that could be left out, and for one that is not of the registry,
             whose name and arguments tell its features apart in the cache.
     """
 
-    def __init__(self, net: nn.Module, preprocess: Preprocess, folder: Path, tell: Tell = silent):
+    def __init__(
+        self, net: nn.Module, preprocess: Preprocess, folder: Path, tell: Tell = silent, precision: str = "fp32"
+    ):
         if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
             raise InputError(f"{type(net).__name__} has no forward_features and forward_head, so it gives no features")
         if not hasattr(net, "entry"):
@@ -68,8 +71,9 @@ class Backbone:
         self.preprocess, self.length = preprocess, net.num_features
         self.tell = functools.cache(tell)  # once, however often it extracts
         self.device = next(net.parameters()).device
-        self.fast = optimize(Features(net), precision="fp32")
-        self.file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}.sqlite"
+        self.fast = optimize(Features(net), precision)
+        kind = "" if precision == "fp32" else f"-{precision}"
+        self.file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}{kind}.sqlite"
 
     def extract(
         self,
@@ -116,7 +120,8 @@ class Backbone:
         self, pixels: np.ndarray, keys: Sequence[bytes], places: Sequence[int], view: int, augment: Augment | None
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """The images at `places` as the net sees them, a batch at a time, each with its places."""
-        size = 2 * batch_on(self.device)  # in fp32 threads share batches out, and wait for each other at their ends
+        # In fp32 threads share batches out, and wait for each other at their ends; in 16 bits all work on each layer.
+        size = batch_on(self.device) * (2 if self.fast.precision == "fp32" else 1)
         for part in (places[i : i + size] for i in range(0, len(places), size)):
             own = [keys[place] for place in part]
             yield part, _shown(pixels[part], own, view, augment, self.preprocess, self.device)
