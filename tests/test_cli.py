@@ -227,7 +227,7 @@ def test_a_misspelt_name_is_told_the_near_one(home, typed, meant):
         getattr(import_module(home), typed)
 
 
-def test_names_of_timm_and_torchvision_are_told_what_to_type_here():
+def test_names_of_other_libraries_are_told_what_to_type_here():
     with pytest.raises(
         AttributeError, match=r"no attribute 'create_model'; here it is cnnzoo.create\(name, pretrained"
     ):
@@ -236,6 +236,10 @@ def test_names_of_timm_and_torchvision_are_told_what_to_type_here():
         InputError, match="unknown argument of mlp 'checkpoint_path'; here it is pretrained=True, a tag"
     ):
         create("mlp", checkpoint_path="x.pth")
+    with pytest.raises(InputError, match="unknown argument of mlp 'include_top'; here it is num_classes=0"):
+        create("mlp", include_top=False)
+    with pytest.raises(AttributeError, match=r"no attribute 'plot_top_losses'; here it is .*cnnzoo.judge\(run\)"):
+        getattr(import_module("cnnzoo"), "plot_top_losses")  # noqa: B009
     for advice in INSTEAD.values():
         for name in re.findall(r"cnnzoo\.(\w+)", advice):
             assert hasattr(import_module("cnnzoo"), name)
@@ -377,6 +381,10 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["train", "--model.nmae", "lenet5"], ["unknown key 'model.nmae'; did you mean model.name"]),
         (["train", "--train.lr", "3"], ["unknown key 'train.lr'; did you mean optim.lr?"]),
         (["train", "--learning_rate", "3"], ["unknown key 'learning_rate'; here it is optim.lr"]),
+        (["train", "--optim.learning_rate", "3"], ["unknown key 'optim.learning_rate'; here it is optim.lr"]),
+        (["train", "--class_weight", "balanced"], ["unknown key 'class_weight'; here it is train.balance"]),
+        (["train", "--optim", "adam"], ["optim is adam, but must be a section of keys, such as optim.name"]),
+        (["train", "--train.phase", "[]"], ["unknown key 'train.phase'; did you mean train.phases"]),
         (["list", "--js"], ["unknown key 'js'; did you mean json?"]),
         (["train", "--modl", "lenet5"], ["unknown key 'modl'; did you mean model?"]),
         (["train", "--flods", "3"], ["unknown key 'flods'; did you mean folds?"]),

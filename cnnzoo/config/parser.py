@@ -45,8 +45,9 @@ class Parser(ArgumentParser):
             for option in action.option_strings
             if option.startswith("--") and action.help != SUPPRESS  # such as jsonargparse's own --print_shtab
         ]
+        options = [option for option in options if not option.endswith(("help", "+"))]
         groups = {option.rpartition(".")[0] for option in options} - MAIN.keys()
-        return [option for option in options if option not in groups and not option.endswith(("help", "+"))]
+        return [option for option in options if option not in groups]
 
     def _explain(self, message: str) -> str:
         for word in takewhile(lambda word: word != "--", self._given):
@@ -91,9 +92,9 @@ class Parser(ArgumentParser):
 
     def _unknown_key(self, key: str) -> str:
         key = key.lstrip("-").partition("=")[0]
-        if (meant := OPTIONS.get(key)) in {*self.keys(), *self.further()}:
-            return f"unknown key {key!r}; here it is {meant}"
         section, _, name = key.rpartition(".")
+        if (meant := OPTIONS.get(name.replace("_", "-"))) in {*self.keys(), *self.further()}:
+            return f"unknown key {key!r}; here it is {meant}"
         for keys in (self.keys(), self.further()):
             last = [known.rpartition(".")[2] for known in keys]
             meant = [name] if name in last else [] if section else near(name, last, 1)
@@ -159,5 +160,6 @@ def _within(value: object) -> Iterator[object]:
 
 
 def no_section(key: str, value: object) -> str:
-    such = f", such as {key}.{MAIN[key]}" if key in MAIN else ""
+    foremost = {**MAIN, "optim": "name", "schedule": "name", "loss": "name", "augment": "policy"}
+    such = f", such as {key}.{foremost[key]}" if key in foremost else ""
     return f"{key} is {value}, but must be a section of keys{such}"
