@@ -138,6 +138,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         _refuse({file: error for file, error in zip(found.files, found.errors, strict=True) if error})
         return found.probabilities
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithms of `predict_proba`. Raises as that does."""
+        with np.errstate(divide="ignore"):  # a probability that float32 holds as 0
+            return np.log(self.predict_proba(X))
+
     def predict(self, X: Any) -> np.ndarray:
         """The most likely label of each image, `(N,)`. Raises as `predict_proba` does."""
         best = self.predict_proba(X).argmax(axis=1)

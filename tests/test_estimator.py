@@ -82,6 +82,7 @@ def test_probabilities_are_those_of_predict(digits, fitted):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     own = cnnzoo.predict(fitted.net_, X[200:]).probabilities  # perhaps by another of the net's fast forms
     np.testing.assert_allclose(probabilities, own, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(fitted.predict_log_proba(X[200:]), np.log(probabilities))
     assert (fitted.predict(X[200:]) == fitted.classes_[probabilities.argmax(axis=1)]).all()
 
 
