@@ -17,6 +17,22 @@ from cnnzoo.weights import fetch
 RIGHT_FORM = 'overrides are {"data.size": 128}, "--data.size 128" or ["--data.size=128"], not '
 
 
+class Table:
+    """As pandas' is, which is neither true nor false, nor equal to anything."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __repr__(self) -> str:
+        return "file\na.png"
+
+    def __eq__(self, other: object) -> "Table":
+        return self
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of a table is ambiguous")
+
+
 @pytest.fixture(scope="module")
 def net():
     return cnnzoo.create("lenet5").eval()
@@ -86,6 +102,12 @@ def test_a_null_is_told_where_a_number_must_be(section):
         ({"optim": {"name": None}}, "optim.name is null, but must be sgd or adam"),
         ({"data": {"source": None}}, "data.source is null, but must be text"),
         ({"data": {"source": ""}}, "data.source is '', but must be a name or a folder"),
+        (
+            {"data": ["a.jpg"]},
+            "data.source is ['a.jpg'], but must be text; give images of your own a name",
+        ),
+        ({"data": {"source": Table()}}, "data.source is an object of class Table, but must be text; give images"),
+        ({"model": nn.Sequential(nn.ReLU())}, "model is an object of class Sequential, but must be a section of keys"),
         ({"data": {"val_fraction": 0}}, "must be above 0 and below 1, for some images are held out"),
         ({"train": {"seed": 2**70}}, "but must be at least 0 and below 2**32"),
         ({"train": {"epochs": True}}, "train.epochs is True, but must be a whole number"),

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from cnnzoo.errors import InputError, did_you_mean, near, unknown
+from cnnzoo.errors import InputError, did_you_mean, near, quoted, unknown
 from cnnzoo.habits import OPTIONS
 
 MAIN = {"model": "name", "data": "source"}  # the key that is meant where a section is given as a word: model: NAME
@@ -162,4 +162,5 @@ def _within(value: object) -> Iterator[object]:
 def no_section(key: str, value: object) -> str:
     foremost = {**MAIN, "optim": "name", "schedule": "name", "loss": "name", "augment": "policy"}
     such = f", such as {key}.{foremost[key]}" if key in foremost else ""
-    return f"{key} is {value}, but must be a section of keys{such}"
+    given = value if isinstance(value, str) else quoted(value)
+    return f"{key} is {given}, but must be a section of keys{such}"

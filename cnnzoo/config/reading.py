@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -59,6 +59,7 @@ def read(source: Config | str | Path | Mapping | None = None, overrides: Overrid
         source = dataclasses.asdict(source)
     if isinstance(source, Mapping):
         whole = {key: {MAIN[key]: value} if _names(key, value) else value for key, value in plain(source).items()}
+        _refuse_images(whole.get("data"))
         config = _build(lambda reader: reader.parse_object(whole))
         text = dump(config) if overrides else ""
     else:
@@ -70,6 +71,14 @@ def read(source: Config | str | Path | Mapping | None = None, overrides: Overrid
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
     return _build(lambda reader: reader.parse_args(["--config", text, *overrides])) if overrides else config
+
+
+def _refuse_images(data: object) -> None:
+    """Raises InputError for images, or a table of them, where their name is wanted."""
+    images = data.get("source") if isinstance(data, Mapping) else data
+    if isinstance(images, Sized) and not isinstance(images, str):
+        way = "give images of your own a name by cnnzoo.register_data(name, images, labels)"
+        raise InputError(f"data.source is {quoted(images)}, but must be text; {way}")
 
 
 def _words(overrides: Overrides) -> list[str]:
