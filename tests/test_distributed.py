@@ -340,11 +340,20 @@ def test_what_a_team_cannot_do_is_said_in_a_line_by_the_first_alone(tmp_path, te
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_do_not_share_one_named_device(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("device", "gpus", "told"),
+    [
+        ("cuda:1", 2, r"train\.device is cuda:1, but each of 2 processes needs a device of its own; say auto"),
+        ("auto", 1, "2 processes on .* has 1 GPU; take --nproc-per-node 1, or --train.device cpu"),
+        ("cuda", 0, "2 processes on .* has 0 GPUs; take --train.device cpu"),
+    ],
+)
+def test_two_processes_do_not_share_a_gpu(tmp_path, monkeypatch, device, gpus, told):
     for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
-    config = {"run": str(tmp_path / "run"), "data": {"source": "digits"}, "train": {"device": "cuda:1"}}
-    with pytest.raises(InputError, match="each of 2 processes needs a device of its own"):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    config = {"run": str(tmp_path / "run"), "data": {"source": "digits"}, "train": {"device": device}}
+    with pytest.raises(InputError, match=told):
         cnnzoo.train(config)
     assert not (tmp_path / "run").exists()
 
