@@ -175,6 +175,14 @@ def test_erasing_sets_a_window_of_so_many_images_to_the_mean():
         assert torch.equal(image, image.any(1)[:, None] & image.any(0)[None])
 
 
+def test_erasing_favours_no_edge():
+    augment = Augment(AugmentConfig(erasing=1.0), 4, (0.5,) * 3, (0.5,) * 3)
+    gone = (augment(torch.full((10_000, 4, 4, 3), 255, dtype=torch.uint8), draws(10_000)) == 0).all(1)
+    often = gone.float().mean(0)
+    torch.testing.assert_close(often, often.flip(0, 1), atol=0.05, rtol=0)
+    torch.testing.assert_close(often, often.T, atol=0.05, rtol=0)
+
+
 def test_repeated_images_fill_a_batch_each_augmented_anew():
     pixels = np.repeat(np.arange(24, dtype=np.uint8), 16 * 16 * 3).reshape(24, 16, 16, 3)
     loader = batches(AugmentConfig(repeats=4, brightness=0.5), 8, pixels)

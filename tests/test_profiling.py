@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +65,21 @@ def test_a_person_sees_a_table_and_one_piece_of_advice(profile):
     assert lines[-2] == profile.advice
     assert lines[-1] == f"trace: {profile.folder / 'trace.json'}"
     assert json.loads((profile.folder / "profile.json").read_text())["advice"] == profile.advice
+
+
+def test_warm_steps_are_counted_and_of_parts_within_parts_the_inner_one_is_charged(monkeypatch):
+    ticks = count()
+    monkeypatch.setattr(anatomy, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))  # once a look at the clock
+    read = config.read(SMALL, {"augment.flip_vertical": True})
+    data = assemble.load_data(read)
+    trainer = assemble.make_trainer(read, data, assemble.build_model(read, data), lambda line: None)
+    losses = []
+    step = trainer.step
+    trainer.step = lambda *batch: losses.append(step(*batch)) or losses[-1]
+    found = anatomy.dissect(trainer, 3)
+    assert found.seconds == dict.fromkeys(PARTS, 1) | {"waiting for data": 2, "the rest": 6}
+    assert (found.model, found.loader) == (3 * 32, 3 * 32)
+    assert len(losses) == 2 * (anatomy.WARM_UPS + 3)
 
 
 class Slow:
