@@ -47,7 +47,6 @@ def write(path: str | Path, rows: Rows, columns: Mapping[str, type]) -> None:
     """
     check(path)
     path = Path(os.path.expanduser(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(path) as part, open(part, "wb") as file:
         FORMATS[path.suffix.lower()](file, rows, columns)
 

@@ -54,9 +54,37 @@ def test_a_logger_that_a_run_did_not_begin_with_hears_all_epochs(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log(["tensorboard"], tmp_path, history(3), history(4))
+    several = loggers.open_(["tensorboard"], tmp_path, {})
+    several.log(history(3))
+    several.log(history(4))
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1  # to which the fourth was added
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [event.step for event in events.Scalars("train_loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("train_loss")] == [1, 2, 3, 4]  # while the run goes on
+    several.close()
+
+
+def test_what_cannot_be_drawn_is_left_out(tmp_path):
+    report = {"epoch": 1, "val_loss": 1.5, "steps": 3, "note": "slow", "ema_top1": None}
+    assert loggers.figures(report) == {"val_loss": 1.5, "steps": 3}
+
+
+def test_wandb_is_told_each_epoch_once_under_the_id_that_the_run_began_with(tmp_path, monkeypatch):
+    wandb = Mock()  # which is not installed here
+    run = wandb.init.return_value
+    run.id = "abcd"
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    log(["wandb"], tmp_path / "mine", history(2), history(3))  # a run that had begun without it
+    log(["wandb"], tmp_path / "mine", history(4))
+    assert [(call.args[0], call.kwargs["step"]) for call in run.log.call_args_list] == [
+        ({"train_loss": 1 / epoch, "val_top1": 1 - 1 / epoch}, epoch) for epoch in (1, 2, 3, 4)
+    ]
+    first, second = (call.kwargs for call in wandb.init.call_args_list)
+    assert first["id"] != second["id"] == "abcd"
+    for begun in (first, second):
+        assert begun["resume"] == "allow"
+        assert (begun["project"], begun["name"], begun["config"]) == ("cnnzoo", "mine", {"optim": {"lr": 0.1}})
+    assert run.finish.call_count == 2
 
 
 def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
@@ -85,20 +113,27 @@ def test_a_logger_that_fails_is_told_of_once_and_the_others_go_on(tmp_path):
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + 2
 
 
-def test_a_logger_whose_disk_was_full_for_a_while_is_told_of_once_and_tried_again(tmp_path, monkeypatch):
+def test_a_logger_whose_disk_was_full_for_a_while_is_told_of_once_each_time_and_tried_again(tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(loggers.Csv, "log", Mock(side_effect=[full, full, None]))
+    monkeypatch.setattr(loggers.Csv, "log", Mock(side_effect=[full, full, None, full]))
     told = []
-    log(["csv"], tmp_path, history(1), history(2), history(3), tell=told.append)
-    assert told == ["the csv logger could not write ([Errno 28] No space left on device); it tries again"]
-    assert loggers.Csv.log.call_count == 3
+    log(["csv"], tmp_path, *map(history, (1, 2, 3, 4)), tell=told.append)
+    assert told == 2 * ["the csv logger could not write ([Errno 28] No space left on device); it tries again"]
+    assert loggers.Csv.log.call_count == 4
 
 
-def test_a_logger_that_breaks_is_let_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(loggers.Csv, "log", Mock(side_effect=RuntimeError("broken")))
+@pytest.mark.parametrize(("error", "why"), [(OverflowError("a\nb"), "a b"), (TypeError(), "TypeError")])
+def test_a_logger_that_breaks_is_let_go(tmp_path, monkeypatch, error, why):
+    monkeypatch.setattr(loggers.Csv, "log", Mock(side_effect=error))
+    monkeypatch.setattr(loggers.Csv, "close", Mock())
     told = []
     log(["csv"], tmp_path, history(1), history(2), tell=told.append)
-    assert told == ["the csv logger stopped (broken); the run goes on without it"]
+    assert told == [f"the csv logger stopped ({why}); the run goes on without it"]
+    loggers.Csv.close.assert_called_once()
+    told.clear()
+    monkeypatch.setattr(loggers.Csv, "close", Mock(side_effect=error))
+    log(["csv"], tmp_path, tell=told.append)
+    assert told == [f"the csv logger could not finish ({why})"]
 
 
 def test_a_missing_library_is_told_before_training(tmp_path, monkeypatch):

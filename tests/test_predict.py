@@ -342,9 +342,21 @@ def test_every_format_holds_the_same_rows(cli, model_file, folder, ending):
         "abstain": True,
         "error": "it is not an image",
     }
-    assert result.to_csv().splitlines()[0] == ",".join(rows[0])
+    header, first, *_ = csv.reader(result.to_csv().splitlines())
+    assert header == list(rows[0])
+    assert first[header.index("prob1")] == f"{rows[0]['prob1']:.6f}"  # also 1 and 0.00001, not as 1 and 1e-05
     result.write(folder.parent / f"again{ending}", many=9)
     assert read(folder.parent / f"again{ending}") == rows
+
+
+@pytest.mark.parametrize("ending", tables.FORMATS)
+def test_a_table_may_have_no_rows_and_takes_no_folders_place(tmp_path, ending):
+    file = tmp_path / "new" / f"out{ending}"
+    tables.write(file, [], {"file": str, "many": int})
+    assert read(file) == []
+    (tmp_path / f"a{ending}").mkdir()
+    with pytest.raises(InputError, match=rf"a{ending} is a folder"):
+        tables.write(tmp_path / f"a{ending}", [], {})
 
 
 def test_a_name_of_several_lines_is_told_in_one(net, folder, tmp_path):

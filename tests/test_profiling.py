@@ -67,19 +67,36 @@ def test_a_person_sees_a_table_and_one_piece_of_advice(profile):
     assert json.loads((profile.folder / "profile.json").read_text())["advice"] == profile.advice
 
 
-def test_warm_steps_are_counted_and_of_parts_within_parts_the_inner_one_is_charged(monkeypatch):
-    ticks = count()
-    monkeypatch.setattr(anatomy, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))  # once a look at the clock
+@pytest.fixture
+def ticking(monkeypatch):
+    """A trainer, whose losses are counted, before clocks that move on by a second whenever one looks at them."""
+    for module in (anatomy, rehearsal):
+        ticks = count()
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda ticks=ticks: next(ticks)))
     read = config.read(SMALL, {"augment.flip_vertical": True})
     data = assemble.load_data(read)
     trainer = assemble.make_trainer(read, data, assemble.build_model(read, data), lambda line: None)
-    losses = []
-    step = trainer.step
+    losses, step = [], trainer.step
     trainer.step = lambda *batch: losses.append(step(*batch)) or losses[-1]
+    return trainer, losses
+
+
+def test_warm_steps_are_counted_and_of_parts_within_parts_the_inner_one_is_charged(ticking):
+    trainer, losses = ticking
+    backward = torch.Tensor.backward
     found = anatomy.dissect(trainer, 3)
+    assert torch.Tensor.backward is backward  # and no longer watched
     assert found.seconds == dict.fromkeys(PARTS, 1) | {"waiting for data": 2, "the rest": 6}
     assert (found.model, found.loader) == (3 * 32, 3 * 32)
     assert len(losses) == 2 * (anatomy.WARM_UPS + 3)
+
+
+def test_an_epoch_is_reckoned_from_a_few_steps_and_one_judged_batch(ticking):
+    trainer, losses = ticking
+    seconds = rehearsal.seconds_an_epoch(trainer, 0)
+    assert seconds == len(trainer.feed.batches) + len(trainer.feed.val_batches)
+    assert len(losses) == 1 + rehearsal.STEPS
+    assert rehearsal.loader_rate(trainer.feed.batches, seconds=4) == 5 * 32 / 6
 
 
 class Slow:
@@ -122,7 +139,10 @@ def test_growing_images_are_timed_once_they_have_grown():
         ("waiting for data", [], "photos resized on disk"),
         ("augmentation", [], "augmentation takes 50%"),
         ("optimiser", [], "raise train.batch_size"),
+        ("average of weights", [], "raise train.batch_size"),
         ("loss", ["--loss.teacher=runs/a"], "the teacher takes 50% of a step: a smaller loss.teacher"),
+        ("loss", [], "the net itself is the bottleneck"),
+        ("forward", ["--loss.teacher=runs/a"], "the net itself is the bottleneck"),
         ("forward", ["--train.channels_last=false"], "train.channels_last true would make it faster"),
         ("forward", [], "a smaller data.size or net would make it faster"),
     ],
@@ -131,6 +151,20 @@ def test_advice_names_the_narrow_one_and_the_remedy(part, overrides, words):
     seconds = dict.fromkeys(PARTS, 0.0) | {"backward": 1.0, part: 1.0}
     parts = Anatomy(32, seconds, 100.0, 100.0)
     assert words in profiling.advice(parts, config.read(overrides=overrides), "cpu", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "ways"),
+    [
+        ("cuda", "fp32", "train.precision bf16 and train.channels_last true and train.compile true"),
+        ("cuda", "bf16", "train.channels_last true and train.compile true"),
+        ("mps", "fp32", "train.precision bf16"),
+    ],
+)
+def test_advice_is_what_the_device_has_to_offer(device, precision, ways):
+    parts = Anatomy(32, dict.fromkeys(PARTS, 0.0) | {"backward": 1.0}, 100.0, 100.0)
+    slow = config.read(overrides=["--train.channels_last=false", "--train.compile=false"])
+    assert f"as it should be: {ways} would make" in profiling.advice(parts, slow, device, precision)
 
 
 def test_the_command_takes_a_file_and_keys_and_touches_no_run(tmp_path, cli):
@@ -148,5 +182,14 @@ def test_a_run_without_steps_is_told():
     nothing = {"model": {"head": "probe"}, "train": {"epochs": 0}}
     with pytest.raises(InputError, match=r"train\.epochs is 0, so there is no step to profile"):
         profiling.profile(nothing)
+    with pytest.raises(InputError, match="data is a list; give images of your own a name"):
+        profiling.profile(SMALL, data=[])
     with pytest.raises(InputError, match="steps is 0, but must be a whole number of at least 1"):
         profiling.profile(SMALL, steps=0)
+
+
+def test_where_no_trace_can_be_written_is_told_before_any_step(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(anatomy, "dissect", None)
+    with pytest.raises(InputError, match=r"profile\.json cannot be written"):
+        profiling.profile(SMALL, out=tmp_path / "file")
