@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import warnings
 
@@ -13,6 +14,7 @@ import cnnzoo
 from cnnzoo.quiet import quiet
 
 LOG = logging.getLogger("of a server")
+BARE = logging.getLogger("of a script")
 
 
 @pytest.fixture
@@ -51,16 +53,26 @@ def test_other_threads_are_heard(speaking, capfd, caplog):
 @quiet()
 def say(and_fail: bool) -> None:
     os.write(1, b"of the library\n")
+    BARE.warning("logged")
     if and_fail:
         raise ValueError("it failed")
 
 
-def test_what_is_said_comes_afterwards_unless_it_fails(capfd):
+def test_what_is_said_comes_afterwards_unless_it_fails(capfd, monkeypatch):
+    monkeypatch.setattr(BARE, "propagate", False)  # as where nobody has set up logging, and Python prints warnings
     with pytest.raises(ValueError, match="it failed"):
         say(and_fail=True)
     assert capfd.readouterr() == ("", "")
     say(and_fail=False)
     assert capfd.readouterr() == ("of the library\n", "")
+
+
+def test_what_was_said_before_comes_before(capfd, monkeypatch):
+    with open(1, "w", closefd=False) as stdout:  # as where it is a file, into which Python writes by the block
+        monkeypatch.setattr(sys, "stdout", stdout)
+        print("before")
+        say(and_fail=False)
+    assert capfd.readouterr().out == "before\nof the library\n"
 
 
 class WithoutExport(nn.Module):
