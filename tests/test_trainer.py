@@ -14,7 +14,7 @@ from torch import nn
 
 from cnnzoo.config import LossConfig, OptimConfig, PhaseConfig, ScheduleConfig
 from cnnzoo.errors import InputError, Interrupted
-from cnnzoo.train import losses, optim
+from cnnzoo.train import losses, optim, rehearsal
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import Trainer
 from cnnzoo.train.validation import evaluate
@@ -487,6 +487,38 @@ def test_a_stage_of_lower_rate_keeps_its_share_of_a_final_rate_and_one_of_none_s
         assert 0.05 < whole <= 0.1
         optimizer.step()
         schedule.step()
+
+
+TRIED = np.geomspace(1e-6, 1, 80)  # a step at each
+
+
+@pytest.mark.parametrize(
+    ("loss", "found", "steps"),
+    [
+        (lambda step, rate: 1.0 if rate < 0.01 else 9.0, TRIED[TRIED < 0.01].max() / 10, sum(TRIED < 0.01) + 3),
+        (lambda step, rate: 0.01 if step < 3 else 1.0, 0.1, 80),  # luck at first counts for little
+        (lambda step, rate: 1.1 if rate < 0.01 else 1.0, 0.1, 80),
+        (lambda step, rate: math.nan, 1e-7, 1),
+        (lambda step, rate: math.nan if step == 40 else 1.0, TRIED[39] / 10, 41),
+    ],
+    ids=["too high from a rate on", "lucky at first", "little to fall", "never a number", "no number from a rate on"],
+)
+def test_a_range_test_takes_a_tenth_of_the_highest_rate_that_does_no_harm(loss, found, steps):
+    trainer = make(phases=(PhaseConfig(1, ("head",)), PhaseConfig(1, ("*",), {"stage1": 0.1})))
+    rates, train = [], trainer.step
+
+    def step(images, targets):
+        group = {each["stage"]: each["lr"] for each in trainer.optimizer.param_groups}
+        assert group["stage1"] == pytest.approx(group["head"] / 10)
+        assert all(module.training for module in trainer.model.modules())
+        rates.append(group["head"])
+        train(images, targets)
+        return torch.tensor(loss(len(rates) - 1, group["head"]), dtype=torch.float64)
+
+    trainer.model.eval()
+    trainer.step = step
+    assert rehearsal.find_rate(trainer) == pytest.approx(found)
+    assert rates == pytest.approx(TRIED[:steps])
 
 
 def test_polynomial():
