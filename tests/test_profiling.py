@@ -93,9 +93,11 @@ def test_warm_steps_are_counted_and_of_parts_within_parts_the_inner_one_is_charg
 
 def test_an_epoch_is_reckoned_from_a_few_steps_and_one_judged_batch(ticking):
     trainer, losses = ticking
+    judged = []
+    trainer.model.register_forward_hook(lambda net, *_: None if net.training else judged.append(net))
     seconds = rehearsal.seconds_an_epoch(trainer, 0)
     assert seconds == len(trainer.feed.batches) + len(trainer.feed.val_batches)
-    assert len(losses) == 1 + rehearsal.STEPS
+    assert (len(losses), len(judged)) == (1 + rehearsal.STEPS, 1)
     assert rehearsal.loader_rate(trainer.feed.batches, seconds=4) == 5 * 32 / 6
 
 
