@@ -699,6 +699,15 @@ def test_channel_shift_is_clamped():
     assert drawn(AugmentConfig(channel_shift=0.5), flat(5)).min() == 0
 
 
+def test_colour_noise_varies_along_imagenets_principal_components():
+    colours = drawn(AugmentConfig(pca_noise=0.1), flat(128, count=2000))
+    assert (np.abs(colours - colours[:, :1, :1]) < 1e-3).all()
+    variances, directions = np.linalg.eigh(np.cov(colours[:, 0, 0].T))
+    np.testing.assert_allclose(np.sqrt(variances), 25.5 * np.array([0.0045, 0.0188, 0.2175]), rtol=0.1)
+    np.testing.assert_allclose(np.abs(directions[:, 1:]).T, [[0.719, 0.005, 0.695], [0.567, 0.581, 0.584]], atol=0.02)
+    np.testing.assert_allclose(colours.mean((0, 1, 2)), 128, atol=0.5)
+
+
 def test_colours_come_after_the_resampling():
     """So that the margin of a rotated image takes part in the shift as the rest does."""
     images = highest(AugmentConfig(zoom=0.0, shift=0.5, channel_shift=0.1), flat(100, count=1))

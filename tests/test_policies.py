@@ -202,6 +202,13 @@ def test_sizes_grow_evenly_and_end_whole():
     assert sizes == [16, 16, 20, 24, 24, 24, 28, 32, 32, 32]  # fours, as near as can be
 
 
+@pytest.mark.parametrize(("size", "unit"), [(2, 4), (5, 4), (31, 4), (127, 4), (128, 32), (159, 32)])
+def test_sizes_grow_by_what_nets_can_halve_from_one_such_step_to_the_size_asked_for(size, unit):
+    augment = Augment(AugmentConfig(grows_from=0.01, grown_at=1), size, (0.5,), (0.5,), epochs=1000)
+    sizes = [augment.at(epoch).size for epoch in range(1001)]
+    assert list(dict.fromkeys(sizes)) == [*range(unit, size, unit), size]
+
+
 @pytest.mark.parametrize("size", [5, 17, 97, 227, 299, 331])
 def test_images_are_of_the_size_asked_for_in_every_epoch_unless_they_are_to_grow(size):
     augment = Augment(AugmentConfig(crop="resized", flip=True), size, (0.5,), (0.5,), epochs=10)
