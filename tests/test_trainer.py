@@ -338,6 +338,10 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_saves_nothing_more():
     with pytest.raises(InputError, match=r"the loss is nan at epoch 2, step 5, rate 0\.1; the last good state is kept"):
         trainer.fit()
     assert saves == [1]
+    trainer = make()
+    nn.init.constant_(trainer.model.head.weight, math.nan)
+    with pytest.raises(InputError, match=r"epoch 1, step 1, rate 0\.1; try a lower"):  # when there is none to be kept
+        trainer.fit()
 
 
 def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step():
@@ -700,10 +704,12 @@ def test_a_resumed_run_goes_back_to_where_it_was_resumed():
 
 
 def test_a_run_that_goes_on_diverging_is_given_up():
-    trainer = make(rolls_back=True)
+    told = []
+    trainer = make(rolls_back=True, tell=told.append)
     trainer.image_feed = replace(trainer.image_feed, batches=Breaking(times=100))
     with pytest.raises(InputError, match=r"once more after 5 times half the rate; try a lower optim\.lr"):
         trainer.fit()
+    assert [line.rpartition(" at ")[2] for line in told] == [f"{0.5**times:g} times the rate" for times in range(1, 6)]
 
 
 def test_weights_that_are_not_finite_are_never_saved():
