@@ -276,6 +276,30 @@ def test_momentum_is_torchs_where_some_weights_are_left_out_of_the_first_steps()
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_stages_that_move_alike_are_one_kernel_and_others_one_each(name, kind):
+    config = OptimConfig(name=name, lr=0.1, weight_decay=0.1, decay_norms_and_biases=False)
+    net, theirs = Net(), Net()
+    theirs.load_state_dict(net.state_dict())
+    ours, reference = (optim.build(config, each, STAGES) for each in (net, theirs))
+    reference = kind(reference.param_groups)  # a kernel for each group
+    groups = ours.param_groups
+    for rate, kernels in ((0.1, 2), (0.01, 4)):  # of weights that decay, and of those that do not
+        for optimizer in (ours, reference):
+            for group in optimizer.param_groups:
+                group["lr"] = rate if group["stage"] == "head" else 0.1
+            for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
+                weight.grad = torch.ones_like(weight)
+        with torch.profiler.profile() as seen:
+            ours.step()
+        assert sum(event.name == f"aten::_fused_{name}_" for event in seen.events()) == kernels
+        assert ours.param_groups is groups
+        reference.step()
+        assert same(net.state_dict(), theirs.state_dict())
+
+
 def test_weights_keep_their_shape_where_a_step_breaks_off(monkeypatch):
     monkeypatch.setattr(optim, "LARGE", 1)
     net = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)

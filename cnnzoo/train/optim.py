@@ -114,12 +114,25 @@ def _show(weight: Tensor, data: Tensor, gradient: Tensor) -> None:
     weight.data, weight.grad = data, gradient
 
 
+def _merged(groups: Iterable[dict]) -> list[dict]:
+    """Groups that a step treats alike as one, whatever stage they are of: each takes a kernel of its own."""
+    alike: dict[tuple, list[Tensor]] = {}
+    for group in groups:
+        settings = tuple((key, value) for key, value in group.items() if key not in ("params", "stage"))
+        alike.setdefault(settings, []).extend(group["params"])
+    return [{"params": params, **dict(settings)} for settings, params in alike.items()]
+
+
 class _Fused:
     """What the optimisers have in common that torch has fused kernels for."""
 
     def step(self, closure: None = None) -> None:
-        with _as_vectors(self):
-            super().step(closure)
+        own, self.param_groups = self.param_groups, _merged(self.param_groups)
+        try:
+            with _as_vectors(self):
+                super().step(closure)
+        finally:
+            self.param_groups = own
 
 
 class _SGD(_Fused, torch.optim.SGD):
