@@ -1,6 +1,7 @@
 """Which device, in which precision it computes, when it is done, and when its memory does not suffice. A leaf."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -79,14 +80,15 @@ def computes_in_bf16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
-def autocast(device: torch.device, precision: str):
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context in which a forward pass runs in 16 bits, or in none, whatever a caller's own context says.
 
     Weights are cast anew each time: torch forgets what it has cast only as the outermost context ends, so within
     another one each step would compute with the weights of the first.
     """
     if precision == "fp32":
-        return torch.autocast(device.type, enabled=False)
+        within = torch.is_autocast_enabled(device.type)
+        return torch.autocast(device.type, enabled=False) if within else nullcontext()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype, cache_enabled=False)
 

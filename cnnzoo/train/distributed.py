@@ -10,7 +10,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
@@ -130,13 +130,17 @@ class Team:
         torch._foreach_copy_(values, [part.view_as(value) for part, value in zip(parts, values, strict=True)])
 
 
-@contextmanager
-def gathers_gradients(forward: Callable, last: bool) -> Iterator[None]:
+def gathers_gradients(forward: Callable, last: bool) -> AbstractContextManager:
     """The context of a part of a batch: processes exchange gradients at the last part only.
 
     Raises InputError if the step before left out parameters, and nobody had said that it may.
     """
-    with forward.no_sync() if hasattr(forward, "no_sync") and not last else nullcontext():
+    return _gathering(forward, last) if isinstance(forward, DDP) else nullcontext()
+
+
+@contextmanager
+def _gathering(forward: DDP, last: bool) -> Iterator[None]:
+    with nullcontext() if last else forward.no_sync():
         try:
             yield
         except RuntimeError as error:
