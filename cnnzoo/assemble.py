@@ -14,7 +14,7 @@ from torch import nn
 from cnnzoo import registry, zoo
 from cnnzoo.building import only_channels
 from cnnzoo.config import Config, PhaseConfig, TrainConfig
-from cnnzoo.data import sources
+from cnnzoo.data import kinds, sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, FeatureBatches, TrainBatches, balanced
 from cnnzoo.data.draws import Share
@@ -45,7 +45,7 @@ def make_weights_ready(config: Config) -> None:
     before that for a folder or a table that will not do.
     """
     fetch = zoo.fetching(config.model.name, config.model.pretrained)
-    if fetch and sources.is_of_photos(config.data.source):
+    if fetch and kinds.is_of_photos(config.data.source):
         sources.check(config.data)
         fetch()
 
@@ -66,7 +66,7 @@ def net_input(config: Config) -> tuple[int, int | None, Preprocess | None]:
 
 def doubts(source: str) -> list[str]:
     """A line for each kind of trouble that the data doctor sees at a glance in a folder of photos, or in a table's."""
-    if not sources.is_of_photos(source):
+    if not kinds.is_of_photos(source):
         return []
     found = [finding for finding in doctor.quick(source) if finding.severity != "note"]
     first = {finding.kind: finding for finding in reversed(found)}

@@ -18,7 +18,7 @@ from torch import nn
 from cnnzoo import bars, calibrate, tables, whereabouts, zoo
 from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.config import DataConfig
-from cnnzoo.data import sources
+from cnnzoo.data import kinds, sources
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.data.crops import COUNTS
 from cnnzoo.data.decoded import real_paths
@@ -199,7 +199,7 @@ def judge(
     judged_on, began_on = (each and (each.val_source or each.source) for each in (chosen, own))
     if is_own and judged_on != began_on:
         tell(f"{judged_on} holds the images of {called}'s {began_on}: it is judged on those that it held out")
-    if root is not None and sources.is_of_photos(chosen.source):
+    if root is not None and kinds.is_of_photos(chosen.source):
         raise InputError(
             f"root is where named data sets lie, but {chosen.source} is none; leave it out, or name data=…"
         )

@@ -12,7 +12,7 @@ from cnnzoo import __version__, environment, whereabouts
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, DataConfig
-from cnnzoo.data import sources
+from cnnzoo.data import kinds, sources
 from cnnzoo.errors import InputError, printable
 from cnnzoo.telling import Tell, as_typed
 
@@ -107,7 +107,7 @@ def _moved(run: Run, own: DataConfig, given: DataConfig) -> Set[str]:
     """
     if (own.source, own.val_source) == (given.source, given.val_source):
         return frozenset()
-    if not sources.is_there(given.source):
+    if not kinds.is_there(given.source):
         sources.check(given)  # which says so, and what is beside it
     _check_there(run, given)
     plans = (run.path / "split.json", run.state_file, run.state_before)  # none, where it was killed as it wrote these
@@ -118,7 +118,7 @@ def _moved(run: Run, own: DataConfig, given: DataConfig) -> Set[str]:
 def _check_there(run: Run, data: DataConfig) -> None:
     """Raises InputError where a folder or a table to learn from, or to judge by, is not there."""
     for key, source in (("source", data.source), ("val_source", data.val_source)):
-        if source and not sources.is_there(source):
+        if source and not kinds.is_there(source):
             where = f"say where these lie now by data.{key}=…"
             raise InputError(f"{source}, with whose images {run.path} was begun, is not here; {where}")
 

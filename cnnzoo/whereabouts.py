@@ -10,8 +10,9 @@ from pathlib import Path
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
-from cnnzoo.data import sources
+from cnnzoo.data import kinds
 from cnnzoo.data.decoded import real_paths
+from cnnzoo.data.named import NAMED
 from cnnzoo.errors import InputError
 from cnnzoo.telling import Tell, as_typed, silent
 
@@ -22,7 +23,7 @@ Names = dict[str, list[str]]  # what images to train on ("train") and to judge b
 
 
 def remember(run: Run, split: Mapping[str, Sequence[str]], homes: Mapping[str, str]) -> None:
-    """Write a run's split.json: its images' names, what these begin with (`sources.homes`) in which working directory,
+    """Write a run's split.json: its images' names, what these begin with (`kinds.homes`) in which working directory,
     and marks of some files by which they are known again elsewhere.
     """
     marks = {part: dict(_marked(split[part])) for part in homes}
@@ -55,7 +56,7 @@ def renamed(run: Run, own: DataConfig, now: DataConfig) -> Names | None:
 
     None unless they are the run's: more than half of those that have a mark are there, and have it still.
     """
-    told, homes = run.images, sources.homes(now)
+    told, homes = run.images, kinds.homes(now)
     before, marks = (told.get(key) if isinstance(told.get(key), dict) else {} for key in ("homes", "marks"))
     split = {part: told[part] for part in ("train", "val")}
     if not homes or not homes.keys() == before.keys() == marks.keys() or _lists(own) != _lists(now):
@@ -98,14 +99,14 @@ def write_place(run: Run, now: DataConfig, split: Names) -> None:
     if moved != own:
         run.write("config.yaml", config_.dump(moved))
     if split != run.split:
-        remember(run, split, sources.homes(now))
+        remember(run, split, kinds.homes(now))
 
 
 def is_otherwise(run: Run, own: DataConfig) -> bool:
     """Whether the source that a run names holds other images here, as a relative name may in another working directory:
     where it was begun photos may have changed, and are the run's still.
     """
-    is_relative = any(not Path(home).is_absolute() for home in sources.homes(own).values())
+    is_relative = any(not Path(home).is_absolute() for home in kinds.homes(own).values())
     return is_relative and not _stands_as_before(run.images) and renamed(run, own, own) is None
 
 
@@ -136,7 +137,7 @@ def _moved(name: str, before: str, home: str) -> str:
 
 def _lists(data: DataConfig) -> list[str]:
     """What tables or shards are called, of which another in the same folder holds other images."""
-    return [Path(s).name for s in (data.source, data.val_source) if s and sources.is_list(s)]
+    return [Path(s).name for s in (data.source, data.val_source) if s and kinds.is_list(s)]
 
 
 def find(run: Run, own: DataConfig, data: str | None, called: str) -> tuple[DataConfig, Names | None]:
@@ -145,7 +146,7 @@ def find(run: Run, own: DataConfig, data: str | None, called: str) -> tuple[Data
 
     Raises InputError if none is named, and the run's own are neither where they were nor beside the run.
     """
-    is_there = sources.is_there(own.source) and not is_otherwise(run, own)
+    is_there = kinds.is_there(own.source) and not is_otherwise(run, own)
     if is_there and (data is None or _same(data, own.val_source or own.source)):
         return own, renamed(run, own, own) or run.split
     if data is not None:
@@ -155,7 +156,7 @@ def find(run: Run, own: DataConfig, data: str | None, called: str) -> tuple[Data
         return DataConfig(source=data), None
     for folder in run.path.resolve().parents:  # it may be named from where the run was begun, which its own lies within
         now = replace(own, source=str(folder / own.source), val_source=own.val_source and str(folder / own.val_source))
-        if sources.is_there(now.source) and (split := renamed(run, own, now)):
+        if kinds.is_there(now.source) and (split := renamed(run, own, now)):
             return now, split
     way = as_typed("cnnzoo", "train", "--resume", run.path, "--data.source")
     raise InputError(
@@ -166,7 +167,7 @@ def find(run: Run, own: DataConfig, data: str | None, called: str) -> tuple[Data
 
 def _same(data: str, source: str) -> bool:
     """Whether two names mean the same source: a folder or a file may be spelt in many ways."""
-    if data == source or not sources.NAMED.keys().isdisjoint((data, source)):
+    if data == source or not NAMED.keys().isdisjoint((data, source)):
         return data == source
     a, b = os.path.expanduser(data), os.path.expanduser(source)
     return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)

@@ -8,7 +8,7 @@ import yaml
 
 import cnnzoo
 from cnnzoo import config, zoo
-from cnnzoo.data.sources import NAMED
+from cnnzoo.data.named import NAMED
 from cnnzoo.errors import InputError
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

@@ -1055,6 +1055,21 @@ def test_photos_in_a_folder_that_may_not_be_read_are_not_passed_over(tmp_path, m
         load(tmp_path)
 
 
+def test_a_folder_that_may_not_be_seen_is_not_called_missing(tmp_path, monkeypatch):
+    paint(tmp_path / "theirs" / "photos", {"red": 4, "blue": 4})
+    stat = os.stat
+
+    def locked(path, *given, **options):
+        if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(str(tmp_path / "theirs" / "photos")):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return stat(path, *given, **options)
+
+    monkeypatch.setattr(os, "stat", locked)
+    for see in (load, cnnzoo.check):
+        with pytest.raises(InputError, match="theirs/photos may not be looked at: Permission denied"):
+            see(tmp_path / "theirs" / "photos")
+
+
 def test_photos_smaller_than_what_the_net_takes_are_told(tmp_path):
     paint(tmp_path, {"red": 4, "blue": 4})
     (note,) = load(tmp_path, input_size=224).notes

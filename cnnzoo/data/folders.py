@@ -116,10 +116,14 @@ def copying(folder: Path) -> str:
 
 def no_folder(path: Path) -> str:
     """What to say where a folder should be and is none."""
-    if path.exists():
+    try:
+        os.stat(path)
         return f"{path} is not a folder"
-    return f"there is no folder {path}{did_you_mean(str(path), beside(path))}"
+    except PermissionError:
+        return f"{path} may not be looked at: Permission denied"
+    except OSError:
+        return f"there is no folder {path}{did_you_mean(str(path), beside(path))}"
 
 
 def beside(path: Path) -> list[str]:
-    return [str(entry) for entry in path.parent.glob("*") if entry.is_dir()]
+    return [str(entry) for entry in path.parent.glob("*") if os.path.isdir(entry)]

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cnnzoo.data import sources
+from cnnzoo.data import kinds
 from cnnzoo.data.found import at_hand
 from cnnzoo.data.named import NAMED, REGISTERED
 from cnnzoo.errors import InputError, counted, did_you_mean, expect
@@ -51,7 +51,7 @@ def register_data(
     expect(name, str, "a source is named by a text")
     expect(labels, Iterable | None, "labels are the class of each image")
     expect(classes, Iterable | None, "classes are names, in order")
-    if name not in REGISTERED and sources.is_there(name):
+    if name not in REGISTERED and kinds.is_there(name):
         raise InputError(f"{name!r} stands for other images; choose another name")
     images, labels, classes = _pairs(images, labels, classes)
     if not isinstance(groups, Iterable | None):

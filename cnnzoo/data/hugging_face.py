@@ -66,7 +66,7 @@ class _Row(Stored):
 
 
 def _is_saved(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return any(os.path.isfile(folder / name) for name in ("state.json", "dataset_dict.json"))
 
 
 def _load(source: str) -> Any:

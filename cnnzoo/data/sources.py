@@ -1,8 +1,4 @@
-"""A source's name to images, labels and class names, divided into training and validation images.
-
-A source is a set by name (`named`), a folder of photos (`folders`), a table that lists some (`listed`), tar shards
-(`shards`) or a data set of Hugging Face's (`hugging_face`).
-"""
+"""A source's name to images, labels and class names, divided into training and validation images."""
 
 import hashlib
 import json
@@ -16,16 +12,16 @@ import numpy as np
 from PIL import Image
 
 from cnnzoo.config import AugmentConfig, DataConfig
-from cnnzoo.data import folders, groups, hugging_face, listed, reading, shards
+from cnnzoo.data import folders, groups, kinds, reading
 from cnnzoo.data.arrays import File
 from cnnzoo.data.crops import Crops
 from cnnzoo.data.decoded import cache_folder, real_paths, stamps
 from cnnzoo.data.decoding import Stored, as_image
 from cnnzoo.data.found import Found, Part, at_hand
-from cnnzoo.data.named import NAMED, REGISTERED
+from cnnzoo.data.named import REGISTERED
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.data.reading import Split, read
-from cnnzoo.errors import InputError, counted, did_you_mean, faults
+from cnnzoo.errors import InputError, counted, faults
 from cnnzoo.resampling import bootstrap
 
 
@@ -40,7 +36,7 @@ class Dataset:
     preprocess: Preprocess
     notes: tuple[str, ...] = ()  # what a person should know: files left out, folders ignored
     cache: Path = Path()  # where what is derived from the images may be kept
-    homes: Mapping[str, str] = field(default_factory=dict)  # see `homes`
+    homes: Mapping[str, str] = field(default_factory=dict)  # see `kinds.homes`
 
     def split(self) -> dict[str, list[str]]:
         """Which images are in which part."""
@@ -135,7 +131,7 @@ def _ready(
         raise InputError(f"images have 1 or 3 channels, but model.in_chans is {channels}")
     _check_classes(found.classes, config)
     trained, preprocess = preprocess, reading.preprocessing(config, found, input_size, channels, preprocess)
-    kept, name = reading.training_geometry(preprocess, augment, exactly), _in_full(config.source)
+    kept, name = reading.training_geometry(preprocess, augment, exactly), kinds.in_full(config.source)
     train, train_bad, train_notes = read(found.train, kept, config, name, decoded, "reading training images")
     val, val_bad, val_notes = read(found.val, preprocess.geometry, config, name, decoded, "reading validation images")
     small = reading.note_if_small(found.train, preprocess.size)
@@ -154,16 +150,16 @@ def _ready(
         notes += (f"bootstrap sample {config.bag}: {many:,} of the {of:,} images to train on are in it, some repeated",)
         train = train.choose(drawn)
     if config.weights is not None:
-        file, home = Path(os.path.expanduser(config.weights)), homes(config).get("train")
+        file, home = Path(os.path.expanduser(config.weights)), kinds.homes(config).get("train")
         train = replace(train, weights=_weights(file, train.names, home))
     cache = cache_folder(found.home)
-    return Dataset(config.source, found.classes, train, val, preprocess, notes, cache, homes(config))
+    return Dataset(config.source, found.classes, train, val, preprocess, notes, cache, kinds.homes(config))
 
 
 def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files='skip'") -> str:
     files, them = counted(len(bad), "file"), "it" if len(bad) == 1 else "them"
     if config.bad_files == "error":
-        folder = folder_of(config.source)
+        folder = kinds.folder_of(config.source)
         copied = f", or in a copy: {folders.copying(folder)}" if folder else ""
         without = f"go on without {them} by {option}{copied}"
         raise InputError(f"{files} cannot be read ({faults(bad)}); mend or remove {them}, or {without}")
@@ -174,7 +170,7 @@ def _weights(file: Path, names: Sequence[str], home: str | None) -> np.ndarray:
     """`(N,)` float64 from a file that has a number for each image's name, in full or within its home."""
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        inside = zip(names, names_within(names, home), strict=True)
+        inside = zip(names, kinds.names_within(names, home), strict=True)
         weights = np.array([told[name if name in told else short] for name, short in inside], dtype=np.float64)
     except (OSError, ValueError, TypeError) as error:
         why = getattr(error, "strerror", None) or "it is no JSON of names and numbers"
@@ -209,7 +205,7 @@ def held_out(
         raise InputError(f"a committee whose members see images in different sizes is judged on 1 crop, not on {crops}")
     geometry = preprocess.geometry if crops == 1 else Crops(preprocess, crops)
     config = config if crops == 1 else replace(config, cache="none")
-    part, name, folder = found.val or found.train, _in_full(config.source), cache_folder(found.home)
+    part, name, folder = found.val or found.train, kinds.in_full(config.source), cache_folder(found.home)
     read_part, bad, notes = read(part, geometry, config, name, folder, "reading images")
     notes += [_tell_bad(bad, config, "bad_files='skip'")] if bad else []
     if not len(read_part):
@@ -249,7 +245,7 @@ def groups_of(config: DataConfig, names: Sequence[str]) -> np.ndarray | None:
     """Which of the images named belong together, as `data.groups` has it, see `groups.numbered`, or as a user's own
     source does; None where neither tells, or the source is not here.
     """
-    if (config.groups is None and config.source not in REGISTERED) or not is_there(config.source):
+    if (config.groups is None and config.source not in REGISTERED) or not kinds.is_there(config.source):
         return None
     found = _find(config)
     if found.train.groups is None:
@@ -282,70 +278,6 @@ def _check_classes(classes: Sequence[str], config: DataConfig) -> None:
         raise InputError(f"{config.source} holds one class only ({classes[0]}); a classifier needs two or more")
 
 
-# ---- which source is meant, and what it holds
-
-
-def folder_of(source: str) -> Path | None:
-    """The folder of photos that a source is; None for all others."""
-    folder = Path(os.path.expanduser(source))
-    return folder if folder.is_dir() and not _is_other_than_folder(source) else None
-
-
-def is_of_photos(source: str) -> bool:
-    """Whether a source is a folder of photos, or a table that lists some."""
-    return folder_of(source) is not None or listed.is_source(source)
-
-
-def is_list(source: str) -> bool:
-    """Whether a source is a table, or shards: files that hold images or name them, beside which others may lie."""
-    return listed.is_source(source) or shards.is_source(source)
-
-
-def _in_full(source: str) -> str:
-    """A source's name, which of a folder or a table is the same wherever one stands."""
-    return str(Path(os.path.expanduser(source)).resolve()) if is_of_photos(source) else source
-
-
-def homes(config: DataConfig) -> dict[str, str]:
-    """What the names of the images to train on ("train") and to judge by ("val") begin with where these are files:
-    the folder that they were found in. Empty for other sources.
-    """
-    train, val = (_home(source) for source in (config.source, config.val_source or config.source))
-    return {} if train is None or val is None else {"train": train, "val": val}
-
-
-def names_within(names: Sequence[str], home: str | None) -> Sequence[str]:
-    """What images are called as seen from their home, wherever that lies; those that have none as before."""
-    return names if home is None else [Path(os.path.relpath(name, home)).as_posix() for name in names]
-
-
-def _home(source: str) -> str | None:
-    place = Path(os.path.expanduser(source))
-    if listed.is_source(source):
-        place = Path(os.path.normpath(place.parent))  # as the names of its photos are
-    elif shards.is_source(source):
-        place = place.parent
-    elif _is_other_than_folder(source):
-        return None
-    return "" if place == Path() else f"{place.as_posix().rstrip('/')}/"
-
-
-def _is_other_than_folder(source: str) -> bool:
-    """Whether a source is a named set, a table, shards or a data set of Hugging Face's."""
-    return source in NAMED or hugging_face.is_source(source) or is_list(source)
-
-
-def is_there(source: str) -> bool:
-    """Whether a name stands for a source, and where it is a folder or a table, for one that exists and may be seen."""
-    place = os.path.expanduser(source)
-    if listed.is_source(source):
-        return os.path.isfile(place)
-    try:
-        return _is_other_than_folder(source) or os.path.isdir(place)
-    except PermissionError:  # of somebody else's folder, as of a run that was copied
-        return False
-
-
 def has_held_out(config: DataConfig) -> bool:
     """Whether a source has validation images of its own."""
     return _find(config).val is not None
@@ -369,16 +301,16 @@ def fingerprint(config: DataConfig) -> str:
 def refuse_within(config: DataConfig, folder: Path) -> None:
     """Raise InputError where a folder to come would lie among a source's class folders, and be taken for one."""
     for source in filter(None, (config.source, config.val_source)):
-        home = folder_of(source)
+        home = kinds.folder_of(source)
         if home and any(folder.resolve().is_relative_to(part.resolve()) for part in folders.parts(home).values()):
             raise InputError(f"{folder} would lie among the photos of {source}; choose a folder elsewhere by run=…")
 
 
 def _find(config: DataConfig) -> Found:
-    found = _find_source(config)
+    found = kinds.find(config)
     if config.val_source is None:
         return _grouped(found, config, found.home)
-    val = _find_source(replace(config, source=config.val_source))
+    val = kinds.find(replace(config, source=config.val_source))
     wrong = f"data.val_source {config.val_source} has classes that {config.source} lacks"
     held_out = val.val or val.train  # what it has itself to judge by, else everything
     held_out = held_out.among(val.classes, found.classes, wrong)
@@ -416,23 +348,3 @@ def _paths(part: Part, roots: Sequence[str]) -> list[str | None]:
         inside = image.path if isinstance(image, Stored) else None
         paths.append(name.removeprefix(root) if isinstance(image, Path) else inside)
     return paths
-
-
-def _find_source(config: DataConfig) -> Found:
-    if config.source in NAMED:
-        return NAMED[config.source](config)
-    folder = Path(os.path.expanduser(config.source))
-    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"data.source: {folder} cannot be read: Permission denied")
-    for kind in (hugging_face, shards):
-        if kind.is_source(config.source):
-            return kind.find(config.source)
-    if listed.is_source(config.source):
-        return listed.find(config.source, config.groups)
-    if not folder.is_dir():
-        if os.path.dirname(config.source) or folder.exists():
-            raise InputError(f"data.source: {folders.no_folder(folder)}")
-        known = [*NAMED, *folders.beside(folder), *listed.beside(folder)]
-        hint = did_you_mean(config.source, known, f"sets by name: {', '.join(NAMED)}")
-        raise InputError(f"data.source {config.source!r} is neither a known set nor a folder{hint}")
-    return folders.find(folder)

@@ -19,7 +19,7 @@ from cnnzoo import assemble, atomic, bars, calibrate, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig, Config, Overrides
-from cnnzoo.data import sources
+from cnnzoo.data import kinds
 from cnnzoo.data.batches import EvalBatches
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.runs import combine
@@ -206,7 +206,7 @@ class _Judge:
         plain = replace(whole, augment=AugmentConfig(), data=replace(whole.data, bag=None, weights=None))
         found = assemble.load_data(plain)
         self.images, self.preprocess, self.classes = found.train, found.preprocess, len(found.classes)
-        self.names = sources.names_within(found.train.names, found.homes.get("train"))  # wherever they lie
+        self.names = kinds.names_within(found.train.names, found.homes.get("train"))  # wherever they lie
         self.device = pick_device(whole.train.device)
 
     def logits(self, run: Run) -> np.ndarray:

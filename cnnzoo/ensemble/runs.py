@@ -18,7 +18,7 @@ from cnnzoo import config as config_
 from cnnzoo import run as run_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, DataConfig, EnsembleConfig
-from cnnzoo.data import sources
+from cnnzoo.data import kinds, sources
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble import why
@@ -116,7 +116,7 @@ class Ensemble(Shown):
             made.save_model(state, card)  # the largest file first: where the disk is full, nothing is left behind
             made.write("config.yaml", _yaml(config))
             images = {"train": self._learnt(), "val": list(self.panel.images)}
-            whereabouts.remember(made, images, sources.homes(data))
+            whereabouts.remember(made, images, kinds.homes(data))
             made.write("environment.json", json.dumps(environment.describe(pick_device("cpu"), "fp32"), indent=2))
             made.save_predictions(self.combination.honest, self.panel.targets)
             made.write("committee.json", json.dumps(self.contest.to_dict(), indent=2))

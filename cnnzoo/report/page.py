@@ -14,7 +14,7 @@ from PIL import Image
 from cnnzoo import calibrate, figures
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, DataConfig
-from cnnzoo.data import sources
+from cnnzoo.data import kinds
 from cnnzoo.data.arrays import Images
 from cnnzoo.data.reading import Split
 from cnnzoo.errors import counted, printable
@@ -128,7 +128,7 @@ def _about(run: Run, config: Config, result: Evaluation) -> str:
 
 def _in_source(name: str, data: DataConfig) -> str:
     """An image's path in the folder that it is from, or its whole name."""
-    homes = [sources.folder_of(source) for source in (data.source, data.val_source) if source]
+    homes = [kinds.folder_of(source) for source in (data.source, data.val_source) if source]
     inside = (Path(name).relative_to(home) for home in homes if home and Path(name).is_relative_to(home))
     return printable(next(map(str, inside), name))
 

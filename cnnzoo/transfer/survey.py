@@ -44,7 +44,7 @@ class Survey:
         place = Path(os.path.expanduser(source))
         if listed.is_source(str(place)):
             return _of_table(place, pattern)
-        if not place.is_dir():
+        if not os.path.isdir(place):
             raise InputError(folders.no_folder(place))
         return _of_folder(place, pattern)
 

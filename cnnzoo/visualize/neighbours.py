@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from cnnzoo import bars, tables
-from cnnzoo.data import sources
 from cnnzoo.data.arrays import ArrayImages, Images
+from cnnzoo.data.named import NAMED
 from cnnzoo.data.preprocess import centre
 from cnnzoo.errors import InputError, counted
 from cnnzoo.inference.outputs import Features
@@ -137,7 +137,7 @@ def neighbours(
     """
     if many < 1:
         raise InputError(f"{many} neighbours are asked for, but there must be at least 1")
-    if isinstance(images, str) and images in sources.NAMED and not Path(images).exists():
+    if isinstance(images, str) and images in NAMED and not Path(images).exists():
         raise InputError(f"images are {images}, but a data set is what to look among: data={images!r}")
     subject = Subject.open(model_or_run, pretrained, device)
     among, held_out = collection.opened(subject, data, root, tell)

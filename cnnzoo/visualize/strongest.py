@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cnnzoo import bars
 from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
+from cnnzoo.data.named import NAMED
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.errors import InputError, counted
 from cnnzoo.telling import Tell, silent
@@ -29,7 +30,7 @@ class Album:
     def __init__(self, images: str | Path | Iterable, subject: Subject):
         self.subject = subject
         self._split = self._given = None
-        if isinstance(images, str) and images in sources.NAMED and not Path(images).exists():
+        if isinstance(images, str) and images in NAMED and not Path(images).exists():
             self._split, _, _ = sources.held_out(DataConfig(source=images), subject.preprocess, split=False)
             self.names = self._split.names
         else:
