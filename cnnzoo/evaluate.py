@@ -4,7 +4,7 @@ import filecmp
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
@@ -25,6 +25,7 @@ from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.groups import describe
 from cnnzoo.data.preprocess import Preprocess, Sheet
+from cnnzoo.data.reading import Split
 from cnnzoo.device import in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, expect, printable
 from cnnzoo.inference.fast import MANY, Sample, fast_form
@@ -187,45 +188,25 @@ def judge(
         InputError: if there is nothing to judge, or for int8 to be calibrated on, where the data has classes that the
             net does not know, and where it answers by no finite numbers.
     """
-    if bad_files not in (None, *BAD_FILES):
-        raise InputError(f"bad_files is {bad_files!r}, but must be {' or '.join(BAD_FILES)}")
-    at_least("batch_size", batch_size)
-    if crops not in COUNTS:
-        raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
+    _check(bad_files, batch_size, crops)
     net, own = zoo.open_net(run_or_model, pretrained)
-    called, preprocess = zoo.called(run_or_model), zoo.preprocessing(net)
-    chosen, split = _chosen(net, own, data, called)
-    is_own = split is not None
-    judged_on, began_on = (each and (each.val_source or each.source) for each in (chosen, own))
-    if is_own and judged_on != began_on:
-        tell(f"{judged_on} holds the images of {called}'s {began_on}: it is judged on those that it held out")
-    if root is not None and kinds.is_of_photos(chosen.source):
-        raise InputError(
-            f"root is where named data sets lie, but {chosen.source} is none; leave it out, or name data=…"
-        )
-    given = {"root": root, "bad_files": bad_files}
-    chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
+    called, preprocess, where = zoo.called(run_or_model), zoo.preprocessing(net), pick_device(device)
+    chosen, split = _chosen(net, own, data, called, tell)
+    chosen, is_own = _as_asked(chosen, root, bad_files), split is not None
     # By name, since dividing a folder anew would also hold out photos that have come since, and train on others.
     part, classes, notes = sources.held_out(chosen, preprocess, is_own, crops, split and split["val"])
     fitted = _cross_fitted(net, part.names, split)
-    others = [name for place, name in enumerate(part.names) if place not in fitted]
-    for note in (*notes, *(() if is_own else _seen_before(net, others, called))):
+    for note in (*notes, *_about(net, part, fitted, is_own, called)):
         tell(note)
-    if part.groups is not None and len(np.unique(part.groups)) < len(part):
-        tell(f"{describe(part.groups, 'image')}: intervals allow for that")
     known = class_names(net) or classes
     labels = np.array(outputs_of(net, classes, chosen.source), dtype=np.int64)[part.labels]
-    if fitted:
-        which = "these" if len(fitted) == len(labels) else f"{len(fitted):,} of these {len(labels):,}"
-        tell(f"{called} was fitted to {which} images, so it is judged there as cross-fitted")
-        if len(fitted) == len(labels):
-            return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, True, part.groups)
-    where = pick_device(device)
+    if len(fitted) == len(labels):
+        return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, True, part.groups)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
     fallback = partial(_to_calibrate_on, chosen, preprocess, split and split["train"], called)
     fast = fast_form(net.to(where), preprocess, len(part.images), precision, fallback, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
-    outputs, targets = (each.numpy() for each in logits(judged, bars.show(batches, desc="evaluating", unit="batch")))
+    outputs, _ = (each.numpy() for each in logits(judged, bars.show(batches, desc="evaluating", unit="batch")))
     for line in batches.problems:
         tell(line)
     for place, said in fitted.items():
@@ -234,11 +215,19 @@ def judge(
         why = "its weights are damaged, or too large for the precision; try precision fp32"
         raise InputError(f"to {counted(lost, 'image')} {called} answers by no finite numbers: {why}")
     temperature = getattr(net, "temperature", 1.0) if crops == 1 else 1.0
-    return Judged(outputs, targets, known, part.names, temperature, is_own, part.groups)
+    return Judged(outputs, labels, known, part.names, temperature, is_own, part.groups)
+
+
+def _check(bad_files: str | None, batch_size: int, crops: int) -> None:
+    if bad_files not in (None, *BAD_FILES):
+        raise InputError(f"bad_files is {bad_files!r}, but must be {' or '.join(BAD_FILES)}")
+    at_least("batch_size", batch_size)
+    if crops not in COUNTS:
+        raise InputError(f"crops is {crops}, but must be one of {', '.join(map(str, COUNTS))}")
 
 
 def _chosen(
-    net: nn.Module, own: DataConfig | None, data: str | Path | None, called: str
+    net: nn.Module, own: DataConfig | None, data: str | Path | None, called: str, tell: Tell
 ) -> tuple[DataConfig, whereabouts.Names | None]:
     """The data to judge on, and where these are a run's `own`, its split, as `whereabouts.find` has it."""
     if data is None and own is None:
@@ -248,7 +237,34 @@ def _chosen(
         data = os.fspath(data)
     if own is None:
         return DataConfig(source=data), None
-    return whereabouts.find(run_of(net), own, data, called)
+    chosen, split = whereabouts.find(run_of(net), own, data, called)
+    judged_on, began_on = (each.val_source or each.source for each in (chosen, own))
+    if split is not None and judged_on != began_on:
+        tell(f"{judged_on} holds the images of {called}'s {began_on}: it is judged on those that it held out")
+    return chosen, split
+
+
+def _as_asked(chosen: DataConfig, root: str | None, bad_files: str | None) -> DataConfig:
+    """The data with what was asked for by hand."""
+    if root is not None and kinds.is_of_photos(chosen.source):
+        raise InputError(
+            f"root is where named data sets lie, but {chosen.source} is none; leave it out, or name data=…"
+        )
+    given = {"root": root, "bad_files": bad_files}
+    return replace(chosen, **{key: value for key, value in given.items() if value is not None})
+
+
+def _about(net: nn.Module, part: Split, fitted: Mapping[int, np.ndarray], is_own: bool, called: str) -> Iterator[str]:
+    """A line for each thing that a person should know of the images that a net is judged on. `fitted` are the places of
+    those that it was fitted to.
+    """
+    if not is_own:
+        yield from _seen_before(net, [name for place, name in enumerate(part.names) if place not in fitted], called)
+    if part.groups is not None and len(np.unique(part.groups)) < len(part):
+        yield f"{describe(part.groups, 'image')}: intervals allow for that"
+    if fitted:
+        which = "these" if len(fitted) == len(part) else f"{len(fitted):,} of these {len(part):,}"
+        yield f"{called} was fitted to {which} images, so it is judged there as cross-fitted"
 
 
 def _to_calibrate_on(
