@@ -375,11 +375,12 @@ class Tally:
     def notes(self) -> list[str]:
         """A line for each thing that happened."""
         many_strange = self.strange > 2 * STRANGE * self.images  # more than chance makes of such as the net knows
-        told = {
-            "could not be read": self.unread,
-            "are unsure: no class is likely enough": self.unsure,
-            "are unsure: not familiar enough": self.unfamiliar,
-            f"seem unlike the training images; of images like those, {STRANGE:.0%} do": self.strange * many_strange,
-            "have fewer pixels than the net takes and were scaled up": self.upscaled,
-        }
-        return [f"{many:,} of {self.images:,} images {what}" for what, many in told.items() if many]
+        like_those = f"of images like those, {STRANGE:.0%} do"
+        told = (
+            (self.unread, "could not", "could not", "be read"),
+            (self.unsure, "is", "are", "unsure: no class is likely enough"),
+            (self.unfamiliar, "is", "are", "unsure: not familiar enough"),
+            (self.strange * many_strange, "seems", "seem", f"unlike the training images; {like_those}"),
+            (self.upscaled, "has", "have", "fewer pixels than the net takes: scaled up"),
+        )
+        return [f"{n:,} of {self.images:,} images {one if n == 1 else more} {what}" for n, one, more, what in told if n]

@@ -446,7 +446,7 @@ def test_small_photos_are_told_of_once(cli, model_file, folder):
     assert cnnzoo.predict(model_file, folder).upscaled.tolist() == [True, *[False] * 6]
     code, _, err = cli("predict", model_file, folder)
     assert code == 0
-    assert err.splitlines() == ["1 of 7 images have fewer pixels than the net takes and were scaled up"]
+    assert err.splitlines() == ["1 of 7 images has fewer pixels than the net takes: scaled up"]
 
 
 def test_a_grey_net_takes_colour_photos_as_grey(folder):
