@@ -59,8 +59,9 @@ TAGS = {  # of weights, as torchvision calls them
     "IMAGENET1K_V2": "tv2_in1k",
     "IMAGENET1K_FEATURES": "features_in1k",
 }
+BEST = ("DEFAULT", "imagenet")  # torchvision's and Keras's words for the weights that True takes here
 
-OPTIONS = {  # of training, by the name in others' scripts and calls, with hyphens: the key of a config
+OPTIONS = {  # by the name in others' scripts and calls, with hyphens: the key of a config or of a command
     **dict.fromkeys(("opt", "optimizer", "optimiser"), "optim.name"),
     "wd": "optim.weight_decay",
     "clip-grad": "optim.clip_norm",
@@ -94,6 +95,8 @@ OPTIONS = {  # of training, by the name in others' scripts and calls, with hyphe
     **dict.fromkeys(("freeze", "freeze-backbone"), "train.phases"),
     **dict.fromkeys(("log-wandb", "wandb", "tensorboard"), "train.loggers"),
     "seed": "train.seed",
+    "tta": "mirror",
+    **dict.fromkeys(("threshold", "confidence"), "min-confidence"),
     "arch": "model.name",
     **dict.fromkeys(("weights", "initial-checkpoint"), "model.pretrained"),
     **dict.fromkeys(("drop", "dropout"), "model.drop_rate"),

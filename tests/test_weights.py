@@ -405,6 +405,14 @@ def test_torchvisions_name_of_weights_is_answered_by_their_tag():
         cnnzoo.create("resnet18", pretrained="IMAGENET1K_V2")
 
 
+@pytest.mark.parametrize("word", ["DEFAULT", "imagenet"])  # torchvision's, Keras's
+def test_another_librarys_word_for_its_best_weights_is_answered_by_true(word):
+    with pytest.raises(cnnzoo.InputError, match=f"no weights '{word}'.*; True takes the best known; its tags are"):
+        cnnzoo.create("vgg11", pretrained=word)
+    with pytest.raises(cnnzoo.InputError, match=f"no weights '{word}'.*run folder; the weights table has none for it"):
+        cnnzoo.create("lenet5", pretrained=word)
+
+
 def test_net_without_published_weights_says_so():
     with pytest.raises(cnnzoo.InputError, match="the weights table has none for plain20"):
         cnnzoo.create("plain20", pretrained=True)

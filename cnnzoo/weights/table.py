@@ -14,7 +14,7 @@ from importlib.resources import files
 import cnnzoo.models  # noqa: F401  (registers every net)
 from cnnzoo import registry
 from cnnzoo.errors import InputError, expect
-from cnnzoo.habits import TAGS
+from cnnzoo.habits import BEST, TAGS
 from cnnzoo.shown import Shown, Table
 
 HERE = files("cnnzoo.weights")
@@ -92,6 +92,7 @@ def row(model: str, tag: str | None = None) -> Weights:
             tags = [row.tag for row in all_]
             known = f"its tags are {', '.join(tags)}" if all_ else "the weights table has none for it"
             known = f"here it is {TAGS[tag]}" if TAGS.get(tag) in tags else known
+            known = f"True takes the best known; {known}" if tag in BEST and all_ else known
             raise InputError(f"{model} has no weights {tag!r}, nor is that a file or a run folder; {known}")
         refuse_excluded(chosen)
         return chosen
