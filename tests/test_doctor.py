@@ -661,6 +661,13 @@ def test_what_copying_cannot_mend_remains(tmp_path):
     assert "to be mended by hand: same name: ant = Ant" in str(fixed)
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="its file systems hold no two such names")
+@pytest.mark.parametrize("twin", ["Käfer", "käfer ", " KÄFER"])
+def test_class_names_that_look_alike_are_told(tmp_path, twin):
+    folder = paint(tmp_path / "photos", {"käfer": 10, twin: 10})
+    assert [{f.file, f.other} for f in doctor.check(folder).findings] == [{"käfer", twin}]
+
+
 def test_a_copy_of_a_clean_folder_needs_no_manifest(tmp_path):
     folder = paint(tmp_path / "photos", {"ant": 10, "bee": 10})
     (tmp_path / "good").mkdir()  # which may exist, if it is empty

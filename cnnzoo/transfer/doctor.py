@@ -237,7 +237,7 @@ def of_classes(counts: Tally) -> Iterator[Finding]:
         yield from (Finding("not judged", _home(part, label)) for label in missing)
     folded = {}
     for label in trained:
-        if (twin := folded.setdefault(label.casefold(), label)) != label:
+        if (twin := folded.setdefault(label.strip().casefold(), label)) != label:
             yield Finding("same name", _home(first, label), "", _home(first, twin))
     for label, count in trained.items():
         if count == 1 and not beside:

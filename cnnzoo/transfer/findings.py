@@ -43,7 +43,7 @@ KINDS = {
     "one class": Kind("error", "a classifier needs two or more"),
     "one photo": Kind("error", "a class needs two, one to train and one to judge on"),
     "unknown class": Kind("error", "a class to judge on that is not trained", True),
-    "same name": Kind("error", "class names that differ by case only, so two folders of one class or a slip"),
+    "same name": Kind("error", "class names that differ by case or spaces only, so two folders of one class or a slip"),
     "doubtful label": Kind("warning", "photos like it have another label; the most doubtful first"),
     "duplicate": Kind("warning", "the same file twice in a class", True),
     "near duplicate": Kind("warning", "the same photo twice in a class, saved anew or a moment later"),
