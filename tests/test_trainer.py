@@ -736,6 +736,25 @@ def test_a_run_that_goes_on_diverging_is_given_up():
     assert [line.rpartition(" at ")[2] for line in told] == [f"{0.5**times:g} times the rate" for times in range(1, 6)]
 
 
+def test_a_run_does_not_go_back_to_weights_that_overflow_in_validation():
+    told, grown = [], []
+    trainer = make(rolls_back=True, tell=told.append)
+    head, step = trainer.model.head, trainer.step
+    head.register_forward_hook(lambda *layer: layer[2] * head.weight.detach().abs().max().clamp(min=1) ** 2)
+
+    def growing(images, targets):
+        loss = step(images, targets)
+        if trainer.progress.epoch == 1 and trainer.progress.step == 9 and not grown:
+            grown.append(head.weight.data.fill_(1e18))  # a number still, as this step's loss was
+        return loss
+
+    trainer.step = growing
+    history = trainer.fit().history
+    assert [line.partition(";")[2] for line in told] == [" back to epoch 2, step 0, and on at 0.5 times the rate"]
+    assert [report["epoch"] for report in history] == [1, 2, 3]
+    assert all(math.isfinite(report["val_loss"]) for report in history)
+
+
 def test_weights_that_are_not_finite_are_never_saved():
     saved = []
     trainer = make(save_minutes=0.0, save=lambda state: saved.append(copy.deepcopy(state["model"])))

@@ -477,7 +477,9 @@ class Trainer:
         self.progress.spent = time.perf_counter() - self._started
         state = self.state()
         self.save(state)
-        self._last_good.remember(state)
+        judged = self.progress.history[-1:]
+        if all(math.isfinite(report["val_loss"]) for report in judged):  # else the weights, though numbers, overflow it
+            self._last_good.remember(state)
 
     @property
     def problems(self) -> list[str]:
