@@ -273,6 +273,8 @@ def _compare(run: Callable[[np.ndarray], np.ndarray], graph: _Logits) -> dict[in
     for batch in BATCHES:
         images = graph.images(batch)
         logits = graph.logits(images)
+        if not logits.isfinite().all():
+            raise InputError("the net's logits are no finite numbers; its weights are damaged, or training diverged")
         try:
             outputs = run(images)
         except Exception as error:  # of whatever runs the graph

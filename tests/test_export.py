@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -309,6 +310,14 @@ def test_a_graph_that_disagrees_is_refused_and_the_old_file_stays(untrue, format
     assert "net was not written" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["the old one"]
+
+
+def test_a_net_that_gives_no_numbers_is_told_apart_from_a_bad_export(tmp_path):
+    net = net_of("lenet5", 32, 32)
+    with torch.no_grad():
+        next(net.parameters()).fill_(math.nan)
+    with pytest.raises(InputError, match="the net's logits are no finite numbers; its weights are damaged, or"):
+        cnnzoo.export(net, tmp_path / "net.onnx")
 
 
 def test_what_cannot_be_exported_is_told(tmp_path):
