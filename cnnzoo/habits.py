@@ -98,6 +98,7 @@ OPTIONS = {  # by the name in others' scripts and calls, with hyphens: the key o
     "tta": "mirror",
     **dict.fromkeys(("threshold", "confidence"), "min-confidence"),
     "arch": "model.name",
+    "model-kwargs": "model.args",
     **dict.fromkeys(("weights", "initial-checkpoint"), "model.pretrained"),
     **dict.fromkeys(("drop", "dropout"), "model.drop_rate"),
     **dict.fromkeys(("out", "output", "output-dir", "experiment"), "run"),
