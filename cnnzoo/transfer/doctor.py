@@ -96,6 +96,8 @@ def check(
     readable = [photos[place] for place in good]
     repeated = duplicates.alike(thumbnails, _same_files(readable), near)
     found += _repeats(readable, repeated)
+    turned = duplicates.alike(thumbnails, repeated, near, turned=True)
+    found += _repeats(readable, {place: turned[place] for place in turned.keys() - repeated.keys()}, is_turned=True)
     found += () if numbers is None else _divided(readable, numbers[good])
     found += of_classes(survey.classes | tally(readable))
     found += _doubts(readable, None if numbers is None else numbers[good], backbone, workers) if backbone else ()
@@ -197,16 +199,17 @@ def _same_files(photos: Sequence[Photo]) -> duplicates.Repeated:
     return duplicates.identical([photo.file for photo in photos])
 
 
-def _repeats(photos: Sequence[Photo], repeated: duplicates.Repeated) -> Iterator[Finding]:
+def _repeats(photos: Sequence[Photo], repeated: duplicates.Repeated, is_turned: bool = False) -> Iterator[Finding]:
     for place, (first, likeness) in sorted(repeated.items()):
         one, again = photos[first], photos[place]
         if one.label != again.label:
-            kind = "contradiction"
+            kind = "mirrored" if is_turned else "contradiction"
         elif one.part != again.part:
             kind = "leak"
         else:
             kind = "duplicate" if likeness == 1 else "near duplicate"
-        yield Finding(kind, again.name, "" if likeness == 1 else f"likeness {likeness:.3f}", one.name)
+        how = "mirrored or turned, " if is_turned else ""
+        yield Finding(kind, again.name, "" if likeness == 1 else f"{how}likeness {likeness:.3f}", one.name)
 
 
 def _divided(photos: Sequence[Photo], groups: np.ndarray) -> Iterator[Finding]:

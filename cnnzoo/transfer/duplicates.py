@@ -4,6 +4,11 @@ Near duplicates are found by the slopes of brightness (what a difference hash ta
 whose 16x16 grey thumbnails agree is looked at again in 32x32 colours, and both correlations must reach `near`. At 0.95,
 of 5 altered copies (half and 3/4 the size, JPEG quality 40, brighter, darker) of 1,477 photos of bees, ants and flowers
 0.2 % were missed, and every one of the 17 pairs found among 4,317 photos of flowers was one by eye.
+
+A photo's mirror images, and what quarter turns make of them, are found in the same way, once each is turned so that its
+light falls from where all others' does. Of the 7 of each of 300 photos of bees, ants and flowers, at 3/4 the size and
+JPEG quality 60, 0.3 to 1.2 % were missed. Among CIFAR-10's 60,000 images there are 6 such pairs, all by eye, four of
+them of an image to train on and one to test.
 """
 
 import hashlib
@@ -63,19 +68,21 @@ def _content(file: Path) -> bytes:
     return digest.digest()
 
 
-def alike(thumbnails: np.ndarray, repeated: Repeated, near: float) -> Repeated:
-    """Those `repeated`, and of the others each with the first before it that looks the same.
+def alike(thumbnails: np.ndarray, repeated: Repeated, near: float, turned: bool = False) -> Repeated:
+    """Those `repeated`, and of the others each with the first before it that looks the same; `turned`: perhaps mirrored
+    or turned by quarters.
 
     `thumbnails` are `(N, SIDE, SIDE, 3)` uint8. Comparing N photos takes N²/2 products of 32 numbers, in blocks, and
     few of 450: of 40,000 photos of noise they took 2.6 s of a CPU, where all products of 450 took 11 s.
     """
     near -= ROUNDING  # else of two pictures of the same pixels chance says whether they correlate by 1
+    seen, what = (_as_the_light_falls, "mirrored photos") if turned else (np.asarray, "photos")
     places = np.array([place for place in range(len(thumbnails)) if place not in repeated], int)
     coarse, found = np.empty((len(places), 450), np.float32), dict(repeated)
-    for start in bars.show(range(0, len(places), BLOCK), desc="reducing photos"):
-        coarse[start : start + BLOCK] = _coarse(thumbnails[places[start : start + BLOCK]])
+    for start in bars.show(range(0, len(places), BLOCK), desc=f"reducing {what}"):
+        coarse[start : start + BLOCK] = _coarse(seen(thumbnails[places[start : start + BLOCK]]))
     short = _shortened(coarse)
-    for start in bars.show(range(0, len(places), BLOCK), desc="comparing photos"):
+    for start in bars.show(range(0, len(places), BLOCK), desc=f"comparing {what}"):
         stop = min(start + BLOCK, len(places))
         near_ones = np.flatnonzero(short[start:stop] @ short[:stop].T >= near)
         rows, columns = np.divmod(near_ones, stop)
@@ -84,7 +91,7 @@ def alike(thumbnails: np.ndarray, repeated: Repeated, near: float) -> Repeated:
             before = before[before < start + row]
             for column in before[coarse[before] @ coarse[start + row] >= near]:
                 one, again = places[column], places[start + row]
-                likeness = float(np.dot(*_slopes(thumbnails[[one, again]].astype(np.float32))))
+                likeness = float(np.dot(*_slopes(seen(thumbnails[[one, again]]).astype(np.float32))))
                 if likeness >= near:
                     found[int(again)] = int(one), min(likeness, 0.999)  # 1 is the same file
                     break
@@ -102,9 +109,25 @@ def _shortened(vectors: np.ndarray) -> np.ndarray:
     return np.column_stack([parts, np.sqrt(left.clip(0))])
 
 
+def _as_the_light_falls(thumbnails: np.ndarray) -> np.ndarray:
+    """The same, mirrored and turned so that they get brighter to the right and to the bottom, and more so to the right:
+    whichever of its eight mirror images and turns a photo was, it is the same one then.
+    """
+    grey, place = _grey(thumbnails), np.linspace(-1, 1, SIDE, dtype=np.float32)
+    grey -= grey.mean((1, 2), keepdims=True)
+    right, down = (grey * place).sum((1, 2)), (grey * place[:, None]).sum((1, 2))
+    mirrored = np.where((right < 0)[:, None, None, None], thumbnails[:, :, ::-1], thumbnails)
+    upright = np.where((down < 0)[:, None, None, None], mirrored[:, ::-1], mirrored)
+    return np.where((abs(down) > abs(right))[:, None, None, None], upright.swapaxes(1, 2), upright)
+
+
+def _grey(thumbnails: np.ndarray) -> np.ndarray:
+    return thumbnails @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
 def _coarse(thumbnails: np.ndarray) -> np.ndarray:
     """Slopes `(N, 450)` of half as large grey ones."""
-    grey = thumbnails @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+    grey = _grey(thumbnails)
     return _slopes(grey.reshape(len(grey), SIDE // 2, 2, SIDE // 2, 2).mean((2, 4))[:, :, :, None])
 
 
