@@ -42,6 +42,7 @@ from cnnzoo.transfer.survey import Survey, Tally, tally
 
 NEAR = 0.95  # correlation from which on two photos are one
 LEAST = 32  # pixels of a shorter side below which a photo shows little, where no net says what it takes
+PLAIN = 2  # levels of 256, the deviation of a thumbnail's pixels below which a photo shows nothing
 HUGE = 50_000_000  # pixels that are slow to decode
 SURE = 0.7  # probability by which another class must lead
 
@@ -143,6 +144,8 @@ def _look_at(
                 small = as_image(upright(image), 3).resize((duplicates.SIDE, duplicates.SIDE), Image.Resampling.BOX)
                 if exif_orientation(image) in range(2, 9):  # which may lie behind a PNG's pixels
                     findings.append(Finding("EXIF-rotated", photo.name))
+                if np.std(small, axis=(0, 1)).max() < PLAIN:
+                    findings.append(Finding("blank", photo.name))
         except BadImage as error:
             return [Finding(error.fault, photo.name, str(error))], None
         return findings, np.asarray(small)

@@ -54,6 +54,7 @@ KINDS = {
     "wrong ending": Kind("warning", "read all the same here, but perhaps not by other programs"),
     "animated": Kind("warning", "only its first picture is used"),
     "tiny": Kind("warning", "enlarged to what a net takes, it shows little"),
+    "blank": Kind("warning", "one colour all over, as with the lens cap on"),
     "huge": Kind("warning", "slow to decode"),
     "EXIF-rotated": Kind("note", "turned upright here, but not by every program"),
     "CMYK": Kind("note", "read as RGB"),
