@@ -137,48 +137,45 @@ def finetune(
     for option, given in (("budget", budget), ("lr", lr), ("batch_size", batch_size)):
         if mode == "probe" and given is not None:
             raise InputError(f"{option} is {given}, but mode probe has no epochs; leave it out")
-    started, limit = time.perf_counter(), seconds_of(budget)
-    options = {"batch_size": 32 if batch_size is None else batch_size, "balance": balance, "views": views, "seed": seed}
+    started, limit, finds_rate = time.perf_counter(), seconds_of(budget), lr == "find"
+    recipe = {"mode": mode, "epochs": epochs, "lr": None if finds_rate else lr, "balance": balance, "views": views}
+    recipe |= {"batch_size": 32 if batch_size is None else batch_size, "seed": seed, "run": run}
 
-    def config(
-        mode: str, epochs: int | Sequence[int] | None, lr: float | None, run: str | Path | Run | None, *more: str
-    ) -> Config:
-        where = (folder, model or default_model(), pretrained)
-        recipe = recipes.recipe(*where, mode=mode, epochs=epochs, lr=lr, run=run, **options)
-        return config_.read(config_.read(recipe, more), overrides)
+    def decided(*more: str) -> Config:
+        """The config of the recipe as it stands; what is measured below fills in what nobody said."""
+        mapping = recipes.recipe(folder, model or default_model(), pretrained, **recipe)
+        return config_.read(config_.read(mapping, more), overrides)
 
-    rate = None if isinstance(lr, str) else lr
-    chosen = config(mode, epochs, rate, run)
-    run = begin(chosen)  # complains now rather than after the measurements
-    if lr == "find" and not any(chosen.phase_lengths):
+    config = decided()
+    run = recipe["run"] = begin(config)  # complains now rather than after the measurements
+    if finds_rate and not any(config.phase_lengths):
         raise InputError("lr='find' looks for the rate of epochs, but epochs leaves none")
     data = probed = None
-    if lr == "find" or limit is not None:
-        assemble.make_weights_ready(chosen)
-        data = assemble.load_data(chosen)
-        for line in assemble.doubts(chosen.data.source):
+    if finds_rate or limit is not None:
+        assemble.make_weights_ready(config)
+        data = assemble.load_data(config)
+        for line in assemble.doubts(config.data.source):
             tell(line)
-        can_do_less = limit is not None and chosen.probe.views == "auto"
-        if can_do_less and not _agreed(chosen, _fits(chosen, data, limit - (time.perf_counter() - started)))[0]:
-            options["views"] = 1
-            before, chosen = chosen, config(mode, epochs, rate, run)
-            data = data if chosen.augment == before.augment else assemble.load_data(chosen)
-        if chosen.model.head == "probe":
-            probed = probing.start_by_probe(chosen, data, _net(chosen, data), tell)
-    if lr == "find":
-        (rate,) = _agreed(chosen, rehearsal.find_rate(_rehearse(chosen, data, probed)))
-        tell(f"the range test, on a copy, found the rate {rate:.2g}")
-        chosen = config(mode, epochs, rate, run)
+        if limit is not None and not _all_views_fit(config, data, limit - (time.perf_counter() - started)):
+            recipe["views"] = 1
+            before, config = config, decided()
+            data = data if config.augment == before.augment else assemble.load_data(config)
+        if config.model.head == "probe":
+            probed = probing.start_by_probe(config, data, _net(config, data), tell)
+    if finds_rate:
+        (recipe["lr"],) = _agreed(config, rehearsal.find_rate(_rehearse(config, data, probed)))
+        tell(f"the range test, on a copy, found the rate {recipe['lr']:.2g}")
+        config = decided()
     if limit is not None:
-        epochs, seconds = _epochs_within(chosen, limit, started, _rehearse(chosen, data, probed), tell)
+        epochs, seconds = _epochs_in(limit, started, config, _rehearse(config, data, probed), tell)
         if sum(epochs):
-            within = f"--train.minutes={seconds / 60:.3g}"  # should they take longer than measured
-            chosen = config(mode, epochs, rate, run, within)
+            recipe["epochs"] = epochs
+            config = decided(f"--train.minutes={seconds / 60:.3g}")  # should they take longer than measured
         else:
             tell("there is no time to train anything but the head, which the probe has found")
-            options["views"] = assemble.views_of(chosen, data)
-            chosen = config("probe", (), rate, run, "--probe.classifier=logistic")
-    carry_out(run, chosen, data=data, probed=probed, tell=tell, should_stop=should_stop)
+            recipe |= {"mode": "probe", "classifier": "logistic", "views": assemble.views_of(config, data)}
+            config = decided()
+    carry_out(run, config, data=data, probed=probed, tell=tell, should_stop=should_stop)
     return run
 
 
@@ -193,10 +190,14 @@ def _agreed(config: Config, *measured: float) -> list[float]:
         return team.gather(torch.tensor([measured], dtype=torch.float64)).amin(0).tolist()
 
 
-def _fits(config: Config, data: Dataset, seconds: float) -> bool:
-    """Whether features of all of a probe's views take no more than their share of the time."""
+def _all_views_fit(config: Config, data: Dataset, seconds: float) -> bool:
+    """Whether features of all of a probe's views take no more than their share of the time, or are asked for anyway."""
+    if config.probe.views != "auto":
+        return True
     shown = assemble.views_of(config, data) * len(data.train) + len(data.val)
-    return probing.seconds_a_view(config, data, _net(config, data)) * shown <= FOR_FEATURES * seconds
+    takes = probing.seconds_a_view(config, data, _net(config, data)) * shown
+    (fits,) = _agreed(config, takes <= FOR_FEATURES * seconds)
+    return bool(fits)
 
 
 def _rehearse(config: Config, data: Dataset, probed: probing.Probed | None) -> Trainer:
@@ -207,22 +208,20 @@ def _rehearse(config: Config, data: Dataset, probed: probing.Probed | None) -> T
     return assemble.make_trainer(config, data, model, silent, start=probed and probed.report)
 
 
-def _epochs_within(
-    config: Config, budget: float, started: float, trainer: Trainer, tell: Tell
-) -> tuple[tuple[int, ...], float]:
+def _epochs_in(limit: float, started: float, config: Config, trainer: Trainer, tell: Tell) -> tuple[list[int], float]:
     """Epochs of each phase that fit, and the seconds for all of them: two thirds of what is left are the last phase's,
     and a seventh stays in reserve.
     """
     costs = [rehearsal.seconds_an_epoch(trainer, number) for number in range(len(trainer.phases))]
     end = AFTERWARDS + 2 * rehearsal.seconds_to_judge(trainer, trainer.image_feed)
-    left = seconds = max(0.85 * (budget - end - (time.perf_counter() - started)), 0.0)
+    left = seconds = max(0.85 * (limit - end - (time.perf_counter() - started)), 0.0)
     epochs = [0] * len(costs)
     for number in reversed(range(len(costs))):
         share = left if number == 0 else 2 / 3 * left
-        epochs[number] = max(0, min(int(share / costs[number]), recipes.MOST_EPOCHS))
+        epochs[number] = min(int(share / costs[number]), recipes.MOST_EPOCHS)
         left -= epochs[number] * costs[number]
     *least, seconds = _agreed(config, *epochs, seconds)
     epochs = [int(many) for many in least]
     told = ", ".join(f"{n} of {cost:.1f} s" for n, cost in zip(epochs, costs, strict=True))
-    tell(f"within {budget:.0f} s there is time for epochs: {told}")
-    return tuple(epochs), seconds
+    tell(f"within {limit:.0f} s there is time for epochs: {told}")
+    return epochs, seconds
