@@ -46,7 +46,9 @@ class Probed:
 
 def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> Probed:
     """Make the best shallow classifier the net's head."""
-    from cnnzoo.transfer import committee, probe  # scikit-learn takes a second, which only a probe need wait for
+    # scikit-learn takes a second, which only a probe need wait for
+    from cnnzoo.transfer import committee, probe
+    from cnnzoo.transfer.classifiers import Data
 
     started = time.perf_counter()
     train, val = assemble.features(config, data, model, tell)
@@ -55,23 +57,20 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     seconds = time.perf_counter() - started
     others = ", the others from the cache" if computed < rows else ""
     tell(f"features of {counted(rows, 'image')} in {seconds:.1f} s, {computed:,} computed{others}")
-    images = (train.vectors, data.train.labels, val.plain, data.val.labels, model.num_classes)
+    balance, groups = config.train.balance != "none", data.train.groups
+    images = train.vectors, data.train.labels, val.plain, data.val.labels
+    seen = Data.of(*images, model.num_classes, groups=groups, balance=balance)
     asked, classifier = config.probe, config.probe.classifier
     if asked.boost and classifier == "auto":
         classifier = committee.WEAK
     with bars.show(desc="classifiers") as bar:
         steps = {"seed": config.train.seed, "tell": lambda name: bar.update() or bar.set_postfix_str(name)}
         learns = bool(config.train.epochs or config.train.phases)
-        options = {"groups": data.train.groups, "classifier": classifier, "learns": learns, "folds": asked.folds}
-        balance = config.train.balance != "none"
-        found = probe.fit(*images, **options, balance=balance, **steps)
+        found = probe.fit(seen, classifier=classifier, learns=learns, folds=asked.folds, **steps)
         if asked.bag or asked.boost:
-            found = committee.gather(
-                found, *images, groups=data.train.groups, bag=asked.bag, boost=asked.boost, **steps
-            )
-        elif not learns and len(data.train.labels) <= assemble.FEW:
-            curve = {"groups": data.train.groups, "balance": balance, "seed": config.train.seed}
-            found = probe.with_learning_curve(found, *images, **curve)
+            found = committee.gather(found, seen, bag=asked.bag, boost=asked.boost, **steps)
+        elif not learns and len(data.train) <= assemble.FEW:
+            found = probe.with_learning_curve(found, seen, seed=config.train.seed)
     for line in str(found).splitlines():
         tell(line)
     if balance:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import AdaBoostClassifier
-from test_probe import blobs
+from test_probe import blobs, data_of_blobs
 
 import cnnzoo
 from cnnzoo import config
@@ -62,9 +62,8 @@ def test_boosting_ends_with_a_member_that_is_perfect_or_no_better_than_chance():
 
 
 def gathered(classifier: str, classes: int = 5, apart: float = 1.0, **options) -> committee.Gathered:
-    (x, y), (z, t) = blobs(classes, apart=apart), blobs(classes, each=10, seed=5, apart=apart)
-    images = x[:, None], y, z, t, classes
-    return committee.gather(probe.fit(*images, classifier=classifier), *images, **options)
+    data = data_of_blobs(classes, apart=apart)
+    return committee.gather(probe.fit(data, classifier=classifier), data, **options)
 
 
 @pytest.mark.parametrize("classifier", ["logistic", "ridge", "svm", "centroid", "knn", "mlp"])
@@ -104,19 +103,19 @@ def test_out_of_bag_accuracy_asks_each_image_of_those_that_have_not_seen_it():
 
 def test_out_of_bag_accuracy_is_no_better_than_chance_for_labels_by_chance():
     x, y = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32), np.tile([0, 1, 2], 100)
-    images = x[:, None], y, x[:6], y[:6], 3
-    found = committee.gather(probe.fit(*images, classifier="logistic"), *images, bag=5)
+    data = classifiers.Data.of(x[:, None], y, x[:6], y[:6], 3)
+    found = committee.gather(probe.fit(data, classifier="logistic"), data, bag=5)
     assert found.committee.out_of_bag < 0.45
 
 
 def test_boosted_heads_are_scikit_learns():
     found = gathered("centroid", boost=8)
-    (x, y), (z, _) = blobs(5), blobs(5, each=10, seed=5)
-    data = classifiers.Data.of(x[:, None], y, 5)
-    theirs = AdaBoostClassifier(classifiers.ClassMeans(), n_estimators=8).fit(data.scaled(x), y)
+    data = data_of_blobs(5)
+    x, z = (data.scaled(vectors) for vectors in (data.vectors[:, 0], data.val_vectors))
+    theirs = AdaBoostClassifier(classifiers.ClassMeans(), n_estimators=8).fit(x, data.labels)
     np.testing.assert_allclose([m.weight for m in found.committee.members], theirs.estimator_weights_, rtol=1e-5)
     np.testing.assert_allclose([m.error for m in found.committee.members], theirs.estimator_errors_, rtol=1e-5)
-    assert (probe.predict(found.head, z).argmax(1).numpy() == theirs.predict(data.scaled(z))).all()
+    assert (probe.predict(found.head, data.val_vectors).argmax(1).numpy() == theirs.predict(z)).all()
 
 
 def test_boosting_tells_why_it_ended_early():
@@ -124,9 +123,10 @@ def test_boosting_tells_why_it_ended_early():
     assert len(found.committee.members) == 1
     assert "boosting ended with member 1, which is right on every training image" in str(found)
     corners = np.array([[0, 0], [1, 1], [0, 1], [1, 0]], np.float32)  # exclusive or: the means of both classes coincide
-    images = corners[:, None], np.array([0, 0, 1, 1]), corners, np.array([0, 0, 1, 1]), 2
+    labels = np.array([0, 0, 1, 1])
+    data = classifiers.Data.of(corners[:, None], labels, corners, labels, 2)
     with pytest.raises(InputError, match=r"better than chance; the first is wrong on 50\.0%"):
-        committee.gather(probe.fit(*images, classifier="centroid"), *images, boost=5)
+        committee.gather(probe.fit(data, classifier="centroid"), data, boost=5)
 
 
 @pytest.mark.parametrize("how", [{"bag": 3, "classifier": "logistic"}, {"boost": 3}], ids=["bag", "boost"])

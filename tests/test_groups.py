@@ -23,6 +23,7 @@ from cnnzoo.ensemble.members import panel
 from cnnzoo.errors import InputError
 from cnnzoo.resampling import bootstrap, unseen
 from cnnzoo.transfer import copies, doctor, probe
+from cnnzoo.transfer.classifiers import Data
 
 PATIENT = r"p(\d+)_"
 
@@ -264,8 +265,8 @@ def test_classifiers_are_not_chosen_by_the_likeness_of_a_group():
     rng = np.random.default_rng(0)
     groups, labels = np.repeat(np.arange(20), 6), np.repeat(rng.permutation(np.arange(20) % 2), 6)
     vectors = (rng.normal(size=(20, 32))[groups] + 0.01 * rng.normal(size=(120, 32))).astype(np.float32)
-    images = (vectors[:, None], labels, vectors, labels, 2)
-    fooled, honest = (probe.fit(*images, groups=own, classifier="knn").scores[0] for own in (None, groups))
+    data = Data.of(vectors[:, None], labels, vectors, labels, 2)
+    fooled, honest = (probe.fit(replace(data, groups=own), classifier="knn").scores[0] for own in (None, groups))
     assert fooled.cv_top1 == 1
     assert honest.cv_top1 < 0.7
 
@@ -277,9 +278,9 @@ def test_a_learning_curve_leaves_whole_groups_out():
     animals = rng.normal(size=(128, 32)) + 0.4 * kinds[:, None]
     photos = (np.repeat(animals, 16, axis=0) + 0.01 * rng.normal(size=(2048, 32))).astype(np.float32)
     labels, groups = np.repeat(kinds, 16), np.repeat(np.arange(128), 16)
-    images = (photos[:1024, None], labels[:1024], photos[1024:], labels[1024:], 2)
-    found = probe.fit(*images, groups=groups[:1024], classifier="logistic")
-    flat, steep = (probe.with_learning_curve(found, *images, groups=own).curve for own in (None, groups[:1024]))
+    data = Data.of(photos[:1024, None], labels[:1024], photos[1024:], labels[1024:], 2, groups=groups[:1024])
+    found = probe.fit(data, classifier="logistic")
+    flat, steep = (probe.with_learning_curve(found, each).curve for each in (replace(data, groups=None), data))
     assert [many for many, _ in flat] == [many for many, _ in steep] == [128, 256, 512, 1024]
     assert flat[0][1] > flat[-1][1] - 0.05
     assert steep[0][1] < steep[-1][1] - 0.1
@@ -289,7 +290,7 @@ def test_a_class_of_one_group_leaves_nothing_to_choose_by():
     rng = np.random.default_rng(0)
     labels, groups = np.repeat([0, 1], 10), np.r_[np.arange(10), [10] * 10]
     vectors = rng.normal(size=(20, 4)).astype(np.float32)
-    found = probe.fit(vectors[:, None], labels, vectors, labels, 2, groups=groups)
+    found = probe.fit(Data.of(vectors[:, None], labels, vectors, labels, 2, groups=groups))
     assert [(score.classifier, score.cv_top1) for score in found.scores] == [("logistic", None)]
 
 
@@ -298,7 +299,7 @@ def test_one_group_may_hold_most_of_the_images():
     rng = np.random.default_rng(0)
     groups, labels = np.r_[[0] * 36, np.arange(1, 13)], np.arange(48) % 2
     vectors = (rng.normal(size=(48, 8)) + labels[:, None]).astype(np.float32)
-    found = probe.fit(vectors[:, None], labels, vectors, labels, 2, groups=groups)
+    found = probe.fit(Data.of(vectors[:, None], labels, vectors, labels, 2, groups=groups))
     assert {score.classifier for score in found.scores} == {"logistic", "ridge", "svm", "centroid", "knn", "mlp"}
 
 

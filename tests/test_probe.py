@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,13 @@ def blobs(classes: int, each: int = 30, length: int = 16, seed: int = 0, apart: 
     return points.astype(np.float32), labels
 
 
+def data_of_blobs(classes: int, each: int = 30, each_held_out: int = 10, apart: float = 1.0) -> Data:
+    (x, y), (z, t) = blobs(classes, each, apart=apart), blobs(classes, each_held_out, seed=5, apart=apart)
+    return Data.of(x[:, None], y, z, t, classes)
+
+
 def fit(classes, **options) -> probe.Probe:
-    (x, y), (z, t) = blobs(classes), blobs(classes, each=10, seed=5)
-    return probe.fit(x[:, None], y, z, t, classes, **options)
+    return probe.fit(data_of_blobs(classes), **options)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -56,9 +61,9 @@ def test_each_classifier_becomes_a_head_that_answers_as_its_score_says(classifie
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_a_head_decides_as_the_classifier_that_it_was(classifier, classes):
-    (x, y), (z, _) = blobs(classes), blobs(classes, each=10, seed=5)
+    (x, y), (z, t) = blobs(classes), blobs(classes, each=10, seed=5)
     x, y = x[22:], y[22:]  # one class is rare, so that the decision is shifted
-    data, kind = Data.of(x[:, None], y, classes), kinds(len(y), 0)[classifier]
+    data, kind = Data.of(x[:, None], y, z, t, classes), kinds(len(y), 0)[classifier]
     for setting in kind.settings.values():
         fitted = fit_one(setting, kind.prepare(data, x), y)
         answers = probe.predict(kind.weld(fitted, data), z).argmax(1)
@@ -74,7 +79,7 @@ def test_with_balance_a_rare_class_is_found_as_often_as_others(classifier):
     z = (rng.normal(size=(400, 4)) + 1.2 * t[:, None]).astype(np.float32)
     recall = {}
     for balance in (False, True):
-        found = probe.fit(x[:, None], y, z, t, 2, classifier=classifier, balance=balance)
+        found = probe.fit(Data.of(x[:, None], y, z, t, 2, balance=balance), classifier=classifier)
         right = probe.predict(found.head, z).argmax(1).numpy() == t
         recall[balance] = right[t == 1].mean()
     assert recall[False] < 0.75 < recall[True]
@@ -83,23 +88,23 @@ def test_with_balance_a_rare_class_is_found_as_often_as_others(classifier):
 def test_with_balance_what_cannot_weigh_is_left_out():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3
-    found = probe.fit(x[:, None], y, x, y, 3, balance=True)
+    data = Data.of(x[:, None], y, x, y, 3, balance=True)
+    found = probe.fit(data)
     assert "knn" not in {score.classifier for score in found.scores}
     with pytest.raises(InputError, match="knn cannot weigh classes; take balance none, or classifier logistic or"):
-        probe.fit(x[:, None], y, x, y, 3, classifier="knn", balance=True)
+        probe.fit(data, classifier="knn")
 
 
 @pytest.mark.parametrize("classifier", ["logistic", "centroid", "knn"])
 def test_a_learning_curve_tells_what_fewer_images_lead_to(classifier):
-    images = (*blobs(3, each=120, apart=0.4), *blobs(3, each=100, seed=5, apart=0.4))
-    images = (images[0][:, None], *images[1:], 3)
-    found = probe.fit(*images, classifier=classifier)
-    curve = probe.with_learning_curve(found, *images).curve
+    data = data_of_blobs(3, each=120, each_held_out=100, apart=0.4)
+    found = probe.fit(data, classifier=classifier)
+    curve = probe.with_learning_curve(found, data).curve
     assert [many for many, _ in curve] == [90, 180, 360]
     assert curve[-1][1] == found.scores[0].val_top1
     assert curve[0][1] < curve[-1][1] + 0.02
-    assert probe.with_learning_curve(found, *images, seed=2**32).curve == curve  # scikit-learn takes no larger one
-    told = str(probe.with_learning_curve(found, *images)).splitlines()[-1]
+    assert probe.with_learning_curve(found, data, seed=2**32).curve == curve  # scikit-learn takes no larger one
+    told = str(probe.with_learning_curve(found, data)).splitlines()[-1]
     assert told.startswith(f"learning curve, by training images: {curve[0][1]:.1%} with 90, ")
 
 
@@ -112,9 +117,8 @@ def test_the_run_keeps_its_learning_curve_and_the_report_shows_it(tmp_path):
 
 
 def test_few_images_have_no_learning_curve():
-    images = (*blobs(2, each=40), *blobs(2, each=10, seed=5))
-    images = (images[0][:, None], *images[1:], 2)
-    assert probe.with_learning_curve(probe.fit(*images, classifier="ridge"), *images).curve == ()
+    data = data_of_blobs(2, each=40)
+    assert probe.with_learning_curve(probe.fit(data, classifier="ridge"), data).curve == ()
 
 
 @pytest.mark.parametrize("classifier", ["knn", "mlp"])
@@ -122,21 +126,19 @@ def test_a_part_that_is_but_what_lies_beside_large_groups_tells_nothing(classifi
     """A quarter of these is 12 images, of which none has 20 neighbours."""
     y, groups = np.repeat([0, 1], 206), np.concatenate([np.r_[[n] * 100, [n + 1] * 100, n + 2 : n + 8] for n in (0, 8)])
     x = (np.random.default_rng(0).normal(size=(412, 3)) + 1.5 * np.eye(2, 3)[y]).astype(np.float32)
-    images = (x[:, None], y, x, y, 2)
-    found = probe.fit(*images, groups=groups, classifier=classifier)
-    curve = probe.with_learning_curve(found, *images, groups=groups).curve
+    data = Data.of(x[:, None], y, x, y, 2, groups=groups)
+    curve = probe.with_learning_curve(probe.fit(data, classifier=classifier), data).curve
     assert [many for many, _ in curve] == [207, 412]
 
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_the_logistic_head_is_scikit_learns_regression(classes):
-    found = fit(classes, classifier="logistic")
-    (x, y), (z, _) = blobs(classes), blobs(classes, each=10, seed=5)
-    data = Data.of(x[:, None], y, classes)
+    data = data_of_blobs(classes)
+    found = probe.fit(data, classifier="logistic")
     c = float(found.scores[0].setting.removeprefix("C="))
-    theirs = LogisticRegression(C=c, tol=1e-3, max_iter=300).fit(data.scaled(x), y)
-    given = probe.predict(found.head, z).softmax(1)
-    np.testing.assert_allclose(given, theirs.predict_proba(data.scaled(z)), atol=1e-5)
+    theirs = LogisticRegression(C=c, tol=1e-3, max_iter=300).fit(data.scaled(data.vectors[:, 0]), data.labels)
+    given = probe.predict(found.head, data.val_vectors).softmax(1)
+    np.testing.assert_allclose(given, theirs.predict_proba(data.scaled(data.val_vectors)), atol=1e-5)
 
 
 def test_the_neighbours_head_votes_as_scikit_learns():
@@ -166,7 +168,7 @@ def test_photos_that_belong_together_do_not_make_the_best_look_surer():
     for seed in (1, 2, 3):
         x, y = blobs(3, each=20, seed=seed, apart=0.5)
         bursts, labels, groups = (np.repeat(each, 6, axis=0) for each in (x, y, np.arange(60)))
-        found = probe.fit(bursts[:, None], labels, x, y, 3, groups=groups, folds=3)
+        found = probe.fit(Data.of(bursts[:, None], labels, x, y, 3, groups=groups), folds=3)
         reached = {score.classifier: score.cv_top1 for score in found.scores}
         best, chosen = max(reached.values()), found.scores[0]
         by_images, by_groups = (best - np.sqrt(best * (1 - best) / count) for count in (360, 60))
@@ -197,24 +199,24 @@ def test_a_seed_may_be_larger_than_scikit_learn_takes():
 
 
 def test_validation_images_choose_nothing():
-    (x, y), (z, t) = blobs(3), blobs(3, each=10, seed=5)
-    honest = probe.fit(x[:, None], y, z, t, 3)
-    shuffled = probe.fit(x[:, None], y, z, np.roll(t, 7), 3)
-    torch.testing.assert_close(probe.predict(honest.head, z), probe.predict(shuffled.head, z))
+    data = data_of_blobs(3)
+    honest, shuffled = (probe.fit(replace(data, val_labels=np.roll(data.val_labels, by))) for by in (0, 7))
+    answers = [probe.predict(found.head, data.val_vectors) for found in (honest, shuffled)]
+    torch.testing.assert_close(*answers)
 
 
 def test_views_of_an_image_stay_in_one_fold():
     """Labels by chance: were an image's copy in another fold, its neighbour would know the answer."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 8)).astype(np.float32), np.repeat([0, 1, 2], 20)
-    found = probe.fit(np.stack([x, x], axis=1), y, x[:6], y[:6], 3, classifier="knn")
+    found = probe.fit(Data.of(np.stack([x, x], axis=1), y, x[:6], y[:6], 3), classifier="knn")
     assert found.scores[0].cv_top1 < 0.6
 
 
 def test_classes_with_one_image_each_have_no_folds():
     x, y = blobs(3)
     few = np.array([0, 31, 61])
-    found = probe.fit(x[few, None], y[few], x, y, 3)
+    found = probe.fit(Data.of(x[few, None], y[few], x, y, 3))
     assert [(score.classifier, score.cv_top1) for score in found.scores] == [("logistic", None)]
     assert "-" in str(found)
 
@@ -227,13 +229,13 @@ def test_a_class_of_one_image_leaves_the_others_their_folds(groups):
     assert len(parts) == 5
     assert sorted(place for _, judged in parts for place in judged) == [*range(50)]
     assert all(50 in fitted and not set(fitted) & set(judged) for fitted, judged in parts)
-    assert len(probe.fit(x[few, None], y[few], x, y, 3, groups=groups).scores) > 1
+    assert len(probe.fit(Data.of(x[few, None], y[few], x, y, 3, groups=groups)).scores) > 1
 
 
 def test_a_class_without_images_is_told():
     x, y = blobs(3)
     with pytest.raises(InputError, match="1 of 4 classes have no training image"):
-        probe.fit(x[:, None], y, x, y, 4)
+        probe.fit(Data.of(x[:, None], y, x, y, 4))
 
 
 # ---- the run

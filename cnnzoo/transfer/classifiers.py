@@ -21,26 +21,40 @@ from cnnzoo.models import _heads
 
 @dataclass(frozen=True)
 class Data:
-    """Features of N training images in V views, and what one scale and shift make of them.
+    """Features of N training images in V views, to fit to, and of M images held out, to judge by.
 
-    All dimensions share one scale: those that hardly move in the training images stay small.
+    One scale and one shift are those of the training images, for all dimensions the same scale: those that hardly move
+    stay small.
     """
 
     vectors: np.ndarray  # (N, V, D) float32
-    labels: np.ndarray  # (N,)
-    classes: int
+    labels: np.ndarray  # (N,) int64
+    val_vectors: np.ndarray  # (M, D) float32
+    val_labels: np.ndarray  # (M,) int64; they choose nothing
+    classes: int  # K
     mean: np.ndarray  # (D,)
     std: float
-    weights: np.ndarray | None = None  # (K,), what an image of each class counts; None: all the same
+    groups: np.ndarray | None  # (N,) int64, the same for images that belong together; None: each stands alone
+    weights: np.ndarray | None  # (K,), what an image of each class counts; None: all the same
 
     @classmethod
-    def of(cls, vectors: np.ndarray, labels: np.ndarray, classes: int, balance: bool = False) -> "Data":
+    def of(
+        cls,
+        vectors: np.ndarray,
+        labels: np.ndarray,
+        val_vectors: np.ndarray,
+        val_labels: np.ndarray,
+        classes: int,
+        *,
+        groups: np.ndarray | None = None,
+        balance: bool = False,
+    ) -> "Data":
         """With the scale and shift of these vectors; with `balance` all images of a class together count the same."""
         flat = vectors.reshape(-1, vectors.shape[-1])
         mean = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
         std = float(np.sqrt(np.mean((flat - mean) ** 2))) or 1.0
         weights = len(labels) / (classes * np.bincount(labels, minlength=classes).clip(1)) if balance else None
-        return cls(vectors, labels, classes, mean, std, weights)
+        return cls(vectors, labels, val_vectors, val_labels, classes, mean, std, groups, weights)
 
     def weights_of(self, labels: np.ndarray) -> np.ndarray | None:
         """What images of these classes count."""

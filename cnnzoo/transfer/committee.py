@@ -72,13 +72,8 @@ class Gathered(Probe):
 @machine.one_blas_thread()
 def gather(
     found: Probe,
-    vectors: np.ndarray,
-    labels: np.ndarray,
-    val_vectors: np.ndarray,
-    val_labels: np.ndarray,
-    classes: int,
+    data: Data,
     *,
-    groups: np.ndarray | None = None,
     bag: int | None = None,
     boost: int | None = None,
     seed: int = 0,
@@ -89,12 +84,7 @@ def gather(
     Args:
         found: what `probe.fit` found, whose first score names the classifier and its setting; boosting takes the first
             of its settings, which regularises most.
-        vectors: `(N, V, D)` float32, as `probe.fit` had them; a bootstrap sample has all views of an image.
-        labels: `(N,)` int64.
-        val_vectors: `(M, D)`.
-        val_labels: `(M,)`; they choose nothing.
-        classes: K.
-        groups: `(N,)` int64, the same for images that belong together and are drawn together; None: each stands alone.
+        data: what `probe.fit` had; a bootstrap sample has all views of an image, and all images of a group.
         bag: how many bootstrap samples.
         boost: or how many rounds of boosting.
         seed: of the samples.
@@ -104,13 +94,13 @@ def gather(
         InputError: if the first of the boosted is no better than chance.
     """
     started = time.perf_counter()
-    data, name = Data.of(vectors, labels, classes), found.scores[0].classifier
-    kind = kinds(len(labels), seed)[name]
+    name = found.scores[0].classifier
+    kind = kinds(len(data.labels), seed)[name]
     setting = found.scores[0].setting if bag else next(iter(kind.settings))
     classifier = kind.settings[setting]
-    made = _bag(kind, classifier, data, groups, bag, seed, tell) if bag else _boost(kind, classifier, data, boost, tell)
+    made = _bag(kind, classifier, data, bag, seed, tell) if bag else _boost(kind, classifier, data, boost, tell)
     head = _weld(made, data)
-    *alone, together = (float(_right(each, val_vectors, val_labels).mean()) for each in (*made.heads, head))
+    *alone, together = (float(_right(each, data.val_vectors, data.val_labels).mean()) for each in (*made.heads, head))
     members = tuple(map(Member, made.rule["weights"], made.errors, alone))
     committee = ProbeCommittee("bagging" if bag else "boosting", members, together, **made.facts)
     seconds = time.perf_counter() - started
@@ -129,23 +119,15 @@ class _Made:
     facts: dict  # what else a ProbeCommittee tells
 
 
-def _bag(
-    kind: Kind,
-    classifier: ClassifierMixin,
-    data: Data,
-    groups: np.ndarray | None,
-    many: int,
-    seed: int,
-    tell: Tell,
-) -> _Made:
+def _bag(kind: Kind, classifier: ClassifierMixin, data: Data, many: int, seed: int, tell: Tell) -> _Made:
     heads, outputs, out = [], [], []
     for number in range(many):
         tell(f"bag {number + 1} of {many}")
-        drawn = bootstrap(data.labels, (seed, number), groups)
+        drawn = bootstrap(data.labels, (seed, number), data.groups)
         own = replace(data, vectors=data.vectors[drawn])  # in each place an image of the same class as before
         heads.append(_fitted(kind, classifier, own))
         outputs.append(predict(heads[-1], data.vectors[:, 0]).numpy())
-        out.append(unseen(drawn, len(drawn), groups))
+        out.append(unseen(drawn, len(drawn), data.groups))
     said, out = np.stack(outputs), np.stack(out)  # (M, N, K), (M, N)
     wrong = (said.argmax(axis=2) != data.labels) & out
     errors = wrong.sum(axis=1) / out.sum(axis=1).clip(min=1)

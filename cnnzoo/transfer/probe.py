@@ -78,16 +78,10 @@ class Probe(Shown):
 
 @machine.one_blas_thread()
 def fit(
-    vectors: np.ndarray,
-    labels: np.ndarray,
-    val_vectors: np.ndarray,
-    val_labels: np.ndarray,
-    classes: int,
+    data: Data,
     *,
-    groups: np.ndarray | None = None,
     classifier: str = "auto",
     learns: bool = False,
-    balance: bool = False,
     folds: int = 5,
     seed: int = 0,
     tell: Tell = silent,
@@ -95,17 +89,12 @@ def fit(
     """Fit one kind of classifier, or with `auto` all of them, and take the best.
 
     Args:
-        vectors: `(N, V, D)` float32, of the training images in V views; an image's views stay in one fold.
-        labels: `(N,)` int64, each class at least once.
-        val_vectors: `(M, D)`.
-        val_labels: `(M,)`; they choose nothing.
-        classes: K; the head has so many outputs.
-        groups: `(N,)` int64, the same for images that belong together and stay in one fold; None: each stands alone.
+        data: each class at least once among the training images; views of one image, and images of one group, stay in
+            one fold. If its images weigh by class, they do so also where classifiers are compared, and `auto` leaves
+            out those that cannot weigh.
         classifier: auto, logistic, knn, svm, centroid, ridge or mlp. auto leaves out svm where it would take very long
             (of a thousand classes, from 2,000 images on).
         learns: whether the head is to learn on, so that `auto` leaves out knn, which has nothing to learn by.
-        balance: whether each class counts the same, however many images it has, also where classifiers are compared;
-            `auto` leaves out those that cannot weigh images.
         folds: of the cross-validation; fewer where a class has fewer images, or groups of them. One of a single image
             or group is always fitted to.
         seed: of the folds, and of what is random in a classifier.
@@ -114,18 +103,17 @@ def fit(
     Raises:
         InputError: if a class has no training image, and for a classifier that is to weigh images and cannot.
     """
-    data = Data.of(vectors, labels, classes, balance)
-    if missing := set(range(classes)) - set(labels.tolist()):
-        raise InputError(f"{len(missing)} of {classes} classes have no training image")
+    if missing := set(range(data.classes)) - set(data.labels.tolist()):
+        raise InputError(f"{len(missing)} of {data.classes} classes have no training image")
     seed %= 2**32  # scikit-learn takes no larger one
-    splits = folds_of(labels, groups, folds, seed)
+    splits = folds_of(data.labels, data.groups, folds, seed)
     # Of which one may fit to few: a group as large as half of the images is judged on by itself.
-    known = kinds(min((len(fitted) for fitted, _ in splits), default=len(labels)), seed)
+    known = kinds(min((len(fitted) for fitted, _ in splits), default=len(data.labels)), seed)
     found = []
     unfit = {"knn"} if learns else set()
-    if len(labels) * classes > SVMS_MOST:
+    if len(data.labels) * data.classes > SVMS_MOST:
         unfit.add("svm")
-    if balance:
+    if data.weights is not None:
         unfit |= {name for name, kind in known.items() if not kind.weighs}
         if classifier != "auto" and not known[classifier].weighs:
             able = [name for name in known if name not in unfit]
@@ -134,10 +122,10 @@ def fit(
     for name in able if classifier == "auto" else [classifier]:
         tell(name)
         started = time.perf_counter()
-        setting, cv_top1, error, fitted = _best(known[name], data, splits, groups)
+        setting, cv_top1, error, fitted = _best(known[name], data, splits)
         seconds = time.perf_counter() - started
         head = known[name].weld(fitted, data).eval()
-        val_top1 = float((predict(head, val_vectors).argmax(1).numpy() == val_labels).mean())
+        val_top1 = float((predict(head, data.val_vectors).argmax(1).numpy() == data.val_labels).mean())
         found.append((Score(name, setting, cv_top1, val_top1, seconds), head, error))
         if not splits and classifier == "auto":
             break  # nothing to choose by, so the first of them, which is the usual one
@@ -168,27 +156,16 @@ def folds_of(
 
 
 @machine.one_blas_thread()
-def with_learning_curve(
-    found: Probe,
-    vectors: np.ndarray,
-    labels: np.ndarray,
-    val_vectors: np.ndarray,
-    val_labels: np.ndarray,
-    classes: int,
-    *,
-    groups: np.ndarray | None = None,
-    balance: bool = False,
-    seed: int = 0,
-) -> Probe:
+def with_learning_curve(found: Probe, data: Data, *, seed: int = 0) -> Probe:
     """The same, with what its classifier reaches with fewer training images: whether more photos would help.
 
-    The images are as in `fit`. Each part of them is drawn `DRAWS` times, class by class, of images in groups whole
-    groups; the mean counts.
+    The data are those that `fit` had. Each part of the training images is drawn `DRAWS` times, class by class, of
+    images in groups whole groups; the mean counts.
     """
-    data, score, seed = Data.of(vectors, labels, classes, balance), found.scores[0], seed % 2**32
+    labels, groups, score, seed = data.labels, data.groups, found.scores[0], seed % 2**32
     kind = kinds(len(labels), seed)[score.classifier]
-    judged, points = kind.prepare(data, val_vectors), []
-    units = np.bincount(labels) if groups is None else groups_.groups_of_classes(labels, groups, classes)
+    judged, points = kind.prepare(data, data.val_vectors), []
+    units = np.bincount(labels) if groups is None else groups_.groups_of_classes(labels, groups, data.classes)
     for part in PARTS:
         if units.min() < 2 * part:
             continue
@@ -200,7 +177,7 @@ def with_learning_curve(
             rows, own = data.rows(places)
             fitted = fit_one(kind.settings[score.setting], kind.prepare(data, rows), own, weights=data.weights_of(own))
             many.append(len(places))
-            top1.append((fitted.predict(judged) == val_labels).mean())
+            top1.append((fitted.predict(judged) == data.val_labels).mean())
         points.append((round(np.mean(many)), float(np.mean(top1))))
     return replace(found, curve=(*points, (len(labels), score.val_top1)) if points else ())
 
@@ -226,10 +203,8 @@ def predict(head: nn.Module, vectors: np.ndarray) -> Tensor:
         return torch.cat([head(torch.from_numpy(np.ascontiguousarray(part)).to(device)).cpu() for part in parts])
 
 
-def _best(
-    kind: Kind, data: Data, splits: Sequence, groups: np.ndarray | None
-) -> tuple[str, float | None, float, ClassifierMixin]:
-    """The best setting's name, its accuracy over the folds, the standard error of that (which of images in `groups` is
+def _best(kind: Kind, data: Data, splits: Sequence) -> tuple[str, float | None, float, ClassifierMixin]:
+    """The best setting's name, its accuracy over the folds, the standard error of that (which of images in groups is
     larger), and the classifier fitted to all images with it.
     """
     settings = list(kind.settings)
@@ -239,7 +214,7 @@ def _best(
         chosen = int(np.mean(scores, axis=0).argmax())
         top1 = float(np.mean(top1s, axis=0)[chosen])
         right = np.concatenate([each[chosen] for each in right])
-        own = None if groups is None else groups[np.concatenate([held_out for _, held_out in splits])]
+        own = None if data.groups is None else data.groups[np.concatenate([held_out for _, held_out in splits])]
         error = float(np.sqrt(top1 * (1 - top1) / calibrate.effective_count(right, own)))
     everything, labels = data.rows(np.arange(len(data.labels)))
     weights = data.weights_of(labels)

@@ -22,6 +22,7 @@ from cnnzoo.inference.forms import timed
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell
 from cnnzoo.transfer import probe
+from cnnzoo.transfer.classifiers import Data
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.weights import fetch, table
 
@@ -167,8 +168,9 @@ def _judge(
     data = sources.load(config, AugmentConfig(), preprocess.size, preprocess.channels, preprocess)
     backbone = Backbone(model, data.preprocess, data.cache, tell)
     train, val = (backbone.extract(part.images, what=row.model) for part in (data.train, data.val))
-    images = (train.vectors, data.train.labels, val.plain, data.val.labels, len(data.classes))
-    found = probe.fit(*images, groups=data.train.groups, classifier="logistic", folds=3, seed=seed)
+    classes, groups = len(data.classes), data.train.groups
+    seen = Data.of(train.vectors, data.train.labels, val.plain, data.val.labels, classes, groups=groups)
+    found = probe.fit(seen, classifier="logistic", folds=3, seed=seed)
     score, size = found.scores[0], sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
     speed = _images_per_second(backbone)
     took = time.perf_counter() - started
