@@ -27,7 +27,7 @@ from cnnzoo.naming import output_names
 from cnnzoo.shown import Shown, Table
 from cnnzoo.telling import Tell, silent
 
-_ROWS = ("files", "probabilities", "errors", "upscaled", "familiarity")  # what Predictions has of each image
+_OF_EACH_IMAGE = ("files", "probabilities", "errors", "upscaled", "familiarity")  # fields of Predictions
 
 SHOWN = 20  # images, where a person looks at what was said of many
 TOP = 5  # most likely classes that are told
@@ -79,7 +79,7 @@ class Predictions(Shown):
             rows = np.arange(len(self))[place]
             if not rows.ndim:  # a number after all, in an array or a tensor
                 return self[int(rows)]
-            own = {name: getattr(self, name) for name in _ROWS}
+            own = {name: getattr(self, name) for name in _OF_EACH_IMAGE}
             chosen = {
                 k: v[rows] if isinstance(v, np.ndarray) else tuple(v[row] for row in rows) for k, v in own.items()
             }
@@ -151,10 +151,11 @@ class Predictions(Shown):
     def rows(self, many: int = TOP) -> Iterator[dict[str, Any]]:
         """For each image the values of `columns`, by their names; None where there is nothing to say."""
         names = self.columns(many)
+        nothing = [None] * (len(names) - 4)  # in all but file, abstain, familiarity and error
         familiar = (None if np.isnan(share) else round(share, 4) for share in self.familiarity.tolist())
         told = zip(self.files, self.top(many), self.abstain.tolist(), familiar, self.errors, strict=True)
         for file, best, abstain, share, error in told:
-            said = [*(name for name, _ in best), *(round(p, 6) for _, p in best)] or [None] * (len(names) - 4)
+            said = [*(name for name, _ in best), *(round(p, 6) for _, p in best)] or nothing
             yield dict(zip(names, [printable(file), *said, abstain, share, error or None], strict=True))
 
     def to_csv(self, many: int = TOP) -> str:
@@ -222,10 +223,10 @@ def predict(
 def join(parts: Iterable[Predictions]) -> Predictions:
     """What `stream` yields, as one."""
     parts = list(parts)
-    columns = {name: [getattr(part, name) for part in parts] for name in _ROWS}
+    fields = {name: [getattr(part, name) for part in parts] for name in _OF_EACH_IMAGE}
     joined = {
         name: np.concatenate(own) if isinstance(own[0], np.ndarray) else tuple(chain.from_iterable(own))
-        for name, own in columns.items()
+        for name, own in fields.items()
     }
     return replace(parts[0], **joined)
 
@@ -267,8 +268,8 @@ def stream(
             raise InputError("min_familiarity needs features, which int8 does not give; take another precision")
         name = zoo.called(model_or_run)
         raise InputError(f"min_familiarity is {min_familiarity}, but {name} does not tell it; a run of its own would")
-    least = {"min_confidence": min_confidence, "min_familiarity": min_familiarity}
-    return _stream(net, preprocess, pictures, batch_size, familiarity, least, mirror, precision, tell)
+    thresholds = {"min_confidence": min_confidence, "min_familiarity": min_familiarity}
+    return _stream(net, preprocess, pictures, batch_size, familiarity, thresholds, mirror, precision, tell)
 
 
 def _stream(
@@ -277,7 +278,7 @@ def _stream(
     pictures: Pictures,
     batch_size: int,
     familiarity: Familiarity | None,
-    least: dict[str, float],
+    thresholds: dict[str, float],
     mirror: bool,
     precision: str,
     tell: Tell,
@@ -291,8 +292,8 @@ def _stream(
     bar = bars.show(total=len(pictures), desc="predicting", unit="image")
     try:
         answering = WithFeatures(net) if familiarity else net
-        some = partial(_spread, pictures, preprocess, batch_size)
-        fast = fast_form(answering, preprocess, len(pictures), precision, some, tell=tell)
+        fallback = partial(_spread, pictures, preprocess, batch_size)
+        fast = fast_form(answering, preprocess, len(pictures), precision, fallback, tell=tell)
         for batch in read_ahead(pictures, preprocess, batch_size):
             probabilities = np.full((len(batch), len(classes)), np.nan, np.float32)
             familiar = np.full(len(batch), np.nan, np.float32)
@@ -306,7 +307,7 @@ def _stream(
             for place in (place for place in good if not np.isfinite(probabilities[place]).all()):
                 probabilities[place], errors[place] = np.nan, NO_NUMBER
             upscaled = np.array([picture.upscaled for picture in batch], dtype=bool)
-            yield Predictions(files, probabilities, tuple(errors), classes, upscaled, familiar, **least)
+            yield Predictions(files, probabilities, tuple(errors), classes, upscaled, familiar, **thresholds)
             bar.update(len(batch))
     finally:
         bar.close()
@@ -374,13 +375,14 @@ class Tally:
 
     def notes(self) -> list[str]:
         """A line for each thing that happened."""
-        many_strange = self.strange > 2 * STRANGE * self.images  # more than chance makes of such as the net knows
+        by_chance = STRANGE * self.images  # so many would seem strange if all were like the training images
+        strange = self.strange if self.strange > 2 * by_chance else 0
         like_those = f"of images like those, {STRANGE:.0%} do"
         told = (
             (self.unread, "could not", "could not", "be read"),
             (self.unsure, "is", "are", "unsure: no class is likely enough"),
             (self.unfamiliar, "is", "are", "unsure: not familiar enough"),
-            (self.strange * many_strange, "seems", "seem", f"unlike the training images; {like_those}"),
+            (strange, "seems", "seem", f"unlike the training images; {like_those}"),
             (self.upscaled, "has", "have", "fewer pixels than the net takes: scaled up"),
         )
         return [f"{n:,} of {self.images:,} images {one if n == 1 else more} {what}" for n, one, more, what in told if n]
