@@ -28,11 +28,11 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     Returns:
         T, between 0.001 and 1,000; 1.0 where there is nothing to fit (no image, one class, a logit that is not finite).
     """
-    count, many = logits.shape
-    if count == 0 or many < 2 or not np.isfinite(logits).all():
+    count, classes = logits.shape
+    if count == 0 or classes < 2 or not np.isfinite(logits).all():
         return 1.0
     margins = logits - logits.max(axis=1, keepdims=True)  # at most 0
-    is_target = np.arange(many) == targets[:, None]
+    is_target = np.arange(classes) == targets[:, None]
     of_target = margins[is_target].mean(dtype=np.float64)
     of_next = np.where(is_target, -np.inf, margins).max(axis=1).mean(dtype=np.float64)
     wanted = of_target + (of_next - of_target) / (count + 2)
@@ -97,8 +97,9 @@ def wilson_interval(right: float, count: float) -> tuple[float, float]:
 
 
 def accuracy_interval(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
-    """`wilson_interval` of images `(N,)` bool that are right; of images in `groups` `(N,)` with so many independent
-    ones as say as much, for those of one group (a burst, a patient) are right or wrong together.
+    """The `wilson_interval` of an accuracy; `right` `(N,)` bool says of which images the net names the class. Images of
+    one group (a burst, a patient) are right or wrong together, so that those in `groups` `(N,)` count for fewer: for as
+    many as `effective_count` says.
     """
     count = effective_count(right, groups)
     return wilson_interval(right.mean() * count, count)
@@ -149,11 +150,11 @@ def mcnemar(a_right: np.ndarray, b_right: np.ndarray, groups: np.ndarray | None 
 
 def paired_interval(a_right: np.ndarray, b_right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
     """Where the difference of two nets' accuracies on the same images lies, first minus second: A. Agresti and Y. Min,
-    "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24 (2005); of
-    images in groups with so many as `effective_count` says.
+    "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24 (2005). Images
+    in groups count as `effective_count` says. Arguments are `mcnemar`'s.
     """
     share = effective_count(a_right.astype(float) - b_right, groups) / len(a_right)
-    count = share * len(a_right) + 2
+    count = share * len(a_right) + 2  # half an image is added to each of the four: both right, one, the other, neither
     a, b = ((share * only + 0.5) / count for only in _discordant(a_right, b_right))
     reach = norm.ppf((1 + LEVEL) / 2) * np.sqrt((a + b - (a - b) ** 2) / count)
     return float(max(a - b - reach, -1.0)), float(min(a - b + reach, 1.0))

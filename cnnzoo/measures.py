@@ -99,7 +99,7 @@ class Evaluation(Shown):
 
 
 def percent(share: float) -> str:
-    """A dash where there is nothing that it could be a share of."""
+    """A share for a person to read; a dash for NaN, which is a share of nothing."""
     return "-" if math.isnan(share) else f"{share:.1%}"
 
 
@@ -117,7 +117,8 @@ def measure(
     """
     scores, truth = torch.from_numpy(outputs), torch.from_numpy(targets)
     own, places = scores.gather(1, truth[:, None]), torch.arange(scores.shape[1], device=scores.device)
-    # Of classes with equal logits the first comes first, as everywhere: topk takes any of them.
+    # How many classes come before the true one. Of equal logits the first class does, as everywhere (topk takes any of
+    # them), and so does NaN, by which nothing is right: hence not (a < b) rather than a >= b.
     ahead = torch.where(places < truth[:, None], ~(scores < own), ~(scores <= own)).sum(1)
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     predicted = outputs.argmax(axis=1)
