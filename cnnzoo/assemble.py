@@ -37,7 +37,8 @@ from cnnzoo.train.trainer import EpochReport, Feed, Trainer
 from cnnzoo.transfer import doctor
 from cnnzoo.transfer.features import Backbone, Extracted
 
-FEW, VIEWS = 5_000, 3  # training images up to which a probe sees so many views of each, and what fewer would lead to
+FEW = 5_000  # training images up to which a probe sees VIEWS of each, and tries what fewer of them would lead to
+VIEWS = 3
 
 
 def make_weights_ready(config: Config) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnzoo import machine
 
-ENOUGH = 500  # images of either kind; on photos, three times as many told strangers no better
+ENOUGH = 500  # training images, and images held out, to compare with; three times as many told strangers no better
 STRANGE = 0.05  # images less familiar are told, as one in twenty of those like the known ones is
 
 
