@@ -355,7 +355,8 @@ def test_wrong_committees_are_told_before_any_training(tmp_path, fails):
 
 
 def test_a_cyclic_schedule_leaves_a_net_for_each_cycle_and_a_committee_of_them(tmp_path, cli):
-    words = ["--run", tmp_path / "r", "--schedule.name", "cyclic", "--schedule.cycles", 2, "--train.epochs", 4]
+    words = ["--run", tmp_path / "r", "--train.precision", "fp32", "--train.epochs", 4]
+    words += ["--schedule.name", "cyclic", "--schedule.cycles", 2]
     words += ["--model.name", "mlp", "--model.args", "{image_size: 8, hidden: [24, 12]}", "--data.size", 8]
     code, out, _ = cli("train", *words)
     assert code == 0
