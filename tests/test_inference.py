@@ -211,6 +211,16 @@ def test_only_the_layers_that_give_logits_stay_in_32_bits():
         assert {name.rpartition(".")[0] for name, weight in named if weight.dtype == torch.float32} == kept
 
 
+def test_maps_that_other_layers_see_are_given_in_16_bits_too():
+    """Taken for a net's last, the layers that give them were in float32, and what follows in bf16 refused them."""
+    net, images = cnnzoo.create("nin_cifar10", features_only=True).eval(), torch.randn(2, 3, 32, 32)
+    given = forms.converted(net, torch.bfloat16)(images.bfloat16())
+    assert [maps.dtype for maps in given] == [torch.bfloat16, torch.bfloat16, torch.float32]
+    with torch.no_grad():
+        for maps, expected in zip(given, net(images), strict=True):
+            torch.testing.assert_close(maps.float(), expected, rtol=0.05, atol=0.05)
+
+
 class Scores(nn.Module):
     """Of images `(B, 1, 1, K)` their own numbers, as logits that a layer with weights gives."""
 

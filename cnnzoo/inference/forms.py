@@ -79,19 +79,17 @@ def _last(net: fx.GraphModule) -> set[str]:
     """The layers with weights that no other follows, but for convolutions whose maps meet others, as in GoogLeNet's
     last block: one of those in float32 would turn all of them.
     """
-    (output,) = (node for node in net.graph.nodes if node.op == "output")
-    before, seen, found = [(node, True) for node in output.all_input_nodes], set(), set()
-    while before:
-        node, alone = before.pop()
-        if node in seen:
-            continue
-        seen.add(node)
+    found, followed, met = set(), set(), set()  # `followed` leads to a layer with weights, `met` to where several meet
+    for node in reversed(net.graph.nodes):
+        given, apart = node.all_input_nodes, node.op == "output" or node.target is torch.stack
         layer = net.get_submodule(node.target) if node.op == "call_module" else None
-        if not isinstance(layer, _WEIGHTED):
-            apart = len(node.all_input_nodes) == 1 or node.target is torch.stack
-            before += [(own, alone and apart) for own in node.all_input_nodes]
-        elif alone or isinstance(layer, nn.Linear):
+        weighted = isinstance(layer, _WEIGHTED)
+        if weighted and node not in followed and (node not in met or isinstance(layer, nn.Linear)):
             found.add(node.target)
+        if weighted or node in followed:
+            followed.update(given)
+        if node in met or (len(given) > 1 and not apart):
+            met.update(given)
     return found
 
 
