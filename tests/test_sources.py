@@ -1070,6 +1070,24 @@ def test_a_folder_that_may_not_be_seen_is_not_called_missing(tmp_path, monkeypat
             see(tmp_path / "theirs" / "photos")
 
 
+@pytest.mark.parametrize("place", ["", "train", "val"])
+def test_a_folder_that_may_not_be_listed_is_told_whoever_looks_into_it_first(tmp_path, monkeypatch, place):
+    for part in ("train", "val"):
+        paint(tmp_path / "theirs" / part, {"red": 4, "blue": 4})
+    listed = Path.iterdir
+
+    def locked(folder):
+        if folder == tmp_path / "theirs" / place:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    config = {"run": str(tmp_path / "run"), "model": {"name": "resnet20"}, "data": {"source": str(tmp_path / "theirs")}}
+    for see in (load, cnnzoo.check, lambda _: cnnzoo.train(config)):
+        with pytest.raises(InputError, match=f"theirs/?{place} cannot be read: Permission denied"):
+            see(tmp_path / "theirs")
+
+
 def test_photos_smaller_than_what_the_net_takes_are_told(tmp_path):
     paint(tmp_path, {"red": 4, "blue": 4})
     (note,) = load(tmp_path, input_size=224).notes

@@ -29,16 +29,24 @@ def find(folder: Path) -> Found:
 
 def parts(folder: Path) -> dict[str, Path]:
     """Where the class folders lie: in train/ and the held-out folders beside it, in that order, or in "" itself."""
-    inside = {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    inside = {entry.name.casefold(): entry for entry in _within(folder)}
     train = next((inside[name] for name in TRAIN if name in inside), None)
-    if train is None or not any(entry.is_dir() for entry in train.iterdir()):  # then it is a class of that name
+    if train is None or not _within(train):  # then it is a class of that name
         return {"": folder}
     return {home.name: home for home in (train, *(inside[name] for name in HELD_OUT if name in inside))}
 
 
+def _within(folder: Path) -> list[Path]:
+    """The folders in a folder. Raises InputError for one that may not be looked into."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    except OSError as error:
+        refuse(error)
+
+
 def class_folders(folder: Path) -> list[Path]:
     """The class folders in a part, in order. Raises InputError if there are none."""
-    classes = [entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
+    classes = [entry for entry in _within(folder) if not is_hidden(entry.name)]
     classes.sort(key=class_name)  # as paths, Windows would sort them without regard to case
     if not classes:
         loose = len(_loose(folder))

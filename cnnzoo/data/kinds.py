@@ -24,9 +24,6 @@ def kind_of(source: str) -> str:
 def find(config: DataConfig) -> Found:
     """What `config.source` holds. Raises InputError where it is not there, may not be read, or holds nothing usable."""
     source, folder = config.source, _place(config.source)
-    is_dir = os.path.isdir(folder)
-    if source not in NAMED and is_dir and not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"data.source: {folder} cannot be read: Permission denied")
     kind = kind_of(source)
     if kind == SET:
         return NAMED[source](config)
@@ -34,7 +31,7 @@ def find(config: DataConfig) -> Found:
         return listed.find(source, config.groups)
     if kind != FOLDER:
         return _KNOWN_BY_THEIR_NAMES[kind].find(source)
-    if is_dir:
+    if os.path.isdir(folder):
         return folders.find(folder)
     if os.path.dirname(source) or os.path.exists(folder):
         raise InputError(f"data.source: {folders.no_folder(folder)}")
