@@ -600,7 +600,30 @@ def test_warm_up_rises_in_a_straight_line():
 RATES = {"sgd": 0.1, "lars": 0.1, "lamb": 0.05, "muon": 0.05}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb", "lars", "muon"])
+SETTINGS = {
+    "sgd": {"lr", "momentum", "nesterov"},
+    "adam": {"lr", "betas"},
+    "adamw": {"lr", "betas"},
+    "rmsprop": {"lr", "momentum", "alpha"},
+    "rmsprop_tf": {"lr", "momentum", "alpha"},
+    "lamb": {"lr", "betas"},
+    "lars": {"lr", "momentum", "nesterov"},
+    "muon": {"lr", "momentum", "nesterov"},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_optimiser_is_the_one_that_is_named_as_its_settings_have_it(name):
+    if name == "muon":
+        pytest.importorskip("timm.optim.muon", reason="this timm has no Muon")
+    known = {"lr": 0.3, "momentum": 0.7, "nesterov": True, "betas": (0.8, 0.95), "alpha": 0.77}
+    given = {key: known[key] for key in SETTINGS[name]}
+    made = optim.build(OptimConfig(name=name, **given), Net(), STAGES)
+    assert type(made).__name__.lower().strip("_") == name.replace("_", "")
+    assert all({key: group[key] for key in given} == given for group in made.param_groups)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_every_optimiser_learns(name):
     if name == "muon":
         pytest.importorskip("timm.optim.muon", reason="this timm has no Muon")

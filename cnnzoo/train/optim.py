@@ -80,23 +80,18 @@ def _as_vectors(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     shown = []
     for weight in [weight for weight in weights if weight.grad is not None and _is_copied(weight)]:
         kept, data, gradient = optimizer.state.get(weight, {}), weight.data, weight.grad
-        own = {key: value for key, value in kept.items() if _shape(value) == data.shape}
-        if all(each.stride() == data.stride() for each in (gradient, *own.values())):
-            shown.append((weight, data, gradient))
-            _show(weight, _vector(data), _vector(gradient))
-            kept.update({key: _vector(value) for key, value in own.items()})
+        own = {key: value for key, value in kept.items() if value.shape == data.shape}
+        shown.append((weight, data, gradient))
+        _show(weight, _vector(data), _vector(gradient))
+        kept.update({key: _vector(value) for key, value in own.items()})
     try:
         yield
     finally:
         for weight, data, gradient in shown:
             kept = optimizer.state.get(weight, {})
-            own = {key: value for key, value in kept.items() if _shape(value) == weight.shape}
+            own = {key: value for key, value in kept.items() if value.shape == weight.shape}
             kept.update({key: value.as_strided(data.shape, data.stride()) for key, value in own.items()})
             _show(weight, data, gradient)
-
-
-def _shape(value: object) -> torch.Size | None:
-    return value.shape if isinstance(value, Tensor) else None
 
 
 def _is_copied(weight: Tensor) -> bool:
