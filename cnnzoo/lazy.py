@@ -36,7 +36,7 @@ class Package(ModuleType):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted([*self._homes, *(name for name in self.__dict__ if name.startswith("__"))])
+        return [*self._homes, *(name for name in self.__dict__ if name.startswith("__"))]
 
 
 def attach(name: str) -> None:
