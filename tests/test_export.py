@@ -260,7 +260,7 @@ def test_raw_leaves_preprocessing_out(run, tmp_path, cli):
         (["RUN"], ["out"]),
         (["RUN", "--out", "a.onnx", "--format", "onxx"], ["unknown format 'onxx'", "onnx"]),
         (["RUN", "--out", "."], ["is a folder"]),
-        (["RUN", "--out", "file/a.onnx"], ["file"]),
+        (["nope", "--out", "file/a.onnx"], ["file/a.onnx cannot be written (Not a directory)"]),
         (["nope", "--out", "a.onnx"], ["unknown run folder or model 'nope'"]),
         (["resnet18", "--out", "a.onnx"], ["resnet18 without trained weights"]),
     ],
@@ -288,10 +288,9 @@ class Untrue(nn.Module):
         self.fault = fault
 
     def forward(self, x):
-        x = self.fc(x.flatten(1))
-        if self.fault == "dropout":
-            return nn.functional.dropout(x)  # in eval mode as well
-        return -x if len(x) > 2 else x
+        x = x.reshape(len(x), 64) if self.fault == "count" else x.flatten(1)
+        x = self.fc(nn.functional.dropout(x) if self.fault == "dropout" else x)  # in eval mode as well
+        return -x if self.fault == "batch" and len(x) > 2 else x
 
 
 @pytest.fixture(params=["dropout", "batch"])
@@ -320,6 +319,16 @@ def test_a_net_that_gives_no_numbers_is_told_apart_from_a_bad_export(tmp_path):
         cnnzoo.export(net, tmp_path / "net.onnx")
 
 
+def test_a_graph_that_takes_one_number_of_images_only_is_refused(tmp_path, capfd):
+    cnnzoo.register("untrue", input_size=(1, 8, 8), num_classes=3, head="fc")(lambda: Untrue("count"))
+    try:
+        with pytest.raises(InputError, match=r"the graph fails at a batch of 1 \(\[ONNXRuntimeError\] .*reshape"):
+            cnnzoo.export(cnnzoo.create("untrue"), tmp_path / "net.onnx")
+    finally:
+        unregister("untrue")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_cannot_be_exported_is_told(tmp_path):
     for strange in (
         nn.Linear(3, 3),
@@ -328,6 +337,8 @@ def test_what_cannot_be_exported_is_told(tmp_path):
     ):
         with pytest.raises(InputError, match=f"this {type(strange).__name__} cannot be exported"):
             cnnzoo.export(strange, tmp_path / "net.onnx")
+    with pytest.raises(InputError, match="out is the file to write, not 3"):
+        cnnzoo.export("lenet5", 3)
     net = net_of("lenet5", 32, 32)
     net.preprocessing = Preprocess(32, 32, (0.5,), (0.2,), "nearest")
     with pytest.raises(InputError, match="interpolation nearest cannot be part of a graph"):
@@ -345,6 +356,8 @@ def test_a_missing_package_is_named_with_what_installs_it(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "onnx", None)  # which makes importing it fail
     with pytest.raises(InputError, match=r'the package onnx, .*pip install "cnnzoo\[export\]"'):
         cnnzoo.export(net_of("lenet5", 32, 32), tmp_path / "net.onnx")
+    with pytest.raises(InputError, match="unknown run folder or model 'nope'"):  # which the other format needs not
+        cnnzoo.export("nope", tmp_path / "net.pt2", format="torch")
     assert not list(tmp_path.iterdir())
 
 
