@@ -35,6 +35,19 @@ def test_who_holds_a_new_file_is_waited_for(tmp_path, held):
     assert pauses == [0.05, 0.1, 0.2]
 
 
+def test_a_file_is_whole_on_the_disk_before_it_takes_anothers_place(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"old")
+    synced, sync = [], os.fsync
+
+    def watched(descriptor):
+        sync(descriptor)
+        synced.append((os.fstat(descriptor).st_size, (tmp_path / "file").read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    atomic.write(tmp_path / "file", b"anew")
+    assert synced == [(4, b"old")]
+
+
 @pytest.mark.parametrize(("why", "waits"), [(32, 5), (None, 0)])
 def test_a_file_that_cannot_be_replaced_is_named_and_stays(tmp_path, held, why, waits):
     (tmp_path / "file").write_bytes(b"old")

@@ -262,6 +262,15 @@ def test_two_classes_too_close_for_bf16_are_told_apart_in_fp32(quick_bf16):
     assert sure[2, 2] != expected[2, 2]  # nothing hangs on it
 
 
+def test_what_has_no_two_classes_to_tell_apart_is_answered_in_bf16(quick_bf16):
+    for net, images in (
+        (Scores(1), torch.randn(4, 1, 1, 1)),
+        (cnnzoo.create("nin_cifar10", features_only=True), torch.randn(4, 3, 32, 32)),
+    ):
+        quick, sure = (cnnzoo.optimize(net, precision)(images) for precision in ("bf16", "auto"))
+        assert all(map(torch.equal, quick, sure))
+
+
 def test_the_last_layer_adds_up_in_32_bits(quick_bf16):
     net = Scores(2).eval()
     with torch.no_grad():
@@ -488,6 +497,27 @@ def test_folding_keeps_the_answers_and_takes_batch_norm_out(name, left):
         expected = net(images)
         torch.testing.assert_close(fast(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+class Unfoldable(nn.Module):
+    """Convolutions whose outputs something else sees, or that give several, and a BatchNorm of each batch's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.shared, self.alone = (nn.Conv2d(2, 2, 1) for _ in range(3))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(2, track_running_stats=place < 2) for place in range(3))
+
+    def forward(self, x):
+        seen, shared = self.seen(x), self.shared(x)
+        return self.norms[0](seen) * seen + self.norms[1](shared) * self.shared(x + 1) + self.norms[2](self.alone(x))
+
+
+def test_convolutions_that_others_rely_on_are_not_folded():
+    net, images = Unfoldable(), torch.randn(3, 2, 4, 4)
+    with torch.no_grad():
+        net(images + 1)  # what the norms know of
+        expected = net.eval()(images)
+        torch.testing.assert_close(forms.folded(net)(images), expected)
 
 
 @pytest.mark.parametrize("name", ["alexnet", "mlp", "lenet5"])

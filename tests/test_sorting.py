@@ -47,6 +47,13 @@ def test_each_photo_is_copied_to_its_class_and_stays_where_it_is(tmp_path):
     assert str(told) == (f"4 photos copied to {tmp_path / 'new'} (ant 3, bee 1); 1 left out: unsure, or not to be read")
 
 
+@pytest.mark.parametrize(("many", "told"), [(12, ", ".join(f"c{n} 1" for n in range(12))), (13, "13 classes")])
+def test_so_many_classes_are_named_as_a_line_can_take(tmp_path, many, told):
+    (tmp_path / "x.jpg").touch()
+    done = sort([(str(tmp_path / "x.jpg"), f"c{n}") for n in range(many)], tmp_path / "new")
+    assert str(done) == f"{many} photos copied to {tmp_path / 'new'} ({told})"
+
+
 def test_a_link_to_an_empty_folder_stays_one_and_the_folder_is_filled(tmp_path):
     (tmp_path / "x.jpg").touch()
     (tmp_path / "disk").mkdir()
