@@ -1,5 +1,7 @@
 """What a run says it ran on."""
 
+import subprocess
+
 from cnnzoo import environment
 
 
@@ -13,6 +15,16 @@ def test_git_is_asked_of_a_checkout_of_cnnzoo_alone(tmp_path, monkeypatch):
     assert environment._commit(site) is None
     assert not asked
     assert environment._commit(tmp_path) == "f67f88e"
+    for failure in (FileNotFoundError("git"), subprocess.CalledProcessError(128, "git")):
+        monkeypatch.setattr(environment.subprocess, "run", fail(failure))
+        assert environment._commit(tmp_path) is None
+
+
+def fail(failure):
+    def run(*line, **options):
+        raise failure
+
+    return run
 
 
 class Done:

@@ -1,6 +1,7 @@
 """Photos listed in a table: which columns are which, where the photos lie, what is held out, what belongs together."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import photos
@@ -63,6 +64,14 @@ def test_photos_are_found_in_a_folder_beside_the_table_with_or_without_their_end
     assert data.classes == KINDS
     assert (len(data.train), len(data.val)) == (7, 3)
     assert_all_there(data)
+
+
+def test_a_table_and_its_photos_are_known_as_the_same_wherever_they_lie(home):
+    whole()
+    shutil.copytree(home, home / "copy")
+    places = ["labels.csv", "copy/labels.csv", str(home / "copy" / ".." / "labels.csv")]
+    assert len({load(place).digest for place in places}) == 1
+    assert load("labels.csv", split_seed=1).digest != load("labels.csv").digest
 
 
 def test_endings_may_be_missing_as_cameras_write_them():

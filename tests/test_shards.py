@@ -69,6 +69,13 @@ def test_names_in_another_encoding_are_read_once_and_again(tmp_path):
     assert "t\udce9" in again.train.names[0]
 
 
+def test_shards_are_known_as_the_same_wherever_they_lie(tmp_path, monkeypatch):
+    for place in ("here", "there"):
+        shard(tmp_path / place / "a.tar", [0, 1, 2] * 4)
+    monkeypatch.chdir(tmp_path / "here")
+    assert len({load(source).digest for source in ("*.tar", tmp_path / "here" / "*.tar", "../there/*.tar")}) == 1
+
+
 @pytest.mark.parametrize("pattern", ["train-{000..002}.tar", "train-*.tar", "train-{0..2}.tar"])
 def test_a_pattern_is_all_its_shards_in_order(pattern, tmp_path):
     digits = len("{000..002}") - 7 if "000" in pattern or "*" in pattern else 1
