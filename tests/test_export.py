@@ -191,6 +191,17 @@ def test_a_calibrated_net_keeps_its_temperature(tmp_path):
     assert card_of(tmp_path / "net.onnx", "onnx")["temperature"] == 2.5
 
 
+def test_a_net_that_is_sure_is_exported_whose_other_probabilities_vanish(tmp_path):
+    net = net_of("lenet5", 32, 32).eval()
+    with torch.no_grad():
+        net.output.weight *= 10_000
+    images = noise(2, 32, 32, 1)
+    expected = cnnzoo.predict(net, list(images)).probabilities
+    assert (expected == 0).any()
+    cnnzoo.export(net, tmp_path / "net.onnx")
+    np.testing.assert_allclose(by_onnxruntime(tmp_path / "net.onnx", images), expected, atol=1e-5)
+
+
 def test_of_a_head_that_was_replaced_no_names_travel(tmp_path):
     net = net_of("lenet5", 32, 32)
     net.output = nn.Linear(84, 2)

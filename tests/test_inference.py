@@ -195,6 +195,17 @@ class Two(nn.Module):
         return torch.stack([member(x) for member in self.members]).log_softmax(-1).mean(0)
 
 
+class Sum(nn.Module):
+    """Logits of two layers, added up."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(12, 3), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.one(x.flatten(1)) + self.other(x.flatten(1))
+
+
 def test_only_the_layers_that_give_logits_stay_in_32_bits():
     """Of GoogLeNet's features four branches give parts: one in float32 would turn all, and layers could not be
     fused.
@@ -203,6 +214,8 @@ def test_only_the_layers_that_give_logits_stay_in_32_bits():
     for net, kept in (
         (large, {"fc"}),
         (Features(large), set()),
+        (Features(cnnzoo.create("resnet20")), set()),
+        (Sum(), {"one", "other"}),
         (WithFeatures(large), {"net.fc"}),
         (Two(small, large), {"members.0.classifier.1", "members.1.fc"}),
     ):
@@ -251,15 +264,16 @@ def quick_bf16(monkeypatch):
 
 
 def test_two_classes_too_close_for_bf16_are_told_apart_in_fp32(quick_bf16):
-    images = torch.tensor([[3.0, 16.01, 16.0], [3.0, 16.0, 16.01], [16.0, 3.0, 1.003]])[:, None, None]
+    close = [[3.0, 16.01, 16.0], [3.0, 16.0, 16.01], [3.0, 20.1, 20.0], [-30.0, -20.0, -20.1]]
+    images = torch.tensor([*close, [16.0, 3.0, 1.003]])[:, None, None]
     net = Scores(3).eval()
     with torch.no_grad():
         expected = net(images)
     quick, sure = (cnnzoo.optimize(net, precision)(images) for precision in ("bf16", "auto"))
     assert quick[0, 1] == quick[0, 2]  # rounded to 8 bits
-    assert torch.equal(sure[:2], expected[:2])
-    assert torch.equal(sure[2], quick[2])
-    assert sure[2, 2] != expected[2, 2]  # nothing hangs on it
+    assert torch.equal(sure[:4], expected[:4])
+    assert torch.equal(sure[4], quick[4])
+    assert sure[4, 2] != expected[4, 2]  # nothing hangs on it
 
 
 def test_what_has_no_two_classes_to_tell_apart_is_answered_in_bf16(quick_bf16):

@@ -17,7 +17,7 @@ from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.train import losses, optim, rehearsal
 from cnnzoo.train.schedule import Schedule
 from cnnzoo.train.trainer import Trainer
-from cnnzoo.train.validation import evaluate
+from cnnzoo.train.validation import evaluate, logits
 
 
 class Batches:
@@ -444,6 +444,20 @@ def test_logits_that_are_no_numbers_answer_nothing_rightly():
     loss, top1 = evaluate(nn.Linear(2, 2), [(torch.full((4, 2), math.nan), torch.zeros(4, dtype=torch.int64))])
     assert math.isnan(loss)
     assert top1 == 0
+    images = torch.ones(4, 2) * torch.tensor([1.0, math.nan, 1.0, 1.0])[:, None]
+    same = nn.Linear(2, 2)
+    with torch.no_grad():
+        same.bias.copy_(torch.tensor([100.0, 0.0]))
+    assert evaluate(same, [(images, torch.zeros(4, dtype=torch.int64))])[1] == 0.75  # and the others count
+
+
+def test_logits_are_of_the_precision_that_is_asked_for_and_float32_in_any():
+    net, images, targets = nn.Linear(64, 3), torch.randn(5, 64), torch.zeros(5, dtype=torch.int64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = net(images)
+    given, _ = logits(net, [(images, targets)], "bf16")
+    assert given.dtype == torch.float32
+    assert torch.equal(given, expected.float())
 
 
 def test_bf16_autocast_trains_too():
