@@ -101,6 +101,27 @@ def test_files_and_colours_of_any_size(name, tmp_path):
     assert data.train.images.shape[1:] == (8, 8, 3)
 
 
+@pytest.mark.parametrize("form", ["array", "pictures", "files"])
+def test_a_fingerprint_changes_with_any_image_and_any_label(name, form, tmp_path):
+    def fingerprint(pixels, labels):
+        images = pixels if form == "array" else [Image.fromarray(each) for each in pixels]
+        if form == "files":
+            files = [tmp_path / f"{place}.png" for place in range(len(images))]
+            for file, image in zip(files, images, strict=True):
+                if not file.exists() or not np.array_equal(Image.open(file), image):  # those that change, alone
+                    image.save(file)
+            images = files
+        cnnzoo.register_data(name, images, labels)
+        return sources.fingerprint(DataConfig(name))
+
+    pixels, labels = PIXELS[:20].copy(), LABELS[:20].copy()
+    first = fingerprint(pixels, labels)
+    assert fingerprint(pixels, labels) == first
+    assert fingerprint(pixels, np.roll(labels, 1)) != first
+    pixels[-1] = 255 - pixels[-1]
+    assert fingerprint(pixels, labels) != first
+
+
 @pytest.mark.parametrize("dtype", [str, object])
 def test_files_come_as_a_column_of_a_table(name, dtype, tmp_path):
     files = [str(tmp_path / f"{place}.png") for place in range(4)]

@@ -110,6 +110,21 @@ def test_a_net_that_its_graph_would_not_equal_runs_as_it_is():
             torch.testing.assert_close(fast(images), net(images))
 
 
+class Strange(Undecided):
+    """By what ONNX does not have."""
+
+    def forward(self, x):
+        return self.fc(x.flatten(1) * torch.linalg.svdvals(x.flatten(1)).sum())
+
+
+def test_a_net_that_cannot_be_exported_runs_as_it_is_and_not_in_int8():
+    net, images = Strange().eval(), torch.randn(4, 3, 2, 2)
+    with torch.no_grad():
+        assert torch.equal(cnnzoo.optimize(net, "fp32")(images), net(images))
+    with pytest.raises(InputError, match="this net cannot be exported to ONNX, which int8 needs"):
+        cnnzoo.optimize(net, "int8", calibration=images)
+
+
 class Counting(nn.Module):
     """As tutorials write it; a tracer takes the number of images for fixed."""
 

@@ -829,6 +829,16 @@ def test_the_end_of_a_terminal_is_ignored_where_it_was_before():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize(("number", "default"), [("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL)])
+def test_a_second_signal_is_not_caught(number, default):
+    number = getattr(signal, number)
+    with stop_on_signals() as signals:
+        assert not signals.should_stop()
+        signal.raise_signal(number)
+        assert signals.should_stop()
+        assert signal.getsignal(number) == default
+
+
 def test_a_stop_that_could_not_be_saved_says_so(tmp_path, monkeypatch, capsys):
     steps, saves, save = iter(range(100)), iter(range(100)), Run.save_state
 

@@ -333,7 +333,7 @@ def _grouped(found: Found, config: DataConfig, *homes: Path | None) -> Found:
     if config.groups is None or found.train.groups is not None:
         return found
     roots = [root for home in filter(None, homes) for root in (home, *folders.parts(home).values())]
-    roots = sorted({f"{root.as_posix().rstrip('/')}/" for root in roots}, key=len, reverse=True)
+    roots = sorted({f"{root.as_posix().rstrip('/')}/" for root in roots}, reverse=True)  # of two, the inner one first
     paths = [path for part in filter(None, (found.train, found.val)) for path in _paths(part, roots)]
     numbers, many = groups.numbered(paths, config.groups, config.source), len(found.train.names)
     val = found.val and replace(found.val, groups=numbers[many:])
