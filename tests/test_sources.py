@@ -1095,6 +1095,18 @@ def test_photos_smaller_than_what_the_net_takes_are_told(tmp_path):
     assert load(tmp_path, input_size=8).notes == ()
 
 
+def test_pixels_are_kept_once_wherever_one_stands(tmp_path, monkeypatch, decoded):
+    paint(tmp_path / "photos", {"red": 4, "blue": 4})
+    monkeypatch.chdir(tmp_path)
+    load("photos")
+    monkeypatch.chdir(tmp_path / "photos" / "red")
+    decoded.clear()
+    load("..")
+    load(tmp_path / "photos")
+    assert not decoded
+    assert len([*(tmp_path / "photos" / ".cnnzoo").glob("*.rows")]) == 1
+
+
 @pytest.mark.parametrize("damage", [lambda line: b"?" + line, lambda line: line[:-1] + b' "it\n'], ids=["key", "why"])
 def test_a_damaged_cache_is_mended_and_told(damage, tmp_path, decoded):
     paint(tmp_path, {"red": 4, "blue": 4})
