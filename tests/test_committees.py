@@ -196,6 +196,7 @@ def test_weights_say_how_often_an_image_is_drawn():
         (None, "No such file"),
         ("cats", "no JSON of names and numbers"),
         ('{"digits/1": 1}', "has no number for digits/0"),
+        (json.dumps({f"digits/{i}": [1, 2] for i in range(1797)}), "no JSON of names and numbers"),
         (json.dumps({f"digits/{i}": -1 for i in range(1797)}), "negative"),
         (json.dumps({f"digits/{i}": 0 for i in range(1797)}), "all 0"),
     ],

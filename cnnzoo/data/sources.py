@@ -171,7 +171,7 @@ def _weights(file: Path, names: Sequence[str], home: str | None) -> np.ndarray:
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
         inside = zip(names, kinds.names_within(names, home), strict=True)
-        weights = np.array([told[name if name in told else short] for name, short in inside], dtype=np.float64)
+        weights = np.array([float(told[name if name in told else short]) for name, short in inside])
     except (OSError, ValueError, TypeError) as error:
         why = getattr(error, "strerror", None) or "it is no JSON of names and numbers"
         raise InputError(f"data.weights {file} cannot be read: {why}") from None
