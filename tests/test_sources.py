@@ -766,6 +766,15 @@ def test_changed_file_is_noticed(tmp_path):
     assert colours == [[255, 0, 0]] * 3 + [[1, 2, 3]] + [[255, 0, 0]]
 
 
+def test_several_crops_are_not_kept(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    preprocess = Preprocess(8, 8, (0.5,) * 3, (0.5,) * 3)
+    for crops, kept in ((2, 0), (1, 8 * 8 * 8 * 3)):
+        split, _, _ = sources.held_out(DataConfig(str(tmp_path)), preprocess, split=False, crops=crops)
+        assert len(everything(split)) == 8
+        assert sum(file.stat().st_size for file in tmp_path.rglob("*.u8")) == kept
+
+
 def test_touched_file_is_noticed(tmp_path, decoded):
     paint(tmp_path, {"train/red": 5, "train/blue": 5, "val/red": 5})
     load(tmp_path)
