@@ -405,6 +405,7 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["train", "c.yaml"], ["unexpected word 'c.yaml'; a config file is named by --config"]),
         (["probe", "digits", "lenet5"], ["unexpected word 'lenet5'; a net is named by --model"]),
         (["evaluate", "runs/a", "photos"], ["'photos'; a folder of images or a data set is named by --data"]),
+        (["evaluate", "runs/a", "runs/b"], ["a run to compare with is named by --against"]),
         (["visualize", "concepts", "runs/a", "photos", "--out", "x.png"], ["a data set is named by --data"]),
         (["info", "lenet5", "resnet18"], ["unexpected word 'resnet18'"]),
         (["export", "lenet5"], ["required: --out"]),

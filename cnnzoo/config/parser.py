@@ -106,6 +106,7 @@ class Parser(ArgumentParser):
         """What to say of a word that no option takes."""
         keys = [*self.keys(), *MAIN.keys() & self.further()]
         uses = {"config": "a config file", "model": "a net", "data": "a folder of images or a data set"}
+        uses["against"] = "a run to compare with"
         known = [f"{what} is named by --{key}" for key, what in uses.items() if key in keys]
         return "; ".join([f"unexpected word {word!r}", *known])
 
