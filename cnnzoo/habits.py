@@ -61,7 +61,9 @@ TAGS = {  # of weights, as torchvision calls them
 }
 BEST = ("DEFAULT", "imagenet")  # torchvision's and Keras's words for the weights that True takes here
 
-OPTIONS = {  # by the name in others' scripts and calls, with hyphens: the key of a config or of a command
+# By the name in others' scripts and calls, with hyphens: the key of a config or of a command; of several the first that
+# a command has.
+OPTIONS = {
     **dict.fromkeys(("opt", "optimizer", "optimiser"), "optim.name"),
     "wd": "optim.weight_decay",
     "clip-grad": "optim.clip_norm",
@@ -92,10 +94,10 @@ OPTIONS = {  # by the name in others' scripts and calls, with hyphens: the key o
     **dict.fromkeys(("b", "bs"), "train.batch_size"),
     **dict.fromkeys(("class-weight", "class-weights"), "train.balance"),
     "early-stopping": "train.patience",
-    **dict.fromkeys(("freeze", "freeze-backbone"), "train.phases"),
+    **dict.fromkeys(("freeze", "freeze-backbone"), "mode or train.phases"),
     **dict.fromkeys(("log-wandb", "wandb", "tensorboard"), "train.loggers"),
     "seed": "train.seed",
-    "tta": "mirror",
+    "tta": "mirror or crops",
     **dict.fromkeys(("threshold", "confidence"), "min-confidence"),
     "arch": "model.name",
     "model-kwargs": "model.args",

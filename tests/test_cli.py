@@ -464,8 +464,10 @@ def test_wrong_input_is_told_in_one_line_and_leaves_nothing(fails, tmp_path, arg
 
 @pytest.mark.parametrize(("option", "key"), OPTIONS.items())
 def test_options_of_other_libraries_are_told_by_their_keys(fails, option, key):
-    command = ["train"] if "." in key or key == "run" else ["predict", "runs/a", "a.jpg"]
-    assert fails(*command, f"--{option}", "1") == f"unknown key {option!r}; here it is {key}"
+    commands = {"mode": ["finetune", "photos"], "crops": ["evaluate", "runs/a"], "run": ["train"]}
+    for one in key.split(" or "):
+        command = commands.get(one, ["train"] if "." in one else ["predict", "runs/a", "a.jpg"])
+        assert fails(*command, f"--{option}", "1") == f"unknown key {option!r}; here it is {one}"
 
 
 @pytest.mark.parametrize("arguments", [["predict", "lenet5"], ["predict", "lenet5", "a.jpg"], ["check"]])

@@ -93,7 +93,8 @@ class Parser(ArgumentParser):
     def _unknown_key(self, key: str) -> str:
         key = key.lstrip("-").partition("=")[0]
         section, _, name = key.rpartition(".")
-        if (meant := OPTIONS.get(name.replace("_", "-"))) in {*self.keys(), *self.further()}:
+        others = OPTIONS.get(name.replace("_", "-"), "").split(" or ")
+        if meant := next((meant for meant in others if meant in {*self.keys(), *self.further()}), None):
             return f"unknown key {key!r}; here it is {meant}"
         for keys in (self.keys(), self.further()):
             last = [known.rpartition(".")[2] for known in keys]
