@@ -205,9 +205,10 @@ class _Probabilities(_Logits):
         return self.net(torch.stack([self.preprocessing(image) for image in images]))
 
     def apart(self, outputs: np.ndarray, logits: Tensor) -> float:
-        expected = self._probabilities(logits).numpy()
-        # Of a probability the logarithm is the logit, but for a constant; below the least it has vanished.
-        return float(np.abs(np.log(np.maximum(outputs, LEAST)) - np.log(np.maximum(expected, LEAST))).max())
+        given, expected = (np.log(np.maximum(each, LEAST)) for each in (outputs, self._probabilities(logits).numpy()))
+        # Of a probability the logarithm is the logit over the temperature, but for a constant; below the least it has
+        # vanished.
+        return self.temperature * float(np.abs(given - expected).max())
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return (logits / self.temperature).softmax(1)

@@ -191,6 +191,16 @@ def test_a_calibrated_net_keeps_its_temperature(tmp_path):
     assert card_of(tmp_path / "net.onnx", "onnx")["temperature"] == 2.5
 
 
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
+def test_differences_are_those_of_logits_whatever_the_temperature(tmp_path, temperature):
+    net = net_of("lenet5", 32, 32).eval()
+    net.temperature = temperature
+    with torch.no_grad():
+        net.output.weight *= 20
+    differences = cnnzoo.export(net, tmp_path / "net.onnx").differences
+    assert max(differences.values()) < 1e-5
+
+
 def test_a_net_that_is_sure_is_exported_whose_other_probabilities_vanish(tmp_path):
     net = net_of("lenet5", 32, 32).eval()
     with torch.no_grad():
