@@ -363,13 +363,9 @@ def views_of(config: Config, data: Dataset) -> int:
 
 
 def backbone(config: Config, data: Dataset, model: nn.Module, tell: Tell = silent) -> Backbone:
-    """What gives a config's features: in fp32, where no other precision is asked for. Raises InputError for one that
-    the device lacks.
-    """
-    # auto would be what a moment's measurement finds fastest, on which a cached row must not depend.
-    asked = config.train.precision
-    precision = "fp32" if asked == "auto" else pick_precision(asked, next(model.parameters()).device)
-    return Backbone(model, data.preprocess, data.cache, tell, precision)
+    """What gives a config's features. Raises InputError for a precision that the device lacks."""
+    pick_precision(config.train.precision, next(model.parameters()).device)
+    return Backbone(model, data.preprocess, data.cache, tell, config.train.precision)
 
 
 def features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:

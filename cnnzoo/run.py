@@ -284,5 +284,6 @@ def write_report(run: Run, config: Config, data: Dataset) -> Path:
     from cnnzoo.report import page  # Matplotlib and scikit-learn take two seconds
     from cnnzoo.report.insight import Insight
 
-    run.write("report.html", page.render(run, config, data.classes, data.val, Insight(run, data)))
+    insight = Insight(run, data, config.train.precision)
+    run.write("report.html", page.render(run, config, data.classes, data.val, insight))
     return run.report_file

@@ -17,6 +17,7 @@ import cnnzoo
 from cnnzoo import visualize
 from cnnzoo.errors import InputError
 from cnnzoo.report import insight
+from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize.neighbours import alike
 
 
@@ -228,6 +229,16 @@ def test_the_nearest_of_a_report_are_those_of_the_command(run):
     images = found.queries.images.take(np.arange(10))
     places = alike(net, images, found.among.images, 4, found.among.cache)  # from the cache of the line before
     np.testing.assert_array_equal(places, found.features.places[:10])
+
+
+def test_a_reports_nearest_are_by_the_features_that_a_probe_has_kept_in_its_precision(run, tmp_path, monkeypatch):
+    found = visualize.neighbours(run, many=4)
+    images, among = found.queries.images.take(np.arange(10)), found.among.images
+    net = cnnzoo.load(run)
+    Backbone(net, cnnzoo.preprocessing(net), tmp_path, precision="bf16").extract(among)
+    monkeypatch.setitem(alike.__globals__, "_features", None)  # which looks at all images anew
+    places = alike(net, images, among, 4, tmp_path, "bf16")
+    assert np.mean(places == found.features.places[:10]) > 0.5  # 16 bits may tell two that are alike otherwise
 
 
 def test_features_that_are_not_kept_are_the_same(run, tmp_path):

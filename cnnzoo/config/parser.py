@@ -14,6 +14,13 @@ from cnnzoo.errors import InputError, did_you_mean, near, quoted, unknown
 from cnnzoo.habits import OPTIONS
 
 MAIN = {"model": "name", "data": "source"}  # the key that is meant where a section is given as a word: model: NAME
+FOREMOST = {**MAIN, "optim": "name", "schedule": "name", "loss": "name", "augment": "policy"}  # told as an example
+USES = {  # of keys, by what a word is that was given without one
+    "config": "a config file",
+    "model": "a net",
+    "data": "a folder of images or a data set",
+    "against": "a run to compare with",
+}
 
 
 class Parser(ArgumentParser):
@@ -106,9 +113,7 @@ class Parser(ArgumentParser):
     def _unexpected(self, word: str) -> str:
         """What to say of a word that no option takes."""
         keys = [*self.keys(), *MAIN.keys() & self.further()]
-        uses = {"config": "a config file", "model": "a net", "data": "a folder of images or a data set"}
-        uses["against"] = "a run to compare with"
-        known = [f"{what} is named by --{key}" for key, what in uses.items() if key in keys]
+        known = [f"{what} is named by --{key}" for key, what in USES.items() if key in keys]
         return "; ".join([f"unexpected word {word!r}", *known])
 
     def wanted(self, key: str, problem: str = "") -> str:
@@ -162,7 +167,6 @@ def _within(value: object) -> Iterator[object]:
 
 
 def no_section(key: str, value: object) -> str:
-    foremost = {**MAIN, "optim": "name", "schedule": "name", "loss": "name", "augment": "policy"}
-    such = f", such as {key}.{foremost[key]}" if key in foremost else ""
+    such = f", such as {key}.{FOREMOST[key]}" if key in FOREMOST else ""
     given = value if isinstance(value, str) else quoted(value)
     return f"{key} is {given}, but must be a section of keys{such}"

@@ -19,8 +19,8 @@ LOOKED_THROUGH = 5000  # training images at most among which these are sought
 class Insight:
     """Why a run's net may have mistaken images."""
 
-    def __init__(self, run: Run, data: Dataset):
-        self.run, self.data = run, data
+    def __init__(self, run: Run, data: Dataset, precision: str):
+        self.run, self.data, self.precision = run, data, precision
 
     @cached_property
     def net(self) -> nn.Module:
@@ -51,7 +51,7 @@ class Insight:
             return None, None, f"The nearest training images are not shown: {many}."
         train = train.choose(places)
         try:
-            near = nearest(self.net, pixels, train.images, NEAREST, self.data.cache)
+            near = nearest(self.net, pixels, train.images, NEAREST, self.data.cache, self.precision)
             shown = np.stack([centre(train.images.take(own), pixels.shape[1]) for own in near])
         except (InputError, RuntimeError) as error:  # no features, a photo that is gone, or no memory
             return None, None, f"The nearest training images are not shown: {error}."

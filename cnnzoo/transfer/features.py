@@ -54,7 +54,8 @@ class Backbone:
         preprocess: what the net's weights want.
         folder: where the cache lies.
         tell: is given a line where the cache was damaged, or cannot be written.
-        precision: fp32, bf16 or fp16, see `cnnzoo.optimize`; each has a cache of its own.
+        precision: fp32, bf16 or fp16, see `cnnzoo.optimize`, each with a cache of its own. auto is fp32, since a row
+            must not depend on what a moment's measurement finds fastest.
 
     Raises:
         InputError: for a net without a head of its own that could be left out, and for one that is not of the registry,
@@ -62,7 +63,7 @@ class Backbone:
     """
 
     def __init__(
-        self, net: nn.Module, preprocess: Preprocess, folder: Path, tell: Tell = silent, precision: str = "fp32"
+        self, net: nn.Module, preprocess: Preprocess, folder: Path, tell: Tell = silent, precision: str = "auto"
     ):
         if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
             raise InputError(f"{type(net).__name__} has no forward_features and forward_head, so it gives no features")
@@ -71,6 +72,7 @@ class Backbone:
         self.preprocess, self.length = preprocess, net.num_features
         self.tell = functools.cache(tell)  # once, however often it extracts
         self.device = next(net.parameters()).device
+        precision = "fp32" if precision == "auto" else precision
         self.fast = optimize(Features(net), precision)
         kind = "" if precision == "fp32" else f"-{precision}"
         self.file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}{kind}.sqlite"

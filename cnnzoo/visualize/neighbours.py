@@ -158,15 +158,18 @@ def neighbours(
     )
 
 
-def alike(net: nn.Module, queries: np.ndarray, images: Images, many: int, cache: Path) -> np.ndarray:
+def alike(
+    net: nn.Module, queries: np.ndarray, images: Images, many: int, cache: Path, precision: str = "auto"
+) -> np.ndarray:
     """Of images, perhaps larger than the net takes, the places `(Q, many)` of those nearest by features to each query
-    `(Q, H, W, C)` uint8 as the net sees it. Features that a probe has left in `cache` are used; no others are kept.
+    `(Q, H, W, C)` uint8 as the net sees it. Features that a probe in this precision has left in `cache` are used; no
+    others are kept.
 
     Raises InputError for a net without a head of its own that could be left out.
     """
     subject = Subject.open(net)
     with untouched(net) as still:
-        backbone = Backbone(still, subject.preprocess, cache)
+        backbone = Backbone(still, subject.preprocess, cache, precision=precision)
         if backbone.file.exists():
             rows, asked = (backbone.extract(each).plain for each in (images, ArrayImages(queries)))
         else:
