@@ -309,14 +309,14 @@ def test_the_last_layer_adds_up_in_32_bits(quick_bf16):
         assert torch.equal(cnnzoo.optimize(net, "bf16")(image), net(image))
 
 
-def test_layers_are_fused_for_any_number_of_images():
+def test_layers_are_fused_for_any_number_of_images_that_comes_more_than_once():
     net, before = cnnzoo.create("resnet20").eval(), torch.jit.onednn_fusion_enabled()
     fused, images = Fused(copy.deepcopy(net)), torch.randn(9, 3, 32, 32)
     with torch.inference_mode():
         expected = net(images)
-        for many in (4, 1, 3, 9, 7, 2):
+        for many, planned in ((4, {4}), (1, {4}), (3, {4}), (9, {4, 9}), (7, {4, 9}), (1, {1, 4, 9}), (3, {1, 4, 9})):
             torch.testing.assert_close(fused(images[:many]), expected[:many], rtol=1e-4, atol=1e-4)
-    assert fused.planned == {1, 2, 4, 9}
+            assert fused.planned == planned  # a number that has none is filled up once, or to less than twice as many
     assert torch.jit.onednn_fusion_enabled() == before
 
 

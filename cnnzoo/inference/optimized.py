@@ -24,6 +24,7 @@ FEW = 100  # images that the plain net has answered before its fast form would b
 # as a share of their standard deviation.
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 BATCH = 16  # images that int8 is compared with the plain net on at a time
+PLANNED = 32  # images at most for which a form makes its plan on trial, rather than for a few
 SIZES = 8  # image sizes that get fast forms, of which each holds the weights once more; others get the plain net
 BRIEF = 2.0  # seconds that the images take in fp32 on a CPU, below which bf16 is not tried
 TF32 = 5e-3  # tolerance in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
@@ -47,7 +48,7 @@ class Optimized(nn.Module):
 
     On a CPU onnxruntime does the work in fp32 and int8, which fuses layers and lays weights out for the processor;
     elsewhere a copy does whose weights are converted once, BatchNorm folded into convolutions, channels-last. In bf16
-    on a CPU both are tried, and the copy with its layers fused, since some processors multiply in it twice as fast as
+    on a CPU both are tried, the copy with its layers fused, since some processors multiply in it twice as fast as
     in fp32 and others (Sapphire Rapids without AMX) no faster; bf16 must be clearly ahead, so that a photo asked for
     twice gets the same answer. The first images of each size are given to the plain net as well; it does the work where
     it is faster, or where the others do not agree with it.
@@ -129,8 +130,7 @@ class Optimized(nn.Module):
             net = copy.deepcopy(self.net).eval() if is_trained else self.net
             if len(self._by_size) == SIZES or not len(x):  # by no images no form is told from another
                 return functools.partial(self._answers, net)
-            # On a CPU a few images tell which form is fastest; on a GPU they tell how fast kernels are launched.
-            run = self._fastest(net, x[:4] if x.device.type == "cpu" else x)
+            run = self._fastest(net, x)
         self._by_size[size] = run
         return run
 
@@ -149,31 +149,39 @@ class Optimized(nn.Module):
 
     def _fastest(self, net: nn.Module, images: Tensor) -> Forward:
         """The fastest of the plain net and of those forms of it for images of this size that agree with it."""
+        on_cpu = images.device.type == "cpu"
+        # On a CPU a few images tell which form is fastest; on a GPU they tell how fast kernels are launched.
+        few = images[:4] if on_cpu else images
         plain, started = forms.plain(net), time.perf_counter()
-        wanted = self._answers(net, images)
-        took = time.perf_counter() - started
-        trials, on_cpu = [(images, wanted)], images.device.type == "cpu"
-        if on_cpu:  # where a graph may take the number of images for fixed; of half as many, as `Fused` fills up more
-            many = slice(len(images) // 2) if len(images) > 1 else [0, 0]
-            trials.append((images[many], [answer[many] for answer in wanted]))
+        wanted = self._answers(net, few)
+        took = (time.perf_counter() - started) / len(few)
         in_tf32 = self.precision == "fp32" and images.device.type == "cuda"
         share = TF32 if in_tf32 else TOLERANCE[self.precision]
         allowed = [share * max(answer.abs().max().item(), 1.0) for answer in wanted]
+        shown = images if len(images) <= PLANNED else few  # in 16 bits, so that a plan is made for all of them
+        other = slice(len(few) // 2) if len(few) > 1 else [0, 0]  # a graph may take the number of images for fixed
+        in_16_bits, in_a_graph = [(shown, wanted)], [(few, wanted), (few[other], [answer[other] for answer in wanted])]
         agreeing = {plain: torch.float32}
 
         @functools.cache
         def needed(run: Forward) -> float:
+            """Seconds for an image, as they count."""
             on_trial = on_cpu and agreeing[run] != torch.float32
-            return forms.timed(run, images) * (BF16_GAIN if on_trial else 1)
+            sample = shown if on_trial else few
+            return forms.timed(run, sample) / len(sample) * (BF16_GAIN if on_trial else 1)
 
         for run, dtype in self._forms(net, images):
             with contextlib.suppress(Exception):  # what does not compile, has no kernel in 16 bits, or fails in a graph
-                pairs = [zip(run(few), answers, allowed, strict=True) for few, answers in trials]
+                trials = in_a_graph if on_cpu and dtype == torch.float32 else in_16_bits
+                pairs = (zip(run(part), answers, allowed, strict=True) for part, answers in trials)
                 # No comparison with NaN is true, so that a form which gives any is passed over.
-                if all((given - answer).abs().max().item() <= most for trial in pairs for given, answer, most in trial):
+                if all(
+                    (given[: len(answer)] - answer).abs().max().item() <= most
+                    for trial in pairs
+                    for given, answer, most in trial
+                ):
                     agreeing[run] = dtype
-            in_fp32 = on_cpu and agreeing.get(run) == torch.float32
-            if in_fp32 and needed(run) / len(images) * self.to_come < BRIEF:
+            if on_cpu and run in agreeing and (dtype != torch.float32 or needed(run) * self.to_come < BRIEF):
                 break
 
         others = [run for run in agreeing if run is not plain]
@@ -194,7 +202,7 @@ class Optimized(nn.Module):
             if dtype == torch.float32:
                 return
         fast = forms.converted(net, dtype)
-        for net in (fast, Fused(fast)) if kind == "cpu" else (fast,):
+        for net in (Fused(fast), fast) if kind == "cpu" else (fast,):  # the slower one if that fails
             run = forms.floats_of(net, dtype, layout_on(images.device))
             if kind == "cuda":
                 run = torch.compile(run) if self.compiled else Replayed(run)
