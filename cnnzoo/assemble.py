@@ -24,6 +24,7 @@ from cnnzoo.data.sources import Dataset
 from cnnzoo.device import layout_on, pick_precision
 from cnnzoo.errors import InputError, counted
 from cnnzoo.familiar import Familiarity, spread
+from cnnzoo.inference.forms import too_close
 from cnnzoo.inference.outputs import Features, WithFeatures
 from cnnzoo.models import _heads
 from cnnzoo.models._committee import CommitteeNet
@@ -181,7 +182,7 @@ def make_trainer(
 
     def make_head_feed() -> Feed:
         """What a head alone is trained on: the features that the net gives at that moment."""
-        own, held_out = features(config, data, model, tell)
+        own, held_out = features(config, data, backbone(config, data, model, tell))
         drawn = _draw_weights(config, train)
         batches = FeatureBatches(own.vectors, train.labels, batch_size, seed, device, share, drawn)
         rows, labels = (torch.from_numpy(share.of_all(whole)).to(device) for whole in (held_out.plain, data.val.labels))
@@ -368,12 +369,22 @@ def backbone(config: Config, data: Dataset, model: nn.Module, tell: Tell = silen
     return Backbone(model, data.preprocess, data.cache, tell, config.train.precision)
 
 
-def features(config: Config, data: Dataset, model: nn.Module, tell: Tell) -> tuple[Extracted, Extracted]:
+def features(config: Config, data: Dataset, frozen: Backbone) -> tuple[Extracted, Extracted]:
     """What the head sees of the training images, in every view, and of the validation images."""
-    frozen = backbone(config, data, model, tell)
     drawn = {"augment": _augment(config, data), "seed": config.train.seed}
-    train = frozen.extract(data.train.images, views=views_of(config, data), **drawn)
+    train = frozen.extract(data.train.images, views=views_of(config, data), more=len(data.val), **drawn)
     return train, frozen.extract(data.val.images, what="features, held out")
+
+
+def settled(outputs: torch.Tensor, data: Dataset, model: nn.Module) -> torch.Tensor:
+    """Logits of the validation images by features in 16 bits, but those of the net itself where these cannot tell the
+    two likeliest classes apart.
+    """
+    close, outputs = too_close(outputs), outputs.clone()
+    if close.any():
+        few = replace(data, val=data.val.choose(close.nonzero()[:, 0].numpy()))
+        outputs[close], _ = validation.logits(model, val_batches(few, next(model.parameters()).device, 64))
+    return outputs
 
 
 def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:

@@ -29,7 +29,7 @@ def seconds_a_view(config: Config, data: Dataset, model: nn.Module) -> float:
     few = [np.arange(len(data.train))[part] for part in (slice(8), slice(8, 72))]
     for places in filter(len, few):  # the first also choose the net's fast form
         started = time.perf_counter()
-        backbone.extract(choose(data.train.images, places))
+        backbone.extract(choose(data.train.images, places), more=len(data.train))
         seconds = (time.perf_counter() - started) / len(places)
     return seconds
 
@@ -51,7 +51,8 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
     from cnnzoo.transfer.classifiers import Data
 
     started = time.perf_counter()
-    train, val = assemble.features(config, data, model, tell)
+    frozen = assemble.backbone(config, data, model, tell)
+    train, val = assemble.features(config, data, frozen)
     rows = sum(part.vectors.shape[0] * part.vectors.shape[1] for part in (train, val))
     computed = train.computed + val.computed
     seconds = time.perf_counter() - started
@@ -69,17 +70,21 @@ def start_by_probe(config: Config, data: Dataset, model: nn.Module, tell: Tell) 
         found = probe.fit(seen, classifier=classifier, learns=learns, folds=asked.folds, **steps)
         if asked.bag or asked.boost:
             found = committee.gather(found, seen, bag=asked.bag, boost=asked.boost, **steps)
-        elif not learns and len(data.train) <= assemble.FEW:
+        assemble.put_head(model, found.head)
+        outputs = probe.predict(found.head, val.plain)
+        if not frozen.in_fp32:
+            outputs = assemble.settled(outputs, data, model)
+            found = found.judged(outputs, data.val.labels)
+        if not (asked.bag or asked.boost or learns) and len(data.train) <= assemble.FEW:
             found = probe.with_learning_curve(found, seen, seed=config.train.seed)
     for line in str(found).splitlines():
         tell(line)
     if balance:
         tell("each class counted the same, where classifiers were fitted and where they were cross-validated")
-    assemble.put_head(model, found.head)
-    train_outputs, outputs = (probe.predict(found.head, vectors) for vectors in (train.plain, val.plain))
+    train_outputs = probe.predict(found.head, train.plain)
     train_loss, val_loss = (
-        nn.functional.cross_entropy(logits.double(), torch.from_numpy(part.labels)).item()
-        for logits, part in ((train_outputs, data.train), (outputs, data.val))
+        nn.functional.cross_entropy(given.double(), torch.from_numpy(part.labels)).item()
+        for given, part in ((train_outputs, data.train), (outputs, data.val))
     )
     took = time.perf_counter() - started
     report = EpochReport(0, train_loss, val_loss, found.scores[0].val_top1, 0.0, took, rows / took)

@@ -20,6 +20,7 @@ from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.transfer import probe
 from cnnzoo.transfer.classifiers import Data, fit_one, kinds
+from cnnzoo.transfer.features import Backbone
 
 CLASSIFIERS = ("logistic", "ridge", "svm", "centroid", "knn", "mlp")
 
@@ -387,11 +388,37 @@ def test_features_in_16_bits_are_kept_apart(pictures, weights, tmp_path, monkeyp
     asked = ["probe", pictures, "--model", "resnet20", "--pretrained", weights, "--run", tmp_path / "run"]
     assert "the precision is fp16, which CPUs cannot" in fails(*asked, "--train.precision", "fp16")
     assert not [*tmp_path.glob("cache/features-*")]  # none was computed before
-    for precision in ("auto", "bf16"):
-        options = {"overrides": {"train.precision": precision}, "run": tmp_path / precision}
+    kept = []
+    for there, precision in ((False, "auto"), (True, "fp32"), (False, "bf16"), (True, "auto")):
+        monkeypatch.setattr("cnnzoo.device.computes_in_bf16", lambda device, there=there: there)
+        options = {"overrides": {"train.precision": precision}, "run": tmp_path / f"{precision}{there}"}
         cnnzoo.probe(pictures, "resnet20", str(weights), classifier="ridge", **options)
-    plain, in_16_bits = sorted((file.stem for file in tmp_path.glob("cache/features-*.sqlite")), key=len)
+        kept.append(sorted((file.stem for file in tmp_path.glob("cache/features-*.sqlite")), key=len))
+    (plain,), (_, in_16_bits) = kept[0], kept[2]
     assert in_16_bits == f"{plain}-bf16"
+    assert kept[:2] == [[plain]] * 2  # auto without bf16 is fp32
+    assert kept[2:] == [[plain, in_16_bits]] * 2  # and with it bf16
+
+
+def test_images_too_close_to_tell_in_16_bits_are_judged_in_fp32(pictures, weights, tmp_path, monkeypatch):
+    """An accuracy is that which evaluate finds in fp32."""
+    monkeypatch.setattr("cnnzoo.device.computes_in_bf16", lambda device: True)
+    extract = Backbone.extract
+
+    def coarse(self, images, **options):
+        found = extract(self, images, **options)
+        return replace(found, vectors=np.ones_like(found.vectors)) if "held out" in options.get("what", "") else found
+
+    monkeypatch.setattr(Backbone, "extract", coarse)
+    monkeypatch.setattr("cnnzoo.inference.forms.CLOSE", 10.0)  # so that all are
+    options = {"run": tmp_path / "run", "overrides": {"data.val_fraction": 0.5}}
+    for more in ({}, {"bag": 2}):
+        said = []
+        run = cnnzoo.probe(pictures, "resnet20", str(weights), classifier="ridge", tell=said.append, **more, **options)
+        found = cnnzoo.evaluate(run)
+        assert run.metrics[-1]["val_top1"] == found.top1
+        assert any(f"{found.top1:.2%}" in line for line in said if line.startswith(("ridge", "bagging")))
+        options["run"] = tmp_path / "bagged"
 
 
 def test_bad_input_is_one_line(pictures, weights, tmp_path, fails):

@@ -449,7 +449,7 @@ class TrainConfig(_Section, name="train"):
         seed: of initial weights, order, augmentation and dropout.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda, cuda:1 …
         precision: auto (bfloat16 where the GPU has it, on a CPU where it proves clearly faster and the run is
-            longer than seconds; else fp32), fp32, bf16 or fp16. Features that are computed once are in fp32 with auto.
+            longer than seconds; else fp32), fp32, bf16 or fp16; also of features that are computed once.
         channels_last: keep images as (B, H, W, C) in memory, which most convolutions prefer; never on MPS, where
             they do not.
         compile: run the net through torch.compile, graphs as CUDA graphs too; auto tries both on a GPU before a long

@@ -28,6 +28,12 @@ def plain(net: nn.Module) -> Forward:
     return lambda x: floats(net(x.contiguous(memory_format=layout_on(x.device))))
 
 
+def too_close(logits: Tensor) -> Tensor:
+    """`(B,)` bool: of which logits `(B, K)` 16 bits cannot tell the two likeliest classes apart."""
+    first, second = logits.topk(2).values.unbind(1)
+    return first - second < CLOSE * logits.abs().amax(1)
+
+
 def settled(run: Forward, in_fp32: Forward) -> Forward:
     """What `run` answers in 16 bits, but where an image's two likeliest classes are too close to tell, in 32."""
 
@@ -35,8 +41,7 @@ def settled(run: Forward, in_fp32: Forward) -> Forward:
         answers = run(x)
         if answers[0].ndim != 2 or answers[0].shape[1] < 2:
             return answers
-        first, second = answers[0].topk(2).values.unbind(1)
-        close = first - second < CLOSE * answers[0].abs().amax(1)
+        close = too_close(answers[0])
         if close.any():
             for given, sure in zip(answers, in_fp32(x[close]), strict=True):
                 given[close] = sure

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from torch import nn
+from torch import Tensor, nn
 
 from cnnzoo import calibrate, machine
 from cnnzoo.errors import InputError, counted
@@ -64,6 +64,10 @@ class Gathered(Probe):
 
     def __str__(self) -> str:
         return f"{super().__str__()}\n{self.committee}"
+
+    def judged(self, outputs: Tensor, labels: np.ndarray) -> "Gathered":
+        found = super().judged(outputs, labels)
+        return replace(found, committee=replace(self.committee, val_top1=found.scores[0].val_top1))
 
     def to_dict(self) -> dict:
         return super().to_dict() | {"committee": asdict(self.committee)}

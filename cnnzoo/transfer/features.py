@@ -24,9 +24,9 @@ from cnnzoo.data.augment import Augment, Windows
 from cnnzoo.data.batches import ahead
 from cnnzoo.data.draws import Draws
 from cnnzoo.data.preprocess import Preprocess, centre, normalise
-from cnnzoo.device import batch_on, in_halves
+from cnnzoo.device import autocast, batch_on, in_halves, layout_on, pick_precision
 from cnnzoo.errors import InputError
-from cnnzoo.inference.optimized import optimize
+from cnnzoo.inference.optimized import FEW, optimize
 from cnnzoo.inference.outputs import Features
 from cnnzoo.telling import Tell, silent
 
@@ -54,8 +54,8 @@ class Backbone:
         preprocess: what the net's weights want.
         folder: where the cache lies.
         tell: is given a line where the cache was damaged, or cannot be written.
-        precision: fp32, bf16 or fp16, see `cnnzoo.optimize`, each with a cache of its own. auto is fp32, since a row
-            must not depend on what a moment's measurement finds fastest.
+        precision: fp32, bf16, fp16, or auto: bf16 where the device computes in it, else fp32. Each has a cache of its
+            own. In bf16 a CPU still answers in fp32 where that is about as fast, or where few images are to come.
 
     Raises:
         InputError: for a net without a head of its own that could be left out, and for one that is not of the registry,
@@ -72,10 +72,15 @@ class Backbone:
         self.preprocess, self.length = preprocess, net.num_features
         self.tell = functools.cache(tell)  # once, however often it extracts
         self.device = next(net.parameters()).device
-        precision = "fp32" if precision == "auto" else precision
-        self.fast = optimize(Features(net), precision)
-        kind = "" if precision == "fp32" else f"-{precision}"
+        self.fast = optimize(Features(net), pick_precision(precision, self.device))
+        self._answer = self._plainly  # until there are so many images that a fast form pays
+        kind = "" if self.in_fp32 else f"-{self.fast.precision}"
         self.file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}{kind}.sqlite"
+
+    @property
+    def in_fp32(self) -> bool:
+        """Whether all rows are float32's; in 16 bits they may be of either."""
+        return self.fast.precision == "fp32"
 
     def extract(
         self,
@@ -85,12 +90,13 @@ class Backbone:
         augment: Augment | None = None,
         seed: int = 0,
         what: str = "features",
+        more: float = 0,
     ) -> Extracted:
         """Give `views` vectors of every image: the first of the image as evaluation sees it, the others drawn by
         `augment`.
 
         `images` are uint8, of the size that the net takes, or larger for the random parts of `augment`; `seed` is of
-        its draws; `what` is said beside the progress bar.
+        its draws; `what` is said beside the progress bar; `more` images are to follow, which tells what it pays to try.
         """
         count, computed = len(images), 0
         vectors = np.empty((count, views, self.length), np.float32)
@@ -108,8 +114,11 @@ class Backbone:
                     known = store.get(keys)
                     missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
                     fresh = {}
+                    self.fast.to_come = len(missing) / len(keys) * (count * views + more)
+                    if self.fast.to_come >= FEW:
+                        self._answer = self.fast
                     for part, shown in ahead(self._batches(pixels, keys, missing, view, augment)):
-                        answers = in_halves(self.fast, shown).cpu().numpy()
+                        answers = in_halves(self._answer, shown).cpu().numpy()
                         fresh |= dict(zip([keys[place] for place in part], answers, strict=True))
                         bar.update(len(part))
                     store.put(fresh)
@@ -118,12 +127,18 @@ class Backbone:
                     vectors[places, view] = np.stack([known[key] if key in known else fresh[key] for key in keys])
         return Extracted(vectors, computed)
 
+    @torch.inference_mode()
+    def _plainly(self, images: Tensor) -> Tensor:
+        """What the fast form is a form of."""
+        with autocast(self.device, "fp32"):
+            return self.fast.net(images.contiguous(memory_format=layout_on(self.device)))
+
     def _batches(
         self, pixels: np.ndarray, keys: Sequence[bytes], places: Sequence[int], view: int, augment: Augment | None
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """The images at `places` as the net sees them, a batch at a time, each with its places."""
         # In fp32 threads share batches out, and wait for each other at their ends; in 16 bits all work on each layer.
-        size = batch_on(self.device) * (2 if self.fast.precision == "fp32" else 1)
+        size = batch_on(self.device) * (2 if self.in_fp32 else 1)
         for part in (places[i : i + size] for i in range(0, len(places), size)):
             own = [keys[place] for place in part]
             yield part, _shown(pixels[part], own, view, augment, self.preprocess, self.device)

@@ -71,6 +71,11 @@ class Probe(Shown):
         said = ", ".join(f"{top1:.1%} with {many:,}" for many, top1 in self.curve)
         return [f"learning curve, by training images: {said}"] if said else []
 
+    def judged(self, outputs: Tensor, labels: np.ndarray) -> "Probe":
+        """The same, by other logits `(M, K)` of the head to the images held out."""
+        first, *others = self.scores
+        return replace(self, scores=(replace(first, val_top1=_top1(outputs, labels)), *others))
+
     def to_dict(self) -> dict:
         scores = [asdict(score) for score in self.scores]
         return {"scores": scores, "head": _heads.describe(self.head), "curve": self.curve}
@@ -125,7 +130,7 @@ def fit(
         setting, cv_top1, error, fitted = _best(known[name], data, splits)
         seconds = time.perf_counter() - started
         head = known[name].weld(fitted, data).eval()
-        val_top1 = float((predict(head, data.val_vectors).argmax(1).numpy() == data.val_labels).mean())
+        val_top1 = _top1(predict(head, data.val_vectors), data.val_labels)
         found.append((Score(name, setting, cv_top1, val_top1, seconds), head, error))
         if not splits and classifier == "auto":
             break  # nothing to choose by, so the first of them, which is the usual one
@@ -201,6 +206,10 @@ def predict(head: nn.Module, vectors: np.ndarray) -> Tensor:
     parts = (vectors[start : start + 1024] for start in range(0, len(vectors), 1024))
     with autocast(torch.device(device), "fp32"):
         return torch.cat([head(torch.from_numpy(np.ascontiguousarray(part)).to(device)).cpu() for part in parts])
+
+
+def _top1(outputs: Tensor, labels: np.ndarray) -> float:
+    return float((outputs.argmax(1).numpy() == labels).mean())
 
 
 def _best(kind: Kind, data: Data, splits: Sequence) -> tuple[str, float | None, float, ClassifierMixin]:
