@@ -11,6 +11,7 @@ from cnnzoo import config
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.errors import InputError
+from cnnzoo.inference import forms
 
 pytest.importorskip("onnx")
 
@@ -44,6 +45,16 @@ def told() -> list[str]:
 
 
 # ---- predicting
+
+
+def test_16_bits_are_tried_where_images_are_so_many_that_it_pays(orphan, source, monkeypatch):
+    made, convert = [], forms.converted
+    monkeypatch.setattr("cnnzoo.inference.forms.converted", lambda *given: made.append(given) or convert(*given))
+    files = sorted(source.rglob("*.png"))
+    for times, tried in ((8, 0), (9, 1)):  # 192 and 216 images
+        plain, found = (cnnzoo.predict(orphan, times * files, precision=kind) for kind in ("fp32", "bf16"))
+        assert found.probabilities == pytest.approx(plain.probabilities, abs=0.05)
+        assert len(made) == tried
 
 
 def test_a_run_is_calibrated_on_what_it_trained_on(run, source, told):
