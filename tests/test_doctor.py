@@ -583,6 +583,14 @@ def test_a_burst_with_a_wrong_label_is_doubted_once_its_photos_cannot_vouch_for_
     assert not any(file.startswith("green") for file in doubtful)
 
 
+def test_photos_in_bursts_are_judged_by_fewer_others_than_are_asked_elsewhere(weights, tmp_path):
+    folder = photos.folder(tmp_path, each=10, kinds=("blue", "red"))
+    for kind, first in (("blue", 6), ("red", 8)):  # so that of the two folds one judges by 8 photos
+        for number, file in enumerate(sorted((folder / kind).iterdir())):
+            file.rename(file.with_name(f"{kind}_burst{int(number >= first)}_{number}.png"))
+    assert found(folder, model="resnet20", pretrained=str(weights), groups=r"\w+_burst\d") == []
+
+
 def test_right_labels_are_not_doubted(weights, tmp_path):
     assert found(photos.folder(tmp_path), model="resnet20", pretrained=str(weights)) == []
 

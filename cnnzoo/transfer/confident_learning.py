@@ -31,8 +31,9 @@ def doubts(vectors: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = 
 
     parts, everyone = folds_of(labels, groups, folds=5, seed=0), np.arange(len(labels))
     judged = np.isin(everyone, [place for _, own in parts for place in own])
+    near = min([FEW, *(len(others) for others, _ in parts)])  # of large groups, one may have few others beside it
     named, leads = [], []
-    for judge in ((LogisticRegression(C=10 / len(labels), max_iter=200),), (Normalizer(), KNeighborsClassifier(FEW))):
+    for judge in ((LogisticRegression(C=10 / len(labels), max_iter=200),), (Normalizer(), KNeighborsClassifier(near))):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, for a vote
             model = make_pipeline(StandardScaler(), *judge)
