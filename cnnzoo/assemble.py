@@ -1,11 +1,9 @@
 """From a config to its parts: data, model, trainer."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -278,7 +276,7 @@ def _teacher(config: Config, data: Dataset, device: torch.device) -> nn.Module |
     """The net of loss.teacher. Raises InputError if it knows other classes, or wants other colours than the run."""
     if (said := config.loss.teacher) is None:
         return None
-    net, _ = zoo.open_net(said, pretrained=not Path(os.path.expanduser(said)).exists())
+    net, _ = zoo.open_net(said, pretrained=not zoo.has_weights(said))
     classes = config.model.num_classes or len(data.classes)
     if net.num_classes != classes or outputs_of(net, data.classes, data.name) != [*range(len(data.classes))]:
         raise InputError(f"loss.teacher {said} knows other classes than {data.name}, or has them in another order")

@@ -1085,6 +1085,13 @@ def test_a_teacher_is_a_run_that_knows_the_same_classes(finished, tmp_path):
         train(short(tmp_path / "x", loss=taught, data={"source": str(tmp_path / "two")}, model={"name": "lenet5"}))
 
 
+def test_a_teacher_is_found_by_its_name_beside_a_folder_that_is_called_so(tmp_path, monkeypatch):
+    (tmp_path / "lenet5").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="the weights table has none for lenet5"):
+        train(short("runs/taught", loss={"teacher": "lenet5", "teacher_weight": 0.9}))
+
+
 def test_memory_that_does_not_suffice_costs_time_and_not_the_run(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path / "r")],
