@@ -19,7 +19,7 @@ from cnnzoo.data.draws import Share
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.reading import Split
 from cnnzoo.data.sources import Dataset
-from cnnzoo.device import layout_on, pick_precision
+from cnnzoo.device import device_of, layout_on, pick_precision
 from cnnzoo.errors import InputError, counted
 from cnnzoo.familiar import Familiarity, spread
 from cnnzoo.inference.forms import too_close
@@ -159,7 +159,7 @@ def make_trainer(
 
     `precision` is what a run goes on in that is resumed; None chooses anew.
     """
-    device, team = next(model.parameters()).device, team or Team()
+    device, team = device_of(model), team or Team()
     stages = model.entry.parameters(name for name, p in model.named_parameters() if p.requires_grad)  # its own freezing
     plan = _phases(config.train, list(stages), config.optim.layer_decay)
     train, classes = data.train, model.num_classes
@@ -221,7 +221,7 @@ def lies_channels_last(config: Config, model: nn.Module) -> bool:
     """Whether images and weights are to lie channels-last in memory: as the config says, if net and device can take
     it.
     """
-    if layout_on(next(model.parameters()).device) != torch.channels_last:
+    if layout_on(device_of(model)) != torch.channels_last:
         return False
     return config.train.channels_last and not getattr(model, "channels_first", False)
 
@@ -230,7 +230,7 @@ def _form(
     config: Config, data: Dataset, model: nn.Module, team: Team, batch: int, steps: int, precision: str | None
 ) -> tuple[str, Callable, str]:
     """The precision, the function that runs the net, and a line on why it is these."""
-    device, p = next(model.parameters()).device, data.preprocess
+    device, p = device_of(model), data.preprocess
     if not steps:  # a probe trains nothing, so that 16 bits would spare nothing
         wanted = config.train.precision
         return pick_precision("fp32" if wanted == "auto" else wanted, device), model, ""
@@ -363,7 +363,7 @@ def views_of(config: Config, data: Dataset) -> int:
 
 def backbone(config: Config, data: Dataset, model: nn.Module, tell: Tell = silent) -> Backbone:
     """What gives a config's features. Raises InputError for a precision that the device lacks."""
-    pick_precision(config.train.precision, next(model.parameters()).device)
+    pick_precision(config.train.precision, device_of(model))
     return Backbone(model, data.preprocess, data.cache, tell, config.train.precision)
 
 
@@ -389,7 +389,7 @@ def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:
     """What tells images like the training images, by features of the net in eval mode; None for a net that gives none,
     or whose answers are not those of its head to them.
     """
-    p, device = data.preprocess, next(net.parameters()).device
+    p, device = data.preprocess, device_of(net)
     chosen = [part.choose(spread(len(part))) for part in (data.train, data.val)]
     trained, held_out = (EvalBatches(s.images, s.labels, 64, p.mean, p.std, device, size=p.size) for s in chosen)
     try:
@@ -409,4 +409,4 @@ def rebuild_head(model: nn.Module, spec: dict) -> None:
 
 def put_head(model: nn.Module, head: nn.Module) -> None:
     """Put a head in the place of the net's own, on the net's device."""
-    model.set_submodule(model.entry.head, head.float().to(next(model.parameters()).device))
+    model.set_submodule(model.entry.head, head.float().to(device_of(model)))

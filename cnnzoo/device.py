@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnzoo.errors import InputError
 
@@ -30,6 +31,11 @@ def pick_device(name: str) -> torch.device:
         why = " ".join(str(error).splitlines()[0].split())
         raise InputError(f"the device is {name}, which cannot be used here ({why}); take {instead}") from None
     return device
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """Where a net lies; the CPU for one without tensors, which lies nowhere."""
+    return next(chain(net.parameters(), net.buffers()), torch.empty(0, device="cpu")).device
 
 
 def pick_precision(name: str, device: torch.device) -> str:

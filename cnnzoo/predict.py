@@ -18,7 +18,7 @@ from cnnzoo import bars, sorting, tables, zoo
 from cnnzoo.checkpoint import Run, run_of
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
-from cnnzoo.device import batch_on, in_halves, pick_device
+from cnnzoo.device import batch_on, device_of, in_halves, pick_device
 from cnnzoo.errors import InputError, at_least, counted, one_line, printable
 from cnnzoo.familiar import STRANGE, Familiarity
 from cnnzoo.inference.fast import MANY, Sample, fast_form
@@ -258,7 +258,7 @@ def stream(
         raise InputError(f"the net takes images of {preprocess.channels} channels, but pictures have 3, or 1 if grey")
     if net is not model_or_run or device is not None:
         net = net.to(pick_device(device or "auto"))
-    batch_size = batch_size or batch_on(next(net.parameters()).device)
+    batch_size = batch_size or batch_on(device_of(net))
     run = run_of(net)
     familiarity = run.familiarity if run and precision != "int8" else None
     if familiarity and familiarity.known.shape[1] != net.num_features:
@@ -284,7 +284,7 @@ def _stream(
     tell: Tell,
 ) -> Iterator[Predictions]:
     temperature = getattr(net, "temperature", 1.0)
-    device = next(net.parameters()).device
+    device = device_of(net)
     is_float32 = all(value.dtype == torch.float32 for value in net.parameters())
     if not is_float32 or any(module.training for module in net.modules()):
         net = copy.deepcopy(net).float().eval()  # others may train the net, or predict with it in another thread

@@ -449,6 +449,16 @@ def test_small_photos_are_told_of_once(cli, model_file, folder):
     assert err.splitlines() == ["1 of 7 images has fewer pixels than the net takes: scaled up"]
 
 
+def test_a_net_without_weights_predicts_as_any_other(folder):
+    class Colours(torch.nn.Module):
+        preprocessing, classes = cnnzoo.preprocessing("resnet20"), photos.KINDS
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)).flip(1)
+
+    assert cnnzoo.predict(Colours(), folder).named == ["blue"] * 2 + ["green"] * 2 + ["red"] * 2
+
+
 def test_a_grey_net_takes_colour_photos_as_grey(folder):
     file = folder / "red" / "00.png"
     grey = make_net(in_chans=1)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cnnzoo import bars, machine
 from cnnzoo.config import PhaseConfig
-from cnnzoo.device import autocast, is_out_of_memory
+from cnnzoo.device import autocast, device_of, is_out_of_memory
 from cnnzoo.errors import InputError, Interrupted, counted
 from cnnzoo.telling import Tell, silent
 from cnnzoo.train import phases as phases_
@@ -161,7 +161,7 @@ class Trainer:
     ):
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.phases, self.stages, self.make_schedule, self.lr = list(phases), stages, make_schedule, lr
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         self.precision, self.channels_last = precision, channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.accumulate, self.clip_norm, self.seed = accumulate, clip_norm, seed

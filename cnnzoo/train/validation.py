@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.device import autocast, in_halves
+from cnnzoo.device import autocast, device_of, in_halves
 
 
 @torch.inference_mode()
@@ -13,7 +13,7 @@ def logits(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32", channels_last: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Logits `(N, K)` float32 and targets `(N,)` of every image, on the CPU. Every module's mode is restored."""
-    device, modes = next(model.parameters()).device, {module: module.training for module in model.modules()}
+    device, modes = device_of(model), {module: module.training for module in model.modules()}
     model.eval()
     all_logits, all_targets = [], []
     try:

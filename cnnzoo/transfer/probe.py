@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cnnzoo import calibrate, machine
 from cnnzoo.data import groups as groups_
-from cnnzoo.device import autocast
+from cnnzoo.device import autocast, device_of
 from cnnzoo.errors import InputError
 from cnnzoo.models import _heads
 from cnnzoo.shown import Shown, Table
@@ -202,9 +202,9 @@ def _drawn(labels: np.ndarray, groups: np.ndarray | None, part: int, seed: int) 
 @torch.inference_mode()
 def predict(head: nn.Module, vectors: np.ndarray) -> Tensor:
     """Logits `(N, K)` float32 of vectors `(N, D)`."""
-    device = next((tensor.device for tensor in (*head.parameters(), *head.buffers())), "cpu")
+    device = device_of(head)
     parts = (vectors[start : start + 1024] for start in range(0, len(vectors), 1024))
-    with autocast(torch.device(device), "fp32"):
+    with autocast(device, "fp32"):
         return torch.cat([head(torch.from_numpy(np.ascontiguousarray(part)).to(device)).cpu() for part in parts])
 
 

@@ -19,6 +19,7 @@ from scipy.sparse.linalg import splu
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from cnnzoo.device import device_of
 from cnnzoo.errors import InputError, at_least, counted, expect
 from cnnzoo.shown import Shown
 from cnnzoo.visualize.gradients import AT_ONCE
@@ -241,7 +242,7 @@ def _draw_anew(net: nn.Module, paths: Sequence[str], seed: int) -> None:
     """Give what lies in the submodules `paths` its first values, as the net's constructor does; in a net that does not
     say how, as PyTorch does.
     """
-    device = next(net.parameters()).device
+    device = device_of(net)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for name, module in net.named_modules():

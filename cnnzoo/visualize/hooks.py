@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cnnzoo.device import autocast
+from cnnzoo.device import autocast, device_of
 from cnnzoo.errors import InputError, near, quoted, unknown
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def untouched(net: nn.Module) -> Iterator[nn.Module]:
     Parameters share their values with the net's own, where these are of float32; buffers are copies. So a parameter's
     values must not be changed in place; whoever does that takes a deepcopy.
     """
-    device = next(net.parameters(), torch.empty(0)).device
+    device = device_of(net)
     with torch.inference_mode(False), autocast(device, "fp32"):
         made = {id(p): nn.Parameter(_in_float32(p), requires_grad=False) for p in net.parameters()}
         made |= {id(buffer): _in_float32(buffer).clone() for buffer in net.buffers()}

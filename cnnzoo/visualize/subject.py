@@ -13,7 +13,7 @@ from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
-from cnnzoo.device import pick_device
+from cnnzoo.device import device_of, pick_device
 from cnnzoo.errors import InputError, expect, printable, unknown
 from cnnzoo.inference.optimized import Optimized
 from cnnzoo.models._feature_maps import FeatureMaps
@@ -85,7 +85,7 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        return next(self.net.parameters()).device
+        return device_of(self.net)
 
     @torch.inference_mode(False)  # of tensors made in it no gradient can be taken
     def look(self, pictures: str | Path | Sequence, size: int | None = None) -> Looked:
