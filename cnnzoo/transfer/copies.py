@@ -1,6 +1,7 @@
 """The good photos of a folder that was checked, copied into a new one; the folder itself stays as it is."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,21 +96,15 @@ def _left_out(checkup: Checkup) -> dict[str, Finding]:
 def _right_names(photos: Sequence[Photo], wrong: set[str]) -> dict[str, str]:
     """What each photo will be called: as before, but for endings that are wrong."""
     names = {photo.name: photo.name for photo in photos}
-    taken = {name.casefold() for name in names}  # on macOS and Windows X.JPG and x.jpg are one file
+    taken = Counter({name.casefold() for name in names})
     for photo in photos:
         if photo.name not in wrong:
             continue
         with opened(photo.file) as image:
             format = image.format
-        if format not in ENDINGS:  # then any right ending would be passed over in a folder of photos
-            continue
-        stem, right, number = photo.name.removesuffix(photo.file.suffix), ENDINGS[format][0], 1
-        name = f"{stem}{right}"
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}_{number}{right}"
-        taken.add(name.casefold())
-        names[photo.name] = name
+        if format in ENDINGS:  # else any right ending would be passed over in a folder of photos
+            stem = photo.name.removesuffix(photo.file.suffix)
+            names[photo.name] = atomic.free_name(stem, ENDINGS[format][0], taken)
     return names
 
 
