@@ -114,17 +114,13 @@ def fit(
     splits = folds_of(data.labels, data.groups, folds, seed)
     # Of which one may fit to few: a group as large as half of the images is judged on by itself.
     known = kinds(min((len(fitted) for fitted, _ in splits), default=len(data.labels)), seed)
+    able = [name for name, kind in known.items() if data.weights is None or kind.weighs]
+    left_out = {"knn": learns, "svm": len(data.labels) * data.classes > SVMS_MOST}
+    usual = [name for name in able if not left_out.get(name)]
+    if classifier not in ("auto", *able):
+        raise InputError(f"{classifier} cannot weigh classes; take balance none, or classifier {' or '.join(usual)}")
     found = []
-    unfit = {"knn"} if learns else set()
-    if len(data.labels) * data.classes > SVMS_MOST:
-        unfit.add("svm")
-    if data.weights is not None:
-        unfit |= {name for name, kind in known.items() if not kind.weighs}
-        if classifier != "auto" and not known[classifier].weighs:
-            able = [name for name in known if name not in unfit]
-            raise InputError(f"{classifier} cannot weigh classes; take balance none, or classifier {' or '.join(able)}")
-    able = [name for name in known if name not in unfit]
-    for name in able if classifier == "auto" else [classifier]:
+    for name in usual if classifier == "auto" else [classifier]:
         tell(name)
         started = time.perf_counter()
         setting, cv_top1, error, fitted = _best(known[name], data, splits)
@@ -134,11 +130,11 @@ def fit(
         found.append((Score(name, setting, cv_top1, val_top1, seconds), head, error))
         if not splits and classifier == "auto":
             break  # nothing to choose by, so the first of them, which is the usual one
+    ranked = sorted(found, key=lambda one: one[0].cv_top1 or 0.0, reverse=True)  # None: without folds it is alone
+    best, _, error = ranked[0]
     # The simplest within a standard error of the best is taken (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3).
-    best, _, error = max(found, key=lambda one: one[0].cv_top1 or 0.0)
-    first, head, _ = next(one for one in found if (one[0].cv_top1 or 0.0) >= (best.cv_top1 or 0.0) - error)
-    others = sorted((score for score, *_ in found if score is not first), key=lambda score: -(score.cv_top1 or 0.0))
-    return Probe((first, *others), head)
+    first, head, _ = next(one for one in found if one[0] is best or one[0].cv_top1 >= best.cv_top1 - error)
+    return Probe((first, *(score for score, *_ in ranked if score is not first)), head)
 
 
 def folds_of(
