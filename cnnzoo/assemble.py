@@ -80,26 +80,20 @@ def doubts(source: str) -> list[str]:
 
 def build_model(config: Config, data: Dataset) -> nn.Module:
     """The net for the data's classes and channels, random weights by the seed, tried on an empty image of each size."""
-    model, size, channels = config.model, data.preprocess.size, data.preprocess.channels
-    if model.num_classes is not None and model.num_classes < len(data.classes):
-        raise InputError(f"model.num_classes is {model.num_classes}, but {data.name} has {len(data.classes)} classes")
+    model, known, p = config.model, len(data.classes), data.preprocess
+    classes = known if model.num_classes is None else model.num_classes
+    if classes < known:
+        raise InputError(f"model.num_classes is {classes}, but {data.name} has {known} classes")
+    if model.head == "probe" and classes > known:
+        raise InputError(f"model.num_classes is {classes}, but a probe only knows the {known} it saw")
+    options = {"num_classes": classes, "in_chans": p.channels, "drop_rate": model.drop_rate, **model.args}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        classes = model.num_classes or len(data.classes)
-        if model.head == "probe" and classes != len(data.classes):
-            raise InputError(f"model.num_classes is {classes}, but a probe only knows the {len(data.classes)} it saw")
-        net = zoo.create(
-            model.name,
-            model.pretrained,
-            num_classes=classes,
-            in_chans=channels,
-            drop_rate=model.drop_rate,
-            **model.args,
-        )
+        net = zoo.create(model.name, model.pretrained, **options)
         if model.head == "linear":
             rebuild_head(net, {"kind": "linear", "num_classes": classes})
     net.float()  # as images are, whatever torch.set_default_dtype says
-    _try_out(net.eval(), config, data, (size, _augment(config, data).at(0).size))  # judged, and trained on at first
+    _try_out(net.eval(), config, data, (p.size, _augment(config, data).at(0).size))  # judged, and trained on at first
     return net
 
 
