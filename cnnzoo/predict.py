@@ -289,10 +289,9 @@ def _stream(
     if not is_float32 or any(module.training for module in net.modules()):
         net = copy.deepcopy(net).float().eval()  # others may train the net, or predict with it in another thread
     classes = _classes(net, preprocess, device)
-    bar = bars.show(total=len(pictures), desc="predicting", unit="image")
-    try:
-        answering = WithFeatures(net) if familiarity else net
-        fallback = partial(_spread, pictures, preprocess, batch_size)
+    answering = WithFeatures(net) if familiarity else net
+    fallback = partial(_spread, pictures, preprocess, batch_size)
+    with bars.show(total=len(pictures), desc="predicting", unit="image") as bar:
         fast = fast_form(answering, preprocess, len(pictures), precision, fallback, tell=tell)
         for batch in read_ahead(pictures, preprocess, batch_size):
             probabilities = np.full((len(batch), len(classes)), np.nan, np.float32)
@@ -304,13 +303,12 @@ def _stream(
                 views = [images, preprocess.mirrored(images)] if mirror else [images]
                 probabilities[good], familiar[good] = _answer(fast, views, temperature, familiarity)
             files, errors = tuple(picture.name for picture in batch), [picture.error for picture in batch]
-            for place in (place for place in good if not np.isfinite(probabilities[place]).all()):
-                probabilities[place], errors[place] = np.nan, NO_NUMBER
+            for place in good:
+                if not np.isfinite(probabilities[place]).all():
+                    probabilities[place], errors[place] = np.nan, NO_NUMBER
             upscaled = np.array([picture.upscaled for picture in batch], dtype=bool)
             yield Predictions(files, probabilities, tuple(errors), classes, upscaled, familiar, **thresholds)
             bar.update(len(batch))
-    finally:
-        bar.close()
 
 
 @torch.inference_mode()
