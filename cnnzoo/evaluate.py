@@ -297,9 +297,9 @@ def _seen_before(net: nn.Module, names: Sequence[str], called: str) -> Iterator[
         learnt[short(name)].append(name)
 
     @cache  # or of folders in folders, which may all hold a file of that name, each would be compared with each
-    def by_size(called: tuple[str, ...]) -> dict[int | None, list[str]]:
+    def by_size(ending: tuple[str, ...]) -> dict[int | None, list[str]]:
         twins = defaultdict(list)
-        for name in learnt.get(called, ()):
+        for name in learnt.get(ending, ()):
             try:
                 twins[os.path.getsize(name)].append(name)
             except OSError:  # it is no longer where it was, or no file
