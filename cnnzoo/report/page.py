@@ -262,15 +262,14 @@ def _mistakes(
     shown = []
     for number, place in enumerate(worst):
         said, sure = names[predicted[place]], probabilities[place, predicted[place]]
-        caption = html.escape(f"{file(place)}: {said} ({sure:.0%}), is {names[targets[place]]}")
+        caption = f"{file(place)}: {said} ({sure:.0%}), is {names[targets[place]]}"
         pictures = [_image(pixels[number], caption)]
         if seen is not None:
-            pictures.append(_image(seen[number], f"what speaks for {html.escape(said)}"))
+            pictures.append(_image(seen[number], f"what speaks for {said}"))
         rows = f"<div>{''.join(pictures)}</div>"
         if near is not None:
-            own = (html.escape(names[label]) for label in labels[number])
-            rows += f"<div>{''.join(map(_image, near[number], own))}</div>"
-        shown.append(f"<figure>{rows}<figcaption>{caption}</figcaption></figure>")
+            rows += f"<div>{''.join(map(_image, near[number], [names[label] for label in labels[number]]))}</div>"
+        shown.append(f"<figure>{rows}<figcaption>{html.escape(caption)}</figcaption></figure>")
     told = " ".join([f"{len(wrong)} of {len(targets):,} are wrong.", *map(html.escape, filter(None, (note, more)))])
     return f'<p>{told}</p><div class="mistakes{"" if seen is None else " pairs"}">{"".join(shown)}</div>'
 
@@ -283,7 +282,8 @@ def _image(pixels: np.ndarray, about: str) -> str:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     source = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return f'<img alt="{about}" title="{about}" src="{source}">'
+    told = html.escape(about)
+    return f'<img alt="{told}" title="{told}" src="{source}">'
 
 
 def _picture(figure: Figure) -> str:
