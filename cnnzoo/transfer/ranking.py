@@ -1,5 +1,6 @@
 """Which net to begin with on a new data set: several are probed, and ranked."""
 
+import functools
 import math
 import os
 import re
@@ -93,9 +94,9 @@ def pick(
     expect(folder, (str, os.PathLike), "a folder or a data set's name is wanted")
     at_least("seed", seed, 0)
     started, limit, where = time.perf_counter(), seconds_of(budget), pick_device(device)
+    tell_once = functools.cache(tell)  # of the data, which each net is shown anew
     found: list[Candidate] = []
     missing: dict[str, str] = {}
-    told: set[str] = set()
     config = DataConfig(source=os.fspath(folder), groups=groups, bad_files="skip")
     rows = sorted(_rows(models), key=lambda row: registry.lookup(row.model).macs or 0)
     macs_per_second = 0.0
@@ -117,9 +118,7 @@ def pick(
         found.append(candidate)
         macs_per_second = max(macs_per_second, macs / candidate.seconds)
         for note in data.notes:
-            if note not in told:
-                told.add(note)
-                tell(note)
+            tell_once(note)
         tell(f"{name}: {candidate.val_top1:.2%} of {len(data.val):,} held-out images, {candidate.seconds:.1f} s")
     if not found:
         raise InputError(f"no net could be tried ({'; '.join(f'{n}: {why}' for n, why in list(missing.items())[:2])})")
