@@ -262,7 +262,9 @@ def shared_batch(config: Config, data: Dataset, team: Team) -> int:
         near = " or ".join(str(n) for n in (batch - batch % unit, batch - batch % unit + unit) if n)
         pairs = ", in pairs of images to mix" if in_pairs else ""
         who = f"{size} processes" if size > 1 else f"augment.repeats {config.augment.repeats}"
-        raise InputError(f"train.batch_size is {batch}, which {who} cannot share evenly{pairs}; take {near}")
+        raise InputError(
+            f"train.batch_size is {config.train.batch_size}, which {who} cannot share evenly{pairs}; take {near}"
+        )
     return batch
 
 

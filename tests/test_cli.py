@@ -374,6 +374,10 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["train", "--epochs", "3"], ["unknown key 'epochs'", "train.epochs"]),
         (["train", "--augment.grows_from", "0.5"], ["at least 32x32, not 16x16", "with which augment.grows_from 0.5"]),
         (["train", "--data.train_size", "28"], ["at least 32x32, not 28x28, which data.train_size says"]),
+        (
+            ["train", "--augment.repeats", "3", "--train.batch_size", "2", "--model.head", "probe"],
+            ["train.batch_size is 2, which augment.repeats 3 cannot share evenly; take 3"],
+        ),
         (["train", "--augment.repeats", "3000"], ["augment.repeats 3000 is too many for 1,438 images"]),
         (["predict", "lenet5", "--pretrained", "a.jpg"], ["required: images; what follows --pretrained is taken for"]),
         (["train", "--train.epoch", "3"], ["unknown key 'train.epoch'; did you mean train.epochs"]),
