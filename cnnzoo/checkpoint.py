@@ -277,7 +277,7 @@ class Run(Drawn):
         for file in (self.state_file, self.state_before):
             try:
                 state = read_torch(file)
-                if state.pop("sha256", None) != digest(state):
+                if not isinstance(state, dict) or state.pop("sha256", None) != digest(state):
                     raise InputError(f"{file} is damaged: its checksum does not match")
                 return state, f"{wrong[0]}; going on from {file.name}" if wrong else None
             except FileNotFoundError:

@@ -671,6 +671,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, whol
     assert equal(weights(whole.path), weights(run.path))
 
 
+def test_what_another_program_has_put_in_a_checkpoints_place_is_damage_too(tmp_path):
+    run = Run(tmp_path)
+    run.save_state({"step": 1})
+    run.save_state({"step": 2})
+    torch.save(torch.zeros(3), run.state_file)
+    state, wrong = run.load_state()
+    assert state == {"step": 1}
+    assert wrong.endswith("last.pt is damaged: its checksum does not match; going on from last.prev.pt")
+
+
 def test_a_flipped_bit_is_noticed(tmp_path):
     run = stopped(tmp_path / "r", 3)
     content = bytearray(run.state_file.read_bytes())
