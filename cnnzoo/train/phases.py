@@ -5,12 +5,13 @@ A phase's number follows from the epoch, so resuming is no special case.
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import filter as matching
+from itertools import accumulate
 
 import torch
 from torch import nn
 
 from cnnzoo.config import PhaseConfig
-from cnnzoo.errors import unknown
+from cnnzoo.errors import InputError, unknown
 
 
 def check(phases: Sequence[PhaseConfig], stages: Sequence[str]) -> None:
@@ -19,6 +20,16 @@ def check(phases: Sequence[PhaseConfig], stages: Sequence[str]) -> None:
         for pattern in (*phase.trainable, *phase.rates):
             if not matching(stages, pattern):
                 raise unknown("stage in train.phases", pattern, stages)
+
+
+def check_lengths(phases: Sequence[PhaseConfig], begun: Sequence[int], epoch: int) -> None:
+    """Raises InputError where phases that are not over at `epoch` have another length than when the run was begun."""
+    now = [phase.epochs for phase in phases]
+    over = sum(end <= epoch for end in accumulate(begun))
+    if len(begun) != len(now) or begun[over:] != now[over:]:
+        was, is_ = (" + ".join(map(str, lengths)) for lengths in (begun, now))
+        instead = "change that back, or begin a new run from its weights by model.pretrained"
+        raise InputError(f"the run was begun with {was} epochs, and its config says {is_} by now; {instead}")
 
 
 def number_at(lengths: Sequence[int], epoch: int) -> tuple[int, int]:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -509,13 +508,4 @@ class Trainer:
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.progress = Progress(**state["progress"])
-        self._check_lengths()
-
-    def _check_lengths(self) -> None:
-        """Raises InputError where phases that are not over yet have another length than when the run began."""
-        begun, now = self.progress.lengths, [phase.epochs for phase in self.phases]
-        to_come = [end > self.progress.epoch for end in accumulate(begun)]
-        if len(begun) != len(now) or any(a != b for a, b, open_ in zip(begun, now, to_come, strict=True) if open_):
-            was, is_ = (" + ".join(map(str, lengths)) for lengths in (begun, now))
-            instead = "change that back, or begin a new run from its weights by model.pretrained"
-            raise InputError(f"the run was begun with {was} epochs, and its config says {is_} by now; {instead}")
+        phases_.check_lengths(self.phases, self.progress.lengths, self.progress.epoch)
