@@ -377,7 +377,7 @@ def settled(outputs: torch.Tensor, data: Dataset, model: nn.Module) -> torch.Ten
     close, outputs = too_close(outputs), outputs.clone()
     if close.any():
         few = replace(data, val=data.val.choose(close.nonzero()[:, 0].numpy()))
-        outputs[close], _ = validation.logits(model, val_batches(few, next(model.parameters()).device, 64))
+        outputs[close], _ = validation.logits(model, val_batches(few, device_of(model), 64))
     return outputs
 
 

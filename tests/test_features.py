@@ -1,5 +1,6 @@
 """Frozen features are computed once in an image's life, and equal what the live net gives."""
 
+import functools
 import os
 import resource
 import sqlite3
@@ -170,6 +171,22 @@ def test_a_cache_that_cannot_be_written_is_told_and_nothing_else_changes(net, tm
     assert found.computed == len(data.train)
     assert len(told) == 1
     assert "cannot be kept" in told[0]
+
+
+def test_a_cache_that_cannot_be_read_for_a_moment_is_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0))
+    rows, told = {b"key": np.arange(3, dtype=np.float32)}, []
+    with features.Store(tmp_path / "rows.sqlite", 3, told.append) as store:
+        store.put(rows)
+        other = sqlite3.connect(store.file)
+        other.execute("BEGIN EXCLUSIVE")
+        assert store.get([b"key"]) == {}
+        other.close()
+    assert told == [
+        f"features cannot be kept in {store.file} (database is locked), so the next run computes them again"
+    ]
+    with features.Store(store.file, 3, told.append) as store:
+        np.testing.assert_array_equal(store.get([b"key"])[b"key"], rows[b"key"])
 
 
 def _extract_on_a_full_disk(folder, cache, decoded, results):

@@ -456,7 +456,9 @@ def test_a_net_without_weights_predicts_as_any_other(folder):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)).flip(1)
 
-    assert cnnzoo.predict(Colours(), folder).named == ["blue"] * 2 + ["green"] * 2 + ["red"] * 2
+    named = ["blue"] * 2 + ["green"] * 2 + ["red"] * 2
+    assert cnnzoo.predict(Colours(), folder).named == named
+    assert cnnzoo.predict(Colours(), 20 * sorted(folder.rglob("*.png"))).named == 20 * named  # so many have a fast form
 
 
 def test_a_grey_net_takes_colour_photos_as_grey(folder):

@@ -47,7 +47,9 @@ def fast_form(
     """
     if isinstance(net, optimized.Optimized):
         return optimized.optimize(net, precision)
-    if not many or (precision in ("auto", "fp32") and many < optimized.FEW):
+    if not many or (
+        precision in ("auto", "fp32") and (many < optimized.FEW or not any(True for _ in net.parameters()))
+    ):
         return net
     if precision != "int8":
         fast = optimized.optimize(net, precision)

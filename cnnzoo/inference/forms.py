@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cnnzoo.device import layout_on
+from cnnzoo.device import device_of, layout_on
 from cnnzoo.inference.cuda_graphs import Forward
 from cnnzoo.quiet import quiet
 
@@ -67,7 +67,7 @@ def converted(net: nn.Module, dtype: torch.dtype) -> nn.Module:
     fast = folded(net)
     last = _last(fast) if isinstance(fast, fx.GraphModule) else set()
     kept = {name: copy.deepcopy(fast.get_submodule(name)) for name in last}
-    fast.to(dtype=dtype, memory_format=layout_on(next(net.parameters()).device))
+    fast.to(dtype=dtype, memory_format=layout_on(device_of(net)))
     if not kept:
         return fast
     for name, layer in kept.items():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from cnnzoo.device import BF16_GAIN, autocast, layout_on, pick_precision
+from cnnzoo.device import BF16_GAIN, autocast, device_of, layout_on, pick_precision
 from cnnzoo.errors import InputError, dimensions, expect, unknown
 from cnnzoo.inference import forms, quantize
 from cnnzoo.inference.cuda_graphs import Forward, Replayed
@@ -286,7 +286,7 @@ def optimize(
         )
     if calibration is not None:
         _check_calibration(calibration)
-    device = next(model.parameters()).device
+    device = device_of(model)
     settles = precision == "auto"
     if settles:
         precision = pick_precision("auto", device)

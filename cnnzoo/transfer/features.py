@@ -24,7 +24,7 @@ from cnnzoo.data.augment import Augment, Windows
 from cnnzoo.data.batches import ahead
 from cnnzoo.data.draws import Draws
 from cnnzoo.data.preprocess import Preprocess, centre, normalise
-from cnnzoo.device import autocast, batch_on, in_halves, layout_on, pick_precision
+from cnnzoo.device import autocast, batch_on, device_of, in_halves, layout_on, pick_precision
 from cnnzoo.errors import InputError
 from cnnzoo.inference.optimized import FEW, optimize
 from cnnzoo.inference.outputs import Features
@@ -71,7 +71,7 @@ class Backbone:
             raise InputError(f"features of a {type(net).__name__} need a net of the registry; see cnnzoo.register")
         self.preprocess, self.length = preprocess, net.num_features
         self.tell = functools.cache(tell)  # once, however often it extracts
-        self.device = next(net.parameters()).device
+        self.device = device_of(net)
         self.fast = optimize(Features(net), pick_precision(precision, self.device))
         self._answer = self._plainly  # until there are so many images that a fast form pays
         kind = "" if self.in_fp32 else f"-{self.fast.precision}"
@@ -214,6 +214,8 @@ class Store:
                 if len(vector) != 4 * self.length or zlib.crc32(vector) != checksum:
                     raise sqlite3.DatabaseError("a row is damaged")
                 found[key] = np.frombuffer(vector, np.float32)
+        except sqlite3.OperationalError as error:  # a disk that fails for a moment, which is no damage
+            self._give_up(error)
         except sqlite3.DatabaseError as error:
             self._start_anew(error)
             return {}
