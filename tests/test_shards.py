@@ -169,6 +169,15 @@ def test_samples_without_image_or_class_are_passed_over_and_told(tmp_path):
     assert data.notes == (f"2 of 10 samples in {tmp_path / 'a.tar'} passed over for want of an image or a class",)
 
 
+def test_of_two_images_of_a_sample_the_first_is_its_photo(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(8):
+            add(tar, f"{number}.png", photo(number % 2))
+            add(tar, f"{number}.jpg", photo(2, "jpg"))  # what belongs to it, such as a mask
+            add(tar, f"{number}.cls", str(number % 2).encode())
+    assert_aligned(load(tmp_path / "a.tar"))
+
+
 def test_shards_without_samples_say_what_one_is(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "0.txt", b"text")
