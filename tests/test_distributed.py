@@ -49,6 +49,8 @@ SHORT = {
 }
 
 
+NUMBERS = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
+
 def keys(folder: Path, **changes) -> list[str]:
     return [f"--run={folder}", *(f"--{key}={value}" for key, value in (SHORT | changes).items())]
 
@@ -349,8 +351,8 @@ def test_what_a_team_cannot_do_is_said_in_a_line_by_the_first_alone(tmp_path, te
     ],
 )
 def test_two_processes_do_not_share_a_gpu(tmp_path, monkeypatch, device, gpus, told):
-    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}.items():
-        monkeypatch.setenv(name, str(value))
+    for name, value in (NUMBERS | {"MASTER_ADDR": "localhost"}).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     config = {"run": str(tmp_path / "run"), "data": {"source": "digits"}, "train": {"device": device}}
     with pytest.raises(InputError, match=told):
@@ -358,9 +360,31 @@ def test_two_processes_do_not_share_a_gpu(tmp_path, monkeypatch, device, gpus, t
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("world", [{"WORLD_SIZE": "2", "RANK": "0"}, {"WORLD_SIZE": "two"}, {"WORLD_SIZE": ""}])
+class ChosenError(Exception):
+    """Ends a process that has no GPU as soon as it has chosen one."""
+
+
+def choose(device: torch.device) -> None:
+    raise ChosenError(str(device))
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize(("rank", "local"), [(0, 0), (2, 0), (3, 1)])
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch, device, rank, local):
+    world = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": local, "MASTER_PORT": 1}
+    for name, value in {**world, "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", choose)
+    with pytest.raises(ChosenError, match=f"^cuda:{local}$"):
+        distributed.joined(device).__enter__()
+
+
+@pytest.mark.parametrize(
+    "world", [{"WORLD_SIZE": "2", "RANK": "0"}, {"WORLD_SIZE": "two"}, {"WORLD_SIZE": ""}, NUMBERS]
+)
 def test_a_world_that_torchrun_has_not_set_is_told(tmp_path, monkeypatch, fails, world):
-    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
     for name, value in world.items():
         monkeypatch.setenv(name, value)

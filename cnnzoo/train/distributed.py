@@ -216,13 +216,14 @@ def _place() -> tuple[int, int, int]:
     if size == "1":
         return 1, 0, 1
     try:
+        _ = os.environ["MASTER_ADDR"]  # a name, which torch would miss with a traceback
         size, _, _, local, many = (int(os.environ[name]) for name in ("WORLD_SIZE", *numbers))
         return size, local, many
     except (KeyError, ValueError):
         beside = f"{', '.join(numbers[:-1])} and {numbers[-1]}"
         raise InputError(
-            f"WORLD_SIZE is {quoted(size)}, but there are not the whole numbers {beside} that torchrun sets beside it; "
-            f"start the processes by torchrun, or take WORLD_SIZE out of the environment"
+            f"WORLD_SIZE is {quoted(size)}, but there are not MASTER_ADDR and the whole numbers {beside} that "
+            f"torchrun sets beside it; start the processes by torchrun, or take WORLD_SIZE out of the environment"
         ) from None
 
 
