@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -48,8 +49,8 @@ SHORT = {
     "train.device": "cpu",
 }
 
-
 NUMBERS = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
+
 
 def keys(folder: Path, **changes) -> list[str]:
     return [f"--run={folder}", *(f"--{key}={value}" for key, value in (SHORT | changes).items())]
@@ -220,12 +221,14 @@ def test_a_team_with_batch_norm_stopped_within_an_epoch_goes_on_to_the_same_stat
 def unlike(rank: int, port: int, told: str, *each: list[str]) -> None:
     """What each process does: train by its own arguments, which cannot be."""
     be_one_of_two(rank, port)
+    platform.node = lambda: f"machine{rank}"
     with pytest.raises(InputError, match=told):
         cnnzoo.train(config_.read({}, each[rank]), resume="auto")
 
 
 def test_processes_that_do_not_begin_alike_are_told_rather_than_wait_for_each_other(tmp_path):
-    two(unlike, "train.epochs is 3 there and 2 here", keys(tmp_path), keys(tmp_path, **{"train.epochs": 3}))
+    where = "process 1, on machine1, differs from the first, on machine0"
+    two(unlike, f"{where}: train.epochs is 3 there and 2 here", keys(tmp_path), keys(tmp_path, **{"train.epochs": 3}))
     two(unlike, "train.seed is 1 there and 0 here", keys(tmp_path), keys(tmp_path, **{"train.seed": 1}))
     assert not metrics(tmp_path)
     steps = count()
@@ -255,6 +258,27 @@ def test_processes_may_have_the_same_images_in_different_places_and_are_told_whe
     next(sources[1].rglob("*.png")).unlink()
     each = [keys(tmp_path / "unlike", **changes, **{"data.source": source}) for source in sources]
     two(unlike, "its list of images is .* there and .* here", *each)
+
+
+def test_a_photo_that_cannot_be_read_is_told_to_those_that_wait_for_the_first_to_decode_it(tmp_path, pictures):
+    shutil.copytree(pictures, tmp_path / "photos")
+    next((tmp_path / "photos").rglob("*.png")).write_bytes(b"no photo")
+    line = keys(tmp_path / "run", **{"model.name": "resnet20", "data.size": 8, "data.source": tmp_path / "photos"})
+    two(unlike, "1 file cannot be read", line, line)
+
+
+def without_gpus(rank: int, port: int) -> None:
+    """What each process does where there are no GPUs: all share the CPU, and agree."""
+    be_one_of_two(rank, port)
+    torch.cuda.device_count = lambda: 0
+    with distributed.joined("auto") as (team, device):
+        assert device.type == "cpu"
+        assert team.any(rank == 0, rank == 1, False) == (True, True, False)
+        assert team.gather_lines([f"said by {rank}"]) == ["said by 0", "said by 1"]
+
+
+def test_processes_without_gpus_share_the_cpu_and_all_hear_what_any_says():
+    two(without_gpus)
 
 
 def tuned(rank: int, port: int, *where: str) -> None:

@@ -87,8 +87,8 @@ class Team:
         lines = self.gather_lines([json.dumps([platform.node(), {key: str(value) for key, value in mine.items()}])])
         (host, first), *others = map(json.loads, lines)
         for number, (place, other) in enumerate(others, 1):
-            for key in first | other:
-                if (there := other.get(key)) != (here := first.get(key)):
+            for key, here in first.items():
+                if (there := other.get(key)) != here:
                     raise InputError(
                         f"process {number}, on {place}, differs from the first, on {host}: {key} is {there} there and "
                         f"{here} here; give all the same line, versions, run folder and images"
@@ -114,7 +114,7 @@ class Team:
         """`forward`, a form of the model, so that gradients are the mean over the processes. With `find_unused` nobody
         waits for those of layers that a step leaves out.
         """
-        if self.size == 1 or not any(p.requires_grad for p in model.parameters()):
+        if self.size == 1:
             return forward
         module = forward if isinstance(forward, nn.Module) else model
         options = {"find_unused_parameters": find_unused, _SYNC_BUFFERS: False}
