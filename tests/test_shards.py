@@ -164,9 +164,17 @@ def test_samples_without_image_or_class_are_passed_over_and_told(tmp_path):
         add(tar, "more/x.png", photo(0))
         add(tar, "more/y.cls", b"1")
         add(tar, "more/._z.png", b"of a Mac")
-    data = load(tmp_path / "a.tar")
+    load(tmp_path / "a.tar")
+    data = load(tmp_path / "a.tar")  # by the index that the first has kept
     assert len(data.train) + len(data.val) == 8
     assert data.notes == (f"2 of 10 samples in {tmp_path / 'a.tar'} passed over for want of an image or a class",)
+
+
+def test_classes_txt_is_of_numbers_alone_and_must_have_a_line_for_the_last(tmp_path):
+    (tmp_path / "classes.txt").write_text("red\n")
+    assert load(shard(tmp_path / "names.tar", ["cat", "horse"] * 4)).classes == ("cat", "horse")
+    with pytest.raises(InputError, match=r"classes\.txt has 1 lines, but there is a class 1$"):
+        load(shard(tmp_path / "numbers.tar", [0, 1] * 4))
 
 
 def test_of_two_images_of_a_sample_the_first_is_its_photo(tmp_path):
