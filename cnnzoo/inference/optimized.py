@@ -26,7 +26,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2, "int8": 0.3}
 BATCH = 16  # images that int8 is compared with the plain net on at a time
 PLANNED = 32  # images at most for which a form makes its plan on trial, rather than for a few
 SIZES = 8  # image sizes that get fast forms, of which each holds the weights once more; others get the plain net
-TRIED = 200  # images from which a CPU tries bf16, which takes as long as 20 to 150 of them in fp32
+BRIEF = 2.0  # seconds that the images take in fp32 on a CPU, below which trying bf16 costs what it would spare
 TF32 = 5e-3  # tolerance in fp32 on CUDA, whose convolutions have 10 bits of fraction unless torch is told otherwise
 
 
@@ -181,7 +181,7 @@ class Optimized(nn.Module):
                     for given, answer, most in trial
                 ):
                     agreeing[run] = dtype
-            if on_cpu and run in agreeing and (dtype != torch.float32 or self.to_come < TRIED):
+            if on_cpu and run in agreeing and (dtype != torch.float32 or needed(run) * self.to_come < BRIEF):
                 break
 
         others = [run for run in agreeing if run is not plain]
