@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import photos
@@ -283,6 +284,23 @@ def test_a_net_of_the_zoo_is_tested_in_its_last_stage(net, examples):
     assert half.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in half.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in half.parameters())
+
+
+def test_examples_that_cannot_be_read_are_left_out_and_told(tmp_path):
+    concepts, random, images = (
+        shown(tmp_path / name, {"red": 0}, each) for name, each in zip("cri", (10, 40, 3), strict=True)
+    )
+    folders, told = [Path(concepts, "red"), Path(random), Path(images)], []
+    for folder in folders:
+        (folder / "broken.png").write_bytes(b"no image")
+    found = visualize.tcav(Colours(), images, concepts, random, "relu", tell=told.append)
+    assert found.images == 3
+    assert [each.name for each in found.concepts] == ["red"]
+    lines = [f"1 image left out that cannot be read; {folder / 'broken.png'}: it is not an image" for folder in folders]
+    assert told == lines
+    (folders[0] / "00.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="concept red has 9 pictures, but 10 at least are needed"):
+        visualize.tcav(Colours(), images, concepts, random, "relu", tell=told.append)
 
 
 def test_what_is_wrong_with_the_examples_is_told(examples, tmp_path):

@@ -277,6 +277,7 @@ def test_files_that_cannot_be_read_are_left_out_and_told(tmp_path):
     told = []
     found = visualize.deconv(Spot(), tmp_path, "relu", tell=told.append)
     assert [[name.rpartition("/")[2] for name in names] for names in found.pictures] == [["good.png"]]
+    assert found.images == 1
     assert told == [f"1 image left out that cannot be read; {tmp_path / 'bad.png'}: it is not an image"]
     with pytest.raises(InputError, match=r"bad\.png: it is not an image"):
         visualize.deconv(Spot(), tmp_path / "bad.png", "relu")

@@ -5,6 +5,7 @@ import inspect
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -404,6 +405,29 @@ def test_a_picture_that_cannot_be_read_is_named(net, tmp_path):
         Subject.open(net).look([])
 
 
+@pytest.mark.parametrize("what", ["activations", "sparsity", "invert", "saliency", "guided", "gradcam", "occlusion"])
+def test_of_many_pictures_those_that_cannot_be_read_are_left_out_and_told(net, tmp_path, what):
+    good = [*photos.folder(tmp_path / "photos", each=1, kinds=photos.KINDS[:2]).glob("*/*.png")]
+    bad = [tmp_path / "bro\nken.jpg", tmp_path / "empty.jpg", tmp_path / "lost.jpg"]
+    bad[0].write_bytes(b"no image")
+    bad[1].touch()
+    look, told = partial(getattr(visualize, what), net, **({"steps": 1} if what == "invert" else {})), []
+    seen = look([bad[0], good[0], *bad[1:], good[1]], tell=told.append)
+    if what == "sparsity":
+        assert seen.zeros.shape[1] == 2
+    else:
+        names = seen.pictures if what in ("activations", "invert") else seen.names
+        assert names == tuple(map(str, good))
+        assert len(seen.pixels) == 2
+    (line,) = told
+    assert re.match(
+        r"3 images left out that cannot be read; .*bro\\nken\.jpg: it is not an image; .*empty\.jpg: ", line
+    )
+    assert "lost.jpg: " in line
+    with pytest.raises(InputError, match=r"none of 2 images can be read; .*empty\.jpg: .*lost\.jpg: "):
+        look(bad[1:], tell=told.append)
+
+
 def test_a_class_is_given_by_name_or_number_or_is_the_predicted_one(net):
     subject, logits = Subject.open(net), torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
     assert subject.class_index(None, logits).tolist() == [1, 0]
@@ -523,6 +547,17 @@ def test_one_line_tells_what_was_drawn_and_where(cli, tmp_path, arguments, line)
     assert cli("visualize", *arguments, "--out", "x.png") == (0, f"{line}\n", "")
     with Image.open(tmp_path / "x.png") as image:
         assert len(image.convert("L").getcolors(256)) > 10
+
+
+@pytest.mark.parametrize("what", ["activations", "sparsity", "saliency", "guided", "gradcam", "occlusion", "deconv"])
+@pytest.mark.usefixtures("photo")
+def test_a_command_leaves_out_pictures_that_cannot_be_read_as_predict_does(cli, fails, tmp_path, what):
+    code, out, err = cli("visualize", what, "resnet20", "none.png", "photo.png", "--out", "x.png")
+    assert (code, err) == (0, "1 image left out that cannot be read; none.png: there is no such file\n")
+    assert out.endswith("x.png\n")
+    assert (tmp_path / "x.png").exists()
+    assert fails("visualize", what, "resnet20", "none.png", "--out", "y.png") == "none.png: there is no such file"
+    assert not (tmp_path / "y.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,14 @@ def activations(
         layer: stages or modules' paths between commas; by default every stage.
     """
     layers = layer.split(",") if layer else None
-    _draw(out, "activations", model_or_run, images, layers, pretrained=pretrained, size=size)
+    _draw(out, "activations", model_or_run, images, layers, pretrained=pretrained, size=size, tell=aside)
 
 
 def sparsity(
     model_or_run: str, images: list[str], *, out: str, pretrained: bool | str = False, size: int | None = None
 ) -> None:
     """Draw the share of zeros after each ReLU, from the first to the last."""
-    _draw(out, "sparsity", model_or_run, images, pretrained=pretrained, size=size)
+    _draw(out, "sparsity", model_or_run, images, pretrained=pretrained, size=size, tell=aside)
 
 
 def walk(model_or_run: str, image: str, *, out: str, pretrained: bool | str = False, size: int | None = None) -> None:
@@ -74,7 +74,8 @@ def saliency(
     Args:
         method: gradient (the plain one), smoothgrad, integrated or input_x_gradient.
     """
-    _draw(out, "saliency", model_or_run, images, method=method, class_=class_, pretrained=pretrained, size=size)
+    options = {"method": method, "class_": class_, "pretrained": pretrained, "size": size}
+    _draw(out, "saliency", model_or_run, images, **options, tell=aside)
 
 
 def guided(
@@ -87,7 +88,7 @@ def guided(
     size: int | None = None,
 ) -> None:
     """Draw the fine structure that an answer depends on, by guided backpropagation."""
-    _draw(out, "guided", model_or_run, images, class_=class_, pretrained=pretrained, size=size)
+    _draw(out, "guided", model_or_run, images, class_=class_, pretrained=pretrained, size=size, tell=aside)
 
 
 def gradcam(
@@ -107,7 +108,7 @@ def gradcam(
         method: gradcam, gradcam++, hirescam, layercam, eigencam (whatever the class), or scorecam (which is slow).
     """
     options = {"method": method, "layer": layer, "class_": class_, "pretrained": pretrained, "size": size}
-    _draw(out, "gradcam", model_or_run, images, **options)
+    _draw(out, "gradcam", model_or_run, images, **options, tell=aside)
 
 
 def occlusion(
@@ -120,7 +121,7 @@ def occlusion(
     size: int | None = None,
 ) -> None:
     """Draw how far a class's logit falls where a part of the image is covered."""
-    _draw(out, "occlusion", model_or_run, images, class_=class_, pretrained=pretrained, size=size)
+    _draw(out, "occlusion", model_or_run, images, class_=class_, pretrained=pretrained, size=size, tell=aside)
 
 
 def compare(
@@ -217,7 +218,8 @@ def invert(
         steps: of the descent, for each layer.
     """
     layers = layer.split(",") if layer else None
-    _draw(out, "invert", model_or_run, images, layers, pretrained=pretrained, steps=steps, size=size, seed=seed)
+    options = {"pretrained": pretrained, "steps": steps, "size": size, "seed": seed}
+    _draw(out, "invert", model_or_run, images, layers, **options, tell=aside)
 
 
 def neighbours(
@@ -305,7 +307,8 @@ def tcav(
         seed: of the random sets.
         csv: print a table of the concepts.
     """
-    _draw(out, "tcav", model_or_run, images, concepts, random, layer, class_, pretrained=pretrained, seed=seed, csv=csv)
+    options = {"pretrained": pretrained, "seed": seed, "tell": aside}
+    _draw(out, "tcav", model_or_run, images, concepts, random, layer, class_, **options, csv=csv)
 
 
 VISUALIZE: dict[str, Callable] = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnzoo.errors import InputError, dimensions
+from cnnzoo.telling import Tell
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import layer_of, several, stages_of, untouched, watching
@@ -70,6 +71,7 @@ def activations(
     pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
+    tell: Tell = print,
 ) -> Activations:
     """The feature maps of some layers.
 
@@ -81,12 +83,13 @@ def activations(
         pretrained: weights for a net's name.
         size: the height and width that pictures are brought to; None is the net's own.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+        tell: is given a line on pictures that cannot be read, which are left out.
 
     Raises:
-        InputError: for a layer that is not there, or whose output is no map; for a picture that cannot be read.
+        InputError: for a layer that is not there, or whose output is no map; where no picture can be read.
     """
     subject = Subject.open(model_or_run, pretrained, device)
-    return _look(subject, subject.look(pictures, size), layers)[0]
+    return _look(subject, subject.look(pictures, size, tell), layers)[0]
 
 
 def _look(subject: Subject, looked: Looked, layers: str | Sequence[str] | None) -> tuple[Activations, Tensor]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from cnnzoo import bars
 from cnnzoo.device import batch_on
+from cnnzoo.telling import Tell
 from cnnzoo.visualize import cams, drawing
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import untouched
@@ -60,6 +61,7 @@ def saliency(
     pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
+    tell: Tell = print,
 ) -> Attribution:
     """Which pixels an answer depends on, by the gradient of the class's logit.
 
@@ -71,12 +73,14 @@ def saliency(
         pretrained: weights for a net's name; False is random ones.
         size: the side of the images as the net sees them; None is its own.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+        tell: is given a line on images that cannot be read, which are left out.
 
     Raises:
-        InputError: for a method, a class or a net that is not there, images that cannot be read or are too small.
+        InputError: for a method, a class or a net that is not there, a size that is too small, and where no image can
+            be read.
     """
     check(method, "saliency")
-    return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size)
+    return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size, tell=tell)
 
 
 def guided(
@@ -87,6 +91,7 @@ def guided(
     pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
+    tell: Tell = print,
 ) -> Attribution:
     """The fine structure in an image that an answer depends on, by guided backpropagation; arguments as of `saliency`.
 
@@ -94,7 +99,7 @@ def guided(
 
     Raises InputError as that does, and for a net without ReLU and tanh.
     """
-    return _attribution(Subject.open(model_or_run, pretrained, device), images, "guided", class_, size)
+    return _attribution(Subject.open(model_or_run, pretrained, device), images, "guided", class_, size, tell=tell)
 
 
 def gradcam(
@@ -107,6 +112,7 @@ def gradcam(
     pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
+    tell: Tell = print,
 ) -> Attribution:
     """Where in an image a class is seen, by a layer's maps; further arguments as of `saliency`.
 
@@ -118,7 +124,7 @@ def gradcam(
         InputError: as that does, and for a layer that is not there or has no maps.
     """
     check(method, "gradcam")
-    return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size, layer)
+    return _attribution(Subject.open(model_or_run, pretrained, device), images, method, class_, size, layer, tell=tell)
 
 
 def occlusion(
@@ -129,9 +135,10 @@ def occlusion(
     pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
+    tell: Tell = print,
 ) -> Attribution:
     """How far a class's logit falls where a part of the image is covered; arguments and errors as of `saliency`."""
-    return _attribution(Subject.open(model_or_run, pretrained, device), images, "occlusion", class_, size)
+    return _attribution(Subject.open(model_or_run, pretrained, device), images, "occlusion", class_, size, tell=tell)
 
 
 def overlays(net: nn.Module, pixels: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, str]:
@@ -156,8 +163,10 @@ def _attribution(
     class_: str | int | None,
     size: int | None,
     layer: str | None = None,
+    *,
+    tell: Tell,
 ) -> Attribution:
-    looked, parts = subject.look(images, size), []
+    looked, parts = subject.look(images, size, tell), []
     choose = partial(subject.class_index, class_)
     bar = bars.show(total=len(looked), desc=METHODS[method].title, unit="image")
     with untouched(subject.net) as net, bar:

@@ -138,7 +138,7 @@ def deconv(
     names = tuple(tuple(album.names[number] for number in found.images[channel]) for channel in channels)
     activations = found.activations[channels]
     return Deconvolved(
-        *(subject.name, layer.name, is_chain, len(album.names), channels, names),
+        *(subject.name, layer.name, is_chain, found.among, channels, names),
         *(activations, seen, np.stack(pixels), np.stack(shown)),
     )
 

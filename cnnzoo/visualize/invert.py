@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnzoo import bars
 from cnnzoo.errors import InputError, at_least
+from cnnzoo.telling import Tell
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.fourier import AT_ONCE, Draw, from_pixels, normalised, to_pixels, variation
 from cnnzoo.visualize.hooks import Layer, layer_of, several, stages_of, untouched
@@ -66,6 +67,7 @@ def invert(
     size: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    tell: Tell = print,
 ) -> Inverted:
     """Images from their codes: pictures of which layers say the same.
 
@@ -83,15 +85,16 @@ def invert(
         size: the images' side; None is that which the net takes.
         seed: of the noise.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+        tell: is given a line on images that cannot be read, which are left out.
 
     Raises:
-        InputError: for a layer that is not there or says nothing of an image (zeros only), and for an image that
-            cannot be read.
+        InputError: for a layer that is not there or says nothing of an image (zeros only), and where no image can be
+            read.
     """
     at_least("steps", steps)
     at_least("seed", seed, 0)
     subject = Subject.open(model_or_run, pretrained, device)
-    looked = subject.look(images, size)
+    looked = subject.look(images, size, tell)
     with untouched(subject.net) as net:
         subject = replace(subject, net=net)
         ends = [layer_of(net, name, looked.x) for name in several(layers or stages_of(net) or None)]

@@ -129,11 +129,11 @@ def neighbours(
         many: neighbours of each query, in each sense.
         root: where named data sets lie.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
-        tell: is given a line on what was passed over.
+        tell: is given a line on what was passed over, and on queries that cannot be read, which are left out.
 
     Raises:
-        InputError: for an empty folder; a query that is no image; a net that is no run, without data; fewer images
-            than neighbours.
+        InputError: for an empty folder; queries of which none can be read; a net that is no run, without data; fewer
+            images than neighbours.
     """
     if many < 1:
         raise InputError(f"{many} neighbours are asked for, but there must be at least 1")
@@ -144,7 +144,7 @@ def neighbours(
     if images is None:
         queries = (held_out or among).some(QUERIES)
     else:
-        queries = collection.of_pictures(subject.look(images), among)
+        queries = collection.of_pictures(subject.look(images, tell=tell), among)
     same = _same(queries, among)
     if many > (left := len(among) - int(same.any())):
         raise InputError(f"{many} neighbours are asked for, but {among.source} has only {left} images to be one")

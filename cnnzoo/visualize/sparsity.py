@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from cnnzoo.errors import InputError, counted
+from cnnzoo.telling import Tell
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.gradients import AT_ONCE
 from cnnzoo.visualize.hooks import Layer, untouched
@@ -69,6 +70,7 @@ def sparsity(
     pretrained: Pretrained = False,
     size: int | None = None,
     device: str = "auto",
+    tell: Tell = print,
 ) -> Sparsity:
     """The share of zeros after each ReLU, be it a module or a function that one calls.
 
@@ -78,12 +80,13 @@ def sparsity(
         pretrained: weights for a net's name.
         size: the height and width that pictures are brought to; None is the net's own.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+        tell: is given a line on pictures that cannot be read, which are left out.
 
     Raises:
-        InputError: for a net without a ReLU, and for a picture that cannot be read.
+        InputError: for a net without a ReLU, and where no picture can be read.
     """
     subject = Subject.open(model_or_run, pretrained, device)
-    looked = subject.look(pictures, size)
+    looked = subject.look(pictures, size, tell)
     calls: Counter[str] = Counter()  # in a pass
     zeros: dict[str, list[Tensor]] = {}  # in the order of the calls; (B,) of each batch
     silent: dict[str, Tensor] = {}  # (C,) bool, in all pictures so far

@@ -13,11 +13,11 @@ from cnnzoo.config import DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.named import NAMED
 from cnnzoo.data.pictures import Pictures, read_ahead
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError
 from cnnzoo.telling import Tell, silent
 from cnnzoo.visualize.hooks import Layer
 from cnnzoo.visualize.partway import maps_of
-from cnnzoo.visualize.subject import Subject
+from cnnzoo.visualize.subject import Subject, leave_out
 
 BATCH = 32
 
@@ -57,11 +57,7 @@ class Album:
             errors += [one for one in batch if one.error]
             if good := [(number, one.pixels) for number, one in numbered if not one.error]:
                 yield [number for number, _ in good], np.stack([pixels for _, pixels in good])
-        if errors:
-            first = f"{errors[0].name}: {errors[0].error}"
-            if len(errors) == len(numbers):
-                raise InputError(first if len(errors) == 1 else f"none of {len(errors)} images can be read; {first}")
-            tell(f"{counted(len(errors), 'image')} left out that cannot be read; {first}")
+        leave_out(errors, len(numbers), tell)
 
     def take(self, numbers: Iterable[int]) -> np.ndarray:
         """`(B, H, W, C)` uint8 of images that can be read."""
@@ -75,6 +71,7 @@ class Strongest:
     activations: np.ndarray  # (C, K) float32
     images: np.ndarray  # (C, K) int64, by their numbers in the album
     places: np.ndarray  # (C, K, 2) int64, row and column in the map; 0, 0 past the flattening
+    among: int  # so many images that could be read
 
 
 def strongest(net: nn.Module, layer: Layer, album: Album, top: int, tell: Tell = silent) -> Strongest:
@@ -83,6 +80,7 @@ def strongest(net: nn.Module, layer: Layer, album: Album, top: int, tell: Tell =
     The net is as `untouched` has it. Raises InputError if no image can be read.
     """
     kept: list[Tensor] = []  # activations, images and places, each (k, C)
+    among = 0
     bar = bars.show(total=len(album.names), desc="looking through", unit="image")
     with bar, torch.no_grad():
         for numbers, pixels in album.read(range(len(album.names)), tell):
@@ -92,7 +90,8 @@ def strongest(net: nn.Module, layer: Layer, album: Album, top: int, tell: Tell =
             kept = [torch.cat(both) for both in zip(kept, own, strict=True)] if kept else list(own)
             best = kept[0].argsort(dim=0, descending=True, stable=True)[:top]
             kept = [values.gather(0, best) for values in kept]
+            among += len(numbers)
             bar.update(len(numbers))
     activations, images, places = (values.T.numpy() for values in kept)
     width = maps.shape[3]
-    return Strongest(activations, images, np.stack([places // width, places % width], axis=2))
+    return Strongest(activations, images, np.stack([places // width, places % width], axis=2), among)

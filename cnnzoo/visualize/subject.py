@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from cnnzoo import zoo
 from cnnzoo.checkpoint import Run
-from cnnzoo.data.pictures import Pictures, read_ahead
+from cnnzoo.data.pictures import Picture, Pictures, read_ahead
 from cnnzoo.data.preprocess import Preprocess, Sheet, normalise
 from cnnzoo.device import device_of, pick_device
-from cnnzoo.errors import InputError, expect, printable, unknown
+from cnnzoo.errors import InputError, counted, expect, faults, one_line, printable, unknown
 from cnnzoo.inference.optimized import Optimized
 from cnnzoo.models._feature_maps import FeatureMaps
 from cnnzoo.naming import output_names
+from cnnzoo.telling import Tell
 from cnnzoo.visualize.hooks import layer_of, untouched
 
 Model = nn.Module | Run | str | Path  # what can be looked into, see `Subject.open`
@@ -88,22 +89,22 @@ class Subject:
         return device_of(self.net)
 
     @torch.inference_mode(False)  # of tensors made in it no gradient can be taken
-    def look(self, pictures: str | Path | Sequence, size: int | None = None) -> Looked:
+    def look(self, pictures: str | Path | Sequence, size: int | None = None, tell: Tell | None = None) -> Looked:
         """Files, folders, patterns, PIL images or uint8 arrays, as `Pictures` takes them, through the net's own
-        preprocessing, or the same at `size` x `size` pixels.
+        preprocessing, or the same at `size` x `size` pixels. `tell` is given a line on those that cannot be read, which
+        are left out.
 
-        Raises InputError for a picture that cannot be read, by name, and for a size that the net cannot take.
+        Raises InputError where none can be read, or without `tell` not all, and for a size that the net cannot take.
         """
         preprocess = self.sized(size)
         found = Pictures(pictures)
         read = [picture for batch in read_ahead(found, preprocess, max(len(found), 1)) for picture in batch]
         if not read:
             raise InputError("there is no picture to look at; give some")
-        for picture in read:
-            if picture.error:
-                raise InputError(f"{printable(picture.name)}: {picture.error}")
-        pixels = np.stack([picture.pixels for picture in read])
-        return Looked(tuple(printable(picture.name) for picture in read), pixels, self.normalised(pixels).contiguous())
+        leave_out([picture for picture in read if picture.error], len(read), tell)
+        good = [picture for picture in read if not picture.error]
+        pixels = np.stack([picture.pixels for picture in good])
+        return Looked(tuple(printable(picture.name) for picture in good), pixels, self.normalised(pixels).contiguous())
 
     def normalised(self, pixels: np.ndarray) -> Tensor:
         """Images `(B, H, W, C)` uint8 as the net takes them: `(B, C, H, W)` float32, on its device."""
@@ -165,6 +166,16 @@ class Subject:
         if not 0 <= number < len(self.classes):
             raise InputError(f"class {number} is out of range: {self.name} knows {len(self.classes)}, counted from 0")
         return number
+
+
+def leave_out(bad: Sequence[Picture], of: int, tell: Tell | None) -> None:
+    """Tell of pictures that cannot be read. Raises InputError if these are all, or there is nobody to tell it to."""
+    if not bad:
+        return
+    wrong = faults({one_line(picture.name): picture.error for picture in bad})
+    if len(bad) == of or tell is None:
+        raise InputError(wrong if len(bad) < of or of == 1 else f"none of {of:,} images can be read; {wrong}")
+    tell(f"{counted(len(bad), 'image')} left out that cannot be read; {wrong}")
 
 
 def probabilities(net: nn.Module, logits: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor
 from cnnzoo import bars, figures, tables
 from cnnzoo.data.pictures import Pictures, is_hidden
 from cnnzoo.errors import InputError, at_least
+from cnnzoo.telling import Tell
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import untouched, watching
 from cnnzoo.visualize.subject import Model, Pretrained, Subject
@@ -115,6 +116,7 @@ def tcav(
     pretrained: Pretrained = False,
     seed: int = 0,
     device: str = "auto",
+    tell: Tell = print,
 ) -> Tcav:
     """Test what concepts count for a class.
 
@@ -130,28 +132,29 @@ def tcav(
         pretrained: weights for a net's name: True (the best known), a tag, a file or a run folder.
         seed: of the pictures drawn, and of how they are dealt out.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …
+        tell: is given a line on pictures that cannot be read, which are left out.
 
     Raises:
         InputError: for a layer or a class that is not there; a concept of fewer than ten pictures; too few random
-            ones; a file that is no picture.
+            ones; a folder in which none can be read.
     """
     at_least("seed", seed, 0)
     subject = Subject.open(model_or_run, pretrained, device)
     layer = subject.layer(layer)
     number = None if class_ is None else subject.class_number(class_)
     folders = _folders(Path(os.path.expanduser(concepts)))
-    shown = {folder.name: subject.look(_drawn(folder, MOST, seed)).x for folder in folders}
+    shown = {folder.name: subject.look(_drawn(folder, MOST, seed), tell=tell).x for folder in folders}
     for name, pictures in shown.items():
         if len(pictures) < LEAST:
             raise InputError(f"concept {name} has {len(pictures)} pictures, but {LEAST} at least are needed")
-    anything = subject.look(_drawn(random, MOST, seed)).x
+    anything = subject.look(_drawn(random, MOST, seed), tell=tell).x
     many = min(SETS, len(anything) // LEAST)
     if many < FEWEST_SETS:
         raise InputError(
             f"{random} has {len(anything)} pictures, but {FEWEST_SETS * LEAST} at least are needed at random"
         )
     anything = anything[: len(anything) // many * many]  # which are in no order, for sets of one size
-    slopes, number = _slopes(subject, layer, subject.look(images).x, number)
+    slopes, number = _slopes(subject, layer, subject.look(images, tell=tell).x, number)
     beside = _said(subject, layer, anything)
     if not np.ptp(beside, axis=0).any():
         raise InputError(f"layer {layer} of {subject.name} says the same of all pictures, so it knows no concepts")
