@@ -748,6 +748,21 @@ def test_photos_that_vanish_in_the_middle_are_told_once_each_those_judged_too(tm
     assert sum(f"{gone[1]}: there is no such file; it was judged as a black image" in line for line in told) >= 1
 
 
+def test_photos_that_vanished_while_a_run_was_trained_cost_it_no_report(tmp_path):
+    source, split = photos.folder(tmp_path / "photos", each=6), tmp_path / "run" / "split.json"
+
+    def vanish() -> bool:
+        if split.exists():
+            for file in map(Path, json.loads(split.read_text())["val"]):
+                file.unlink(missing_ok=True)
+        return False
+
+    data = {"source": str(source), "cache": "none", "size": 32, "val_fraction": 0.5}
+    run = cnnzoo.train(short(tmp_path / "run", data=data), tell=lambda line: None, should_stop=vanish)
+    assert run.is_finished
+    assert " of 9 are wrong." in run.report_file.read_text()  # all black, and of three classes
+
+
 def test_a_run_goes_on_with_its_images_whatever_has_come_and_gone_since(tmp_path):
     source = photos.folder(tmp_path / "photos", each=12)
     sections = {"data": {"source": str(source), "size": 32}, "train": {"epochs": 2, "batch_size": 9}}

@@ -15,7 +15,7 @@ from cnnzoo import calibrate, figures
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import Config, DataConfig
 from cnnzoo.data import kinds
-from cnnzoo.data.arrays import Images
+from cnnzoo.data.arrays import Images, Unreadable
 from cnnzoo.data.reading import Split
 from cnnzoo.errors import counted, printable
 from cnnzoo.measures import Evaluation, measure, percent, shortened
@@ -256,7 +256,10 @@ def _mistakes(
         return "<p>None: every validation image is right.</p>"
     worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
     names = [*classes, *(f"class {i}" for i in range(len(classes), probabilities.shape[1]))]
-    pixels = images.take(worst)
+    try:
+        pixels = images.take(worst)
+    except Unreadable as gap:
+        pixels = gap.pixels  # what is gone was judged as a black image
     seen, note = insight.evidence(pixels, predicted[worst]) if insight else (None, "")
     near, labels, more = insight.alike(pixels) if insight else (None, None, "")
     shown = []
