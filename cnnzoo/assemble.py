@@ -383,7 +383,7 @@ def settled(outputs: torch.Tensor, data: Dataset, model: nn.Module) -> torch.Ten
 
 def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:
     """What tells images like the training images, by features of the net in eval mode; None for a net that gives none,
-    or whose answers are not those of its head to them.
+    or whose answers are not those of its head to them. Images that can no longer be read have no part in it.
     """
     p, device = data.preprocess, device_of(net)
     chosen = [part.choose(spread(len(part))) for part in (data.train, data.val)]
@@ -393,7 +393,9 @@ def familiarity(net: nn.Module, data: Dataset) -> Familiarity | None:
             images = next(iter(held_out))[0][:2]
             if not torch.allclose(net(images), WithFeatures(net)(images)[0], rtol=1e-2, atol=1e-2):
                 return None
-        return Familiarity.learn(*(validation.logits(Features(net), some)[0].numpy() for some in (trained, held_out)))
+        vectors = [validation.logits(Features(net), batches)[0].numpy() for batches in (trained, held_out)]
+        lost = ([*batches.lost] for batches in (trained, held_out))
+        return Familiarity.learn(*map(partial(np.delete, axis=0), vectors, lost))
     except Exception:  # of any kind: what a user's net cannot do is to cost no run
         return None
 

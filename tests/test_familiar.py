@@ -1,6 +1,7 @@
 """Whether an image is like those that a net learnt from: a net names one of its classes whatever it is shown."""
 
 import csv
+import json
 import os
 import shutil
 from pathlib import Path
@@ -187,6 +188,25 @@ def test_a_run_from_scratch_has_it_too(tmp_path):
     config = {"model": "lenet5", "data": {"source": tmp_path / "photos", "size": 32}, "train": {"epochs": 1}}
     run = cnnzoo.train({**config, "run": tmp_path / "run"}, tell=silent)
     assert run.familiarity.known.shape == (len(run.split["train"]), 84)
+
+
+def test_a_photo_that_vanishes_in_training_has_no_part_in_it(tmp_path):
+    photos.folder(tmp_path / "photos")
+    gone, split = [], tmp_path / "run" / "split.json"
+
+    def vanish() -> bool:
+        if not gone and split.exists():
+            gone.extend(json.loads(split.read_text())[part][0] for part in ("train", "val"))
+            for file in gone:
+                os.unlink(file)
+        return False
+
+    data = {"source": tmp_path / "photos", "size": 32, "cache": "none"}
+    config = {"model": "lenet5", "data": data, "train": {"epochs": 1}, "run": tmp_path / "run"}
+    run = cnnzoo.train(config, with_report=False, tell=silent, should_stop=vanish)
+    assert len(gone) == 2
+    assert len(run.familiarity.known) == len(run.split["train"]) - 1
+    assert len(run.familiarity.distances) == len(run.split["val"]) - 1
 
 
 class Stranger(torch.nn.Module):

@@ -172,7 +172,8 @@ class EvalBatches:
 
     Of images `(N, V, H, W, C)`, which have V crops each, a batch of B labels has B * V images, the first one's first.
     Of images that are kept larger, for random crops, it is the central `size` x `size`. One that can no longer be read
-    is black; `problems` has a line for each. Several processes each get their `share` of the images.
+    is black; `problems` has a line for each, and `lost` its place. Several processes each get their `share` of the
+    images.
     """
 
     def __init__(
@@ -193,6 +194,7 @@ class EvalBatches:
         self.device = torch.device(device)
         self._stream = SideStream(self.device)
         self.problems: dict[str, None] = {}  # in order, each once
+        self.lost: set[int] = set()  # of the rows that a pass gives
 
     def __len__(self) -> int:
         return -(-len(self._own) // self.batch_size)
@@ -212,6 +214,7 @@ class EvalBatches:
         except Unreadable as gap:
             pixels = gap.pixels
             _note(self.problems, gap, "it was judged as a black image")
+            self.lost.update(start + place for place in gap.problems)
         return centre(pixels, self.size) if self.size else pixels, self.labels[indices]
 
 
