@@ -6,13 +6,14 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import photos
 import pytest
 import torch
 from sklearn.ensemble import AdaBoostClassifier
 from test_probe import blobs, data_of_blobs
 
 import cnnzoo
-from cnnzoo import config
+from cnnzoo import config, zoo
 from cnnzoo.checkpoint import Run
 from cnnzoo.data import sources
 from cnnzoo.data.batches import shuffled
@@ -296,6 +297,22 @@ def test_boosted_runs_draw_what_those_before_them_got_wrong(tmp_path):
     assert votes[0] == max(votes)  # of the images as they are the first knows most, so its error is least
     counted = sum(v * np.eye(10)[run.predictions[0].argmax(1)] for v, run in zip(votes, made.members, strict=True))
     np.testing.assert_array_equal(made.run.predictions[0].argmax(1), counted.argmax(1))
+
+
+def test_a_photo_that_vanishes_before_members_are_judged_on_it_is_told_once(tmp_path, monkeypatch):
+    source, told, load, last = photos.folder(tmp_path / "photos"), [], zoo.load, tmp_path / "b" / "bag1"
+    gone = source / "red" / "00.png"
+
+    def load_and_vanish(run: Run) -> torch.nn.Module:
+        if Run(last).is_finished:
+            gone.unlink(missing_ok=True)
+        return load(run)
+
+    monkeypatch.setattr(zoo, "load", load_and_vanish)
+    data = {"source": str(source), "size": 32, "cache": "none", "split_seed": 1}
+    config = small(tmp_path / "b", model={"name": "lenet5"}, data=data)
+    cnnzoo.train_committee(config, "bag", 2, with_report=False, tell=told.append)
+    assert told.count(f"{gone}: there is no such file; it was judged as a black image") == 1
 
 
 def test_boosting_that_has_not_ended_makes_no_larger_committee_of_a_finished_one(tmp_path):

@@ -7,6 +7,7 @@ boost  each run draws images the more often, the more often those before it were
        2000, found better for nets than one draw for all epochs)
 """
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +105,7 @@ def of_snapshots(run: Run, tell: Tell = print) -> RunCommittee:
 
 def _bag(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     runs = [_member(whole, f"bag{i}", resume, hooks, data=replace(whole.data, bag=i)) for i in range(many)]
-    judge = _Judge(whole)
+    judge = _Judge(whole, hooks["tell"])
     shares = np.stack([calibrate.softmax(judge.logits(run)) for run in runs])  # (M, N, K)
     names, groups = judge.images.names, judge.images.groups
     owns = [config_.read(run.config_file).data for run in runs]  # which say another place where they may only be read
@@ -123,7 +124,7 @@ def _seeds(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
 
 
 def _boost(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
-    judge = _Judge(whole)
+    judge = _Judge(whole, hooks["tell"])
     weights, data = np.full(len(judge.images), 1 / len(judge.images)), whole.data
     runs: list[Run] = []
     rounds: list[Round] = []
@@ -200,9 +201,12 @@ def _is_made(committee: Run, runs: Sequence[Run]) -> bool:
 
 
 class _Judge:
-    """What runs of a config say of all its training images, as evaluation would see them."""
+    """What runs of a config say of all its training images, as evaluation would see them. `tell` is given a line on
+    each that can no longer be read.
+    """
 
-    def __init__(self, whole: Config):
+    def __init__(self, whole: Config, tell: Tell):
+        self.tell = functools.cache(tell)  # once, however many runs are asked
         plain = replace(whole, augment=AugmentConfig(), data=replace(whole.data, bag=None, weights=None))
         found = assemble.load_data(plain)
         self.images, self.preprocess, self.classes = found.train, found.preprocess, len(found.classes)
@@ -214,4 +218,7 @@ class _Judge:
         net, p = zoo.load(run).to(self.device), self.preprocess
         batches = EvalBatches(self.images.images, self.images.labels, 256, p.mean, p.std, self.device)
         bar = bars.show(batches, desc=f"judging {run.path.name}")
-        return (logits(net, bar)[0] / net.temperature).numpy()
+        said = (logits(net, bar)[0] / net.temperature).numpy()
+        for line in batches.problems:
+            self.tell(line)
+        return said
