@@ -48,6 +48,19 @@ def test_one_form_takes_any_number_of_images_of_several_sizes():
             torch.testing.assert_close(fast(images), net(images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_images_of_another_type_are_told_whatever_form_was_chosen(precision, dtype):
+    fast, images = cnnzoo.optimize(cnnzoo.create("lenet5"), precision), torch.ones(2, 1, 32, 32)
+    wanted = rf"images are {dtype}, but must be torch\.float32, as the net's preprocessing gives them"
+    with pytest.raises(InputError, match=wanted):
+        fast(images.to(dtype))
+    expected = fast(images)
+    with pytest.raises(InputError, match=wanted):
+        fast(images.to(dtype))
+    assert torch.equal(fast(images), expected)
+
+
 def test_images_shared_out_among_threads_keep_their_answers(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # where tests have a core each, there is one
     net, images = WithFeatures(cnnzoo.create("resnet20")).eval(), torch.randn(11, 3, 32, 32)

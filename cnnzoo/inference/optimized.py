@@ -104,6 +104,8 @@ class Optimized(nn.Module):
 
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        if x.dtype != torch.float32:
+            raise InputError(f"images are {x.dtype}, but must be torch.float32, as the net's preprocessing gives them")
         size = tuple(x.shape[1:])
         run = self._by_size.get(size)
         with autocast(x.device, "fp32"):  # the precision is the net's own, whatever it is asked within
