@@ -41,6 +41,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     fine-tuning early, and gives `validation_score_`. What the frozen net says of an image is kept in $CNNZOO_CACHE, or
     else in ~/.cache/cnnzoo, so that another fit, as in a grid search, does not ask it again.
 
+    There is no `sample_weight`: knn cannot weigh images, and an image of weight 2 would not be the same as two of them,
+    of which one may be held out. `balance` weighs classes.
+
     Args:
         model: a net of the registry; None takes resnet50 where there is a GPU, else resnet18.
         pretrained: its weights: True (the best known), a tag, a file or a run folder; False is a net with random ones.

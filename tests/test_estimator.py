@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
 import cnnzoo
 from cnnzoo import CNNClassifier
@@ -373,6 +373,12 @@ def test_ctrl_c_ends_a_cross_validation_which_goes_on_after_failures(digits, mon
     monkeypatch.setattr(Trainer, "step", lambda *given: signal.raise_signal(signal.SIGINT) or torch.zeros(()))
     with pytest.raises(cnnzoo.Interrupted):
         cross_val_score(small(mode="full", classifier="auto", epochs=1), *digits, cv=2)
+
+
+def test_it_does_not_claim_to_weigh_images(digits):
+    assert not has_fit_parameter(CNNClassifier(), "sample_weight")
+    with pytest.raises(TypeError, match="sample_weight"):
+        CNNClassifier().fit(*digits, sample_weight=None)
 
 
 def test_pipeline(photos):
