@@ -160,10 +160,16 @@ class Optimized(nn.Module):
         in_tf32 = self.precision == "fp32" and images.device.type == "cuda"
         share = TF32 if in_tf32 else TOLERANCE[self.precision]
         allowed = [share * max(answer.abs().max().item(), 1.0) for answer in wanted]
-        shown = images if len(images) <= PLANNED else few  # in 16 bits, so that a plan is made for all of them
+        shown = images if len(images) <= PLANNED else few  # so that a plan in 16 bits is made for all of them
         other = slice(len(few) // 2) if len(few) > 1 else [0, 0]  # a graph may take the number of images for fixed
-        in_16_bits, in_a_graph = [(shown, wanted)], [(few, wanted), (few[other], [answer[other] for answer in wanted])]
+        at_once, in_a_graph = [(shown, wanted)], [(few, wanted), (few[other], [answer[other] for answer in wanted])]
         agreeing = {plain: torch.float32}
+
+        def agrees(run: Forward, part: Tensor, answers: list[Tensor]) -> bool:
+            """Whether it gives these answers to the first of the images."""
+            triples = zip(run(part), answers, allowed, strict=True)
+            # No comparison with NaN is true, so that a form which gives any is passed over.
+            return all((given[: len(own)] - own).abs().max().item() <= most for given, own, most in triples)
 
         @functools.cache
         def needed(run: Forward) -> float:
@@ -173,15 +179,9 @@ class Optimized(nn.Module):
             return forms.timed(run, sample) / len(sample) * (BF16_GAIN if on_trial else 1)
 
         for run, dtype in self._forms(net, images):
+            trials = in_a_graph if on_cpu and dtype == torch.float32 else at_once
             with contextlib.suppress(Exception):  # what does not compile, has no kernel in 16 bits, or fails in a graph
-                trials = in_a_graph if on_cpu and dtype == torch.float32 else in_16_bits
-                pairs = (zip(run(part), answers, allowed, strict=True) for part, answers in trials)
-                # No comparison with NaN is true, so that a form which gives any is passed over.
-                if all(
-                    (given[: len(answer)] - answer).abs().max().item() <= most
-                    for trial in pairs
-                    for given, answer, most in trial
-                ):
+                if all(agrees(run, *trial) for trial in trials):
                     agreeing[run] = dtype
             if on_cpu and run in agreeing and (dtype != torch.float32 or needed(run) * self.to_come < BRIEF):
                 break
