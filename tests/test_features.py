@@ -17,6 +17,7 @@ from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
 from cnnzoo.data.augment import Augment
 from cnnzoo.errors import InputError
+from cnnzoo.inference import forms
 from cnnzoo.transfer import features
 
 
@@ -86,6 +87,17 @@ def test_one_changed_photo_is_one_row(net, tmp_path):
     assert second.computed == 1
     same = (first.vectors == second.vectors).all(axis=(1, 2))
     assert [data.train.names[i] for i in np.flatnonzero(~same)] == [changed]
+
+
+def test_bf16_is_tried_for_many_images(net, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnzoo.device.computes_in_bf16", lambda device: True)
+    made, convert = [], forms.converted
+    monkeypatch.setattr("cnnzoo.inference.forms.converted", lambda *given: made.append(given) or convert(*given))
+    data = load(photos.folder(tmp_path / "photos", each=50))  # 120 to train on
+    for more, tried in ((0, 0), (179, 0), (180, 1)):
+        found = extract(net, data, tmp_path / f"{more}", more=more)
+        assert found.computed == len(data.train)
+        assert len(made) == tried
 
 
 def test_other_weights_or_preprocessing_never_meet_old_rows(net, tmp_path):

@@ -6,6 +6,7 @@ photo is computed anew and alone, and other weights or another preprocessing nev
 
 import functools
 import hashlib
+import math
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from cnnzoo.inference.outputs import Features
 from cnnzoo.telling import Tell, silent
 
 BLOCK = 256  # images looked up, computed and written at a time
+MANY = 300  # images from which a CPU tries bf16: by their number, not by their time, so that features can be had again
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ class Backbone:
                     known = store.get(keys)
                     missing = list({key: place for place, key in enumerate(keys) if key not in known}.values())
                     fresh = {}
-                    self.fast.to_come = len(missing) / len(keys) * (count * views + more)
-                    if self.fast.to_come >= FEW:
+                    to_come = len(missing) / len(keys) * (count * views + more)
+                    self.fast.to_come = math.inf if to_come >= MANY else 0
+                    if to_come >= FEW:
                         self._answer = self.fast
                     for part, shown in ahead(self._batches(pixels, keys, missing, view, augment)):
                         answers = in_halves(self._answer, shown).cpu().numpy()
