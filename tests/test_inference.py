@@ -167,6 +167,27 @@ def test_layers_are_not_fused_where_the_number_of_images_would_be_fixed(quick_bf
             torch.testing.assert_close(fast(images[:many]), net(images[:many]), rtol=0.05, atol=0.05)
 
 
+class Signed(nn.Module):
+    """Answers bright images otherwise than dark ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, 2)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.fc(x) if x.mean() > 0 else self.fc(-3 * x)
+
+
+def test_layers_are_not_fused_where_a_net_decides_by_what_it_sees(quick_bf16):
+    """Traced on bright images, it answered dark ones by what it does for bright ones."""
+    net, images = Signed().eval(), torch.rand(4, 3, 2, 2)
+    fast = cnnzoo.optimize(net, "bf16")
+    for seen in (images, -images):
+        with torch.no_grad():
+            torch.testing.assert_close(fast(seen), net(seen), rtol=0.05, atol=0.05)
+
+
 def test_threads_that_export_at_once_leave_the_terminal_and_the_log_alone():
     nets = [cnnzoo.create("lenet5").eval() for _ in range(4)]
     before = [os.fstat(descriptor) for descriptor in (1, 2)]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cnnzoo.device import BF16_GAIN, autocast, device_of, layout_on, pick_precision
@@ -204,7 +204,9 @@ class Optimized(nn.Module):
             if dtype == torch.float32:
                 return
         fast = forms.converted(net, dtype)
-        for net in (Fused(fast), fast) if kind == "cpu" else (fast,):  # the slower one if that fails
+        # Traced, what torch.fx cannot follow may do for all images what it did for the first.
+        fuses = kind == "cpu" and isinstance(fast, fx.GraphModule)
+        for net in (Fused(fast), fast) if fuses else (fast,):  # the slower one if that fails
             run = forms.floats_of(net, dtype, layout_on(images.device))
             if kind == "cuda":
                 run = torch.compile(run) if self.compiled else Replayed(run)
