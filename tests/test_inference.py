@@ -18,7 +18,7 @@ from torch import fx, nn
 
 import cnnzoo
 from cnnzoo.errors import InputError
-from cnnzoo.inference import forms
+from cnnzoo.inference import forms, optimized
 from cnnzoo.inference.fused import Fused
 from cnnzoo.inference.optimized import Optimized
 from cnnzoo.inference.outputs import Features, WithFeatures
@@ -448,6 +448,25 @@ def test_it_answers_by_the_weights_as_they_are():
         with torch.no_grad():
             torch.testing.assert_close(given, copy.deepcopy(net).eval()(images), rtol=1e-4, atol=1e-4)
     assert net.training
+
+
+def test_weights_that_another_thread_sees_change_first_count_for_all(monkeypatch):
+    """One that had looked up the form before, and compared weights after, answered by the old ones."""
+    net, images = cnnzoo.create("lenet5").eval(), torch.randn(2, 1, 32, 32)
+    fast, here, enter = cnnzoo.optimize(net, "fp32"), threading.get_ident(), optimized.autocast
+    fast(images)
+
+    def overtaken(*given):
+        if threading.get_ident() == here:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(fast, images).result()
+        return enter(*given)
+
+    monkeypatch.setattr(optimized, "autocast", overtaken)
+    net.load_state_dict(cnnzoo.create("lenet5").state_dict())
+    given = fast(images)
+    with torch.no_grad():
+        torch.testing.assert_close(given, net(images), rtol=1e-4, atol=1e-4)
 
 
 def test_sizes_without_end_take_no_memory_without_end(choices, monkeypatch):

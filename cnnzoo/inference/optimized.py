@@ -107,9 +107,10 @@ class Optimized(nn.Module):
         if x.dtype != torch.float32:
             raise InputError(f"images are {x.dtype}, but must be torch.float32, as the net's preprocessing gives them")
         size = tuple(x.shape[1:])
-        run = self._by_size.get(size)
+        # Looked up after that is known: another thread may see meanwhile that the weights have changed.
+        run = self._by_size.get(size) if self._standing == self._stands() else None
         with autocast(x.device, "fp32"):  # the precision is the net's own, whatever it is asked within
-            if run is None or self._standing != self._stands():
+            if run is None:
                 with self._lock:
                     run = self._chosen(size, x)
             answers = run(x)
