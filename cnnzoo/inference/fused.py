@@ -38,7 +38,7 @@ class Fused:
         if room not in self._plans:
             with quiet(), _fusing():  # one thread at a time
                 # Traced anew for each number, which what a net does may depend on.
-                plan = torch.jit.freeze(torch.jit.trace(self._net, filled, check_trace=False, strict=False))
+                plan = torch.jit.freeze(torch.jit.trace(self._net, filled, check_trace=False))
                 for _ in range(2):  # the first looks at shapes, the second compiles
                     plan(filled)
                 self._plans[room] = plan
