@@ -15,6 +15,7 @@ from conftest import PRELOADED
 import cnnzoo
 from cnnzoo.config import AugmentConfig, DataConfig
 from cnnzoo.data import sources
+from cnnzoo.data.arrays import choose
 from cnnzoo.data.augment import Augment
 from cnnzoo.errors import InputError
 from cnnzoo.inference import forms
@@ -45,6 +46,31 @@ def test_cached_logits_equal_live_ones(net, tmp_path):
     with torch.no_grad():
         logits = net.get_classifier()(torch.from_numpy(cached.plain))
         assert (logits - net(live)).abs().max() <= 1e-5
+
+
+def test_rows_are_fp32s_within_a_callers_autocast(net, tmp_path):
+    data = load(photos.folder(tmp_path / "photos"))
+    with torch.autocast("cpu"):
+        within = extract(net, data, tmp_path / "cache")
+    np.testing.assert_array_equal(within.vectors, extract(net, data, tmp_path / "other").vectors)
+
+
+def test_a_fast_form_is_made_where_so_many_images_are_to_come_that_it_pays(tmp_path, monkeypatch):
+    made, export, net = [], forms.exported, cnnzoo.create("lenet5", in_chans=3)
+    monkeypatch.setattr(forms, "exported", lambda *given: made.append(given) or export(*given))
+    data = load(photos.folder(tmp_path / "photos"))
+    images, last = data.train.images, np.arange(len(data.train) - 1, len(data.train))
+    augment = Augment(AugmentConfig(flip=True), 32, data.preprocess.mean, data.preprocess.std)
+    assert len(images) == 30
+    for views, more, fast in ((1, 69, False), (1, 70, True), (3, 0, False), (4, 0, True)):
+        backbone = features.Backbone(net, data.preprocess, tmp_path / f"cache{views}{more}")
+        backbone.extract(images, views=views, augment=augment, more=more)
+        assert bool(made) == fast
+        made.clear()
+    backbone = features.Backbone(net, data.preprocess, tmp_path / "new")
+    backbone.extract(choose(images, last))
+    backbone.extract(images, more=70)  # of which, by these, one in thirty is known
+    assert not made
 
 
 def test_nets_of_other_arguments_never_meet_each_others_rows(tmp_path):
