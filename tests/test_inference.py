@@ -312,6 +312,32 @@ def quick_bf16(monkeypatch):
     monkeypatch.setattr("cnnzoo.inference.forms.timed", lambda run, images: 1.0 if run in plain else next(faster))
 
 
+def test_bf16_answers_where_it_is_ahead_by_as_much_as_it_must_be(quick_bf16, monkeypatch):
+    net, images = Scores(3).eval(), torch.randn(4, 1, 1, 3)
+    with torch.no_grad():
+        expected = net(images)
+    for gain, in_16_bits in ((4, True), (10, False)):  # of a fifth of the time
+        monkeypatch.setattr(optimized, "BF16_GAIN", gain)
+        given = cnnzoo.optimize(net, "bf16")(images)
+        torch.testing.assert_close(given, expected, rtol=0.05, atol=0.05)
+        assert torch.equal(given, expected) != in_16_bits
+
+
+def test_where_layers_cannot_be_fused_16_bits_answer_as_they_are(quick_bf16, monkeypatch):
+    def fails(net):
+        def run(images):
+            raise RuntimeError("no such processor")
+
+        return run
+
+    net, images = Scores(3).eval(), torch.randn(4, 1, 1, 3)
+    fused = cnnzoo.optimize(net, "bf16")(images)
+    monkeypatch.setattr(optimized, "Fused", fails)
+    assert torch.equal(cnnzoo.optimize(net, "bf16")(images), fused)
+    with torch.no_grad():
+        assert not torch.equal(net(images), fused)
+
+
 def test_two_classes_too_close_for_bf16_are_told_apart_in_fp32(quick_bf16):
     close = [[3.0, 16.01, 16.0], [3.0, 16.0, 16.01], [3.0, 20.1, 20.0], [-30.0, -20.0, -20.1]]
     images = torch.tensor([*close, [16.0, 3.0, 1.003]])[:, None, None]
