@@ -417,6 +417,7 @@ def test_images_too_close_to_tell_in_16_bits_are_judged_in_fp32(pictures, weight
         run = cnnzoo.probe(pictures, "resnet20", str(weights), classifier="ridge", tell=said.append, **more, **options)
         found = cnnzoo.evaluate(run)
         assert run.metrics[-1]["val_top1"] == found.top1
+        assert [score["classifier"] for score in run.probe["scores"]] == [*["2 x ridge"] * len(more), "ridge"]
         (line,) = (line.removeprefix(judged) for line in said if line.startswith(judged))
         assert f"{found.top1:.2%}" in line.split(",")[0]
         options["run"] = tmp_path / "bagged"
