@@ -352,6 +352,19 @@ def test_two_classes_too_close_for_bf16_are_told_apart_in_fp32(quick_bf16):
     assert sure[4, 2] != expected[4, 2]  # nothing hangs on it
 
 
+class WithPixels(Scores):
+    """Beside the logits, what they are of."""
+
+    def forward(self, x):
+        return super().forward(x), x.flatten(1)
+
+
+def test_all_that_a_net_says_of_two_such_classes_is_fp32s(quick_bf16):
+    images = torch.tensor([[3.0, 16.01, 16.0], [16.01, 3.0, 1.0]])[:, None, None]
+    _, pixels = cnnzoo.optimize(WithPixels(3).eval(), "auto")(images)
+    assert [torch.equal(given, image.flatten()) for given, image in zip(pixels, images, strict=True)] == [True, False]
+
+
 def test_what_has_no_two_classes_to_tell_apart_is_answered_in_bf16(quick_bf16):
     for net, images in (
         (Scores(1), torch.randn(4, 1, 1, 1)),
