@@ -35,14 +35,15 @@ class Fused:
         self._came.add(many)
         room = min((number for number in self.planned if many <= number <= most), default=many)
         filled = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, room - many)) if room > many else images
-        if room not in self._plans:
+        if plan := self._plans.get(room):
+            answers = plan(filled)
+        else:
             with quiet(), _fusing():  # one thread at a time
                 # Traced anew for each number, which what a net does may depend on.
                 plan = torch.jit.freeze(torch.jit.trace(self._net, filled, check_trace=False))
-                for _ in range(2):  # the first looks at shapes, the second compiles
-                    plan(filled)
-                self._plans[room] = plan
-        answers = self._plans[room](filled)
+                plan(filled)  # looks at shapes, and the next compiles
+                answers = plan(filled)
+            self._plans[room] = plan
         return answers[:many] if isinstance(answers, Tensor) else [answer[:many] for answer in answers]
 
 
