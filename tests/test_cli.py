@@ -343,6 +343,7 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
     ("arguments", "words"),
     [
         (["lst"], ["unknown command 'lst'", "list"]),
+        (["inference"], ["unknown command 'inference'; cnnzoo --help tells which there are"]),
         (["list", "zzz*"], ["no model matches 'zzz*'; cnnzoo list names all"]),
         (["list", "resnet"], ["no model matches 'resnet'; did you mean 'resnet*'?"]),
         (["list", "incption"], ["no model matches 'incption'; did you mean inception_v"]),

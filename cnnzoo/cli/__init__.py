@@ -17,7 +17,7 @@ from cnnzoo.cli import committees, nets, training, transfer, trials, use, visual
 from cnnzoo.cli.parsing import keys_of_config, overview, parser_of
 from cnnzoo.cli.speech import hush, is_first, rank
 from cnnzoo.config import Config
-from cnnzoo.errors import InputError, Interrupted, one_line, unknown
+from cnnzoo.errors import InputError, Interrupted, did_you_mean, one_line
 
 COMMANDS: dict[str, Callable] = {
     "list": nets.list_,
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif arguments[0] == "--version":
             print(f"cnnzoo {__version__}")
         elif arguments[0] not in COMMANDS:
-            raise unknown("command", arguments[0], COMMANDS)
+            hint = did_you_mean(arguments[0], COMMANDS, "cnnzoo --help tells which there are")
+            raise InputError(f"unknown command {arguments[0]!r}{hint}")
         else:
             nets.register_own()
             code = _run(*arguments)
