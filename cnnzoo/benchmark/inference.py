@@ -20,7 +20,7 @@ TRAINED = {"squeezenet1_1": "caffe_in1k", "googlenet_2014": "bvlc_in1k"}  # whos
 
 
 def own_precision(bench: Bench) -> Iterator[Row]:
-    """C1: seven nets through optimize as it is, where the CPU computes in bf16, beside eager fp32 and eager bf16."""
+    """C1: seven nets through optimize, asked for bf16 where the CPU has it, beside eager fp32 and eager bf16."""
     if not computes_in_bf16(torch.device("cpu")):
         bench.note("this CPU does not compute in bf16, so optimize stays with fp32, which C1b measures")
         return
