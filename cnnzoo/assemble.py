@@ -167,9 +167,11 @@ def make_trainer(
     if config.train.grad_checkpointing:
         set_grad_checkpointing(model)
 
-    steps = sum(phase.epochs for phase in plan) * (len(train) // batch_size)
+    caches = _caches_features(config)
+    through = [phase for phase in plan if not (caches and phases.moves_head_alone(phase, stages))]  # the net itself
+    steps = sum(phase.epochs for phase in through) * (len(train) // batch_size)
     precision, compiled, why = _form(config, data, model, team, batch_size, steps, precision)
-    if plan:
+    if why:
         tell(why)
 
     def make_head_feed() -> Feed:
@@ -199,7 +201,7 @@ def make_trainer(
         rolls_back=config.train.on_divergence == "rollback",
         seed=seed,
         compiled=compiled,
-        make_head_feed=make_head_feed if _caches_features(config) else None,
+        make_head_feed=make_head_feed if caches else None,
         keep_statistics=config.train.batch_norm == "keep",
         patience=config.train.patience,
         limit=None if config.train.minutes is None else 60 * config.train.minutes,
@@ -225,9 +227,9 @@ def _form(
 ) -> tuple[str, Callable, str]:
     """The precision, the function that runs the net, and a line on why it is these."""
     device, p = device_of(model), data.preprocess
-    if not steps:  # a probe trains nothing, so that 16 bits would spare nothing
+    if not steps:  # of the net, at most of a head on cached features: 16 bits would spare nothing
         wanted = config.train.precision
-        return pick_precision("fp32" if wanted == "auto" else wanted, device), model, ""
+        return precision or pick_precision("fp32" if wanted == "auto" else wanted, device), model, ""
     at_once = max(batch // team.size // config.train.accumulate, 2)  # of one, BatchNorm may have no statistics
     side = _train_size(config, data)
     layout = torch.channels_last if lies_channels_last(config, model) else torch.contiguous_format

@@ -184,6 +184,14 @@ def test_a_teacher_sees_the_images_that_the_head_alone_learns_from(tune):
     assert run.metrics[-1]["epoch"] == 1
 
 
+def test_no_precision_is_tried_on_a_net_of_which_only_the_head_learns_from_cached_features(tune, monkeypatch):
+    monkeypatch.setattr(assemble.forms, "precision", lambda *_: pytest.fail("tried on the whole net"))
+    told = []
+    tune(mode="head", epochs=(1,), overrides=("--data.val_fraction=0.25",), tell=told.append)
+    assert any("from cached features" in line for line in told)
+    assert all(told)
+
+
 @pytest.mark.parametrize("what", ["mixup", "cutmix"])
 def test_the_head_alone_learns_from_images_where_these_are_mixed(tune, what):
     told = []
