@@ -133,6 +133,8 @@ def test_the_committee_rescues_what_its_best_member_gets_wrong_and_loses_what_it
     assert (first.truth, first.committee, first.members) == ("b", "b", ("a", "b", "b"))
     assert result.p == 1
     assert "rescues 2 images that the best member, runs/a, gets wrong, and loses 2" in str(result)
+    single = judged(panel("11110", "11001", "01101"))
+    assert "rescues 1 image that the best member, runs/a, gets wrong, and loses 1" in str(single)
 
 
 # ---- sub-committees

@@ -13,6 +13,7 @@ from cnnzoo import bars, calibrate
 from cnnzoo.ensemble import odds
 from cnnzoo.ensemble.combine import accuracy
 from cnnzoo.ensemble.members import Panel
+from cnnzoo.errors import counted
 from cnnzoo.shown import Shown
 
 EVERY = 10  # members up to which all sub-committees are judged: of ten there are 1,023
@@ -133,8 +134,9 @@ class Diversity(Shown):
 
     def _changes(self) -> str:
         return (
-            f"the committee rescues {len(self.rescued):,} images that the best member, {self.names[self.best]}, gets "
-            f"wrong, and loses {len(self.lost):,} that it gets right (p = {self.p:.2g} by McNemar's test)"
+            f"the committee rescues {counted(len(self.rescued), 'image')} that the best member, "
+            f"{self.names[self.best]}, gets wrong, and loses {len(self.lost):,} that it gets right "
+            f"(p = {self.p:.2g} by McNemar's test)"
         )
 
     def to_dict(self) -> dict:
