@@ -176,7 +176,8 @@ def make_trainer(
 
     def make_head_feed() -> Feed:
         """What a head alone is trained on: the features that the net gives at that moment."""
-        own, held_out = features(config, data, backbone(config, data, model, tell))
+        frozen = backbone(config, data, model, tell)
+        own, held_out = features(config, data, frozen, frozen.exact())  # by which the net is judged in the end, too
         drawn = _draw_weights(config, train)
         batches = FeatureBatches(own.vectors, train.labels, batch_size, seed, device, share, drawn)
         rows, labels = (torch.from_numpy(share.of_all(whole)).to(device) for whole in (held_out.plain, data.val.labels))
@@ -365,11 +366,13 @@ def backbone(config: Config, data: Dataset, model: nn.Module, tell: Tell = silen
     return Backbone(model, data.preprocess, data.cache, tell, config.train.precision)
 
 
-def features(config: Config, data: Dataset, frozen: Backbone) -> tuple[Extracted, Extracted]:
-    """What the head sees of the training images, in every view, and of the validation images."""
+def features(
+    config: Config, data: Dataset, frozen: Backbone, judging: Backbone | None = None
+) -> tuple[Extracted, Extracted]:
+    """What the head sees of the training images, in every view, and of the validation images, by `judging` if given."""
     drawn = {"augment": _augment(config, data), "seed": config.train.seed}
     train = frozen.extract(data.train.images, views=views_of(config, data), more=len(data.val), **drawn)
-    return train, frozen.extract(data.val.images, what="features, held out")
+    return train, (judging or frozen).extract(data.val.images, what="features, held out")
 
 
 def settled(outputs: torch.Tensor, data: Dataset, model: nn.Module) -> torch.Tensor:

@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import photos
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import cnnzoo
 from cnnzoo import assemble, learn
@@ -21,6 +23,7 @@ from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.files import read_torch
 from cnnzoo.train import losses
 from cnnzoo.train.ema import EMA
+from cnnzoo.transfer.features import Backbone
 from cnnzoo.transfer.finetune import recipe
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -190,6 +193,22 @@ def test_no_precision_is_tried_on_a_net_of_which_only_the_head_learns_from_cache
     tune(mode="head", epochs=(1,), overrides=("--data.val_fraction=0.25",), tell=told.append)
     assert any("from cached features" in line for line in told)
     assert all(told)
+
+
+def test_a_head_on_cached_features_in_16_bits_is_judged_in_fp32(tune, monkeypatch):
+    monkeypatch.setattr("cnnzoo.device.computes_in_bf16", lambda device: True)
+    extract = Backbone.extract
+
+    def coarse(self, images, **options):
+        found = extract(self, images, **options)
+        return found if self.in_fp32 else replace(found, vectors=np.round(found.vectors))
+
+    monkeypatch.setattr(Backbone, "extract", coarse)
+    run = tune(mode="head", epochs=(2,), overrides=("--data.val_fraction=0.5",))
+    kept = run.metrics[run.card["epoch"]]
+    assert kept["epoch"] > 0
+    logits, targets = (torch.from_numpy(part) for part in run.predictions)  # the net's own
+    assert kept["val_loss"] == pytest.approx(nn.functional.cross_entropy(logits, targets).item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("what", ["mixup", "cutmix"])

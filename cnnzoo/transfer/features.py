@@ -75,6 +75,7 @@ class Backbone:
         self.tell = functools.cache(tell)  # once, however often it extracts
         self.device = device_of(net)
         self.fast = optimize(Features(net), pick_precision(precision, self.device))
+        self._given = (net, preprocess, folder, tell)
         self._answer = self._plainly  # until there are so many images that a fast form pays
         kind = "" if self.in_fp32 else f"-{self.fast.precision}"
         self.file = folder / f"features-{net.entry.name}-{backbone_digest(net, preprocess)}{kind}.sqlite"
@@ -83,6 +84,10 @@ class Backbone:
     def in_fp32(self) -> bool:
         """Whether all rows are float32's; in 16 bits they may be of either."""
         return self.fast.precision == "fp32"
+
+    def exact(self) -> "Backbone":
+        """The same in float32."""
+        return self if self.in_fp32 else Backbone(*self._given, "fp32")
 
     def extract(
         self,
