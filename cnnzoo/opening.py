@@ -59,9 +59,8 @@ def open_(
     if not run.state_file.exists() and not run.state_before.exists():
         tell(f"{run.path} holds no checkpoint yet, so it starts from the beginning")
         return run, given or own, None
-    if not has_images and whereabouts.is_otherwise(run, data := (given or own).data):
-        where = "resume it where it was begun, or say where its own lie now by data.source=…"
-        raise InputError(f"{data.source} holds other images here than {run.path} was begun with; {where}")
+    if not has_images:
+        whereabouts.expect_own(run, (given or own).data)
     state, wrong = run.load_state()
     if wrong:
         tell(wrong)

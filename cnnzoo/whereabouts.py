@@ -110,6 +110,13 @@ def is_otherwise(run: Run, own: DataConfig) -> bool:
     return is_relative and not _stands_as_before(run.images) and renamed(run, own, own) is None
 
 
+def expect_own(run: Run, own: DataConfig) -> None:
+    """Raises InputError where the source that a run names holds other images here than it was begun with."""
+    if is_otherwise(run, own):
+        where = "resume it where it was begun, or say where its own lie now by data.source=…"
+        raise InputError(f"{own.source} holds other images here than {run.path} was begun with; {where}")
+
+
 def at_another_place(first: Run, second: Run) -> str | None:
     """What is wrong where two runs hold out the same images, but one of them names these where they lay before, or were
     copied from; None otherwise.

@@ -315,6 +315,56 @@ def test_a_photo_that_vanishes_before_members_are_judged_on_it_is_told_once(tmp_
     assert told.count(f"{gone}: there is no such file; it was judged as a black image") == 1
 
 
+def vanishing(file, when: str, told: list):
+    """A listener that removes a file as it hears a line."""
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if line == when:
+            file.unlink()
+
+    return tell
+
+
+def of_photos(folder, source) -> dict:
+    """A net that learns some of the photos, and not all."""
+    data = {"source": str(source), "size": 32, "cache": "none"}
+    config = small(folder, epochs=3, model={"name": "lenet5"}, data=data, optim={"lr": 0.02})
+    config["train"]["batch_size"] = 8
+    return config
+
+
+@pytest.mark.parametrize("kind", ["bag", "seeds", "boost"])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_members_are_divided_alike_though_a_photo_vanishes_between_them(kind, part, tmp_path):
+    source, whole = photos.folder(tmp_path / "photos"), of_photos(tmp_path / "c", tmp_path / "photos")
+    divided = sources.load(config.read(whole).data, config.AugmentConfig(), 32).split()
+    second = "seed1" if kind == "seeds" else f"{kind}1"
+    tell = vanishing(source.parent / divided[part][0], f"{second}:", told := [])
+    made = cnnzoo.train_committee(whole, kind, 2, with_report=False, tell=tell)
+    for run in made.members:
+        assert run.split["val"] == divided["val"]
+        assert {*run.split["train"]} <= {*divided["train"]}
+    assert made.run.split["val"] == divided["val"]
+    assert any("there is no such file" in line for line in told)  # as in any training
+
+
+def test_a_committee_that_goes_on_without_a_held_out_photo_is_judged_on_those_that_all_held_out(tmp_path):
+    photos.folder(tmp_path / "photos")
+    whole, told = of_photos(tmp_path / "c", tmp_path / "photos"), []
+    first = Run(tmp_path / "c" / "bag0")
+    with pytest.raises(Interrupted):
+        cnnzoo.train_committee(whole, "bag", 2, with_report=False, should_stop=lambda: first.is_finished)
+    val = first.split["val"]
+    os.remove(val[0])
+    made = cnnzoo.train_committee(whole, "bag", 2, resume=True, with_report=False, tell=told.append)
+    assert made.members[1].split["val"] == made.run.split["val"] == val[1:]
+    many = len(val)
+    assert f"judged on the {many - 1} images that all runs held out, of {many} that one did" in told
+    assert any(line.startswith(f"missing since the run was begun: {val[0]}") for line in told)
+    assert cnnzoo.evaluate(made.run).top1 == made.together
+
+
 def test_boosting_that_has_not_ended_makes_no_larger_committee_of_a_finished_one(tmp_path):
     whole = small(tmp_path / "x")
     cnnzoo.train_committee(whole, "boost", 2, with_report=False)

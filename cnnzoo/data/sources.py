@@ -144,16 +144,23 @@ def _ready(
             raise InputError(f"{config.source} has no {which} images that can be read")
     if train.groups is not None:
         notes += (groups.tell(train.groups, val.groups),)
-    if config.bag is not None:
-        drawn = bootstrap(train.labels, (config.split_seed, config.bag), train.groups)
-        many, of = len(np.unique(drawn)), len(train)
-        notes += (f"bootstrap sample {config.bag}: {many:,} of the {of:,} images to train on are in it, some repeated",)
-        train = train.choose(drawn)
-    if config.weights is not None:
-        file, home = Path(os.path.expanduser(config.weights)), kinds.homes(config).get("train")
-        train = replace(train, weights=_weights(file, train.names, home))
     cache = cache_folder(found.home)
-    return Dataset(config.source, found.classes, train, val, preprocess, notes, cache, kinds.homes(config))
+    whole = Dataset(config.source, found.classes, train, val, preprocess, notes, cache, kinds.homes(config))
+    return drawn(whole, config)
+
+
+def drawn(data: Dataset, config: DataConfig) -> Dataset:
+    """The same, with the bootstrap sample of the training images, or the weights, that `bag` and `weights` ask for."""
+    train, notes = data.train, data.notes
+    if config.bag is not None:
+        sample = bootstrap(train.labels, (config.split_seed, config.bag), train.groups)
+        many, of = len(np.unique(sample)), len(train)
+        notes += (f"bootstrap sample {config.bag}: {many:,} of the {of:,} images to train on are in it, some repeated",)
+        train = train.choose(sample)
+    if config.weights is not None:
+        file = Path(os.path.expanduser(config.weights))
+        train = replace(train, weights=_weights(file, train.names, data.homes.get("train")))
+    return replace(data, train=train, notes=notes)
 
 
 def _tell_bad(bad: dict[File, str], config: DataConfig, option: str = "data.bad_files='skip'") -> str:

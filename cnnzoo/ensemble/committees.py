@@ -20,8 +20,9 @@ from cnnzoo import assemble, atomic, bars, calibrate, whereabouts, zoo
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import AugmentConfig, Config, Overrides
-from cnnzoo.data import kinds
+from cnnzoo.data import kinds, sources
 from cnnzoo.data.batches import EvalBatches
+from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
 from cnnzoo.ensemble.runs import combine
 from cnnzoo.errors import InputError, counted, unknown
@@ -91,7 +92,8 @@ def train_committee(
         _check_size(Run(whole.folder / "committee"), kind, many)
     else:
         begin(whole)  # complains now rather than after hours
-    return _KINDS[kind](whole, many, resume, with_report=with_report, tell=tell, should_stop=should_stop)
+    images = _Images(whole, resume, tell)
+    return _KINDS[kind](images, many, resume, with_report=with_report, tell=tell, should_stop=should_stop)
 
 
 def of_snapshots(run: Run, tell: Tell = print) -> RunCommittee:
@@ -103,9 +105,43 @@ def of_snapshots(run: Run, tell: Tell = print) -> RunCommittee:
     return _together("snapshots", run.path, members, True, {"tell": tell})
 
 
-def _bag(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
-    runs = [_member(whole, f"bag{i}", resume, hooks, data=replace(whole.data, bag=i)) for i in range(many)]
-    judge = _Judge(whole, hooks["tell"])
+class _Images:
+    """The images of a committee, which are divided once, so that whatever comes or vanishes while it is trained, all
+    its members are judged on the same. Its folder's split.json tells how, for when it goes on.
+    """
+
+    def __init__(self, whole: Config, resume: bool, tell: Tell):
+        self.whole, self.tell, self._folder = whole, tell, Run(whole.folder)
+        self._is_begun = resume and (self._folder.path / "split.json").exists()
+
+    def drawn(self, config: Config) -> Dataset:
+        """Those that a member's config draws."""
+        return sources.drawn(self._undrawn, config.data)
+
+    @functools.cached_property
+    def split(self) -> whereabouts.Names:
+        """What they are called where they lie now. Raises InputError where other images lie there."""
+        if not self._is_begun:
+            return self._undrawn.split()
+        whereabouts.expect_own(self._folder, self.whole.data)
+        return whereabouts.renamed(self._folder, self.whole.data, self.whole.data) or self._folder.split
+
+    @functools.cached_property
+    def _undrawn(self) -> Dataset:
+        undrawn = replace(self.whole, data=replace(self.whole.data, bag=None, weights=None))
+        assemble.make_weights_ready(undrawn)
+        data = assemble.load_data(undrawn, self.split if self._is_begun else None)
+        if not self._is_begun:
+            for line in assemble.doubts(self.whole.data.source):
+                self.tell(line)
+            whereabouts.remember(self._folder, data.split(), data.homes)
+        return data
+
+
+def _bag(images: _Images, many: int, resume: bool, **hooks) -> RunCommittee:
+    whole = images.whole
+    runs = [_member(images, f"bag{i}", resume, hooks, data=replace(whole.data, bag=i)) for i in range(many)]
+    judge = _Judge(images)
     shares = np.stack([calibrate.softmax(judge.logits(run)) for run in runs])  # (M, N, K)
     names, groups = judge.images.names, judge.images.groups
     owns = [config_.read(run.config_file).data for run in runs]  # which say another place where they may only be read
@@ -117,20 +153,21 @@ def _bag(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
     return _together("bag", whole.folder, runs, resume, hooks, notes=(note,))
 
 
-def _seeds(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
+def _seeds(images: _Images, many: int, resume: bool, **hooks) -> RunCommittee:
+    whole = images.whole
     seeds = [whole.train.seed + number for number in range(many)]
-    runs = [_member(whole, f"seed{s}", resume, hooks, train=replace(whole.train, seed=s)) for s in seeds]
+    runs = [_member(images, f"seed{s}", resume, hooks, train=replace(whole.train, seed=s)) for s in seeds]
     return _together("seeds", whole.folder, runs, resume, hooks)
 
 
-def _boost(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
-    judge = _Judge(whole, hooks["tell"])
+def _boost(images: _Images, many: int, resume: bool, **hooks) -> RunCommittee:
+    whole, judge = images.whole, _Judge(images)
     weights, data = np.full(len(judge.images), 1 / len(judge.images)), whole.data
     runs: list[Run] = []
     rounds: list[Round] = []
     ended: tuple[str, ...] = ()
     for number in range(many):
-        run = _member(whole, f"boost{number}", resume, hooks, data=data)
+        run = _member(images, f"boost{number}", resume, hooks, data=data)
         done = samme(weights, judge.logits(run).argmax(axis=1) == judge.images.labels, judge.classes)
         if done.usable:
             runs.append(run)
@@ -154,11 +191,12 @@ def _boost(whole: Config, many: int, resume: bool, **hooks) -> RunCommittee:
 _KINDS = {"bag": _bag, "seeds": _seeds, "boost": _boost}
 
 
-def _member(whole: Config, name: str, resume: bool, hooks: Mapping, **changes) -> Run:
+def _member(images: _Images, name: str, resume: bool, hooks: Mapping, **changes) -> Run:
     """A finished run in a folder of the whole's, of a config with some changes."""
     hooks.get("tell", print)(f"{name}:")
-    own = replace(whole, run=str(whole.folder / name), **changes)
-    return train(own, resume="auto" if resume else None, **hooks)
+    own = replace(images.whole, run=str(images.whole.folder / name), **changes)
+    data = None if resume and Run(own.run).is_finished else images.drawn(own)
+    return train(own, resume="auto" if resume else None, data=data, **hooks)
 
 
 def _together(
@@ -201,17 +239,16 @@ def _is_made(committee: Run, runs: Sequence[Run]) -> bool:
 
 
 class _Judge:
-    """What runs of a config say of all its training images, as evaluation would see them. `tell` is given a line on
-    each that can no longer be read.
+    """What runs of a config say of all its training images, as evaluation would see them. A line on each that can no
+    longer be read is told.
     """
 
-    def __init__(self, whole: Config, tell: Tell):
-        self.tell = functools.cache(tell)  # once, however many runs are asked
-        plain = replace(whole, augment=AugmentConfig(), data=replace(whole.data, bag=None, weights=None))
-        found = assemble.load_data(plain)
+    def __init__(self, images: _Images):
+        self.tell = functools.cache(images.tell)  # once, however many runs are asked
+        found = assemble.load_data(replace(images.whole, augment=AugmentConfig()), images.split)
         self.images, self.preprocess, self.classes = found.train, found.preprocess, len(found.classes)
         self.names = kinds.names_within(found.train.names, found.homes.get("train"))  # wherever they lie
-        self.device = pick_device(whole.train.device)
+        self.device = pick_device(images.whole.train.device)
 
     def logits(self, run: Run) -> np.ndarray:
         """`(N, K)` float32, at the run's temperature."""

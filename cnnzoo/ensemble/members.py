@@ -100,14 +100,14 @@ def panel(
     Args:
         runs: two or more run folders, or patterns such as runs/lenet5_*; committees among them if need be. Their
             classes are matched by name.
-        data: a source's name or a folder; None takes the validation images, which must be the same for all.
+        data: a source's name or a folder; None takes the validation images that all held out.
         root: where named sets lie, if elsewhere than the runs say.
         device: auto (CUDA, else MPS, else CPU), cpu, mps, cuda …, for predictions that must be made.
         tell: is given a line where predictions are made.
 
     Raises:
         InputError: for fewer than two runs, for one that is named twice or still in training, and where runs were
-            judged on different images or know different classes.
+            judged on different images, of which one has learnt what another held out, or know different classes.
     """
     expect(runs, (str, os.PathLike, Iterable), "two or more run folders are wanted")
     named = [runs] if isinstance(runs, str | os.PathLike) else [*runs]
@@ -120,7 +120,9 @@ def panel(
     first = said[0]
     for run, one in zip(opened[1:], said[1:], strict=True):
         _compare(opened[0], first, run, one)
-    aligned = [one.aligned(first.classes, first.images) for one in said]
+    images = _shared(said, tell)
+    aligned = [one.aligned(first.classes, images) for one in said]
+    first = aligned[0]
     for run, one in zip(opened, aligned, strict=True):
         if many := int((one.targets != first.targets).sum()):
             raise InputError(f"{run.path} has other labels than {opened[0].path} for {many:,} of the same images")
@@ -162,8 +164,9 @@ def _compare(first: Run, of_first: RunPredictions, second: Run, of_second: RunPr
     if of_first.images == of_second.images:
         return
     images = [set(real_paths(said.images)) for said in (of_first, of_second)]
-    if images[0] != images[1]:
-        many, shared = [f"{len(each):,}" for each in images], len(images[0] & images[1])
+    learnt = [set(real_paths(run.split["train"])) for run in (first, second)]
+    many, shared = [f"{len(each):,}" for each in images], len(images[0] & images[1])
+    if not shared or (images[0] - images[1]) & learnt[1] or (images[1] - images[0]) & learnt[0]:
         if not shared and (wrong := whereabouts.at_another_place(first, second)):
             raise InputError(wrong)
         raise InputError(
@@ -171,6 +174,19 @@ def _compare(first: Run, of_first: RunPredictions, second: Run, of_second: RunPr
             f"same, and what one held out the other has learnt; train them on one split (data.val_fraction, "
             f"data.split_seed), or name images that none was trained on by data=…"
         )
+
+
+def _shared(said: Sequence[RunPredictions], tell: Tell) -> tuple[str, ...]:
+    """The first one's images that all say something of; a line is told where those are not all that any does: a photo
+    may have vanished before a later run was begun, or went on. Raises InputError if there are none.
+    """
+    files = [real_paths(one.images) for one in said]
+    common, every = set(files[0]).intersection(*files), set().union(*files)
+    if not common:
+        raise InputError("there is no image that all runs held out; name images that none was trained on by data=…")
+    if len(common) < len(every):
+        tell(f"judged on the {counted(len(common), 'image')} that all runs held out, of {len(every):,} that one did")
+    return tuple(name for name, file in zip(said[0].images, files[0], strict=True) if file in common)
 
 
 def _among(images: Sequence[str], lists: Sequence[Iterable[str]]) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ class Ensemble(Shown):
         method: vote, plurality, mean, logits, geometric, rank, weighted, greedy, stacking; or all, which takes the best
             of them (see `Contest.best`).
         data: a source's name or a folder that none was trained on, to fit on and judge by; None takes the validation
-            images, which must be the same for all runs.
+            images that all runs held out.
         root: where named sets lie, if elsewhere than the runs say.
         weights: of the members, not negative, together 1, for a method that finds none.
         seed: of the parts for cross-fitting.
@@ -171,7 +171,7 @@ class Ensemble(Shown):
         """The data whose held-out images the panel's are."""
         own = config_.read(self._first.config_file).data
         own = replace(own, root=self._root or own.root, bag=None, weights=None)  # which are one member's
-        if self.panel.images == tuple(self._first.split["val"]):
+        if self._config.data is None or self.panel.images == tuple(self._first.split["val"]):
             return own
         chosen = DataConfig(source=self._config.data, root=self._root)
         if sources.has_held_out(chosen):
