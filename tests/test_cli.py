@@ -413,6 +413,10 @@ def test_where_a_net_of_ones_own_is_not_known_is_said(fails, tmp_path, monkeypat
         (["evaluate", "runs/a", "runs/b"], ["a run to compare with is named by --against"]),
         (["visualize", "concepts", "runs/a", "photos", "--out", "x.png"], ["a data set is named by --data"]),
         (["info", "lenet5", "resnet18"], ["unexpected word 'resnet18'"]),
+        (
+            ["visualize", "compare", "lenet5", "a.jpg", "b.jpg", "--out", "x.png"],
+            ["'b.jpg'; cnnzoo visualize compare takes"],
+        ),
         (["export", "lenet5"], ["required: --out"]),
         (["train", "--optim.nesterov", "true", "--optim.momentum", "0"], ["optim.momentum is 0.0"]),
         (["train", "--schedule.name", "multi_step"], ["schedule.milestones"]),

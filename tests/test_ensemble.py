@@ -549,3 +549,31 @@ def test_an_unknown_rule_in_a_file_is_refused(committee, tmp_path):
     with pytest.raises(InputError, match="unknown rule of a committee 'oracle'; known: mean, vote, stack"):
         cnnzoo.load(strange)
     assert set(_rules.describe(cnnzoo.load(committee).rule)) == {"kind", "weights", "of"}
+
+
+# ---- looking into a committee
+
+
+@pytest.mark.parametrize("command", ["gradcam", "deconv", "activations", "invert"])
+def test_a_committee_has_no_layer_of_its_own(committee, source, tmp_path, fails, command):
+    picture = sorted(source.rglob("*.png"))[0]
+    said = fails("visualize", command, committee.path, picture, "--out", tmp_path / "x.png")
+    assert said.startswith(
+        "a committee has no layer of its own; look at the run of one of its members, or name a layer"
+    )
+    named = cnnzoo.visualize.activations(committee, picture, said.split()[-1])  # which the message proposes
+    assert named.maps[said.split()[-1]].shape[2] > 1
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_committee_of_committees_proposes_a_layer_of_a_net(committee, runs, source, tmp_path):
+    both = cnnzoo.combine([committee, runs[0]], run=tmp_path / "both")
+    with pytest.raises(InputError, match=r"such as members\.0\.members\.0\.s4$"):
+        cnnzoo.visualize.gradcam(both, sorted(source.rglob("*.png"))[0])
+
+
+@pytest.mark.parametrize("command", ["neighbours", "map"])
+def test_a_committee_has_no_features_to_compare_images_by(command, runs, tmp_path, fails):
+    committee = cnnzoo.combine([runs[0], variant(runs[0], tmp_path / "again")], run=tmp_path / "both")
+    said = fails("visualize", command, committee.path, "--out", tmp_path / "x.png")
+    assert said.startswith(f"{committee.path} is a committee, which has no features of its own to compare images by")

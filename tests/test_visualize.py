@@ -341,7 +341,8 @@ def test_a_run_is_opened_by_its_folder_its_file_and_itself(net, tmp_path):
         subject = Subject.open(given)
         assert subject.classes == photos.KINDS
         assert torch.equal(subject.net.fc.weight, net.fc.weight)
-    assert Subject.open(run.path).name == "mine"
+    for named in (run, run.path, run.model_file):  # however it is given, pictures are titled by the run
+        assert Subject.open(named).name == "mine"
 
 
 def test_a_net_of_nobody_must_tell_how_it_sees():

@@ -114,6 +114,8 @@ class Parser(ArgumentParser):
         """What to say of a word that no option takes."""
         keys = [*self.keys(), *MAIN.keys() & self.further()]
         known = [f"{what} is named by --{key}" for key, what in USES.items() if key in keys]
+        if any(action.dest == "image" for action in self._actions):
+            known.insert(0, f"{self.prog} takes one picture")
         return "; ".join([f"unexpected word {word!r}", *known])
 
     def wanted(self, key: str, problem: str = "") -> str:

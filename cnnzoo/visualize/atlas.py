@@ -113,6 +113,7 @@ def map(
 
     at_least("seed", seed, 0)
     subject = Subject.open(model_or_run, pretrained, device)
+    collection.expect_features(subject)
     among, held_out = collection.opened(subject, data, root, tell)
     shown = (held_out or among).some(many, seed)
     if len(shown) < LEAST:

@@ -17,6 +17,7 @@ from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.data.reading import Split
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
+from cnnzoo.models._committee import CommitteeNet
 from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize.hooks import untouched
@@ -145,6 +146,16 @@ def of_pictures(looked: Looked, among: Collection) -> Collection:
     return replace(
         among, source="the pictures given", images=ArrayImages(looked.pixels), labels=labels, names=looked.names
     )
+
+
+def expect_features(subject: Subject) -> None:
+    """Raises InputError for a committee, before images are read for it."""
+    if isinstance(subject.net, CommitteeNet):
+        run = run_of(subject.net)
+        raise InputError(
+            f"{run.path if run else subject.name} is a committee, which has no features of its own to compare images "
+            f"by; take the run of one of its members"
+        )
 
 
 def features(subject: Subject, *collections: Collection, tell: Tell = silent) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnzoo.device import autocast, device_of
 from cnnzoo.errors import InputError, near, quoted, unknown
+from cnnzoo.models._committee import CommitteeNet
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ def layer_of(net: nn.Module, name: str | nn.Module | None = None, x: Tensor | No
 
     A net without stages, as one from elsewhere, has its last convolution for None.
 
-    Raises InputError for a name that is not there, with the near ones.
+    Raises InputError for a name that is not there, with the near ones, and where a committee's layer is not named.
     """
     ends = _ends(net)
     if name is None:
@@ -175,7 +176,18 @@ def _ends(net: nn.Module) -> dict[str, str]:
 
 
 def _last(net: nn.Module) -> str:
-    """The last stage, or the last convolution of a net without stages."""
+    """The last stage, or the last convolution of a net without stages. Raises InputError where there is neither, and
+    for a committee, of which that would be a layer of one member.
+    """
+    if isinstance(net, CommitteeNet):
+        path, member = "members.0", net.members[0]
+        while isinstance(member, CommitteeNet):
+            path, member = f"{path}.members.0", member.members[0]
+        name = last_with_maps(member) or _last(member)
+        raise InputError(
+            f"a committee has no layer of its own; look at the run of one of its members, or name a layer of a member, "
+            f"such as {path}.{_ends(member).get(name, name)}"
+        )
     convolutions = (name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
     if names := stages_of(net) or list(convolutions):
         return names[-1]

@@ -140,6 +140,7 @@ def neighbours(
     if isinstance(images, str) and images in NAMED and not Path(images).exists():
         raise InputError(f"images are {images}, but a data set is what to look among: data={images!r}")
     subject = Subject.open(model_or_run, pretrained, device)
+    collection.expect_features(subject)
     among, held_out = collection.opened(subject, data, root, tell)
     if images is None:
         queries = (held_out or among).some(QUERIES)

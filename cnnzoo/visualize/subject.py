@@ -1,5 +1,6 @@
 """The net to look into, and the pictures that it is shown."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -74,7 +75,9 @@ class Subject:
         elif not pretrained and zoo.find_run(model_or_run) is None and model_or_run in zoo.list_models():
             net, name = _random(model_or_run), f"{model_or_run} with random weights"
         else:
-            net, name = zoo.open_net(model_or_run, pretrained)[0], Path(model_or_run).name
+            net, path = zoo.open_net(model_or_run, pretrained)[0], Path(os.path.abspath(model_or_run))
+            run = Run(path.parent)
+            name = run.path.name if path == run.model_file and run.config_file.exists() else path.name
         if net is not model_or_run or device != "auto":
             net = net.to(pick_device(device))
         if any(parameter.is_meta for parameter in net.parameters()):
