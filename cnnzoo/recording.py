@@ -66,8 +66,10 @@ class Recorder:
     def time_the_loader(self) -> None:
         self._loader_rate = rehearsal.loader_rate(self.trainer.image_feed.batches) * self.trainer.team.size
 
-    def end_epoch(self, report: EpochReport, is_best: bool) -> None:
-        """What `Trainer` calls after each validation: keep the best weights, write, log and tell the figures."""
+    def end_epoch(self, report: EpochReport, is_best: bool, **facts: object) -> None:
+        """What `Trainer` calls after each validation: keep the best weights, write, log and tell the figures. `facts`
+        are what else their card says.
+        """
         new = [line for line in self.trainer.problems if line not in self._told]
         self._told.update(new)
         problems = self.trainer.team.gather_lines(new)  # of which each process meets its own
@@ -75,7 +77,7 @@ class Recorder:
             return
         model, history = self.trainer.model, self.trainer.progress.history
         if is_best:
-            self.writer.keep_model(model.state_dict(), self._card(report))
+            self.writer.keep_model(model.state_dict(), self._card(report) | facts)
         if report.epoch in self.config.cycle_ends:
             snapshot = self.run.snapshot(self.config.cycle_ends.index(report.epoch) + 1)
             self.writer.keep_model(model.state_dict(), self._card(report), snapshot)

@@ -185,7 +185,7 @@ def _learn(job: _Job, data: Dataset, probed: probing.Probed | None = None) -> pr
     if trainer.phases and not job.is_resumed:
         recorder.time_the_loader()
     if probed:
-        recorder.end_epoch(probed.report, is_best=True)
+        recorder.end_epoch(probed.report, is_best=True, temperature=_temperature(probed.outputs, data))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             trainer.fit(job.state)
@@ -241,8 +241,6 @@ def finish(
     `outputs` are those predictions `(N, K)`, where they are known already, as `familiarity` may be. Raises InputError
     for predictions that are no finite numbers.
     """
-    from cnnzoo import calibrate  # SciPy takes half a second to import, which the first epoch need not wait for
-
     targets = torch.from_numpy(data.val.labels)
     if outputs is None:
         batches = assemble.val_batches(data, device, 256)
@@ -254,7 +252,9 @@ def finish(
         raise InputError(f"{why}; try more epochs, a lower optim.lr (a quarter, say), or train.precision fp32")
     if familiarity := familiarity or assemble.familiarity(zoo.load(run).to(device), data):
         run.save_familiarity(familiarity)
-    run.amend_card(temperature=calibrate.fit_temperature(outputs.numpy(), targets.numpy()))
+    temperature = _temperature(outputs, data)
+    if run.card.get("temperature") != temperature:  # else all weights would be written once more
+        run.amend_card(temperature=temperature)
     run.save_predictions(outputs.numpy(), targets.numpy())  # with which it counts as finished
     report = ""
     if with_report:
@@ -267,6 +267,13 @@ def finish(
     top1 = (outputs.argmax(1) == targets).double().mean().item()
     told, last = f"{top1:.2%} of {counted(len(targets), 'held-out image')} right", run.metrics[-1]
     tell(f"best {told}, last {last['val_top1']:.2%}{report}" if last["epoch"] else f"{told}{report}")
+
+
+def _temperature(outputs: torch.Tensor, data: Dataset) -> float:
+    """That which makes the probabilities of the validation images honest."""
+    from cnnzoo import calibrate  # SciPy takes half a second to import, which the first epoch need not wait for
+
+    return calibrate.fit_temperature(outputs.numpy(), data.val.labels)
 
 
 def finish_snapshot(run: Run, number: int, epoch: int, config: Config, data: Dataset, device: torch.device) -> None:
