@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -421,6 +422,20 @@ def test_images_too_close_to_tell_in_16_bits_are_judged_in_fp32(pictures, weight
         (line,) = (line.removeprefix(judged) for line in said if line.startswith(judged))
         assert f"{found.top1:.2%}" in line.split(",")[0]
         options["run"] = tmp_path / "bagged"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_that_are_no_numbers_are_told_and_no_row_is_kept(pictures, tmp_path, monkeypatch, fails, precision):
+    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "cache"))
+    net = cnnzoo.create("resnet20")
+    torch.nn.init.constant_(next(net.parameters()), torch.nan)
+    torch.save(net.state_dict(), tmp_path / "damaged.pth")
+    options = ["--pretrained", tmp_path / "damaged.pth", "--run", tmp_path / "run", "--train.precision", precision]
+    said = fails("probe", pictures, "--model", "resnet20", *options)
+    assert "features of resnet20 are no finite numbers: its weights are damaged" in said
+    assert ("try train.precision fp32" in said) == (precision == "bf16")
+    (file,) = tmp_path.glob("cache/features-*.sqlite")
+    assert sqlite3.connect(file).execute("SELECT count(*) FROM vectors").fetchone() == (0,)
 
 
 def test_bad_input_is_one_line(pictures, weights, tmp_path, fails):

@@ -60,8 +60,8 @@ class Backbone:
             own. In bf16 a CPU still answers in fp32 where that is about as fast, or where few images are to come.
 
     Raises:
-        InputError: for a net without a head of its own that could be left out, and for one that is not of the registry,
-            whose name and arguments tell its features apart in the cache.
+        InputError: for a net without a head of its own that could be left out, for one that is not of the registry,
+            whose name and arguments tell its features apart in the cache, and for vectors that are no finite numbers.
     """
 
     def __init__(
@@ -129,11 +129,19 @@ class Backbone:
                         answers = in_halves(self._answer, shown).cpu().numpy()
                         fresh |= dict(zip([keys[place] for place in part], answers, strict=True))
                         bar.update(len(part))
+                    rows = np.stack([known[key] if key in known else fresh[key] for key in keys])
+                    if not np.isfinite(rows).all():
+                        raise InputError(self._no_numbers())
+                    vectors[places, view] = rows
                     store.put(fresh)
                     computed += len(fresh)
                     bar.update(len(keys) - len(missing))
-                    vectors[places, view] = np.stack([known[key] if key in known else fresh[key] for key in keys])
         return Extracted(vectors, computed)
+
+    def _no_numbers(self) -> str:
+        """What to say of vectors that are none."""
+        instead = "" if self.in_fp32 else f", or {self.fast.precision} is too narrow for them: try train.precision fp32"
+        return f"features of {self._given[0].entry.name} are no finite numbers: its weights are damaged{instead}"
 
     @torch.inference_mode()
     def _plainly(self, images: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ def map(
     if len(shown) < LEAST:
         raise InputError(f"a map takes at least {LEAST} images, but there are {len(shown)} in {shown.source}")
     (vectors,) = collection.features(subject, shown, tell=tell)
-    if not np.isfinite(vectors).all() or not np.ptp(vectors, axis=0).any():  # scikit-learn ends the process of such
-        raise InputError(f"to {subject.name} all of {shown.source} is the same, or gives no numbers: there is no map")
+    if not np.ptp(vectors, axis=0).any():  # scikit-learn ends the process of such
+        raise InputError(f"to {subject.name} all of {shown.source} is the same: there is no map")
     few = PCA(min(COMPONENTS, *vectors.shape), random_state=seed).fit_transform(vectors)
     perplexity = min(PERPLEXITY, (len(shown) - 1) / 3)
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(few)
