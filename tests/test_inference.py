@@ -150,7 +150,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("counts", [(4, 7, 1), (1, 4)])
+@pytest.mark.parametrize("counts", [(4, 7, 1), (1, 4), (2, 7)])
 def test_a_net_that_counts_its_images_takes_any_number(precision, counts):
     net = Counting().eval()
     fast = cnnzoo.optimize(net, precision)

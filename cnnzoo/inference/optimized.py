@@ -162,7 +162,8 @@ class Optimized(nn.Module):
         share = TF32 if in_tf32 else TOLERANCE[self.precision]
         allowed = [share * max(answer.abs().max().item(), 1.0) for answer in wanted]
         shown = images if len(images) <= PLANNED else few  # so that a plan in 16 bits is made for all of them
-        other = slice(len(few) // 2) if len(few) > 1 else [0, 0]  # a graph may take the number of images for fixed
+        # A graph may take the number of images for fixed: of one more than threads, one of these gets two.
+        other = [0] * (torch.get_num_threads() + 1)
         at_once, in_a_graph = [(shown, wanted)], [(few, wanted), (few[other], [answer[other] for answer in wanted])]
         agreeing = {plain: torch.float32}
 
