@@ -1,5 +1,6 @@
 """What a net finds alike, beside what is alike pixel by pixel, and the map that is drawn of it."""
 
+import copy
 import csv
 import io
 import os
@@ -284,6 +285,7 @@ def test_the_map_draws_every_image_in_its_class_colour(net, folder, tmp_path):
     [(0.0, "to resnet20 all of .* is the same: there is no map"), (float("nan"), "features of resnet20 are no finite")],
 )
 def test_a_net_to_which_all_images_are_the_same_has_no_map(net, folder, value, words):
+    net = copy.deepcopy(net)
     with torch.no_grad():
         net.conv1.weight.fill_(value)
     with pytest.raises(InputError, match=words):
