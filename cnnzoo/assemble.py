@@ -361,8 +361,7 @@ def views_of(config: Config, data: Dataset) -> int:
 
 
 def backbone(config: Config, data: Dataset, model: nn.Module, tell: Tell = silent) -> Backbone:
-    """What gives a config's features. Raises InputError for a precision that the device lacks."""
-    pick_precision(config.train.precision, device_of(model))
+    """What gives a config's features. Raises InputError as Backbone does."""
     return Backbone(model, data.preprocess, data.cache, tell, config.train.precision)
 
 

@@ -61,7 +61,8 @@ class Backbone:
 
     Raises:
         InputError: for a net without a head of its own that could be left out, for one that is not of the registry,
-            whose name and arguments tell its features apart in the cache, and for vectors that are no finite numbers.
+            whose name and arguments tell its features apart in the cache, for a precision that the device lacks, and
+            for vectors that are no finite numbers.
     """
 
     def __init__(
