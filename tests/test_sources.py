@@ -564,6 +564,21 @@ def test_images_that_are_both_trained_and_judged_on_are_told(tmp_path):
     assert told in data.notes
 
 
+def test_a_run_on_a_set_by_name_that_is_judged_on_photos_goes_on_without_one_of_them(tmp_path):
+    for number in range(10):
+        (tmp_path / str(number)).mkdir()
+        for file in ("a.png", "b.png"):
+            Image.new("L", (9, 9), number).save(tmp_path / str(number) / file)
+    begun = load("digits", 9, val_source=str(tmp_path))
+    (tmp_path / "3" / "a.png").unlink()
+    config = DataConfig("digits", val_source=str(tmp_path))
+    data = sources.load(config, PLAIN, 9, split=begun.split())
+    assert data.preprocess == begun.preprocess
+    np.testing.assert_array_equal(everything(data.train), everything(begun.train))
+    assert len(data.val) == 19
+    np.testing.assert_array_equal(everything(data.val)[:, 4, 4, 0], data.val.labels)
+
+
 def test_linked_folders_are_followed_and_links_to_nowhere_are_told(tmp_path):
     paint(tmp_path / "set", {"red": 4, "blue": 4})
     paint(tmp_path / "elsewhere", {"red": 6})

@@ -35,9 +35,10 @@ class Part:
         return Part(images, self.labels[indices], tuple(self.names[i] for i in indices), own)
 
     def joined(self, other: "Part") -> "Part":
-        """The images of both, these first."""
-        arrays = isinstance(self.images, np.ndarray)
-        images = np.concatenate([self.images, other.images]) if arrays else [*self.images, *other.images]
+        """The images of both, these first; in one array where both are and in one size."""
+        shapes = [part.images.shape[1:] if isinstance(part.images, np.ndarray) else None for part in (self, other)]
+        alike = None not in shapes and shapes[0] == shapes[1]
+        images = np.concatenate([self.images, other.images]) if alike else [*self.images, *other.images]
         own = None if self.groups is None else np.concatenate([self.groups, other.groups])
         return Part(images, np.concatenate([self.labels, other.labels]), self.names + other.names, own)
 
@@ -179,10 +180,17 @@ class Found:
         return replace(
             self,
             classes=tuple(name for name, kept in zip(self.classes, stays, strict=True) if kept),
-            train=replace(whole.choose(np.array(train)), names=tuple(split["train"])),
-            val=whole.choose(np.array(held_out)),
+            train=replace(_chosen(whole, train, self.train), names=tuple(split["train"])),
+            val=_chosen(whole, held_out, self.val or self.train),
             notes=notes,
         )
+
+
+def _chosen(whole: Part, places: Sequence[int], like: Part) -> Part:
+    """The images at `places`, in one array as in `like`, though the whole be no array: a set judged on photos."""
+    part = whole.choose(np.array(places))
+    apart = isinstance(like.images, np.ndarray) and not isinstance(part.images, np.ndarray)
+    return replace(part, images=np.stack(part.images)) if apart else part
 
 
 def _with_stand_ins(whole: Part, places: Mapping[str, int], names: Sequence[str]) -> list[int | None]:
