@@ -117,7 +117,7 @@ class _Rows:
 
     def lack_of_room(self, many: int) -> str:
         """Why the disk would be full before the pixels of so many more images are on it; "" where it would not."""
-        if self.problem or not self.shape:
+        if self.problem:
             return ""
         takes, free = many * self.bytes, shutil.disk_usage(self.places[0].parent).free
         told = f"they take {takes / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {self.places[0].parent}"
