@@ -175,6 +175,8 @@ def test_a_bag_trains_on_its_sample_and_is_judged_on_the_same_images():
     some = np.arange(20)
     np.testing.assert_array_equal(own.train.images.take(some), whole.train.images.take(rows[some]))
     assert "of the 1,438 images to train on are in it" in own.notes[-1]
+    resumed = sources.load(config.DataConfig(bag=0), config.AugmentConfig(), 8, split=own.split())
+    assert resumed.split() == own.split()
 
 
 def test_images_of_files_are_drawn_without_a_copy(pictures):

@@ -204,6 +204,22 @@ def test_what_is_held_out_changes_with_the_groups(patients):
     assert len(set(prints)) == 3
 
 
+def test_images_that_are_gone_belong_to_no_group_of_others(patients):
+    names = [str(patients / "sick" / "p1_0.png"), "gone/1.png", str(patients / "sick" / "p1_1.png"), "gone/2.png"]
+    first, gone, second, other = sources.groups_of(DataConfig(str(patients), groups=PATIENT), names)
+    assert first == second >= 0
+    assert len({first, gone, other}) == 3
+
+
+def test_each_image_keeps_its_group_where_files_are_left_out_that_cannot_be_read(tmp_path):
+    folder = hospital(tmp_path / "photos")
+    (folder / "sick" / "p1_0.png").write_text("no image")
+    data = load(folder, bad_files="skip")
+    for part in (data.train, data.val):
+        pairs = {(group, Path(name).stem.split("_")[0]) for group, name in zip(part.groups, part.names, strict=True)}
+        assert len(pairs) == len(set(part.groups.tolist())) == len(of(part.names))
+
+
 # ---- what is said
 
 
@@ -217,7 +233,8 @@ def test_a_line_tells_how_many_groups_there_are(patients, tmp_path):
 def test_groups_that_a_folder_itself_divides_are_told(val, tmp_path):
     names = ["train/x/p1_0", "train/x/p2_0", "train/y/p3_0", "val/x/p1_1", "val/y/p4_0"]
     folder = fill(tmp_path / "photos", names)
-    data = load(folder if val is None else folder / "train", val_source=val and str(tmp_path / val))
+    whole = r"^[xy]/(p\d)_"  # where an image lies is told from its class folder on
+    data = load(folder if val is None else folder / "train", whole, val_source=val and str(tmp_path / val))
     (note,) = data.notes
     assert note == "5 images in 4 groups, 1 of which is both trained and judged on: accuracy is overstated"
 
