@@ -594,6 +594,7 @@ def test_a_run_folder_does_not_lie_among_the_photos(tmp_path, cli, fails, finish
         ["finetune", source, *lenet, "--lr", "find"],
         ["train", "--data.source", source],
         ["train", "--data.source", source, "--bag", 2],
+        ["train", "--data.source", tmp_path / "whole", "--data.val_source", source],
         ["probe", tmp_path / "whole", *lenet],
     ):
         folder = source / "runs" / "x" if words[1] != tmp_path / "whole" else tmp_path / "whole" / "val" / "x"

@@ -1,6 +1,7 @@
 """From a name or a folder to images, labels and class names, split and decoded once."""
 
 import errno
+import json
 import os
 import shutil
 import socket
@@ -559,9 +560,24 @@ def test_images_that_are_both_trained_and_judged_on_are_told(tmp_path):
     link.symlink_to(folder / "blue")
     shutil.copytree(folder / "red", tmp_path / "val" / "red")
     (tmp_path / "val" / "blue").symlink_to(link)
+    (tmp_path / "val" / "red" / "link.png").symlink_to(next(file for file in (folder / "red").iterdir()))
     data = sources.load(DataConfig(source=str(folder), val_source=str(tmp_path / "val")), PLAIN, 32)
-    told = f"3 of 6 images of {tmp_path / 'val'} are both trained and judged on: accuracy is overstated"
+    told = f"4 of 7 images of {tmp_path / 'val'} are both trained and judged on: accuracy is overstated"
     assert told in data.notes
+
+
+def test_another_source_is_judged_by_what_it_holds_out_itself_under_the_same_classes(tmp_path):
+    source, other = tmp_path / "source", tmp_path / "other"
+    paint(source, {"red": 4, "blue": 4, "green": 4})
+    paint(other, {"train/red": 3, "train/green": 3, "val/red": 2, "val/green": 1})
+    (other / "val" / "red" / "notes.txt").write_text("no image")
+    data = load(source, val_source=str(other))
+    held_out = [str(Path(name).relative_to(other)) for name in data.val.names]
+    assert held_out == ["val/green/000.png", "val/red/000.png", "val/red/001.png"]
+    assert data.classes == ("blue", "green", "red")
+    assert len(data.train) == 12
+    assert_aligned(data)
+    assert data.notes == (f"1 file in {other / 'val'} passed over: not an image by its name, or a broken link",)
 
 
 def test_a_run_on_a_set_by_name_that_is_judged_on_photos_goes_on_without_one_of_them(tmp_path):
@@ -577,6 +593,26 @@ def test_a_run_on_a_set_by_name_that_is_judged_on_photos_goes_on_without_one_of_
     np.testing.assert_array_equal(everything(data.train), everything(begun.train))
     assert len(data.val) == 19
     np.testing.assert_array_equal(everything(data.val)[:, 4, 4, 0], data.val.labels)
+
+
+def test_folds_have_nothing_to_divide_where_there_is_val(tmp_path):
+    with pytest.raises(InputError, match=r"has validation images of its own, so data\.folds has nothing to divide"):
+        load(paint(tmp_path, {"train/red": 3, "train/blue": 3, "val/red": 3}), folds=3)
+
+
+def test_a_fingerprint_changes_with_what_is_held_out(tmp_path):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    splits = [{}, {"val_fraction": 0.3}, {"split_seed": 1}, {"folds": 3}, {"folds": 3, "fold": 1}]
+    prints = [sources.fingerprint(DataConfig(str(tmp_path), **split)) for split in splits]
+    assert len(set(prints)) == len(splits)
+
+
+def test_weights_are_known_by_the_images_names_within_their_source(tmp_path, home):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    weights = {f"{name}/{i:03}.png": i for name in ("red", "blue") for i in range(4)}
+    (home / "weights.json").write_text(json.dumps(weights))
+    train = load(tmp_path, weights="~/weights.json").train
+    assert train.weights.tolist() == [weights[name] for name in file_names(train)]
 
 
 def test_linked_folders_are_followed_and_links_to_nowhere_are_told(tmp_path):
@@ -650,7 +686,7 @@ def test_bad_training_files_stop_and_are_all_named_in_one_line(cache, spoilt):
     assert f"{spoilt}/train/red/000.png: the file is empty" in message
     assert f"{spoilt}/val/blue/000.png: it is cut short" in message
     assert message.startswith("3 files cannot be read")
-    assert "data.bad_files='skip'" in message
+    assert f"by data.bad_files='skip', or in a copy: cnnzoo check {spoilt} --fix GOOD" in message
     assert "\n" not in message
 
 
@@ -695,6 +731,15 @@ def test_a_single_bad_file_is_one_file(tmp_path):
     (tmp_path / "red" / "000.png").write_text("no image")
     with pytest.raises(InputError, match=r"^1 file cannot be read"):
         load(tmp_path)
+
+
+def test_a_bad_file_that_is_the_last_is_no_damage_to_the_cache(tmp_path, decoded):
+    paint(tmp_path, {"train/red": 2, "train/blue": 2, "val/red": 2})
+    (tmp_path / "val" / "red" / "001.png").write_text("no image")
+    first = load(tmp_path, bad_files="skip")
+    decoded.clear()
+    assert load(tmp_path, bad_files="skip").notes == first.notes
+    assert decoded == []
 
 
 def test_many_bad_files_are_told_by_what_is_wrong_and_counted_beyond_ten(tmp_path):
@@ -837,6 +882,35 @@ def test_what_random_parts_are_cut_from_is_the_photo_within_a_level(tmp_path, ex
     assert difference == (0 if exactly else 1)
 
 
+def test_images_at_hand_are_seen_exactly_as_evaluation_sees_them(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    config, labels = DataConfig("mine", size=66, resize=70), np.arange(4) % 2
+    data = sources.from_images([noise] * 4, labels, "ab", config, AugmentConfig(crop="resized"), 66, decoded=tmp_path)
+    seen = centre(data.train.images.take(np.arange(1)), 66)[0]
+    np.testing.assert_array_equal(seen, data.preprocess.pixels(noise))
+
+
+def test_pictures_at_hand_keep_their_groups_and_one_that_is_none_is_named(tmp_path):
+    pictures = [np.full((8, 8 + i), i, np.uint8) for i in range(8)]
+    config, labels, groups = DataConfig("mine"), np.arange(8) % 2, np.arange(8) // 2
+    data = sources.from_images(pictures, labels, "ab", config, PLAIN, 8, decoded=tmp_path, groups=groups)
+    for part in (data.train, data.val):
+        assert part.groups.tolist() == [int(name.removeprefix("mine/")) // 2 for name in part.names]
+    pictures[5] = np.zeros((8, 8, 7), np.uint8)
+    with pytest.raises(InputError, match=r"^mine/5: "):
+        sources.from_images(pictures, labels, "ab", config, PLAIN, 8, decoded=tmp_path)
+
+
+@pytest.mark.parametrize("sides", [(8, 6), (6, 8), (8, 8), (8, 12), (12, 8)])
+def test_images_in_one_array_are_scaled_as_each_alone_is(sides, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (4, *sides, 3), np.uint8)
+    array, each = (
+        sources.from_images(images, np.arange(4) % 2, "ab", DataConfig("mine"), PLAIN, 8, decoded=tmp_path)
+        for images in (noise, list(noise))
+    )
+    np.testing.assert_array_equal(everything(array.train), everything(each.train))
+
+
 def test_memory_map_gives_the_same(tmp_path, monkeypatch):
     paint(tmp_path, {"red": 10, "blue": 10})
     in_memory = load(tmp_path)
@@ -928,14 +1002,16 @@ def test_cache_lies_hidden_in_the_set(tmp_path, home):
     assert list(home.iterdir()) == []
 
 
-def test_chosen_cache_leaves_the_set_alone(tmp_path, monkeypatch, decoded):
+@pytest.mark.parametrize("chosen", ["cache", "~/cache"])
+def test_chosen_cache_leaves_the_set_alone(chosen, tmp_path, monkeypatch, home, decoded):
+    monkeypatch.chdir(tmp_path)
     paint(tmp_path / "set", {"red": 10, "blue": 10})
-    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CNNZOO_CACHE", chosen)
     load(tmp_path / "set")
     load(tmp_path / "set")
     assert len(decoded) == 20
     assert sorted(entry.name for entry in (tmp_path / "set").iterdir()) == ["blue", "red"]
-    assert (tmp_path / "cache").is_dir()
+    assert ((home if "~" in chosen else tmp_path) / "cache").is_dir()
 
 
 def test_read_only_set_is_cached_at_home(tmp_path, monkeypatch, home, decoded):
@@ -952,6 +1028,37 @@ def test_read_only_set_is_cached_at_home(tmp_path, monkeypatch, home, decoded):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["blue", "red"]
     assert (home / ".cache" / "cnnzoo").is_dir()
     assert load("digits").cache == home / ".cache" / "cnnzoo" / "decoded"
+
+
+def test_a_cache_that_may_be_written_is_used_in_a_set_that_may_not(tmp_path, monkeypatch, decoded):
+    paint(tmp_path, {"red": 4, "blue": 4})
+    load(tmp_path)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and access(path, mode))
+    decoded.clear()
+    assert load(tmp_path).cache == tmp_path / ".cnnzoo"
+    assert decoded == []
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no permission"), NotImplementedError("no locks")])
+def test_a_cache_that_cannot_be_locked_is_read_but_not_written(error, tmp_path, monkeypatch, decoded):
+    paint(tmp_path, {"red": 4, "blue": 4})
+
+    def refuse(*args):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded_once.bars, "take", refuse)
+        data = load(tmp_path)
+    assert_aligned(data)
+    (note,) = data.notes
+    assert note.startswith(f"decoded photos cannot be kept (no {str(error).split()[-1]}: {tmp_path / '.cnnzoo'}), so ")
+    load(tmp_path)
+    decoded.clear()
+    monkeypatch.setattr(decoded_once.bars, "take", refuse)
+    data = load(tmp_path)
+    assert_aligned(data)
+    assert (decoded, data.notes) == ([], ())
 
 
 @pytest.mark.parametrize("since", ["nothing", "more pixels", "part of a line", "lines again", "fewer pixels"])
@@ -1126,6 +1233,7 @@ def test_pixels_are_kept_once_wherever_one_stands(tmp_path, monkeypatch, decoded
     monkeypatch.chdir(tmp_path / "photos" / "red")
     decoded.clear()
     load("..")
+    judge("..", split=True)
     load(tmp_path / "photos")
     assert not decoded
     assert len([*(tmp_path / "photos" / ".cnnzoo").glob("*.rows")]) == 1
@@ -1244,8 +1352,15 @@ def test_held_out_tells_of_bad_files(spoilt):
     part, _, notes = judge(spoilt, split=True, bad_files="skip")
     assert len(part) == 2
     assert notes == (f"1 file left out because it cannot be read: {spoilt}/val/blue/000.png: it is cut short",)
-    with pytest.raises(InputError, match=r"^1 file cannot be read"):
+    with pytest.raises(InputError, match=r"^1 file cannot be read .* go on without it by bad_files='skip'"):
         judge(spoilt, split=True)
+
+
+def test_a_sample_is_of_training_images_that_can_be_read_where_none_are_to_be_split_off(spoilt, tmp_path):
+    preprocess = Preprocess(8, 8, (0.5,) * 3, (0.5,) * 3)
+    assert sources.sample(DataConfig(str(spoilt)), preprocess, 100).shape == (7, 8, 8, 3)
+    paint(tmp_path / "whole", {"red": 4, "blue": 4})
+    assert sources.sample(DataConfig(str(tmp_path / "whole")), preprocess, 100).shape == (0, 8, 8, 3)
 
 
 def test_a_folder_is_looked_up_once_for_all_its_files(tmp_path, monkeypatch):
