@@ -33,7 +33,17 @@ def draw(seen):
 
 
 # They train: one seed.
-LONG = {"degradation", "mlp-vs-cnn", "dense-reuse", "augmentation", "gates", "adversarial", "transferability"}
+LONG = {
+    "degradation",
+    "mlp-vs-cnn",
+    "dense-reuse",
+    "dropout",
+    "learning-rate",
+    "augmentation",
+    "gates",
+    "adversarial",
+    "transferability",
+}
 
 
 @pytest.fixture
