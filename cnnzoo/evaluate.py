@@ -204,7 +204,7 @@ def judge(
         return Judged(np.stack([*fitted.values()]), labels, known, part.names, net.temperature, True, part.groups)
     batches = EvalBatches(part.images, labels, max(batch_size // crops, 1), preprocess.mean, preprocess.std, where)
     fallback = partial(_to_calibrate_on, chosen, preprocess, split and split["train"], called)
-    fast = fast_form(net.to(where), preprocess, len(part.images), precision, fallback, root, tell)
+    fast = fast_form(net.to(where), preprocess, len(part.images) * crops, precision, fallback, root, tell)
     judged = fast if crops == 1 else MeanOfCrops(fast, crops)
     outputs, _ = (each.numpy() for each in logits(judged, bars.show(batches, desc="evaluating", unit="batch")))
     for line in batches.problems:

@@ -292,7 +292,7 @@ def _stream(
     answering = WithFeatures(net) if familiarity else net
     fallback = partial(_spread, pictures, preprocess, batch_size)
     with bars.show(total=len(pictures), desc="predicting", unit="image") as bar:
-        fast = fast_form(answering, preprocess, len(pictures), precision, fallback, tell=tell)
+        fast = fast_form(answering, preprocess, len(pictures) * (2 if mirror else 1), precision, fallback, tell=tell)
         for batch in read_ahead(pictures, preprocess, batch_size):
             probabilities = np.full((len(batch), len(classes)), np.nan, np.float32)
             familiar = np.full(len(batch), np.nan, np.float32)

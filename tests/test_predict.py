@@ -24,6 +24,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.pictures import Pictures
 from cnnzoo.data.preprocess import Preprocess
 from cnnzoo.errors import InputError
+from cnnzoo.inference import optimized
 from cnnzoo.predict import stream
 
 
@@ -394,6 +395,15 @@ def test_a_net_with_another_head_has_no_names_any_more(swap, folder):
     for form in (net, cnnzoo.optimize(net)):
         result = cnnzoo.predict(form, folder)
         assert (result.classes, result.probabilities.shape[1]) == (("0", "1"), 2)
+
+
+def test_every_view_of_a_photo_counts_where_the_fast_form_must_pay(tmp_path, monkeypatch):
+    folder, net, made = photos.folder(tmp_path / "photos", each=17), make_net(), []
+    monkeypatch.setattr(optimized, "optimize", lambda net, precision: made.append(net) or net)
+    for views in (1, 2):
+        cnnzoo.predict(net, folder, mirror=views == 2)
+        cnnzoo.judge(net, folder, crops=views)
+    assert [net.to_come for net in made] == [102, 102]  # 51 alone do not pay
 
 
 def test_mirroring_takes_the_mean_over_both_images(net, folder):

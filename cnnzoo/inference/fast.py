@@ -36,7 +36,7 @@ def fast_form(
     Args:
         net: on its device; it is put into eval mode.
         preprocess: the net's own.
-        many: images to come.
+        many: images to come, each crop or mirror image counted.
         precision: auto, fp32, bf16, fp16 or int8, see `optimized.optimize`.
         fallback: gives images to calibrate int8 on where those of the run cannot be had.
         root: where named sets lie, if elsewhere than the run says.
