@@ -376,12 +376,15 @@ def features(
 
 def settled(outputs: torch.Tensor, data: Dataset, model: nn.Module) -> torch.Tensor:
     """Logits of the validation images by features in 16 bits, but those of the net itself where these cannot tell the
-    two likeliest classes apart.
+    two likeliest classes apart, and the image can still be read.
     """
-    close, outputs = too_close(outputs), outputs.clone()
-    if close.any():
-        few = replace(data, val=data.val.choose(close.nonzero()[:, 0].numpy()))
-        outputs[close], _ = validation.logits(model, val_batches(few, device_of(model), 64))
+    close, outputs = too_close(outputs).nonzero()[:, 0], outputs.clone()
+    if len(close):
+        few = replace(data, val=data.val.choose(close.numpy()))
+        batches = val_batches(few, device_of(model), 64)
+        said, _ = validation.logits(model, batches)
+        read = [row for row in range(len(close)) if row not in batches.lost]
+        outputs[close[read]] = said[read]
     return outputs
 
 

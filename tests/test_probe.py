@@ -424,6 +424,26 @@ def test_images_too_close_to_tell_in_16_bits_are_judged_in_fp32(pictures, weight
         options["run"] = tmp_path / "bagged"
 
 
+def test_a_photo_that_vanishes_once_its_features_are_known_is_judged_by_them(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnzoo.device.computes_in_bf16", lambda device: True)
+    monkeypatch.setattr("cnnzoo.inference.forms.CLOSE", 10.0)  # so that all are to be judged in fp32, too
+    extract, kept = Backbone.extract, []
+
+    def vanish(self, images, **options):
+        found = extract(self, images, **options)
+        if "held out" in options.get("what", ""):
+            kept.append(found.plain[1])
+            images.files[1].unlink()
+        return found
+
+    monkeypatch.setattr(Backbone, "extract", vanish)
+    options = {"run": tmp_path / "run", "overrides": {"data.cache": "none"}}
+    run = cnnzoo.probe(photos.folder(tmp_path / "photos"), "resnet20", str(weights), classifier="ridge", **options)
+    with torch.inference_mode():
+        said = cnnzoo.load(run).get_classifier()(torch.from_numpy(kept[0])[None])
+    np.testing.assert_allclose(run.predictions[0][1:2], said, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_weights_that_are_no_numbers_are_told_and_no_row_is_kept(pictures, tmp_path, monkeypatch, fails, precision):
     monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "cache"))
