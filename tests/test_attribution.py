@@ -424,9 +424,9 @@ def test_only_one_image_is_compared(net, tmp_path):
 def report(tmp_path):
     """Of a run of a net that has learned nothing, so that there are mistakes."""
 
-    def made(model: str) -> str:
+    def made(model: str, **options) -> str:
         data = {"source": str(photos.folder(tmp_path / "photos")), "val_fraction": 0.5}
-        config = {"run": str(tmp_path / "run"), "model": {"name": model}, "data": data}
+        config = {"run": str(tmp_path / "run"), "model": {"name": model, **options}, "data": data}
         return cnnzoo.train({**config, "train": {"epochs": 1}, "optim": {"lr": 1e-9}}).report_file.read_text()
 
     return made
@@ -445,3 +445,10 @@ def test_a_net_without_maps_reports_its_mistakes_all_the_same(report):
     assert len(re.findall("<figure>", page)) >= 6
     assert "what speaks for" not in page
     assert "What the net saw is not shown: no stage of this net has maps" in page
+
+
+def test_a_report_calls_outputs_beyond_the_classes_what_predictions_call_them(report, tmp_path):
+    page = report("lenet5", num_classes=40, in_chans=3)
+    told = re.findall(r"<figcaption>\S+: ([^(]+) \(\d+%\), is \w+</figcaption>", page)
+    answers = cnnzoo.predict(tmp_path / "run", cnnzoo.Run(tmp_path / "run").split["val"]).named
+    assert {*told} - {*photos.KINDS} == {*answers} - {*photos.KINDS} != set()

@@ -255,7 +255,7 @@ def _mistakes(
     if not len(wrong):
         return "<p>None: every validation image is right.</p>"
     worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
-    names = [*classes, *(f"class {i}" for i in range(len(classes), probabilities.shape[1]))]
+    names = [*classes, *map(str, range(len(classes), probabilities.shape[1]))]  # as the run's card has them
     try:
         pixels = images.take(worst)
     except Unreadable as gap:
