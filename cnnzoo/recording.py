@@ -101,7 +101,10 @@ def _pace(report: EpochReport, loader: float, config: Config) -> str:
     rates = f"the data alone comes at {loader:,.0f} images/s, the net alone takes {net:,.0f}"
     if report.waiting < rehearsal.BOTTLENECK:
         return f"{rates}: the net sets the pace"
-    return f"{rates}: it waited for data {report.waiting:.0%} of the time: {rehearsal.loader_advice(config.data)}"
+    waited = f"it waited for data {report.waiting:.0%} of the time"
+    if loader > net:  # which no advice about data would change
+        return f"{rates}, and yet {waited}, as happens where the two, or other programs, share the cores"
+    return f"{rates}: {waited}: {rehearsal.loader_advice(config.data)}"
 
 
 def describe(report: EpochReport, epochs: int) -> str:

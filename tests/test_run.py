@@ -36,7 +36,7 @@ from cnnzoo.data import sources
 from cnnzoo.errors import InputError, Interrupted
 from cnnzoo.registry import unregister
 from cnnzoo.signals import StopSignals, stop_on_signals
-from cnnzoo.train import forms
+from cnnzoo.train import forms, rehearsal
 from cnnzoo.train.trainer import Trainer
 
 SHORT = {"model": {"name": "lenet5"}, "train": {"epochs": 2, "batch_size": 128}}
@@ -1076,6 +1076,23 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path):
     with pytest.raises(InputError, match="did you mean digits"):
         cnnzoo.train(short(tmp_path / "r", data={"source": "digit"}))
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("rate", "least", "told"),
+    [
+        (1.0, 0.0, "of the time: more cores, a smaller data.size"),
+        (1e9, 0.0, "of the time, as happens where the two, or other programs, share the cores"),
+        (1e9, 1.1, ": the net sets the pace"),
+    ],
+)
+def test_data_that_come_faster_than_the_net_takes_them_are_not_blamed(tmp_path, monkeypatch, rate, least, told):
+    monkeypatch.setattr(rehearsal, "loader_rate", lambda batches: rate)
+    monkeypatch.setattr(rehearsal, "BOTTLENECK", least)  # the share of the time that was waited for data
+    said = []
+    train(short(tmp_path / "r", train={"epochs": 1}), tell=said.append)
+    (line,) = (line for line in said if line.startswith("the data alone comes at"))
+    assert told in line
 
 
 def test_folds_hold_every_image_out_once_and_finished_ones_are_kept(tmp_path, cli):
