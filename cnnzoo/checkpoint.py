@@ -19,6 +19,7 @@ snapshots/1 …       of a cyclic schedule: a run folder for the net that each c
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -177,10 +178,11 @@ class Run(Drawn):
 
     @property
     def metrics(self) -> list[dict]:
-        """A dictionary for each finished epoch."""
+        """A dictionary for each finished epoch; NaN stands for a figure that was not finite."""
         if not self.metrics_file.exists():
             return []
-        return read_json(self.metrics_file, lines=True, epoch=int, val_top1=Real, seconds=Real)
+        told = read_json(self.metrics_file, lines=True, epoch=int, val_top1=Real, seconds=Real)
+        return [{key: math.nan if value is None else value for key, value in report.items()} for report in told]
 
     @property
     def environment(self) -> dict:
@@ -258,8 +260,15 @@ class Run(Drawn):
         atomic.write(self.path / name, content.encode() if isinstance(content, str) else content)
 
     def write_metrics(self, history: Iterable[dict]) -> None:
-        """All lines at once, so that a resumed run leaves none twice."""
-        self.write("metrics.jsonl", "".join(json.dumps(report) + "\n" for report in history))
+        """All lines at once, so that a resumed run leaves none twice. A figure that is not finite, such as the loss of
+        a net that diverged, is null: JSON has no NaN.
+        """
+
+        def plain(value: object) -> object:
+            return None if isinstance(value, float) and not math.isfinite(value) else value
+
+        told = ({key: plain(value) for key, value in report.items()} for report in history)
+        self.write("metrics.jsonl", "".join(json.dumps(report, allow_nan=False) + "\n" for report in told))
 
     def save_state(self, state: dict) -> None:
         """Write last.pt with a checksum; the one before stays as last.prev.pt."""

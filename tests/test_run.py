@@ -7,6 +7,7 @@ import errno
 import functools
 import html
 import json
+import math
 import os
 import random
 import re
@@ -1076,6 +1077,19 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path):
     with pytest.raises(InputError, match="did you mean digits"):
         cnnzoo.train(short(tmp_path / "r", data={"source": "digit"}))
     assert not (tmp_path / "r").exists()
+
+
+def test_figures_that_are_not_finite_are_null_in_metrics_and_nan_when_read(tmp_path):
+    def refuse(constant: str):
+        raise ValueError(f"{constant} is no JSON")
+
+    run = Run(tmp_path)
+    run.write_metrics([{"epoch": 1, "val_loss": math.nan, "lr": math.inf, "val_top1": 0.5, "seconds": 1.0}])
+    told = json.loads(run.metrics_file.read_text(), parse_constant=refuse)
+    assert (told["val_loss"], told["lr"], told["val_top1"]) == (None, None, 0.5)
+    (report,) = run.metrics
+    assert math.isnan(report["val_loss"])
+    assert report["epoch"] == 1
 
 
 @pytest.mark.parametrize(
