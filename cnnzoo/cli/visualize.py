@@ -18,7 +18,8 @@ def filters(
     """Draw what a layer looks for: the first layer's filters in colour, deeper ones by channel, a linear one's weights.
 
     Args:
-        layer: a module's path, or a stage, whose first convolution it is; by default the layer that sees the image.
+        layer: a module's path, or a stage, whose first convolution it is; by default the layer that sees the image,
+            of a committee its first member's (another's is members.1).
         sort: norm (the largest first), hue (grey ones first), or none (as the net has them).
         scale: common (of all filters) or each (every filter has its own).
     """

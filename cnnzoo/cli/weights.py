@@ -74,7 +74,7 @@ def weights_bundle(names: list[str], *, out: str) -> None:
 
 
 def weights_import(file: str) -> None:
-    """Place the files of a bundle where cnnzoo finds them.
+    """Place the files of a bundle in torch hub's folder, where cnnzoo finds them.
 
     Args:
         file: what cnnzoo weights bundle wrote.

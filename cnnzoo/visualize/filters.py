@@ -72,9 +72,10 @@ def filters(
     Args:
         model_or_run: a net, a run, or a net's name; see `Subject.open`.
         layer: a module's path or a stage, whose first layer with weights is meant; None is the layer that sees the
-            image. Of a convolution the kernels are drawn. A linear layer is drawn where it sees the image, each unit's
-            weights in the image's shape. In a net that is a chain of linear layers a deeper one is too: the product of
-            the matrices up to it, which is what a unit weighs each pixel by if every ReLU lets pass.
+            image, of a committee its first member's. Of a convolution the kernels are drawn. A linear layer is drawn
+            where it sees the image, each unit's weights in the image's shape. In a net that is a chain of linear layers
+            a deeper one is too: the product of the matrices up to it, which is what a unit weighs each pixel by if
+            every ReLU lets pass.
         pretrained: weights for a net's name.
         sort: none (as the net has them), norm (the largest Euclidean norm first), or hue: first what is more grey than
             coloured, by norm, then by the axis of opponent colours (blue to yellow is the same as yellow to blue).
