@@ -33,6 +33,7 @@ def train(
     overrides: Overrides = (),
     resume: str | Path | Run | None = None,
     data: Dataset | None = None,
+    split: whereabouts.Names | None = None,
     with_report: bool = True,
     tell: Tell = print,
     should_stop: Callable[[], bool] | None = None,
@@ -46,6 +47,8 @@ def train(
             stays as it is.
         data: the images, where they are decoded already; else those of the config. Images of your own get a name for
             `data.source` by `cnnzoo.register_data`.
+        split: the names of the images to train on ("train") and to judge by ("val") in a run that begins, as in a
+            run's split.json; else the config divides what its source holds.
         with_report: whether report.html is drawn at the end.
         tell: is given each line meant for a person.
         should_stop: asked before the first step and after each one; True saves and raises Interrupted. None: Ctrl-C
@@ -76,7 +79,8 @@ def train(
         return run
     if config.ensemble is not None:
         raise InputError("this is the config of a committee, which cnnzoo.combine makes, or cnnzoo ensemble")
-    carry_out(run, config, state, data=data, with_report=with_report, tell=tell, should_stop=should_stop)
+    options = {"with_report": with_report, "tell": tell, "should_stop": should_stop}
+    carry_out(run, config, state, data=data, split=split, **options)
     return run
 
 
@@ -86,6 +90,7 @@ def carry_out(
     state: dict | None = None,
     *,
     data: Dataset | None = None,
+    split: whereabouts.Names | None = None,
     probed: probing.Probed | None = None,
     with_report: bool = True,
     tell: Tell = print,
@@ -105,7 +110,7 @@ def carry_out(
         ):
             job = _Job(run, config, state, team, device, tell, should_stop)
             team.expect_alike(opening.alike(config, state))
-            data = _load_data(job) if data is None else data
+            data = _load_data(job, split) if data is None else data
             team.expect_alike({"its list of images": data.digest})
             known = _learn(job, data, probed)
             if known is None:  # what training held
@@ -136,16 +141,22 @@ class _Job:
         return self.state is not None
 
 
-def _load_data(job: _Job) -> Dataset:
-    """The images, split as before in a run that goes on; in a new one, what looks doubtful about them is told."""
-    run, config, split = job.run, job.config, None
+def _load_data(job: _Job, split: whereabouts.Names | None = None) -> Dataset:
+    """The images, split as before in a run that goes on; in a new one as given, else by the config, and what looks
+    doubtful about them is told.
+    """
+    run, config = job.run, job.config
     if job.is_resumed:
         split = whereabouts.renamed(run, config_.read(run.config_file).data, config.data) or run.split
         if split != run.split:
             job.tell(f"{config.data.source} holds the images of {run.path}: it goes on with them")
     with job.team.one_after_another():
         assemble.make_weights_ready(config)
-        data = assemble.load_data(config, split)
+        if split is None or job.is_resumed:
+            data = assemble.load_data(config, split)
+        else:  # which is not drawn yet
+            undrawn = replace(config, data=replace(config.data, bag=None, weights=None))
+            data = sources.drawn(assemble.load_data(undrawn, split), config.data)
     if job.team.is_first and not job.is_resumed:
         for line in assemble.doubts(config.data.source):
             job.tell(line)

@@ -74,7 +74,7 @@ MAY_IMPORT = {
     "recording": {"config", "data", "train", "checkpoint", "assemble", "loggers"},
     "run": {"config", "data", "train", "checkpoint", "zoo", "report", "assemble", "calibrate", "familiar"}
     | {"signals", "environment", "probing", "whereabouts", "opening", "recording"},
-    "folds": {"config", "checkpoint", "run"},
+    "folds": {"config", "data", "checkpoint", "assemble", "whereabouts", "opening", "run"},
     "learn": {"config", "data", "train", "checkpoint", "transfer", "assemble", "probing", "opening", "run"},
     "estimator": {"config", "data", "checkpoint", "zoo", "transfer", "assemble", "run", "learn", "predict"},
     "ensemble": {"config", "models", "data", "train", "checkpoint", "calibrate", "resampling", "tables"}

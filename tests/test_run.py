@@ -1129,6 +1129,40 @@ def test_folds_hold_every_image_out_once_and_finished_ones_are_kept(tmp_path, cl
         config.read({"data": {"folds": 3, "fold": 3}})
 
 
+def test_what_comes_or_vanishes_between_folds_changes_no_fold(tmp_path):
+    source = photos.folder(tmp_path / "photos", each=8)
+
+    def change(line: str) -> None:
+        if line.startswith("best") and (source / "red" / "00.png").exists():
+            (source / "red" / "00.png").unlink()
+            photos.picture(1, 99).save(source / "green" / "-1.png")
+            photos.folder(source / "more", each=4, kinds=("yellow",))
+
+    asked = short(tmp_path / "k", data={"source": str(source), "size": 32}, train={"epochs": 1})
+    options = {"with_report": False, "tell": change}
+    folds = cnnzoo.cross_validate(asked, 3, **options)
+    shutil.rmtree(folds.runs[2].path)
+    folds = cnnzoo.cross_validate(asked, 3, resume=True, **options)
+    every = {f"{source}/{kind}/{number:02}.png" for kind in photos.KINDS for number in range(8)}
+    held_out = [name for run in folds.runs for name in run.split["val"]]
+    assert len(held_out) == len({*held_out})
+    assert every - {*held_out} <= {f"{source}/red/00.png"}
+    assert {*held_out} <= every
+    assert [run.card["classes"] for run in folds.runs] == [[*photos.KINDS]] * 3
+
+
+def test_folds_that_cannot_begin_leave_nothing_behind(tmp_path, fails):
+    source = photos.folder(tmp_path / "photos", each=2)
+    for words, told in (
+        (["--model.name", "nope", "--run", "k"], "nope"),
+        (["--run", source / "k"], "would lie among the photos"),
+        (["--run", "k"], "too few for 3 folds"),
+    ):
+        assert told in fails("train", "--data.source", source, "--folds", 3, *words)
+        assert not (tmp_path / "k").exists()
+    assert {entry.name for entry in source.iterdir()} == {*photos.KINDS}
+
+
 def test_a_teacher_is_a_run_that_knows_the_same_classes(finished, tmp_path):
     taught = {"teacher": str(finished.path), "teacher_weight": 0.9}
     run = train(short(tmp_path / "taught", loss=taught))

@@ -270,8 +270,21 @@ def check(config: DataConfig) -> None:
     _check_classes(_found_and_split(config).classes, config)
 
 
-def _found_and_split(config: DataConfig) -> Found:
+def folds(config: DataConfig, many: int) -> tuple[list[str], np.ndarray]:
+    """The names of all images that are there, and which of so many folds holds each out, `(N,)` int64. Raises
+    InputError as `load` does where the source cannot be divided so.
+    """
     found = _find(config)
+    parts = [_split(found, replace(config, folds=many, fold=fold)) for fold in range(many)]
+    fold_of = {name: fold for fold, part in enumerate(parts) for name in part.val.names}
+    return [*found.train.names], np.array([fold_of[name] for name in found.train.names])
+
+
+def _found_and_split(config: DataConfig) -> Found:
+    return _split(_find(config), config)
+
+
+def _split(found: Found, config: DataConfig) -> Found:
     if found.val is None:
         return found.divided(config)
     if config.folds:
