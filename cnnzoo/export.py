@@ -19,6 +19,7 @@ from cnnzoo.checkpoint import Run
 from cnnzoo.data.preprocess_graph import graph_of
 from cnnzoo.device import autocast
 from cnnzoo.errors import InputError, expect, unknown
+from cnnzoo.inference.values import decides_by_values
 from cnnzoo.models._lrn import LocalResponseNorm
 from cnnzoo.naming import output_names
 from cnnzoo.quiet import quiet
@@ -219,6 +220,11 @@ def _to_onnx(graph: _Logits, card: dict) -> bytes:
 
     if sum(tensor.nbytes for tensor in graph.state_dict().values()) > ONE_FILE:
         raise InputError("its weights are over 2 GB, more than an ONNX file can hold; export it by format='torch'")
+    if decides_by_values(graph, graph.example()):
+        raise InputError(
+            "what the net does depends on the values it sees, by an if or a number taken out of a tensor, and ONNX "
+            "would do the same for all images; compute it by torch.where and the like"
+        )
     for name, module in list(graph.named_modules()):
         if type(module) is nn.LocalResponseNorm:  # in whose dozen of operations shapes get lost
             graph.set_submodule(name, LocalResponseNorm(module.size, module.alpha, module.beta, module.k))

@@ -311,6 +311,8 @@ class Untrue(nn.Module):
     def forward(self, x):
         x = x.reshape(len(x), 64) if self.fault == "count" else x.flatten(1)
         x = self.fc(nn.functional.dropout(x) if self.fault == "dropout" else x)  # in eval mode as well
+        if self.fault == "values" and x.max() > 1e6:
+            return -x
         return -x if self.fault == "batch" and len(x) > 2 else x
 
 
@@ -330,6 +332,17 @@ def test_a_graph_that_disagrees_is_refused_and_the_old_file_stays(untrue, format
     assert "net was not written" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["the old one"]
+
+
+@pytest.mark.parametrize(("format", "why"), [("onnx", "depends on the values"), ("torch", "cannot be exported")])
+def test_a_graph_that_would_do_for_all_images_what_the_net_does_for_some_is_refused(format, why, tmp_path):
+    cnnzoo.register("untrue", input_size=(1, 8, 8), num_classes=3, head="fc")(lambda: Untrue("values"))
+    try:
+        with pytest.raises(InputError, match=why):
+            cnnzoo.export(cnnzoo.create("untrue"), tmp_path / "net", format=format)
+    finally:
+        unregister("untrue")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_net_that_gives_no_numbers_is_told_apart_from_a_bad_export(tmp_path):

@@ -189,6 +189,39 @@ def test_layers_are_not_fused_where_a_net_decides_by_what_it_sees(quick_bf16):
             torch.testing.assert_close(fast(seen), net(seen), rtol=0.05, atol=0.05)
 
 
+def test_no_int8_is_made_of_a_net_that_decides_by_what_it_sees():
+    net, images = Signed().eval(), torch.rand(4, 3, 2, 2)
+    with pytest.raises(InputError, match="cannot be exported to ONNX, which int8 needs"):
+        cnnzoo.optimize(net, "int8", calibration=images)
+
+
+DECIDING = {
+    "an if": (lambda net, x: -x if x.mean() > 0 else x, True),
+    "a number": (lambda net, x: x * float(net.fc(x).max()), True),
+    "of what was changed in place": (lambda net, x: x if x.clone().add_(1).relu_()[0, 0] > 0 else -x, True),
+    "equal": (lambda net, x: x if torch.equal(x, x.abs()) else -x, True),
+    "its own numbers": (lambda net, x: x * net.scale.item() if net.scale > 1 else x, False),
+    "shapes": (lambda net, x: -x if len(x) > 1 and x.shape[1] > 3 else x, False),
+    "where": (lambda net, x: torch.where(x > 0, x, -x), False),
+}
+
+
+@pytest.mark.parametrize("case", DECIDING)
+def test_a_graph_is_made_of_a_net_that_does_the_same_for_all_images_and_of_no_other(case):
+    does, decides = DECIDING[case]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+            self.register_buffer("scale", torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.fc(does(self, x))
+
+    assert (forms.exported(Net().eval(), torch.rand(2, 4)) is None) == decides
+
+
 def test_threads_that_export_at_once_leave_the_terminal_and_the_log_alone():
     nets = [cnnzoo.create("lenet5").eval() for _ in range(4)]
     before = [os.fstat(descriptor) for descriptor in (1, 2)]

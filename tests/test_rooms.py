@@ -57,7 +57,7 @@ MAY_IMPORT = {
     | {"measures", "whereabouts"},
     "whereabouts": {"config", "data", "checkpoint"},
     "measures": {"calibrate"},
-    "export": {"models", "data", "checkpoint", "zoo", "naming"},
+    "export": {"models", "data", "checkpoint", "zoo", "naming", "inference"},
     "report": {"config", "data", "checkpoint", "zoo", "measures", "calibrate", "visualize", "figures"},
     "inference": {"config", "data", "checkpoint", "whereabouts"},
     "loggers": set(),

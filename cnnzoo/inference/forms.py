@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cnnzoo.device import device_of, layout_on
 from cnnzoo.inference.cuda_graphs import Forward
+from cnnzoo.inference.values import decides_by_values
 from cnnzoo.quiet import quiet
 
 CLOSE = 1 / 128  # of the largest logit: bf16 changed the difference of two logits by a hundredth of it at most
@@ -134,6 +135,8 @@ def exported(net: nn.Module, images: Tensor) -> bytes | None:
     """The net as ONNX, for any number of images of this size; None where it cannot be had."""
     file = io.BytesIO()
     try:
+        if decides_by_values(net, images):
+            return None
         with quiet():
             # TorchScript's exporter, since it takes a tenth of the time of the newer one.
             names = {"input_names": ["images"], "dynamic_axes": {"images": {0: "batch"}}}
