@@ -14,6 +14,7 @@ import torch
 
 import cnnzoo
 from cnnzoo.cli import main
+from cnnzoo.train import forms
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,6 +54,17 @@ def decoded_elsewhere(tmp_path_factory):
     """Nothing is written into anybody's data."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNNZOO_CACHE", str(tmp_path_factory.mktemp("decoded")))
+        yield
+
+
+BRIEF = 120.0  # seconds of a run below which no precision is tried here: on a busy machine a run of one takes many
+
+
+@pytest.fixture(autouse=True, scope="session")
+def as_on_a_quiet_machine():
+    """Runs that are compared compute alike, however long each took."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forms, "BRIEF", BRIEF)
         yield
 
 
@@ -154,6 +166,7 @@ def _speak(arguments: list[str], folder: Path, first: Callable | None) -> None:
     for number, name in ((1, "out"), (2, "err")):
         with open(folder / name, "w") as file:
             os.dup2(file.fileno(), number)
+    forms.BRIEF = BRIEF
     if first:
         first()
     sys.exit(main(arguments))
