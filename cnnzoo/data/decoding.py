@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ class Stored(ABC):
 
 def read(file: str | Path | Stored) -> bytes:
     """An image file's content. Raises Unreached that says why it cannot be read."""
-    with _explained():
+    with _explained(file):
         return file.read_bytes() if isinstance(file, Stored) else Path(file).read_bytes()
 
 
@@ -99,7 +100,7 @@ def opened(file: str | Path | bytes, at_least: int | None = None) -> Iterator[Im
 
     Raises BadImage that says what is wrong with the file, also for what shows only while its pixels are read.
     """
-    with _explained(), _pil_limit.lifted():
+    with _explained(file), _pil_limit.lifted():
         try:
             image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
         except Image.UnidentifiedImageError:
@@ -147,14 +148,14 @@ def _open_heif(file: str | Path | bytes) -> Image.Image:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(file: str | Path | bytes | Stored) -> Iterator[None]:
     """What can go wrong with a file, as BadImage."""
     try:
         yield
     except InputError:
         raise
     except FileNotFoundError:
-        raise Unreached("there is no such file", "out of reach") from None
+        raise Unreached(_absent(str(file)), "out of reach") from None
     except PermissionError:
         raise Unreached("no permission to read it", "no permission") from None
     # of which PIL's decoders of AVIF, DDS and JPEG 2000 raise the last two
@@ -164,6 +165,14 @@ def _explained() -> Iterator[None]:
         why = " ".join(str(error).split()) or type(error).__name__
         cut = "truncated" in why.lower() or "unexpected end" in why.lower()
         raise (BadImage("it is cut short", "cut short") if cut else BadImage(f"it is damaged ({why})")) from None
+
+
+def _absent(name: str) -> str:
+    """What to say of a file that is not there."""
+    if re.match(r"\w{2,}:/", name):
+        return "it is an address: download it, and name the file"
+    remedies = {"": "; its name is empty", "-": "; standard input is called /dev/stdin"}
+    return f"there is no such file{remedies.get(name, '')}"
 
 
 def upright(image: Image.Image) -> Image.Image:
