@@ -97,7 +97,7 @@ class Predictions(Shown):
         return "\n".join(self.lines())
 
     def __repr__(self) -> str:
-        return "\n".join([*self[:SHOWN].lines(), *self._more()])
+        return "\n".join([*self[:SHOWN].lines(), *self._more()]) or "no images"
 
     def _more(self) -> list[str]:
         left = len(self) - SHOWN

@@ -133,6 +133,7 @@ def test_predictions_are_chosen_by_a_mask_or_numbers_and_compared(net, folder):
         assert [str(row) for row in chosen] == [str(result[place]) for place in wanted]
     assert [str(result[kind(1)]) for kind in (np.int64, np.array, torch.tensor)] == [str(result[1])] * 3
     assert len(result[[]]) == 0
+    assert repr(result[[]]) == "no images"  # rather than nothing at all, at a prompt
     assert result == cnnzoo.predict(net, folder)  # in which what could not be read is NaN
     assert result != result[readable]
     assert result != replace(result, min_confidence=0.5)
