@@ -525,6 +525,9 @@ def test_file_is_no_folder(tmp_path):
     (tmp_path / "photos.zip").touch()
     with pytest.raises(InputError, match=rf"data\.source: {tmp_path}/photos\.zip is not a folder"):
         load(tmp_path / "photos.zip")
+    (tmp_path / "labels.XLSX").touch()
+    with pytest.raises(InputError, match=r"labels\.XLSX is a spreadsheet; save it as CSV in UTF-8"):
+        load(tmp_path / "labels.XLSX")
 
 
 # ---- what is passed over

@@ -126,7 +126,8 @@ def no_folder(path: Path) -> str:
     """What to say where a folder should be and is none."""
     try:
         os.stat(path)
-        return f"{path} is not a folder"
+        is_spreadsheet = path.suffix.lower() in (".xls", ".xlsx", ".ods")
+        return f"{path} is {'a spreadsheet; save it as CSV in UTF-8' if is_spreadsheet else 'not a folder'}"
     except PermissionError:
         return f"{path} may not be looked at: Permission denied"
     except OSError:
