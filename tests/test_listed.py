@@ -176,6 +176,14 @@ def test_where_there_are_photos_to_validate_and_to_test_on_the_former_are_held_o
     assert len(data.train) == 5
 
 
+def test_photos_are_held_out_however_each_row_spells_it():
+    splits = ["val", "Validation", "valid", "test", "testing", *["train"] * 3, *["Training"] * 2]
+    data = load(write([(f"{n}.png", kind(n % 2), splits[n]) for n in range(10)], "file,label,split"))
+    assert [sorted(said(part, data)) for part in (data.val, data.train)] == [
+        *([f"{n}.png" for n in numbers] for numbers in (range(3), range(5, 10)))
+    ]
+
+
 def test_rows_that_say_too_little_are_passed_over_and_told():
     rows = [(f"{n}.png", kind(n)) for n in range(10)]
     data = load(write([*rows, ("11.png", ""), ("", "ant"), rows[0]]))

@@ -32,6 +32,7 @@ _COLUMNS = {  # what is known under which names, written together and in any cas
     "class": ("class", "classname", "label", "labels", "category", "target", "species", "diagnosis"),
     "split": ("split", "subset", "partition", "set", "isvalid"),
 }
+PARTS = ("", "train", "val", "test")  # of a row; "" where the table does not divide its photos
 _SAID_OF = {"yes": "val", "true": "val", "1": "val", "no": "train", "false": "train", "0": "train"}  # of isvalid
 _MANY_FOLDERS = 50  # beside a table, that are searched for its photos at most
 _END = "\x04"  # behind a table, a line of its own unless a quotation mark before it is not closed
@@ -47,7 +48,7 @@ class Row:
 
     file: Path
     label: str
-    part: str  # "train", "val" …; "" where the table does not divide its photos
+    part: str  # one of PARTS
     group: str | None  # what it belongs to, where that was asked of a column; "" where the cell is empty
 
     @property
@@ -64,7 +65,7 @@ def find(source: str, groups: str | None = None) -> Found:
     `groups` may be a column's name: photos with the same value there belong together.
     """
     rows, notes = read(source, groups)
-    first = next((part for part in HELD_OUT if any(row.part == part for row in rows)), None)
+    first = next((part for part in PARTS[2:] if any(row.part == part for row in rows)), None)
     train = [row for row in rows if row.part in ("", "train")]
     if not train:
         raise InputError(f"{source} has no photo to train on, only such to judge on")
@@ -187,8 +188,8 @@ def _part_of(said: str, column: str, where: str) -> str:
         said = _SAID_OF.get(said, said)
     if said in TRAIN:
         return "train"
-    if said in HELD_OUT:
-        return said
+    if said in HELD_OUT:  # one part, even where rows from several hands spell it otherwise
+        return "test" if said.startswith("test") else "val"
     raise InputError(
         f"{where}: {column} is {said!r}, but must be {', '.join((TRAIN[0], *HELD_OUT[:3]))} or {HELD_OUT[3]}"
     )

@@ -12,7 +12,6 @@ from cnnzoo import atomic, bars
 from cnnzoo.config import DataConfig
 from cnnzoo.data import folders, groups, listed
 from cnnzoo.data.decoding import EXTENSIONS
-from cnnzoo.data.found import HELD_OUT
 from cnnzoo.data.pictures import is_hidden
 from cnnzoo.errors import InputError, expect
 from cnnzoo.transfer.findings import Finding, Photo
@@ -113,9 +112,9 @@ def _name(file: Path, folder: Path) -> str:
 def _of_table(table: Path, pattern: str | None) -> Survey:
     """The photos are named as they would lie in class folders."""
     rows, notes = listed.read(table, pattern)
-    parts, labels = ("", "train", *HELD_OUT), listed.ordered([row.label for row in rows])
+    labels = listed.ordered([row.label for row in rows])
     places = {label: place for place, label in enumerate(labels)}
-    rows.sort(key=lambda row: (parts.index(row.part), places[row.label]))
+    rows.sort(key=lambda row: (listed.PARTS.index(row.part), places[row.label]))
     called, photos = Counter(row.file.name for row in rows), []
     folders_taken, files_taken = Counter(), Counter()
     homes = {label: atomic.free_name(_as_folder(label), "", folders_taken) for label in labels}
