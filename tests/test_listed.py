@@ -184,6 +184,16 @@ def test_photos_are_held_out_however_each_row_spells_it():
     ]
 
 
+def test_the_first_line_may_tell_excel_what_stands_between_columns():
+    rows = "\n".join(f"{n}.png;{kind(n)}" for n in range(10))
+    write([(f"{n}.png", kind(n)) for n in range(10)])
+    Path("labels.csv").write_text(f"sep=;\nfile;label\n{rows}\n", encoding="utf-8-sig")
+    assert load("labels.csv").classes == KINDS
+    Path("labels.csv").write_text(f"sep=;\nfile;label\n{rows}\n0.png;other\n")
+    with pytest.raises(InputError, match=r"line 13: 0\.png is listed twice"):  # counted as an editor counts
+        load("labels.csv")
+
+
 def test_rows_that_say_too_little_are_passed_over_and_told():
     rows = [(f"{n}.png", kind(n)) for n in range(10)]
     data = load(write([*rows, ("11.png", ""), ("", "ant"), rows[0]]))

@@ -150,6 +150,7 @@ def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     if "\0" in text:
         raise InputError(f"{file} holds bytes that no text has; save it as CSV in UTF-8")
+    text = re.sub(r"\Asep=[,;\t]\n", "\n", text)  # a hint to Excel, no row
     first = text.lstrip("\n").partition("\n")[0]
     delimiter = max(",;\t", key=first.count)  # spreadsheets write semicolons in half of Europe
     ended = io.StringIO(f"{text}\n{_END}", newline="")
