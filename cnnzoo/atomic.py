@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cnnzoo.errors import InputError, expect
+from cnnzoo.paths import expanded
 
 _HELD = (5, 32)  # on Windows: access denied, sharing violation
 
@@ -83,9 +84,9 @@ def room(dest: str | Path, *outside: str | Path) -> Path:
     `outside` of which it is to be, so that one knows before any work.
     """
     expect(dest, (str, os.PathLike), "copies are made in a folder")
-    dest = Path(os.path.expanduser(dest))
+    dest = expanded(dest)
     for folder in outside:
-        if dest.resolve().is_relative_to(Path(os.path.expanduser(folder)).resolve()):
+        if dest.resolve().is_relative_to(expanded(folder).resolve()):
             raise InputError(f"{dest} lies within {folder}; copies need a folder elsewhere")
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise InputError(f"{dest} exists already; copies need a new folder")

@@ -36,6 +36,7 @@ from cnnzoo import atomic, figures
 from cnnzoo.errors import InputError, did_you_mean, expect
 from cnnzoo.familiar import Familiarity
 from cnnzoo.files import read_arrays, read_card, read_json, read_safetensors, read_torch, write_arrays, write_model
+from cnnzoo.paths import expanded
 from cnnzoo.shown import Drawn, Table
 from cnnzoo.telling import Tell, as_typed
 
@@ -48,7 +49,7 @@ class Run(Drawn):
 
     def __init__(self, path: "str | Path | Run"):
         expect(path, (str, os.PathLike), "a run is named by its folder")
-        self.path = Path(os.path.expanduser(path))  # which leaves ~name as it is, where nobody is called so
+        self.path = expanded(path)
 
     def __fspath__(self) -> str:
         return str(self.path)

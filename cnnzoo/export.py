@@ -22,6 +22,7 @@ from cnnzoo.errors import InputError, expect, unknown
 from cnnzoo.inference.values import decides_by_values
 from cnnzoo.models._lrn import LocalResponseNorm
 from cnnzoo.naming import output_names
+from cnnzoo.paths import expanded
 from cnnzoo.quiet import quiet
 from cnnzoo.shown import Shown
 
@@ -89,7 +90,7 @@ def export(
     if format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
     expect(out, (str, os.PathLike), "out is the file to write")
-    out = Path(os.path.expanduser(out))
+    out = expanded(out)
     meant = _ENDINGS.get(out.suffix.lower(), format)
     if meant != format:
         raise InputError(f"{out} ends as a file of format {meant}, but the format is {format}; change one of them")

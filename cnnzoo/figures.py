@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cnnzoo import atomic
 from cnnzoo.errors import InputError, expect, printable
+from cnnzoo.paths import expanded
 
 UNSEEN = {"pgf", "raw", "rgba"}  # what matplotlib writes for TeX, or with neither size nor depth
 
@@ -18,7 +19,7 @@ def check(out: str | Path) -> None:
     from matplotlib.backend_bases import FigureCanvasBase  # here, since matplotlib takes a while to import
 
     expect(out, (str, os.PathLike), "the picture is to be a file")
-    out, known = Path(os.path.expanduser(out)), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
+    out, known = expanded(out), {*FigureCanvasBase.get_supported_filetypes()} - UNSEEN
     if _kind(out) not in known:
         raise InputError(f"the picture is to be {out}, but its suffix must be one of {', '.join(sorted(known))}")
     if out.is_dir():
@@ -74,7 +75,7 @@ def save(figure, out: str | Path) -> None:
     file = io.BytesIO()
     with _any_letters():
         figure.savefig(file, format=_kind(out))
-    atomic.write(Path(os.path.expanduser(out)), file.getvalue())
+    atomic.write(expanded(out), file.getvalue())
 
 
 def png(figure) -> bytes:

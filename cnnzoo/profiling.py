@@ -1,7 +1,6 @@
 """`cnnzoo profile`: where the time of a config's training steps goes, and what to change."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from cnnzoo.data import sources
 from cnnzoo.data.sources import Dataset
 from cnnzoo.device import pick_device
 from cnnzoo.errors import InputError, at_least
+from cnnzoo.paths import expanded
 from cnnzoo.shown import Shown
 from cnnzoo.telling import Tell
 from cnnzoo.train import anatomy
@@ -76,7 +76,7 @@ def profile(
     config = config_.read(config)
     if not config.train.epochs and not config.train.phases:
         raise InputError("train.epochs is 0, so there is no step to profile")
-    folder = Path(os.path.expanduser(out or Path("profiles") / config.folder.name))
+    folder = expanded(out or Path("profiles") / config.folder.name)
     atomic.check_writable(folder / "profile.json")
     device = pick_device(config.train.device)
     data = data or assemble.load_data(config)

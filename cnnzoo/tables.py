@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 
 from cnnzoo import atomic
 from cnnzoo.errors import InputError
+from cnnzoo.paths import expanded
 
 Rows = Iterable[Mapping[str, Any]]  # texts, numbers, booleans; None where there is nothing to say
 
@@ -19,7 +19,7 @@ KINDS = {str: "string", float: "float64", int: "int64", bool: "bool"}  # of colu
 
 def check(path: str | Path) -> None:
     """Raises InputError unless `write` can make a file of this ending here, so that one knows before any work."""
-    path = Path(os.path.expanduser(path))
+    path = expanded(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path} must end in one of {', '.join(FORMATS)}, to be written as such a table")
     if path.is_dir():
@@ -46,7 +46,7 @@ def write(path: str | Path, rows: Rows, columns: Mapping[str, type]) -> None:
         InputError: as `check` does.
     """
     check(path)
-    path = Path(os.path.expanduser(path))
+    path = expanded(path)
     with atomic.replacing(path) as part, open(part, "wb") as file:
         FORMATS[path.suffix.lower()](file, rows, columns)
 

@@ -23,6 +23,7 @@ from cnnzoo.files import read_card, read_safetensors, read_torch
 from cnnzoo.models import _rules
 from cnnzoo.models._committee import CommitteeNet, Seat
 from cnnzoo.models._feature_maps import FeatureMaps
+from cnnzoo.paths import expanded
 from cnnzoo.registry import Entry, register, unregister  # noqa: F401  (after our own nets)
 from cnnzoo.weights import fetch, table
 from cnnzoo.weights.load import beside_the_net, load_into, sizes, to_our_names, unwrap
@@ -137,7 +138,7 @@ def _named(pretrained: bool | str | Path | Run | table.Weights, entry: Entry) ->
 
 def _find(entry: Entry, pretrained: bool | str | Path | Run | table.Weights) -> _Source:
     named = _named(pretrained, entry)
-    path = named and Path(os.path.expanduser(named))
+    path = named and expanded(named)
     if path and path.is_dir():
         path = Run.open(path).learnt
     if path and path.is_file():
@@ -169,7 +170,7 @@ def trained_preprocessing(name: str, pretrained: bool | str | Path | Run) -> Pre
 def fetching(name: str, pretrained: bool | str | Path | Run) -> Callable[[], object] | None:
     """A function that fetches weights, and raises InputError if they cannot be had; None if they are here already."""
     named = _named(pretrained, registry.lookup(name)) if pretrained else None
-    if not pretrained or (named and Path(os.path.expanduser(named)).exists()):
+    if not pretrained or (named and expanded(named).exists()):
         return None
     row = table.row(name, named)
     return None if fetch.find(row) else partial(fetch.fetch, row)
@@ -184,7 +185,7 @@ def load(run_or_file: str | Path | Run) -> nn.Module:
     Raises InputError if there is no such folder or file, where the run has not finished an epoch, or where the file
     does not say which net it is.
     """
-    path = Path(os.path.expanduser(_spelt(run_or_file)))
+    path = expanded(_spelt(run_or_file))
     if path.is_dir():
         run = Run.open(path)
         card, path = run.card, run.model_file
@@ -259,7 +260,7 @@ def find_run(run_or_model: str | Path | Run) -> Path | None:
 
     Raises InputError for what is no text or path.
     """
-    path = Path(os.path.expanduser(_spelt(run_or_model)))
+    path = expanded(_spelt(run_or_model))
     is_name = os.fspath(run_or_model) in list_models() and not Run(path).config_file.exists()
     return path if path.exists() and not is_name else None
 
@@ -312,7 +313,7 @@ def _of_name(name: str, pretrained: bool | str | Path | Run) -> nn.Module:
         net, _, tag = name.partition(".")
         if net in nets and any(row.tag == tag for row in table.rows(net)):
             registry.lookup(name)  # complains of a tag without pretrained
-        known = [*nets, *map(str, Path(os.path.expanduser(name)).parent.glob("*"))]
+        known = [*nets, *map(str, expanded(name).parent.glob("*"))]
         none = f"there is no such folder or file, nor anything like it among the {len(nets)} nets of cnnzoo list"
         raise InputError(f"unknown run folder or model {name!r}{did_you_mean(name, known, none)}")
     if not pretrained:

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnnzoo"
 
-EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "telling", "bars", "shown", "lazy", "habits"}
+EVERYBODY = {"errors", "device", "machine", "quiet", "atomic", "telling", "bars", "shown", "lazy", "habits", "paths"}
 MAY_IMPORT = {
     "errors": set(),
     "device": set(),
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "shown": {"figures"},
     "lazy": set(),
     "habits": set(),
+    "paths": set(),
     "registry": set(),
     "config": set(),
     "own": {"registry"},

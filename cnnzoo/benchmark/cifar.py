@@ -29,6 +29,7 @@ from cnnzoo.data.augment import Augment
 from cnnzoo.data.batches import EvalBatches, TrainBatches
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import counted
+from cnnzoo.paths import expanded
 from cnnzoo.train import forms
 from cnnzoo.train.trainer import EpochReport
 
@@ -170,7 +171,7 @@ def airbench(script: Path, data: Dataset, trials: int) -> list[Trial]:
             content = {"images": images, "labels": labels, "classes": list(data.classes)}
             torch.save(content, Path(folder) / "cifar10" / f"{name}.pt")
         with open(Path(folder) / "errors", "w+", encoding="utf-8") as errors:
-            command = [sys.executable, "-u", str(script.expanduser().resolve())]
+            command = [sys.executable, "-u", str(expanded(script).resolve())]
             options = {"cwd": folder, "stdout": subprocess.PIPE, "stderr": errors, "encoding": "utf-8"}
             with subprocess.Popen(command, **options) as process:
                 try:

@@ -25,6 +25,7 @@ from cnnzoo import atomic, bars
 from cnnzoo.benchmark.apart import Apart
 from cnnzoo.device import computes_in_bf16, pick_precision, wait
 from cnnzoo.inference import quantize
+from cnnzoo.paths import expanded
 from cnnzoo.shown import Shown
 
 Side = Callable[[], object]  # does the same amount of work each time it is called
@@ -73,7 +74,7 @@ class Results(Shown):
 
     def write(self, folder: str | Path) -> Path:
         """benchmark.json and benchmark.md; returns the folder, which is made."""
-        folder = Path(os.path.expanduser(folder))
+        folder = expanded(folder)
         atomic.write(folder / "benchmark.json", json.dumps(self.to_dict(), indent=2).encode())
         atomic.write(folder / "benchmark.md", self.to_markdown().encode())
         return folder
@@ -243,7 +244,7 @@ def check_equal(ours: Tensor, theirs: Tensor, share: float, what: str) -> None:
 
 def data_root() -> Path:
     """Where the real images lie: $CNNZOO_DATA."""
-    return Path(os.path.expanduser(os.environ.get("CNNZOO_DATA", ".")))
+    return expanded(os.environ.get("CNNZOO_DATA", "."))
 
 
 @contextmanager

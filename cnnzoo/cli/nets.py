@@ -7,10 +7,10 @@ import re
 import sys
 import traceback
 from json import dumps
-from pathlib import Path
 
 from cnnzoo.cli.speech import csv_of, one_form
 from cnnzoo.errors import InputError, counted, near
+from cnnzoo.paths import expanded
 
 
 def list_(pattern: str = "*", *, pretrained: bool = False, json: bool = False) -> None:
@@ -112,7 +112,7 @@ def register_own() -> None:
     Raises InputError for one that is not there, or fails.
     """
     for file in filter(None, os.environ.get("CNNZOO_NETS", "").split(os.pathsep)):
-        path = Path(os.path.expanduser(file)).resolve()
+        path = expanded(file).resolve()
         if not path.is_file():
             raise InputError(f"CNNZOO_NETS names {file}, and there is no such file")
         if str(path) in sys.modules:  # of an earlier command in this process

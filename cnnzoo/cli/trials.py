@@ -1,13 +1,12 @@
 """Commands that try claims out: those of lectures, and our own about speed."""
 
-import os
 from collections.abc import Sequence
 from json import dumps
-from pathlib import Path
 
 from cnnzoo import atomic
 from cnnzoo import config as config_
 from cnnzoo.cli.speech import aside, tell
+from cnnzoo.paths import expanded
 
 
 def lab(name: str, *, out: str | None = None, seeds: int = 3, quick: bool = False, json: bool = False) -> int:
@@ -27,7 +26,7 @@ def lab(name: str, *, out: str | None = None, seeds: int = 3, quick: bool = Fals
     if name == "list":
         print(dumps(labs.claims()) if json else labs.overview())
         return 0
-    found, folder = labs.find(name), Path(os.path.expanduser(out or "labs"))
+    found, folder = labs.find(name), expanded(out or "labs")
     atomic.check_writable(folder / f"{name}.json")
     say = aside if json else tell
     say(f"{found.claim}\n({found.source})")
@@ -86,7 +85,7 @@ def benchmark(
         return
     say = aside if json else tell
     if out:
-        out = Path(os.path.expanduser(out))
+        out = expanded(out)
         out.mkdir(parents=True, exist_ok=True)  # complains now rather than after an hour
     options = {"rounds": 2 if quick else 5, "minutes": minutes}
     results = suite.run(names, **options, tell=say, keep=lambda found: out and found.write(out))

@@ -1,12 +1,12 @@
 """`cnnzoo weights`: commands for trained weights."""
 
-import os
 from collections.abc import Callable, Sequence
 from json import dumps
 from pathlib import Path
 
 from cnnzoo.cli.parsing import one_of
 from cnnzoo.errors import InputError, counted
+from cnnzoo.paths import expanded
 from cnnzoo.telling import as_typed
 
 
@@ -69,7 +69,7 @@ def weights_bundle(names: list[str], *, out: str) -> None:
     from cnnzoo.weights import bundles
 
     rows = _chosen_weights(names)
-    bundles.bundle(rows, Path(os.path.expanduser(out)))
+    bundles.bundle(rows, expanded(out))
     print(f"{counted(len(rows), 'file')} in {out}; there: cnnzoo weights import {as_typed(Path(out).name)}")
 
 
@@ -81,7 +81,7 @@ def weights_import(file: str) -> None:
     """
     from cnnzoo.weights import bundles
 
-    for placed in bundles.unbundle(Path(os.path.expanduser(file))):
+    for placed in bundles.unbundle(expanded(file)):
         print(placed)
 
 

@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from cnnzoo.config.parser import MAIN, Parser, no_section, refuse_giants
 from cnnzoo.config.sections import Config, plain
 from cnnzoo.errors import InputError, did_you_mean, expect, quoted
+from cnnzoo.paths import expanded
 from cnnzoo.telling import words_typed
 
 
@@ -64,7 +65,7 @@ def read(source: Config | str | Path | Mapping | None = None, overrides: Overrid
         text = dump(config) if overrides else ""
     else:
         # As a text: a file that it is to open itself makes jsonargparse move the whole process to that file's folder.
-        text = _text(Path(os.path.expanduser(source)))
+        text = _text(expanded(source))
         try:
             text = _with_sections(text)
             config = _build(lambda reader: reader.parse_string(text))

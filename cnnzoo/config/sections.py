@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cnnzoo.errors import InputError, composed, expect
+from cnnzoo.paths import expanded
 
 
 def _check(key: str, value: object, holds: bool, want: str) -> None:
@@ -599,7 +600,7 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the run lies."""
-        return Path(os.path.expanduser(self.run or f"runs/{self.model.name}_{short_name(self.data.source)}"))
+        return expanded(self.run or f"runs/{self.model.name}_{short_name(self.data.source)}")
 
 
 def short_name(source: str | Path) -> str:

@@ -26,6 +26,7 @@ from cnnzoo.data.crops import Crops
 from cnnzoo.data.decoding import Stored, Unreached
 from cnnzoo.data.preprocess import Geometry, Sheet
 from cnnzoo.errors import InputError
+from cnnzoo.paths import expanded
 
 PAUSE = 10  # seconds of decoding after which it is written to the disk
 KEY = 16  # bytes
@@ -240,7 +241,7 @@ def cache_folder(beside: Path | None) -> Path:
     folder) ~/.cache/cnnzoo.
     """
     if chosen := os.environ.get("CNNZOO_CACHE"):
-        return Path(os.path.expanduser(chosen))
+        return expanded(chosen)
     inside = beside / ".cnnzoo" if beside else Path()
     place = inside if inside.exists() else beside
     # root may write anywhere, but was not asked to

@@ -12,6 +12,7 @@ from PIL import Image
 from cnnzoo.config import DataConfig
 from cnnzoo.data import groups
 from cnnzoo.errors import InputError, counted, near
+from cnnzoo.paths import expanded
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = 64  # pixels of a side, up to which a picture is taken whole
@@ -240,7 +241,7 @@ def at_hand(
     if isinstance(images, np.ndarray):
         images = images.reshape(*images.shape[:3], -1)
     else:
-        images = [Path(os.path.expanduser(image)) if isinstance(image, str) else image for image in images]
+        images = [expanded(image) if isinstance(image, str) else image for image in images]
     own = None if given is None else groups.of_values(given)
     return Found(tuple(classes), Part(images, labels, names, own), None, channels, IMAGENET_MEAN, IMAGENET_STD)
 

@@ -13,12 +13,13 @@ import numpy as np
 from cnnzoo.data.decoding import Stored
 from cnnzoo.data.found import HELD_OUT, Found, Part, photos
 from cnnzoo.errors import InputError
+from cnnzoo.paths import expanded
 
 PREFIX = "hf:"
 
 
 def is_source(source: str) -> bool:
-    return source.startswith(PREFIX) or _is_saved(Path(os.path.expanduser(source)))
+    return source.startswith(PREFIX) or _is_saved(expanded(source))
 
 
 def find(source: str) -> Found:
@@ -33,7 +34,7 @@ def find(source: str) -> Found:
     classes, train = _part(splits[train_name], f"{source}/{train_name}")
     if (train.labels < 0).any():
         raise InputError(f"{source}: {int((train.labels < 0).sum())} images of {train_name} have no class")
-    home = Path(os.path.expanduser(source.removeprefix(PREFIX)))
+    home = expanded(source.removeprefix(PREFIX))
     home, val, notes = home if home.is_dir() else None, None, ()
     for name in HELD_OUT:
         if name in splits and name != train_name:
@@ -76,7 +77,7 @@ def _load(source: str) -> Any:
         wanted = 'pip install "cnnzoo[datasets]" brings'
         raise InputError(f"data.source {source} needs Hugging Face's datasets, which {wanted}") from None
     name = source.removeprefix(PREFIX)
-    folder = Path(os.path.expanduser(name))
+    folder = expanded(name)
     try:
         if _is_saved(folder):
             return datasets.load_from_disk(str(folder))

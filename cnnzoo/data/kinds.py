@@ -9,6 +9,7 @@ from cnnzoo.data import folders, hugging_face, listed, shards
 from cnnzoo.data.found import Found
 from cnnzoo.data.named import NAMED
 from cnnzoo.errors import InputError, did_you_mean
+from cnnzoo.paths import expanded
 
 SET, HUGGING_FACE, SHARDS, TABLE, FOLDER = "set by name", "Hugging Face's", "shards", "table", "folder of photos"
 _KNOWN_BY_THEIR_NAMES = {HUGGING_FACE: hugging_face, SHARDS: shards, TABLE: listed}
@@ -92,4 +93,4 @@ def _home(source: str) -> str | None:
 
 
 def _place(source: str) -> Path:
-    return Path(os.path.expanduser(source))
+    return expanded(source)

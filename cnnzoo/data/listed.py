@@ -23,6 +23,7 @@ from cnnzoo.data.decoding import EXTENSIONS, TABLES
 from cnnzoo.data.found import HELD_OUT, TRAIN, Found, Part, photos
 from cnnzoo.data.pictures import is_hidden
 from cnnzoo.errors import InputError, composed, counted, did_you_mean, printable
+from cnnzoo.paths import expanded
 
 _COLUMNS = {  # what is known under which names, written together and in any case; the first one found counts
     "photo": (
@@ -79,7 +80,7 @@ def find(source: str, groups: str | None = None) -> Found:
 
 def home_of(source: str | Path) -> Path:
     """The folder that a table lies in."""
-    return Path(os.path.expanduser(source)).parent
+    return expanded(source).parent
 
 
 def beside(path: Path) -> list[str]:
@@ -89,7 +90,7 @@ def beside(path: Path) -> list[str]:
 
 def read(source: str | Path, groups: str | None = None) -> tuple[list[Row], tuple[str, ...]]:
     """A table's photos, in order, and what was passed over. Raises InputError that says what is wrong with it."""
-    header, lines = _lines(Path(os.path.expanduser(source)))
+    header, lines = _lines(expanded(source))
     columns, places = _columns(header, source), _Places(home_of(source))
     grouped = header.index(groups) if groups in header else None
     if grouped is None and groups and re.fullmatch(r"[\w -]+", groups) and (like := did_you_mean(groups, header)):

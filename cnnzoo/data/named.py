@@ -13,6 +13,7 @@ from cnnzoo.config import DataConfig
 from cnnzoo.data import folders
 from cnnzoo.data.found import Found, Part
 from cnnzoo.errors import InputError
+from cnnzoo.paths import expanded
 
 
 def _digits(config: DataConfig) -> Found:
@@ -63,7 +64,7 @@ def _imagenet(config: DataConfig) -> Found:
 
 def _root(config: DataConfig) -> Path:
     chosen = config.root or os.environ.get("CNNZOO_DATA") or "~/.cache/cnnzoo/data"
-    return Path(os.path.expanduser(chosen))
+    return expanded(chosen)
 
 
 def _numbered(name: str, many: int) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from cnnzoo.data.named import REGISTERED
 from cnnzoo.data.preprocess import Preprocess, Sheet
 from cnnzoo.data.reading import Split, read
 from cnnzoo.errors import InputError, counted, faults
+from cnnzoo.paths import expanded
 from cnnzoo.resampling import bootstrap
 
 
@@ -158,7 +159,7 @@ def drawn(data: Dataset, config: DataConfig) -> Dataset:
         notes += (f"bootstrap sample {config.bag}: {many:,} of the {of:,} images to train on are in it, some repeated",)
         train = train.choose(sample)
     if config.weights is not None:
-        file = Path(os.path.expanduser(config.weights))
+        file = expanded(config.weights)
         train = replace(train, weights=_weights(file, train.names, data.homes.get("train")))
     return replace(data, train=train, notes=notes)
 

@@ -10,7 +10,6 @@ pairs.png  cost.png  rescued.png  lost.png (the last two where there are such im
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from cnnzoo import atomic, figures, tables
 from cnnzoo.ensemble.diversity import MEASURES, Diversity, Verdict
 from cnnzoo.errors import InputError
+from cnnzoo.paths import expanded
 from cnnzoo.telling import Tell
 
 SHOWN = 24  # images in a picture, at most
@@ -31,7 +31,7 @@ Row = dict[str, object]
 
 def check(folder: str | Path) -> None:
     """Raises InputError if there is something already: nothing is overwritten."""
-    folder = Path(os.path.expanduser(folder))
+    folder = expanded(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, so nothing can be written into it; choose a folder")
     if folder.exists() and any(folder.iterdir()):
@@ -41,7 +41,7 @@ def check(folder: str | Path) -> None:
 def write(diversity: Diversity, folder: str | Path, look: Look, tell: Tell = print) -> None:
     """All tables and pictures; `tell` is given a line if `look` finds no images. Raises InputError as `check` does."""
     check(folder)
-    folder, shown = Path(os.path.expanduser(folder)), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
+    folder, shown = expanded(folder), (diversity.rescued[:SHOWN], diversity.lost[:SHOWN])
     try:
         seen = look([verdict.image for verdicts in shown for verdict in verdicts]) if any(shown) else ()
     except InputError as error:  # all else is told by what the members said, and needs no images

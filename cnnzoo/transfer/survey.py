@@ -14,6 +14,7 @@ from cnnzoo.data import folders, groups, listed
 from cnnzoo.data.decoding import EXTENSIONS
 from cnnzoo.data.pictures import is_hidden
 from cnnzoo.errors import InputError, expect
+from cnnzoo.paths import expanded
 from cnnzoo.transfer.findings import Finding, Photo
 
 MANIFEST = "left_out.csv"  # of a copy that `copies.fix` has made
@@ -40,7 +41,7 @@ class Survey:
         """
         expect(source, (str, os.PathLike), "a folder of class folders is wanted, or a table that lists photos")
         DataConfig(source=source, groups=pattern)  # complains of what is no regular expression
-        place = Path(os.path.expanduser(source))
+        place = expanded(source)
         if listed.is_source(str(place)):
             return _of_table(place, pattern)
         if not os.path.isdir(place):

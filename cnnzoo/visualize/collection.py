@@ -1,6 +1,5 @@
 """The labelled images that a net is shown one by one: those of a data source, or those that a run was made with."""
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from cnnzoo.data.reading import Split
 from cnnzoo.data.sources import Dataset
 from cnnzoo.errors import InputError
 from cnnzoo.models._committee import CommitteeNet
+from cnnzoo.paths import expanded
 from cnnzoo.telling import Tell, silent
 from cnnzoo.transfer.features import Backbone
 from cnnzoo.visualize.hooks import untouched
@@ -117,7 +117,7 @@ def _of_source(subject: Subject, given: DataConfig) -> tuple[tuple[Collection, C
         loaded = _loaded(subject, given)
         return _both(loaded, f"{given.source}, to train on", f"{given.source}, held out"), loaded.notes
     part, classes, notes = sources.held_out(given, subject.preprocess, split=False)
-    folder = Path(os.path.expanduser(given.source))
+    folder = expanded(given.source)
     cache = cache_folder(folder if folder.is_dir() else None)
     return (_collection(given.source, part, classes, cache), None), notes
 

@@ -14,7 +14,6 @@ takes a few pictures for much evidence: by SqueezeNet's stage3 and bees, 18 of 6
 concept at 5 %.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import Tensor
 from cnnzoo import bars, figures, tables
 from cnnzoo.data.pictures import Pictures, is_hidden
 from cnnzoo.errors import InputError, at_least
+from cnnzoo.paths import expanded
 from cnnzoo.telling import Tell
 from cnnzoo.visualize import drawing
 from cnnzoo.visualize.hooks import untouched, watching
@@ -142,7 +142,7 @@ def tcav(
     subject = Subject.open(model_or_run, pretrained, device)
     layer = subject.layer(layer)
     number = None if class_ is None else subject.class_number(class_)
-    folders = _folders(Path(os.path.expanduser(concepts)))
+    folders = _folders(expanded(concepts))
     shown = {folder.name: subject.look(_drawn(folder, MOST, seed), tell=tell).x for folder in folders}
     for name, pictures in shown.items():
         if len(pictures) < LEAST:

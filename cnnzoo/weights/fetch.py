@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from cnnzoo.errors import InputError
+from cnnzoo.paths import expanded
 from cnnzoo.weights.download import digest, download
 from cnnzoo.weights.table import Weights, rows
 
@@ -79,7 +80,7 @@ def hub_folder() -> Path:
 
 def _folders() -> list[Path]:
     chosen = os.environ.get("CNNZOO_WEIGHTS")
-    return [*([Path(os.path.expanduser(chosen))] if chosen else []), hub_folder()]
+    return [*([expanded(chosen)] if chosen else []), hub_folder()]
 
 
 class OutOfReach(InputError):
