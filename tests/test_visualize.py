@@ -537,7 +537,7 @@ def test_the_ways_to_look_are_told(cli, fails):
     [
         (["filters", "resnet20"], "16 filters of 3x3 in colour, layer conv1 of resnet20 with random weights: x.png"),
         (
-            ["activations", "resnet20", "photo.png", "--layer", "stage1,layer3.0"],
+            ["activations", "resnet20", "photo.png", "--layer", "stage1, layer3.0"],
             "the strongest maps of 1 picture, layers stage1 (16x32x32), layer3.0 (64x8x8) of resnet20 with random "
             "weights: x.png",
         ),

@@ -40,8 +40,7 @@ def activations(
     Args:
         layer: stages or modules' paths between commas; by default every stage.
     """
-    layers = layer.split(",") if layer else None
-    _draw(out, "activations", model_or_run, images, layers, pretrained=pretrained, size=size, tell=aside)
+    _draw(out, "activations", model_or_run, images, _names(layer), pretrained=pretrained, size=size, tell=aside)
 
 
 def sparsity(
@@ -146,9 +145,8 @@ def compare(
         size: the height and width that the picture is brought to; by default the net's own.
         csv: print a table of the figures.
     """
-    named = methods.split(",") if methods else ()
-    options = {"methods": named, "layer": layer, "class_": class_, "pretrained": pretrained, "size": size}
-    _draw(out, "compare", model_or_run, image, **options, csv=csv)
+    options = {"layer": layer, "class_": class_, "pretrained": pretrained, "size": size}
+    _draw(out, "compare", model_or_run, image, methods=_names(methods) or (), **options, csv=csv)
 
 
 def deconv(
@@ -196,8 +194,8 @@ def maximise(
         steps: of the ascent.
         size: the height and width of the pictures; by default the net's own.
     """
-    named = [name.strip() for name in classes.split(",")] if classes else None
-    options = {"pretrained": pretrained, "classes": named, "unit": unit, "steps": steps, "size": size, "seed": seed}
+    options = {"pretrained": pretrained, "classes": _names(classes), "unit": unit}
+    options |= {"steps": steps, "size": size, "seed": seed}
     _draw(out, "maximise", model_or_run, layer, _channels(channels), **options)
 
 
@@ -218,9 +216,8 @@ def invert(
         layer: stages or modules' paths between commas; by default every stage.
         steps: of the descent, for each layer.
     """
-    layers = layer.split(",") if layer else None
     options = {"pretrained": pretrained, "steps": steps, "size": size, "seed": seed}
-    _draw(out, "invert", model_or_run, images, layers, **options, tell=aside)
+    _draw(out, "invert", model_or_run, images, _names(layer), **options, tell=aside)
 
 
 def neighbours(
@@ -340,6 +337,11 @@ def _draw(out: str, what: str, *given: object, csv: bool = False, **options: obj
         result = getattr(visualize, what)(*given, **options)
     result.save(out)
     print(csv_of(result) if csv else f"{result}: {out}")
+
+
+def _names(text: str | None) -> list[str] | None:
+    """What an option gives between commas; None where it gives nothing."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()] or None
 
 
 def _channels(text: str | None) -> list[int] | None:
