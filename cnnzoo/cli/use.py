@@ -7,7 +7,7 @@ from json import dumps
 from typing import TYPE_CHECKING
 
 from cnnzoo.cli.speech import aside, tell
-from cnnzoo.errors import InputError, counted
+from cnnzoo.errors import InputError, at_least, counted
 
 if TYPE_CHECKING:
     from cnnzoo.predict import Predictions
@@ -93,8 +93,7 @@ def predict(
     from cnnzoo import atomic, sorting, tables, zoo
     from cnnzoo.predict import Pictures, Tally, join, stream, write
 
-    if top < 1:
-        raise InputError(f"--top is {top}, but must be at least 1")
+    at_least("--top", top)
     if out:
         tables.check(out)
     if sort:
