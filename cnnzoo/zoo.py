@@ -260,8 +260,8 @@ def find_run(run_or_model: str | Path | Run) -> Path | None:
 
     Raises InputError for what is no text or path.
     """
-    path = expanded(_spelt(run_or_model))
-    is_name = os.fspath(run_or_model) in list_models() and not Run(path).config_file.exists()
+    path = expanded(spelt := _spelt(run_or_model))
+    is_name = spelt in list_models() and not Run(path).config_file.exists()
     return path if path.exists() and not is_name else None
 
 
