@@ -98,9 +98,52 @@ def test_what_is_dumped_is_read_back():
     phases = [config.PhaseConfig(2, ["head"])]
     made = config.Config(model=config.ModelConfig(name="vgg16"), train=config.TrainConfig(phases=phases))
     assert config.read(yaml.safe_load(config.dump(made))) == made
+    assert config.read(made) is made
 
 
-@pytest.mark.parametrize("text", ["train: {epochs: 1}\nmodel: lenet5\ntrain: {seed: 3}", "optim: {lr: 1, lr: 0.3}"])
+def test_what_is_dumped_is_in_the_order_of_the_sections_and_as_it_was_typed():
+    text = config.dump(config.Config(data=config.DataConfig(source="blüten")))
+    assert [*yaml.safe_load(text)] == [field.name for field in dataclasses.fields(config.Config)]
+    assert "source: blüten\n" in text
+
+
+@pytest.mark.parametrize("overrides", [{"model": {"args": {"depth": 3}}}, {"model.args": {"depth": 3}}])
+def test_an_overridden_mapping_takes_the_place_of_the_one_before(overrides):
+    before = {"model": {"name": "resnet20", "args": {"width": 8}}}
+    assert config.read(before, overrides).model.args == {"depth": 3}
+
+
+@pytest.mark.parametrize("words", [["--model={name: lenet5}"], ["--model", "{name: lenet5}"]])
+def test_a_section_may_be_given_as_a_whole(words):
+    assert config.read(overrides=words).model.name == "lenet5"
+
+
+def test_a_list_may_be_added_to():
+    assert config.read({"schedule": {"milestones": [0.5]}}, "--schedule.milestones+=0.75").schedule.milestones == [
+        0.5,
+        0.75,
+    ]
+
+
+def test_an_override_without_its_value_is_told():
+    with pytest.raises(InputError, match=r"data\.size"):
+        config.read(overrides=["--data.size"])
+
+
+def test_a_config_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"c\.yaml is no text"):
+        config.read(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: {epochs: 1}\nmodel: lenet5\ntrain: {seed: 3}",
+        "optim: {lr: 1, lr: 0.3}",
+        "train: {phases: [{lr: 1, lr: 0.3}]}",
+    ],
+)
 def test_a_key_that_stands_twice_is_told_as_one_of_them_would_be_lost(text, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=r"c\.yaml: (train|lr) stands 2 times, in lines (1, 3|1, 1); make one of them"):
