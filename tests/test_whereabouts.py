@@ -180,6 +180,17 @@ def test_a_run_is_judged_on_what_it_held_out_in_a_copy(kind, tmp_path):
     assert (result.count, result.top1) == (len(run.split["val"]), cnnzoo.evaluate(run, tell=silent).top1)
 
 
+@pytest.mark.parametrize(("changed", "count"), [(1, 18), (2, 36)])
+def test_a_copy_of_which_the_most_are_still_the_same_is_the_run_s(changed, count, tmp_path):
+    data = folder(tmp_path / "before")
+    run = finished(config(tmp_path / "run", data), tell=silent)
+    copy = shutil.copytree(data["source"], tmp_path / "copy")
+    for kind in photos.KINDS[:changed]:
+        for number, file in enumerate(sorted((copy / kind).iterdir())):
+            photos.picture(0, 1000 + number).save(file)
+    assert cnnzoo.evaluate(run, copy, tell=silent).count == count
+
+
 def test_a_finished_run_is_told_by_its_config_where_its_images_lie_now(tmp_path):
     data = folder(tmp_path / "before")
     run = finished(config(tmp_path / "run", data), tell=silent)
