@@ -297,7 +297,7 @@ def hf():
 
 def rows(hf, labels: list[int], **more) -> object:
     features = hf.Features(photo=hf.Image(), kind=hf.ClassLabel(names=["red", "green", "blue"]), **more)
-    columns = {"photo": [{"bytes": photo(label), "path": None} for label in labels], "kind": labels}
+    columns = {"photo": [{"bytes": photo(label or 0), "path": None} for label in labels], "kind": labels}
     columns |= dict.fromkeys(more, labels)
     return hf.Dataset.from_dict(columns, features=features)
 
@@ -326,6 +326,50 @@ def test_a_split_whose_classes_are_secret_is_passed_over(hf, tmp_path):
     data = load(tmp_path)
     assert len(data.train) + len(data.val) == 12
     assert data.notes == (f"test of {tmp_path} passed over, since its classes are not told",)
+
+
+def test_a_split_whose_classes_are_none_is_passed_over(hf, tmp_path):
+    hf.DatasetDict({"train": rows(hf, [0, 1, 2] * 4), "test": rows(hf, [None, None])}).save_to_disk(tmp_path)
+    assert load(tmp_path).notes == (f"test of {tmp_path} passed over, since its classes are not told",)
+
+
+def test_images_to_learn_from_need_a_class(hf, tmp_path):
+    rows(hf, [0, 1, 2, None, None]).save_to_disk(tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path}: 2 images of train have no class"):
+        load(tmp_path)
+
+
+def test_what_is_judged_by_is_validation_where_there_is_a_test_too(hf, tmp_path):
+    parts = {"test": [0], "validation": [2, 1], "train": [0, 1, 2] * 2}
+    hf.DatasetDict({name: rows(hf, labels) for name, labels in parts.items()}).save_to_disk(tmp_path)
+    assert load(tmp_path, cache="none").val.labels.tolist() == [2, 1]
+
+
+def test_a_single_split_is_divided_whatever_it_is_called(hf, tmp_path):
+    hf.DatasetDict({"test": rows(hf, [0, 1, 2] * 4)}).save_to_disk(tmp_path)
+    data = load(tmp_path, val_fraction=0.25)
+    assert (len(data.train), len(data.val)) == (9, 3)
+    assert not {*data.train.names} & {*data.val.names}
+
+
+def test_of_several_splits_one_must_be_called_train(hf, tmp_path):
+    hf.DatasetDict({name: rows(hf, [0, 1, 2]) for name in ("some", "others")}).save_to_disk(tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path} has the splits some, others, but none is called train"):
+        load(tmp_path)
+
+
+def test_classes_of_another_order_are_matched_by_their_names(hf, tmp_path):
+    other = rows(hf, [0, 1, 2]).cast_column("kind", hf.ClassLabel(names=["blue", "red", "green"]))
+    hf.DatasetDict({"train": rows(hf, [0, 1, 2] * 2), "test": other}).save_to_disk(tmp_path)
+    assert load(tmp_path, cache="none").val.labels.tolist() == [2, 0, 1]
+
+
+def test_a_row_without_an_image_is_named(hf, tmp_path):
+    data = rows(hf, [0, 1, 2] * 2).cast_column("photo", hf.Image(decode=False))
+    data = data.map(lambda row, place: {"photo": None} if place == 2 else {}, with_indices=True)
+    data.cast_column("photo", hf.Image()).save_to_disk(tmp_path)
+    with pytest.raises(InputError, match=rf"1 file cannot be read \({tmp_path}/train/2: "):
+        load(tmp_path, val_fraction=0.5)
 
 
 def test_a_folder_of_photos_through_their_library(hf, tmp_path, monkeypatch):
