@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -370,6 +371,20 @@ def test_a_row_without_an_image_is_named(hf, tmp_path):
     data.cast_column("photo", hf.Image()).save_to_disk(tmp_path)
     with pytest.raises(InputError, match=rf"1 file cannot be read \({tmp_path}/train/2: "):
         load(tmp_path, val_fraction=0.5)
+
+
+def test_pixels_that_are_kept_are_not_those_of_another_data_set_in_the_same_place(hf, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNZOO_CACHE", str(tmp_path / "cache"))
+    for name, labels in (("first", [0] * 6), ("second", [1] * 6)):
+        data = rows(hf, labels).remove_columns("kind").add_column("kind", [0, 1, 2] * 2)
+        data.cast_column("kind", rows(hf, [0]).features["kind"]).save_to_disk(tmp_path / name)
+    (tmp_path / "first").rename(tmp_path / "set")
+    first = load(tmp_path / "set").train.images.take(np.arange(3))
+    shutil.rmtree(tmp_path / "set")
+    (tmp_path / "second").rename(tmp_path / "set")
+    second = load(tmp_path / "set").train.images.take(np.arange(3))
+    assert (first.argmax(-1) == 0).all()
+    assert (second.argmax(-1) == 1).all()
 
 
 def test_a_folder_of_photos_through_their_library(hf, tmp_path, monkeypatch):
