@@ -618,6 +618,16 @@ def test_weights_are_known_by_the_images_names_within_their_source(tmp_path, hom
     assert train.weights.tolist() == [weights[name] for name in file_names(train)]
 
 
+def test_a_folder_of_photos_beside_train_that_no_part_is_called_is_told(tmp_path):
+    paint(tmp_path, {"train/red": 4, "train/blue": 4, "dev/red": 2, "Test/red": 2, "Test/blue": 1, ".old/red": 1})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("no photo")
+    data = load(tmp_path)
+    assert len(data.val) == 3
+    (note,) = data.notes
+    assert note == f"{tmp_path / 'dev'} passed over: a part is called train, val, valid, validation, test, testing"
+
+
 def test_linked_folders_are_followed_and_links_to_nowhere_are_told(tmp_path):
     paint(tmp_path / "set", {"red": 4, "blue": 4})
     paint(tmp_path / "elsewhere", {"red": 6})

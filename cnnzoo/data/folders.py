@@ -19,6 +19,8 @@ def find(folder: Path) -> Found:
     """A folder of class folders, or one with train/ and val/ of them."""
     train, *beside = parts(folder).values()
     classes, part, notes = _classes(train, folder)
+    if train != folder and (unknown := [entry for entry in _within(folder) if _is_unknown_part(entry)]):
+        notes += (f"{', '.join(map(str, unknown))} passed over: a part is called {', '.join((TRAIN[0], *HELD_OUT))}",)
     if not beside:
         return photos(classes, part, None, folder, notes)
     held_out = beside[0]
@@ -34,6 +36,12 @@ def parts(folder: Path) -> dict[str, Path]:
     if train is None or not _within(train):  # then it is a class of that name
         return {"": folder}
     return {home.name: home for home in (train, *(inside[name] for name in HELD_OUT if name in inside))}
+
+
+def _is_unknown_part(folder: Path) -> bool:
+    """Whether a folder beside train/ holds images all the same, though no part is called so."""
+    named = is_hidden(folder.name) or folder.name.casefold() in (*TRAIN, *HELD_OUT)
+    return not named and any(map(_is_image, files_in(str(folder))))
 
 
 def _within(folder: Path) -> list[Path]:
@@ -76,9 +84,13 @@ def class_files(folder: Path, onerror: Callable[[OSError], None] | None = None) 
     """
     images, others = [], []
     for file in sorted(files_in(str(folder), onerror), key=_alike):
-        is_image = os.path.splitext(file)[1].lower() in EXTENSIONS and os.path.isfile(file)
-        (images if is_image else others).append(Path(file))
+        (images if _is_image(file) and os.path.isfile(file) else others).append(Path(file))
     return images, others
+
+
+def _is_image(file: str) -> bool:
+    """By its name."""
+    return os.path.splitext(file)[1].lower() in EXTENSIONS
 
 
 def _alike(file: str) -> list[str]:
