@@ -624,6 +624,23 @@ def test_resuming_with_another_config_names_the_difference(tmp_path):
         cnnzoo.train(short(run.path, optim={"lr": 0.2}), resume=run.path)
 
 
+def test_a_run_may_go_on_with_what_does_not_make_it_another_one(tmp_path):
+    run = stopped(tmp_path / "r", 3)
+    own_affairs = {
+        "train.device": "cpu",
+        "train.checkpoint_minutes": 5,
+        "train.accumulate": 2,
+        "train.loggers": ["csv"],
+        "train.on_divergence": "rollback",
+        "train.find_unused_parameters": True,
+        "data.root": str(tmp_path),
+        "data.workers": 1,
+        "data.bad_files": "skip",
+    }
+    assert train(resume=run, overrides=own_affairs).is_finished
+    assert (run.path / "metrics.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "edited", "words"),
     [
