@@ -10,7 +10,7 @@ from pathlib import Path
 from cnnzoo import config as config_
 from cnnzoo.checkpoint import Run
 from cnnzoo.config import DataConfig
-from cnnzoo.data import kinds
+from cnnzoo.data import hugging_face, kinds
 from cnnzoo.data.decoded import real_paths
 from cnnzoo.data.named import NAMED
 from cnnzoo.errors import InputError
@@ -38,9 +38,12 @@ def _marked(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _mark(name: str) -> str | None:
-    """What tells an image's file, or the shard that it lies in, from others; None where there is none."""
+    """What tells an image's file, or the shard or the saved data set that it lies in, from others; None where there is
+    none.
+    """
     path = Path(name)
-    file = next((place for place in (path, *path.parents) if os.path.isfile(place)), None)
+    known_by = (file for place in (path, *path.parents) for file in (place, place / hugging_face.STATE))
+    file = next(filter(os.path.isfile, known_by), None)
     if file is None:
         return None
     try:

@@ -55,7 +55,16 @@ def shards(place: Path) -> dict:
     return {"source": str(place / "part-{0..2}.tar")}
 
 
-KINDS = [folder, divided, two_folders, table, table_beside, shards]
+def saved(place: Path) -> dict:
+    hf = pytest.importorskip("datasets")
+    pixels = [photos.picture(kind, number) for kind in range(3) for number in range(12)]
+    features = hf.Features(photo=hf.Image(), kind=hf.ClassLabel(names=photos.KINDS))
+    columns = {"photo": pixels, "kind": [kind for kind in range(3) for _ in range(12)]}
+    hf.Dataset.from_dict(columns, features=features).save_to_disk(place / "set")
+    return {"source": f"hf:{place / 'set'}"}
+
+
+KINDS = [folder, divided, two_folders, table, table_beside, shards, saved]
 
 
 def config(run: Path, data: dict, **sections) -> dict:

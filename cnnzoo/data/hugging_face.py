@@ -16,10 +16,17 @@ from cnnzoo.errors import InputError
 from cnnzoo.paths import expanded
 
 PREFIX = "hf:"
+STATE = "state.json"  # of what save_to_disk has written, by whose fingerprint it is known again
 
 
 def is_source(source: str) -> bool:
-    return source.startswith(PREFIX) or _is_saved(expanded(source))
+    return source.startswith(PREFIX) or saved(source) is not None
+
+
+def saved(source: str) -> Path | None:
+    """The folder into which save_to_disk has written a source; None for all others."""
+    folder = expanded(source.removeprefix(PREFIX))
+    return folder if any(os.path.isfile(folder / name) for name in (STATE, "dataset_dict.json")) else None
 
 
 def find(source: str) -> Found:
@@ -31,14 +38,16 @@ def find(source: str) -> Found:
     if "train" not in splits and len(splits) > 1:
         raise InputError(f"{source} has the splits {', '.join(splits)}, but none is called train")
     train_name = "train" if "train" in splits else next(iter(splits))
-    classes, train = _part(splits[train_name], f"{source}/{train_name}")
+    folder = saved(source)
+    called = folder.as_posix() if folder else source
+    classes, train = _part(splits[train_name], f"{called}/{train_name}")
     if (train.labels < 0).any():
         raise InputError(f"{source}: {int((train.labels < 0).sum())} images of {train_name} have no class")
     home = expanded(source.removeprefix(PREFIX))
     home, val, notes = home if home.is_dir() else None, None, ()
     for name in HELD_OUT:
         if name in splits and name != train_name:
-            val_classes, part = _part(splits[name], f"{source}/{name}")
+            val_classes, part = _part(splits[name], f"{called}/{name}")
             if (part.labels >= 0).all():
                 val = part.among(val_classes, classes, f"{source} has classes in {name} that {train_name} lacks")
                 break
@@ -66,10 +75,6 @@ class _Row(Stored):
         return f"{self.rows._fingerprint}\0{self.place}"
 
 
-def _is_saved(folder: Path) -> bool:
-    return any(os.path.isfile(folder / name) for name in ("state.json", "dataset_dict.json"))
-
-
 def _load(source: str) -> Any:
     try:
         import datasets
@@ -79,7 +84,7 @@ def _load(source: str) -> Any:
     name = source.removeprefix(PREFIX)
     folder = expanded(name)
     try:
-        if _is_saved(folder):
+        if saved(source):
             return datasets.load_from_disk(str(folder))
         return datasets.load_dataset(str(folder) if folder.exists() else name)
     except (OSError, ValueError, RuntimeError, LookupError, datasets.exceptions.DatasetsError) as error:

@@ -83,7 +83,9 @@ def names_within(names: Sequence[str], home: str | None) -> Sequence[str]:
 
 def _home(source: str) -> str | None:
     kind, place = kind_of(source), _place(source)
-    if kind in (SET, HUGGING_FACE):
+    if kind == HUGGING_FACE:
+        place = hugging_face.saved(source)
+    if kind == SET or place is None:
         return None
     if kind == TABLE:
         place = Path(os.path.normpath(place.parent))  # as the names of its photos are
