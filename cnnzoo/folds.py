@@ -68,13 +68,13 @@ def cross_validate(
     whole = config_.read(config, overrides)
     hooks = {"with_report": with_report, "tell": tell, "should_stop": should_stop}
     first = whole.folder / "fold0"
-    if not resume and Run(first).config_file.exists():
-        raise InputError(
-            f"{first} exists already; go on with its folds by resume='auto', or choose another folder by run=…"
-        )
     if not Run(first).config_file.exists():
         begin(replace(whole, run=str(first)))  # complains now, as the next line does, while nothing is written
         assemble.net_input(whole)
+    elif not resume:
+        raise InputError(
+            f"{first} exists already; go on with its folds by resume='auto', or choose another folder by run=…"
+        )
     splits = _splits(whole, folds, resume)
     runs, top1 = [], []
     for fold in range(folds):
